@@ -1,0 +1,25 @@
+"""Adaptive Caching (AdaCache, arXiv 2411.02397) for video diffusion transformers.
+
+import adacache_kernels as ak
+ak.patch(pipe)
+"""
+
+from .config import AdaCacheConfig
+from .context import cache_context
+from .history import Summary
+from .patching import is_patched, patch, reset, summary, unpatch
+from .types import AdaCacheWarning
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AdaCacheConfig",
+    "AdaCacheWarning",
+    "Summary",
+    "cache_context",
+    "is_patched",
+    "patch",
+    "reset",
+    "summary",
+    "unpatch",
+]

@@ -1,0 +1,144 @@
+"""Stand-ins for a model's blocks during one forward.
+
+While a patched model runs, its block lists are shadowed by tuples of stand-ins. The lists themselves,
+the blocks and their forwards stay untouched, so `state_dict`, compiled blocks and hooks of other
+libraries do not notice.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from .models import BlockList, BlockRun
+
+
+class Observer(Protocol):
+    """Sees a block's call in a computed step."""
+
+    @property
+    def taps(self) -> Sequence[str]:
+        """Names of the submodules of the block whose outputs it needs, where there are such."""
+
+    def before(self, run: BlockRun) -> None:
+        """The block is about to run."""
+
+    def after(self, run: BlockRun) -> None:
+        """The block has run."""
+
+
+class Parameters:
+    """Names of the parameters of a list's blocks, to find a stream in their arguments."""
+
+    def __init__(self, block: nn.Module) -> None:
+        self._names = tuple(inspect.signature(block.forward).parameters)
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments by name."""
+        return dict(zip(self._names, args, strict=False)) | dict(kwargs)
+
+
+class ObservedBlock:
+    """Calls a block and lets observers see what it was given and what it returned."""
+
+    def __init__(
+        self,
+        block: nn.Module,
+        blocks: BlockList,
+        parameters: Parameters,
+        observers: Sequence[Observer],
+    ) -> None:
+        self._block = block
+        self._blocks = blocks
+        self._parameters = parameters
+        self._observers = observers
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        arguments = self._parameters.bind(args, kwargs)
+        run = BlockRun(self._block, arguments, self._blocks.streams[0])
+        for observer in self._observers:
+            observer.before(run)
+        with _tapped(run, self._observers):
+            run.output = self._block(*args, **kwargs)
+        for observer in self._observers:
+            observer.after(run)
+        return run.output
+
+    def __getattr__(self, name: str) -> Any:
+        # Models look at their blocks' attributes, `transformer_blocks[0].norm1` for example.
+        return getattr(self._block, name)
+
+
+class ReusedBlocks:
+    """Stands for all blocks of a list in a reused step: adds the residuals to the streams."""
+
+    def __init__(
+        self,
+        block: nn.Module,
+        blocks: BlockList,
+        parameters: Parameters,
+        add: Callable[[Sequence[Tensor]], None],
+    ) -> None:
+        self._block = block
+        self._blocks = blocks
+        self._parameters = parameters
+        self._add = add
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        arguments = self._parameters.bind(args, kwargs)
+        streams = [arguments[stream.parameter] for stream in self._blocks.streams]
+        self._add(streams)
+        if self._blocks.streams[0].output is None:
+            return streams[0]
+        places = [stream.output for stream in self._blocks.streams]
+        return tuple(streams[places.index(place)] for place in range(len(places)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._block, name)
+
+
+@contextmanager
+def shadowed(model: nn.Module, lists: Mapping[str, Sequence[Any]]) -> Iterator[None]:
+    """Let `model.<name>` be `lists[name]` inside.
+
+    An instance attribute hides a registered module of the same name, which stays registered.
+    """
+    attributes = vars(model)
+    attributes.update(lists)
+    try:
+        yield
+    finally:
+        for name in lists:
+            attributes.pop(name, None)
+
+
+@contextmanager
+def _tapped(run: BlockRun, observers: Sequence[Observer]) -> Iterator[None]:
+    names = [name for observer in observers for name in observer.taps]
+    modules = {name: getattr(run.block, name, None) for name in names}
+    handles = [
+        module.register_forward_hook(_recorder(run, name))
+        for name, module in modules.items()
+        if isinstance(module, nn.Module)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _recorder(run: BlockRun, name: str) -> Callable[[nn.Module, Any, Any], None]:
+    def record(_module: nn.Module, _args: Any, output: Any) -> None:
+        if name in run.tapped:
+            raise RuntimeError(
+                f"{type(run.block).__name__}.{name} ran more than once in its block (chunked?), so "
+                'that its residual cannot be told; measure another one: patch(..., cache_res="block")'
+            )
+        run.tapped[name] = output
+
+    return record

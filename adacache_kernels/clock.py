@@ -1,0 +1,195 @@
+"""Which step and which branch a forward call is, without reading a tensor.
+
+Reading a timestep would wait for the GPU, so steps are told apart by what happens around the model:
+calls are counted on a bare model, the scheduler's `set_timesteps` and `step` are watched on a
+pipeline.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any, Protocol
+
+# The most branches any pipeline runs in a step is four (guidance with two perturbed passes); more
+# unnamed calls without a scheduler step mean that the steps cannot be seen.
+MOST_CALLS_PER_STEP = 8
+
+
+@dataclass(frozen=True)
+class Call:
+    """One forward call.
+
+    Args:
+        step: counted from 1.
+        branch: name of the branch of guidance, or its place in the step ("0", "1").
+        first_in_generation: no call of this generation came before.
+        first_in_step: no call of this step came before.
+    """
+
+    step: int
+    branch: str
+    first_in_generation: bool
+    first_in_step: bool
+
+
+class Clock(Protocol):
+    """Tells steps and branches apart."""
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the present generation; 0 before the first."""
+
+    def next_call(self, context: str | None) -> Call | None:
+        """The call that begins now; None where its step cannot be told."""
+
+    def restart(self) -> None:
+        """The next call is the first one of a generation."""
+
+    def detach(self) -> None:
+        """Give back whatever is watched."""
+
+
+class CallClock:
+    """Counts the calls of a bare model: a step is `calls_per_step` calls, or ends when a named
+    context comes again; a generation is `num_steps` steps."""
+
+    def __init__(self, num_steps: int, calls_per_step: int = 1) -> None:
+        self._num_steps = num_steps
+        self._calls_per_step = calls_per_step
+        self.restart()
+
+    @property
+    def num_steps(self) -> int:
+        return self._num_steps
+
+    def restart(self) -> None:
+        self._step = 0
+        self._seen: list[str] = []
+
+    def detach(self) -> None:
+        """Nothing is watched."""
+
+    def next_call(self, context: str | None) -> Call:
+        if self._step_is_over(context):
+            self._step += 1
+            self._seen = []
+        if self._step > self._num_steps:
+            self._step = 1
+        branch = str(len(self._seen)) if context is None else context
+        first_in_step = not self._seen
+        self._seen.append(branch)
+        return Call(self._step, branch, first_in_step and self._step == 1, first_in_step)
+
+    def _step_is_over(self, context: str | None) -> bool:
+        if self._step == 0:
+            return True
+        if context is not None:
+            return context in self._seen
+        return len(self._seen) >= self._calls_per_step
+
+
+class SchedulerClock:
+    """Watches a pipeline's scheduler: `set_timesteps` begins a generation, `step` ends a step."""
+
+    def __init__(self, pipeline: Any) -> None:
+        self._pipeline = pipeline
+        self._watched: list[WatchedMethod] = []
+        self._scheduler: Any = None
+        self._num_steps = 0
+        self.restart()
+        self._attach(pipeline.scheduler)
+
+    @property
+    def num_steps(self) -> int:
+        return self._num_steps
+
+    def restart(self) -> None:
+        self._steps_done = 0
+        self._seen: list[str] = []
+        self._started = False
+
+    def detach(self) -> None:
+        for method in self._watched:
+            method.remove()
+        self._watched = []
+        self._scheduler = None
+
+    def next_call(self, context: str | None) -> Call | None:
+        if self._pipeline.scheduler is not self._scheduler:
+            self._follow_new_scheduler()
+        if not self._started:
+            self._num_steps = self._count_steps()
+        if self._steps_done >= self._num_steps or len(self._seen) >= MOST_CALLS_PER_STEP:
+            return None
+        first_in_step = not self._seen
+        first_in_generation = not self._started
+        self._started = True
+        branch = self._branch(context)
+        self._seen.append(branch)
+        return Call(self._steps_done + 1, branch, first_in_generation, first_in_step)
+
+    def _branch(self, context: str | None) -> str:
+        if context is None:
+            return str(len(self._seen))
+        if context not in self._seen:
+            return context
+        return f"{context}/{len(self._seen)}"
+
+    def _count_steps(self) -> int:
+        timesteps = getattr(self._scheduler, "timesteps", None)
+        scheduled = 0 if timesteps is None else len(timesteps)
+        # Video-to-video pipelines run the tail of the schedule only and note how much of it.
+        noted = getattr(self._pipeline, "_num_timesteps", None)
+        return noted if isinstance(noted, int) and 0 < noted < scheduled else scheduled
+
+    def _follow_new_scheduler(self) -> None:
+        self.detach()
+        self.restart()
+        self._attach(self._pipeline.scheduler)
+
+    def _attach(self, scheduler: Any) -> None:
+        self._scheduler = scheduler
+        self._watched = [
+            WatchedMethod(scheduler, "set_timesteps", self.restart),
+            WatchedMethod(scheduler, "step", self._end_step),
+        ]
+
+    def _end_step(self) -> None:
+        # A step without a forward call (a pipeline's own warm-up) is no step of the model.
+        if self._seen:
+            self._steps_done += 1
+            self._seen = []
+
+
+class WatchedMethod:
+    """Calls an object's method and then `after`; set on the instance, the class stays as it is."""
+
+    def __init__(self, owner: Any, name: str, after: Callable[[], None]) -> None:
+        self._owner, self._name, self._after = owner, name, after
+        self._had = name in vars(owner)
+        self._original = getattr(owner, name)
+        # Pipelines read the signature to learn which arguments a scheduler takes.
+        functools.update_wrapper(self, self._original)
+        setattr(owner, name, self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        result = self._original(*args, **kwargs)
+        self._after()
+        return result
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        # Pipelines copy schedulers; the copy must step itself and not the watched one.
+        copy = memo.get(id(self._owner), self._owner)
+        return MethodType(getattr(type(copy), self._name), copy)
+
+    def remove(self) -> None:
+        """Set the method back, unless somebody has replaced it in the meantime."""
+        if vars(self._owner).get(self._name) is not self:
+            return
+        if self._had:
+            setattr(self._owner, self._name, self._original)
+        else:
+            delattr(self._owner, self._name)

@@ -1,0 +1,78 @@
+"""The codebook: from a distance to the number of steps until the next computed one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+_HELP = "a codebook is {threshold: rate}, thresholds rising, rates integers >= 1"
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """rate(distance) = rates[i] of the first i with distance < thresholds[i], else rates[-1]."""
+
+    thresholds: tuple[float, ...]
+    rates: tuple[int, ...]
+
+    def __iter__(self) -> Iterator[tuple[float, int]]:
+        return zip(self.thresholds, self.rates, strict=True)
+
+    def __len__(self) -> int:
+        return len(self.rates)
+
+    def rate(self, distance: float) -> int:
+        """Steps from a computed step to the next one; 1 where the distance is not a number."""
+        if math.isnan(distance):
+            return 1
+        return next((r for t, r in self if distance < t), self.rates[-1])
+
+    def capped(self, most: int) -> Codebook:
+        """The same thresholds with no rate above `most`."""
+        return Codebook(self.thresholds, tuple(min(rate, most) for rate in self.rates))
+
+
+def parse_codebook(value: object) -> Codebook:
+    """A `Codebook` from a dict or a sequence of pairs `(threshold, rate)`.
+
+    Raises:
+        TypeError: not a dict or pairs, or a threshold or rate of a wrong type.
+        ValueError: empty, thresholds that do not rise, a rate below 1. Both name the entry.
+    """
+    if isinstance(value, Codebook):
+        return value
+    pairs = [_pair(entry) for entry in _entries(value)]
+    if not pairs:
+        raise ValueError(f"the codebook is empty; {_HELP}")
+    thresholds = tuple(threshold for threshold, _ in pairs)
+    for lower, upper in zip(thresholds, thresholds[1:], strict=False):
+        if upper <= lower:
+            raise ValueError(f"the codebook's threshold {upper} follows {lower}; {_HELP}")
+    return Codebook(thresholds, tuple(rate for _, rate in pairs))
+
+
+def _entries(value: object) -> list[object]:
+    if isinstance(value, Mapping):
+        return list(value.items())
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        return list(value)
+    raise TypeError(f"the codebook is {value!r}; {_HELP}, as a dict or a sequence of pairs")
+
+
+def _pair(entry: object) -> tuple[float, int]:
+    if isinstance(entry, str | bytes) or not isinstance(entry, Iterable):
+        raise TypeError(f"the codebook holds {entry!r}; {_HELP}")
+    items = tuple(entry)
+    if len(items) != 2:
+        raise ValueError(f"the codebook holds {entry!r}, not a pair; {_HELP}")
+    threshold, rate = items
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+        raise TypeError(f"the codebook's threshold {threshold!r} is no number; {_HELP}")
+    if math.isnan(threshold):
+        raise ValueError(f"the codebook's threshold {threshold} is no number; {_HELP}")
+    if isinstance(rate, bool) or not isinstance(rate, int):
+        raise ValueError(f"the codebook's rate {rate!r} (at {threshold}) is no integer; {_HELP}")
+    if rate < 1:
+        raise ValueError(f"the codebook's rate {rate} (at {threshold}) is below 1; {_HELP}")
+    return float(threshold), rate

@@ -1,0 +1,221 @@
+"""`AdaCacheConfig`: what a user can set, checked once, when it is made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, get_args
+
+from .codebook import Codebook, parse_codebook
+from .presets import PRESETS, moreg_window, preset_codebook
+from .types import CacheRes, Metric
+
+Location = int | str
+LOCATION_NAMES = ("start", "middle", "end")
+
+
+@dataclass(frozen=True)
+class AdaCacheConfig:
+    """Settings of Adaptive Caching (arXiv 2411.02397); the names are the paper's.
+
+        distance = ||c - p||_1 / ||c||_1 / k * (score + |grad|)
+        next computed step = this step + rate(codebook, distance)
+
+    with `p` the residual of the metric block now, `c` the one `k` steps ago, and `score`, `grad` of
+    motion regularisation (1 and 0 without it).
+
+    Args:
+        codebook: a preset's name ("fast", "slow"), or `{threshold: rate}` as a dict or as a
+            sequence of pairs, thresholds rising, rates integers >= 1. The rate of the first
+            threshold that the distance is below holds, else the last one.
+        cache_loc: metric block(s): an index (negative ones count from the end), "start", "middle",
+            "end", or several of them, whose distances are averaged.
+        cache_res: residual that is measured: "t-attn", "s-attn" (the gated attention residual),
+            "ca-mlp" (cross attention plus gated MLP), "block" (the whole block). None: the first of
+            t-attn, s-attn, block that the model has.
+        metric: "l1", "l2" or "cosine".
+        apply_moreg: motion regularisation.
+        moreg_strides: frame distances of the motion score, averaged.
+        moreg_steps: first and last step, counted from 1, of the window in which the score is
+            measured. None: steps 4 to 26 at 30 steps, 10 to 90 at 100, in between linear.
+        moreg_hyp: (a, b, d) of `score = (motion / a) ** b / d`.
+        mograd_mul: factor of the motion gradient.
+        num_inference_steps: steps of a generation. A pipeline tells it by itself, a bare model
+            cannot.
+        calls_per_step: forward calls that make one step of a bare model (2 for guidance in two
+            calls). Named cache contexts need none.
+        max_warmup_steps: first steps that are always computed (the paper: 1).
+        max_continuous_cached_steps: most reused steps in a row. None: what the codebook says.
+
+    Raises:
+        TypeError, ValueError: name the field, its value and what it may be.
+    """
+
+    codebook: str | Mapping[float, int] | Iterable[tuple[float, int]] = "fast"
+    cache_loc: Location | Iterable[Location] = "middle"
+    cache_res: CacheRes | None = None
+    metric: Metric = "l1"
+    apply_moreg: bool = False
+    moreg_strides: Iterable[int] = (1,)
+    moreg_steps: tuple[int, int] | None = None
+    moreg_hyp: tuple[float, float, float] = (0.385, 8.0, 1.0)
+    mograd_mul: float = 10.0
+    num_inference_steps: int | None = None
+    calls_per_step: int | None = None
+    max_warmup_steps: int = 1
+    max_continuous_cached_steps: int | None = None
+    _locations: tuple[Location, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.codebook, str):
+            _check_choice("codebook", self.codebook, PRESETS)
+        else:
+            _set(self, "codebook", parse_codebook(self.codebook))
+        _set(self, "_locations", _parse_locations(self.cache_loc))
+        _set(self, "cache_loc", self._locations[0] if len(self._locations) == 1 else self._locations)
+        if self.cache_res is not None:
+            _check_choice("cache_res", self.cache_res, get_args(CacheRes))
+        _check_choice("metric", self.metric, get_args(Metric))
+        _check_bool("apply_moreg", self.apply_moreg)
+        _set(self, "moreg_strides", _parse_strides(self.moreg_strides))
+        if self.moreg_steps is not None:
+            _set(self, "moreg_steps", _parse_window(self.moreg_steps))
+        _set(self, "moreg_hyp", _parse_moreg_hyp(self.moreg_hyp))
+        _check_finite("mograd_mul", self.mograd_mul, at_least=0.0)
+        _check_int("num_inference_steps", self.num_inference_steps, at_least=1, optional=True)
+        _check_int("calls_per_step", self.calls_per_step, at_least=1, optional=True)
+        _check_int("max_warmup_steps", self.max_warmup_steps, at_least=1)
+        _check_int(
+            "max_continuous_cached_steps",
+            self.max_continuous_cached_steps,
+            at_least=0,
+            optional=True,
+        )
+
+    @property
+    def locations(self) -> tuple[Location, ...]:
+        """`cache_loc` as a tuple, however it was given."""
+        return self._locations
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Frame strides of the motion score; empty without motion regularisation."""
+        return tuple(self.moreg_strides) if self.apply_moreg else ()
+
+    def codebook_for(self, num_steps: int) -> Codebook:
+        """The codebook for a generation of `num_steps`, capped by `max_continuous_cached_steps`."""
+        if isinstance(self.codebook, str):
+            codebook = preset_codebook(self.codebook, num_steps)
+        else:
+            codebook = parse_codebook(self.codebook)
+        cap = self.max_continuous_cached_steps
+        return codebook if cap is None else codebook.capped(cap + 1)
+
+    def window_for(self, num_steps: int) -> tuple[int, int]:
+        """First and last step in which the motion score is measured."""
+        return moreg_window(num_steps) if self.moreg_steps is None else self.moreg_steps
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and lists, for JSON; `AdaCacheConfig(**d)` gives the config back."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        if isinstance(self.codebook, Codebook):
+            values["codebook"] = [[t, r] for t, r in self.codebook]
+        for name in ("cache_loc", "moreg_strides", "moreg_steps", "moreg_hyp"):
+            if isinstance(values[name], tuple):
+                values[name] = list(values[name])
+        return values
+
+
+def _set(config: AdaCacheConfig, name: str, value: object) -> None:
+    object.__setattr__(config, name, value)
+
+
+def _check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    known = tuple(choices)
+    if value not in known:
+        raise ValueError(f"{name} is {value!r}; it may be one of {', '.join(map(repr, known))}")
+
+
+def _check_bool(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}; it may be True or False")
+
+
+def _check_int(name: str, value: object, *, at_least: int, optional: bool = False) -> None:
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is {value!r}; it must be an integer >= {at_least}")
+    if value < at_least:
+        raise ValueError(f"{name} is {value}; it must be >= {at_least}")
+
+
+def _check_finite(name: str, value: object, *, at_least: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} is {value!r}; it must be a number >= {at_least}")
+    if not math.isfinite(value) or value < at_least:
+        raise ValueError(f"{name} is {value}; it must be finite and >= {at_least}")
+
+
+def _parse_locations(value: object) -> tuple[Location, ...]:
+    if isinstance(value, int | str):
+        given: tuple[object, ...] = (value,)
+    elif isinstance(value, Iterable):
+        given = tuple(value)
+    else:
+        raise TypeError(f"cache_loc is {value!r}; {_LOCATION_HELP}")
+    if not given:
+        raise ValueError(f"cache_loc is empty; {_LOCATION_HELP}")
+    return tuple(_parse_location(item) for item in given)
+
+
+_LOCATION_HELP = "it may be a block's index, 'start', 'middle', 'end', or several of them"
+
+
+def _parse_location(value: object) -> Location:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value in LOCATION_NAMES:
+        return value
+    if isinstance(value, str):
+        raise ValueError(f"cache_loc holds {value!r}; {_LOCATION_HELP}")
+    raise TypeError(f"cache_loc holds {value!r}; {_LOCATION_HELP}")
+
+
+def _parse_strides(value: object) -> tuple[int, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"moreg_strides is {value!r}; it must be a sequence of integers >= 1")
+    strides = tuple(value)
+    if not strides:
+        raise ValueError("moreg_strides is empty; name at least one frame stride, for example (1,)")
+    for stride in strides:
+        _check_int("moreg_strides", stride, at_least=1)
+    return strides
+
+
+def _parse_window(value: object) -> tuple[int, int]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"moreg_steps is {value!r}; it must be (first step, last step)")
+    window = tuple(value)
+    if len(window) != 2:
+        raise ValueError(f"moreg_steps is {window}; it must be (first step, last step)")
+    for step in window:
+        _check_int("moreg_steps", step, at_least=1)
+    if window[0] > window[1]:
+        raise ValueError(f"moreg_steps is {window}; its first step must not come after its last")
+    return window[0], window[1]
+
+
+def _parse_moreg_hyp(value: object) -> tuple[float, float, float]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"moreg_hyp is {value!r}; it must be three numbers (a, b, d)")
+    given = tuple(value)
+    if len(given) != 3:
+        raise ValueError(f"moreg_hyp is {given}; it must be three numbers (a, b, d)")
+    for number in given:
+        _check_finite("moreg_hyp", number, at_least=0.0)
+    a, b, d = (float(number) for number in given)
+    if a == 0.0 or d == 0.0:
+        raise ValueError(f"moreg_hyp is {given}; a and d divide, so they must not be 0")
+    return a, b, d

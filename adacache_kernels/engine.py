@@ -1,0 +1,287 @@
+"""The engine: runs one model's forwards under a policy."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .blocks import shadowed
+from .clock import Call, Clock
+from .codebook import Codebook
+from .config import AdaCacheConfig
+from .context import current_context
+from .history import History, Summary, summarize
+from .meter import Meter, find_sites
+from .models import Adapter
+from .policies import AdaCachePolicy, Decision
+from .slots import Slots
+from .spans import Span
+from .types import AdaCacheWarning
+
+Forward = Callable[..., Any]
+
+
+class Branch:
+    """One branch of guidance: its spans, and what they were computed from."""
+
+    def __init__(self, model: nn.Module, adapter: Adapter, slots: Slots, name: str) -> None:
+        self.spans = tuple(
+            Span(blocks, getattr(model, blocks.attribute), slots, name) for blocks in adapter.lists
+        )
+        self.computed_at: int | None = None
+        self.signature: object = None
+
+    def forget(self) -> None:
+        """Nothing that is stored holds any longer."""
+        self.computed_at = None
+        for span in self.spans:
+            span.begin()
+
+    def holds(self, step: int | None, signature: object) -> bool:
+        """Whether the residuals are those of computed step `step` for inputs like these."""
+        return step is not None and self.computed_at == step and self.signature == signature
+
+
+class Engine:
+    """State of one patched model: clock, policy, branches, meter, history.
+
+    Args:
+        model: the transformer.
+        adapter: what is known of its class.
+        config: the settings.
+        clock: tells steps and branches apart.
+    """
+
+    def __init__(
+        self, model: nn.Module, adapter: Adapter, config: AdaCacheConfig, clock: Clock
+    ) -> None:
+        self.model = model
+        self.config = config
+        self.clock = clock
+        self._adapter = adapter
+        self._slots = Slots()
+        self._meter = Meter(find_sites(model, adapter, config), config, self._slots)
+        self._parameters = tuple(inspect.signature(model.forward).parameters)
+        self._warned: set[str] = set()
+        self._codebook: Codebook | None = None
+        self._start_generation()
+
+    def forward(self, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """One forward call of the model, `original` being its own forward."""
+        call = self.clock.next_call(current_context())
+        if call is None:
+            self._warn_lost_steps()
+            return original(*args, **kwargs)
+        if call.first_in_generation:
+            self._start_generation()
+        if call.first_in_step:
+            self._plan(call)
+        with self._abort_on_error():
+            return self._run(call, original, args, kwargs)
+
+    def reset(self) -> None:
+        """Forget the generation and give its memory back: the next call is the first of a new one."""
+        self.clock.restart()
+        self._start_generation()
+
+    def summary(self) -> Summary:
+        """What happened in the last generation."""
+        self._read_decision()
+        codebook = self.config.codebook_for(self._history.num_steps or 1)
+        return summarize(
+            self._history,
+            model=type(self.model).__name__,
+            branches=self._live_branches(),
+            cache_bytes=self._slots.nbytes,
+            cache_tensors=len(self._slots),
+            config=self.config.to_dict(),
+            codebook=tuple(codebook),
+        )
+
+    def _start_generation(self) -> None:
+        num_steps = self.clock.num_steps
+        self._history = History(num_steps)
+        self._policy = AdaCachePolicy(num_steps, self.config.max_warmup_steps)
+        self._codebook = self.config.codebook_for(max(1, num_steps))
+        self._meter.restart(self._codebook, self.config.window_for(max(1, num_steps)))
+        self._leader: str | None = None
+        self._decision: Decision | None = None
+        self._reusable: int | None = None
+        self._computing = True
+        # Branches and shapes may differ in the next generation: no slot outlives its own.
+        self._branches: dict[str, Branch] = {}
+        self._slots.clear()
+
+    def _plan(self, call: Call) -> None:
+        """Compute or reuse: one decision for all branches of the step."""
+        self._read_decision()
+        self._computing = self._policy.compute(call.step, self._decision)
+        if self._computing:
+            self._reusable = call.step
+            self._history.computed.append(call.step)
+        else:
+            self._history.reused.append(call.step)
+        if self._history.is_complete:
+            self._warn_if_nothing_reused()
+
+    def _run(
+        self, call: Call, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        branch = self._branch(call.branch)
+        reason = self._why_not_cached()
+        if reason is not None:
+            self._warn(reason)
+            branch.forget()
+            self._meter.forget()
+            self._note_recomputed(call)
+            return original(*args, **kwargs)
+        arguments = dict(zip(self._parameters, args, strict=False)) | dict(kwargs)
+        signature = _signature(arguments)
+        if not self._computing and branch.holds(self._reusable, signature):
+            return self._reuse(branch, original, args, kwargs)
+        self._note_recomputed(call)
+        if branch.signature != signature:
+            self._forget_previous(branch, call)
+        branch.signature = signature
+        return self._compute(branch, call, original, args, kwargs, arguments)
+
+    def _reuse(
+        self, branch: Branch, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        lists = {
+            blocks.attribute: span.reused()
+            for blocks, span in zip(self._adapter.lists, branch.spans, strict=True)
+        }
+        with shadowed(self.model, lists):
+            return original(*args, **kwargs)
+
+    def _compute(
+        self,
+        branch: Branch,
+        call: Call,
+        original: Forward,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        arguments: Mapping[str, Any],
+    ) -> Any:
+        if self._leader is None:
+            self._leader = call.branch
+        measuring = call.branch == self._leader
+        if measuring:
+            self._meter.begin(call.step, self._adapter.frames(self.model, arguments))
+        branch.forget()
+        lists = {}
+        for blocks, span in zip(self._adapter.lists, branch.spans, strict=True):
+            observers = self._meter.observers(blocks.attribute) if measuring else {}
+            lists[blocks.attribute] = span.observed(observers)
+        with shadowed(self.model, lists):
+            output = original(*args, **kwargs)
+        for span in branch.spans:
+            span.end()
+        if any(span.written_in_place for span in branch.spans):
+            self._warn("a block wrote into its input, so that what it added cannot be told")
+        elif not self._computing:
+            # The others hold the residuals of the last computed step; this branch catches up.
+            branch.computed_at = self._reusable
+        else:
+            branch.computed_at = call.step
+        if measuring and not self._meter.measured:
+            self._warn("the metric block did not run in this forward, so that nothing was decided")
+        return output
+
+    def _branch(self, name: str) -> Branch:
+        if name not in self._branches:
+            self._branches[name] = Branch(self.model, self._adapter, self._slots, name)
+        return self._branches[name]
+
+    def _forget_previous(self, branch: Branch, call: Call) -> None:
+        branch.forget()
+        if call.branch == self._leader:
+            self._meter.forget()
+
+    def _note_recomputed(self, call: Call) -> None:
+        if not self._computing:
+            self._history.recomputed.setdefault(call.branch, []).append(call.step)
+
+    def _live_branches(self) -> list[str]:
+        return [name for name, branch in self._branches.items() if branch.computed_at is not None]
+
+    def _read_decision(self) -> None:
+        decision = self._meter.read()
+        if decision is None:
+            return
+        self._decision = decision
+        self._history.decisions[decision.step] = decision
+        if decision.not_finite:
+            self._warn(
+                f"the distance at step {decision.step} is not finite (NaN or infinity in the metric "
+                "block's residual); a step without a finite distance is followed by a computed one"
+            )
+        if decision.zero_denominator:
+            self._warn(
+                f"the metric block's residual is zero throughout at step {decision.step}, so that "
+                "there is no distance and the next step is computed; measure another block "
+                "(cache_loc) or residual (cache_res)"
+            )
+
+    def _why_not_cached(self) -> str | None:
+        if self.model.training:
+            return "the model is in training mode, so every step is computed; call model.eval()"
+        if torch.is_grad_enabled():
+            return "gradients are enabled, so every step is computed; use torch.no_grad()"
+        return None
+
+    def _warn_lost_steps(self) -> None:
+        self._warn(
+            "the scheduler's steps cannot be told from the calls (no scheduler step was seen for "
+            "long, or more than set_timesteps announced), so calls are computed in full; in a loop "
+            "of your own, patch the transformer itself with num_inference_steps="
+        )
+
+    def _warn_if_nothing_reused(self) -> None:
+        codebook = self._codebook
+        if self._history.reused or codebook is None or max(codebook.rates) == 1:
+            return
+        if self._policy.most_reusable_steps < 1 or self._why_not_cached() is not None:
+            return
+        distances = [d.distance for d in self._history.decisions.values() if d.distance is not None]
+        reusing = [threshold for threshold, rate in codebook if rate > 1]
+        measured = f"the smallest distance was {min(distances):.3g}" if distances else "no distance"
+        self._warn(
+            f"no step of {self._history.num_steps} was reused: {measured}, and the codebook reuses "
+            f"below {max(reusing):.3g}; raise its thresholds for this model"
+        )
+
+    def _warn(self, message: str) -> None:
+        """Say it once a patched model."""
+        if message in self._warned:
+            return
+        self._warned.add(message)
+        text = f"adacache_kernels, {type(self.model).__name__}: {message}"
+        warnings.warn(text, AdaCacheWarning, stacklevel=2)
+
+    @contextmanager
+    def _abort_on_error(self) -> Any:
+        try:
+            yield
+        except BaseException:
+            self.reset()
+            raise
+
+
+def _signature(arguments: Mapping[str, Any]) -> object:
+    """What must stay the same for a residual to fit: shapes, dtypes, devices, switches."""
+    return tuple((name, _trait(value)) for name, value in sorted(arguments.items()))
+
+
+def _trait(value: object) -> object:
+    if isinstance(value, Tensor):
+        return tuple(value.shape), value.dtype, value.device
+    # Numbers are left out: a timestep may be one, and changes with every step.
+    return value if isinstance(value, bool | str) else type(value)

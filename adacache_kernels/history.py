@@ -1,0 +1,122 @@
+"""What happened in a generation, and how it is shown to the user."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .policies import Decision
+
+
+@dataclass
+class History:
+    """Steps of one generation as they happen."""
+
+    num_steps: int = 0
+    computed: list[int] = field(default_factory=list)
+    reused: list[int] = field(default_factory=list)
+    decisions: dict[int, Decision] = field(default_factory=dict)
+    recomputed: dict[str, list[int]] = field(default_factory=dict)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last step has begun."""
+        return self.num_steps > 0 and len(self.computed) + len(self.reused) >= self.num_steps
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The last generation of a patched model.
+
+    Steps are counted from 1. `distances`, `raw_distances`, `rates` and `motion_scores` have one
+    entry per computed step, None where nothing was measured (the first computed step).
+
+    Args:
+        model: the model's class.
+        num_steps: steps of the generation.
+        computed_steps: steps that ran the blocks.
+        reused_steps: steps that added residuals instead.
+        distances: what the codebook was asked with, motion regularisation included.
+        raw_distances: distances without motion regularisation.
+        rates: steps from this computed step to the next one.
+        motion_scores: scores of motion regularisation; 1 without it or outside its window.
+        cache_bytes: bytes that the cache holds, counted over its tensors.
+        cache_tensors: number of those tensors.
+        branches: branches of guidance, by context name or place in the step.
+        recomputed: per branch, the steps to be reused that it computed, having nothing to reuse.
+        config: the settings, as `AdaCacheConfig.to_dict` gives them.
+        codebook: pairs (threshold, rate) in force for this number of steps.
+    """
+
+    model: str
+    num_steps: int
+    computed_steps: list[int]
+    reused_steps: list[int]
+    distances: list[float | None]
+    raw_distances: list[float | None]
+    rates: list[int | None]
+    motion_scores: list[float | None]
+    cache_bytes: int
+    cache_tensors: int
+    branches: list[str]
+    recomputed: dict[str, list[int]]
+    config: dict[str, Any]
+    codebook: list[tuple[float, int]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Lists, numbers and strings only, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        done = len(self.computed_steps) + len(self.reused_steps)
+        if not done:
+            return f"{self.model}: patched, no generation yet"
+        lines = [
+            f"{self.model}: {len(self.computed_steps)} of {done} steps computed "
+            f"({self.num_steps} planned), {len(self.reused_steps)} reused, "
+            f"{self.cache_tensors} tensors, {self.cache_bytes / 2**20:.2f} MiB cached",
+            "  computed  " + " ".join(map(str, self.computed_steps)),
+            "  distance  " + _row(self.distances, "{:.3f}"),
+            "  motion    " + _row(self.motion_scores, "{:.2f}"),
+            "  rate      " + _row(self.rates, "{}"),
+        ]
+        lines += [
+            f"  branch {branch!r} computed reusable steps {' '.join(map(str, steps))}"
+            for branch, steps in self.recomputed.items()
+        ]
+        return "\n".join(lines)
+
+
+def summarize(
+    history: History,
+    *,
+    model: str,
+    branches: Sequence[str],
+    cache_bytes: int,
+    cache_tensors: int,
+    config: Mapping[str, Any],
+    codebook: Sequence[tuple[float, int]],
+) -> Summary:
+    """The `Summary` of a history."""
+    decisions = [history.decisions.get(step) for step in history.computed]
+    return Summary(
+        model=model,
+        num_steps=history.num_steps,
+        computed_steps=list(history.computed),
+        reused_steps=list(history.reused),
+        distances=[d.distance if d else None for d in decisions],
+        raw_distances=[d.raw_distance if d else None for d in decisions],
+        rates=[d.rate if d else None for d in decisions],
+        motion_scores=[d.motion if d and d.distance is not None else None for d in decisions],
+        cache_bytes=cache_bytes,
+        cache_tensors=cache_tensors,
+        branches=list(branches),
+        recomputed={branch: list(steps) for branch, steps in history.recomputed.items()},
+        config=dict(config),
+        codebook=list(codebook),
+    )
+
+
+def _row(values: Sequence[float | int | None], form: str) -> str:
+    return " ".join("-" if value is None else form.format(value) for value in values)

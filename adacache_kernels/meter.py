@@ -1,0 +1,231 @@
+"""The meter: takes the residual of the metric block(s) and lets the decide op turn it into a rate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from . import ops
+from .codebook import Codebook
+from .config import AdaCacheConfig, Location
+from .models import Adapter, BlockList, BlockRun, Residual
+from .policies import Decision
+from .slots import Slots
+from .types import CacheRes
+
+# The paper's order of preference; "block" is what every model has.
+PREFERRED: tuple[CacheRes, ...] = ("t-attn", "s-attn", "block")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One metric block.
+
+    Args:
+        blocks: the list that it is in.
+        index: its place there.
+        residual: how its residual is told.
+    """
+
+    blocks: BlockList
+    index: int
+    residual: Residual
+
+
+def find_sites(model: nn.Module, adapter: Adapter, config: AdaCacheConfig) -> tuple[Site, ...]:
+    """The metric blocks that the config names, each once.
+
+    Raises:
+        ValueError: the model has no such residual, or no block of that index.
+    """
+    residual = adapter.residuals[choose_residual(model, adapter, config.cache_res)]
+    sites = {}
+    for blocks in adapter.lists:
+        if blocks.attribute not in residual.lists:
+            continue
+        modules = getattr(model, blocks.attribute)
+        for location in config.locations:
+            index = resolve_location(location, len(modules), blocks.attribute)
+            sites[blocks.attribute, index] = Site(blocks, index, residual)
+    return tuple(sites.values())
+
+
+def choose_residual(model: nn.Module, adapter: Adapter, wanted: CacheRes | None) -> CacheRes:
+    """The residual that is wanted, by default the first of t-attn, s-attn, block.
+
+    Raises:
+        ValueError: the model does not have it.
+    """
+    if wanted is None:
+        return next(name for name in PREFERRED if name in adapter.residuals)
+    if wanted not in adapter.residuals:
+        raise ValueError(
+            f"cache_res={wanted!r}: {type(model).__name__} has "
+            f"{', '.join(map(repr, adapter.residuals))}"
+        )
+    return wanted
+
+
+def resolve_location(location: Location, count: int, attribute: str) -> int:
+    """Index of a block in a list of `count`.
+
+    Raises:
+        ValueError: the index is out of range.
+    """
+    named = {"start": 0, "middle": (count - 1) // 2, "end": count - 1}
+    if isinstance(location, str):
+        return named[location]
+    if not -count <= location < count:
+        raise ValueError(
+            f"cache_loc={location}: {attribute} has {count} blocks, so it may be {-count} to "
+            f"{count - 1}, 'start', 'middle' or 'end'"
+        )
+    return location % count
+
+
+class Meter:
+    """Measures the metric blocks of one branch and decides, on the device.
+
+    The decision is made in the middle of a computed step and read when the next step begins.
+    """
+
+    def __init__(self, sites: tuple[Site, ...], config: AdaCacheConfig, slots: Slots) -> None:
+        self._sites = sites
+        self._config = config
+        self._slots = slots
+        self._codebook: Codebook | None = None
+        self._window = (1, 1)
+        self.restart(codebook=None, window=(1, 1))
+
+    def restart(self, codebook: Codebook | None, window: tuple[int, int]) -> None:
+        """A generation begins: nothing is stored, the motion score is 1."""
+        self._codebook, self._window = codebook, window
+        self._state: Tensor | None = None
+        self._codebook_tensor: Tensor | None = None
+        self._has_previous = False
+        self._undecided = False
+        self._sums: list[Tensor] = []
+
+    def forget(self) -> None:
+        """What is stored no longer holds: the next distance has nothing to compare with."""
+        self._has_previous = False
+
+    def begin(self, step: int, shape: tuple[int, int]) -> None:
+        """A computed forward of (videos, frames) begins.
+
+        Raises:
+            ValueError: no frame stride is shorter than the video.
+        """
+        too_long = [stride for stride in self._config.strides if stride >= shape[1]]
+        if too_long:
+            raise ValueError(
+                f"moreg_strides={self._config.strides}: the video has {shape[1]} frames of tokens, "
+                f"so a stride may be 1 to {shape[1] - 1}; with one frame, set apply_moreg=False"
+            )
+        self._step, self._shape = step, shape
+        self._sums = []
+
+    def observers(self, attribute: str) -> dict[int, list[SiteObserver]]:
+        """What watches the blocks of the list `attribute`, by index."""
+        return {
+            site.index: [SiteObserver(self, site)]
+            for site in self._sites
+            if site.blocks.attribute == attribute
+        }
+
+    @property
+    def measured(self) -> bool:
+        """Whether every metric block of this forward ran."""
+        return len(self._sums) == len(self._sites)
+
+    def measure(self, site: Site, run: BlockRun) -> None:
+        """The distance update of one metric block; after the last one, the decision."""
+        value = site.residual.value
+        x_out, x_in = (run.x_out, run.x_in) if value is None else (value(run), None)
+        # Wan gates in float32; the residual is stored, and compared, as the model's own dtype.
+        slot = self._slots.like(
+            ("metric", site.blocks.attribute, site.index), x_out, dtype=run.x_in.dtype
+        )
+        sums = ops.distance_update(
+            self._split(site, slot),
+            self._split(site, x_out),
+            None if x_in is None else self._split(site, x_in),
+            strides=self._config.strides,
+            metric=self._config.metric,
+            has_previous=self._has_previous,
+        )
+        self._sums.append(sums)
+        if self.measured:
+            self._decide()
+
+    def _split(self, site: Site, x: Tensor) -> Tensor:
+        return site.blocks.layout.split(x, *self._shape)
+
+    def _decide(self) -> None:
+        sums = torch.stack(self._sums)
+        if self._state is None or self._codebook_tensor is None:
+            assert self._codebook is not None
+            rows = (self._codebook.thresholds, self._codebook.rates)
+            with torch.inference_mode(False):
+                self._state = ops.new_state(sums.device)
+                self._codebook_tensor = torch.tensor(rows, dtype=torch.float32, device=sums.device)
+        first, last = self._window
+        a, b, d = self._config.moreg_hyp
+        ops.decide(
+            self._state,
+            sums,
+            self._codebook_tensor,
+            step=self._step,
+            metric=self._config.metric,
+            has_previous=self._has_previous,
+            apply_moreg=self._config.apply_moreg,
+            in_window=first <= self._step <= last,
+            moreg_a=a,
+            moreg_b=b,
+            moreg_d=d,
+            mograd_mul=self._config.mograd_mul,
+        )
+        self._has_previous = True
+        self._undecided = True
+
+    def read(self) -> Decision | None:
+        """The decision made since the last reading, None where there is none."""
+        if not self._undecided or self._state is None:
+            return None
+        self._undecided = False
+        state = self._state.tolist()
+        flags = int(state[ops.State.FLAGS])
+        return Decision(
+            step=int(state[ops.State.STEP]),
+            rate=int(state[ops.State.RATE]),
+            distance=_finite(state[ops.State.DISTANCE]),
+            raw_distance=_finite(state[ops.State.RAW_DISTANCE]),
+            motion=state[ops.State.MOTION],
+            not_finite=bool(flags & ops.Flag.NOT_FINITE),
+            zero_denominator=bool(flags & ops.Flag.ZERO_DENOMINATOR),
+        )
+
+
+class SiteObserver:
+    """Hands a metric block's run to the meter."""
+
+    def __init__(self, meter: Meter, site: Site) -> None:
+        self._meter = meter
+        self._site = site
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return self._site.residual.taps
+
+    def before(self, run: BlockRun) -> None:
+        """Nothing is needed from before the block."""
+
+    def after(self, run: BlockRun) -> None:
+        self._meter.measure(self._site, run)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

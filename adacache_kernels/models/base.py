@@ -1,0 +1,137 @@
+"""What an adapter says of a model: where its blocks, streams, layouts and residuals are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..types import CacheRes
+
+
+class Layout(Enum):
+    """Order of a hidden stream of B videos of F frames of S tokens of C channels."""
+
+    FRAME_MAJOR = "[B, F*S, C]"
+    FRAMES_IN_BATCH = "[B*F, S, C]"
+    TOKENS_IN_BATCH = "[B*S, F, C]"
+
+    def split(self, x: Tensor, batch: int, frames: int) -> Tensor:
+        """`x` as a view [B, F, S, C], without a copy.
+
+        Raises:
+            ValueError: the shape does not divide into `batch` videos of `frames` frames.
+        """
+        channels = x.shape[-1]
+        tokens, rest = divmod(x.numel(), max(1, batch * frames * channels))
+        if x.ndim != 3 or rest:
+            raise ValueError(
+                f"a residual of shape {tuple(x.shape)} does not divide into {batch} videos of "
+                f"{frames} frames in layout {self.value}"
+            )
+        if self is Layout.TOKENS_IN_BATCH:
+            return x.unflatten(0, (batch, tokens)).transpose(1, 2)
+        if self is Layout.FRAMES_IN_BATCH:
+            return x.unflatten(0, (batch, frames))
+        return x.unflatten(1, (frames, tokens))
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A hidden stream: the block's parameter that takes it and its place in what the block returns.
+
+    Args:
+        parameter: name of the block's parameter.
+        output: index in the returned tuple; None where the block returns the stream itself.
+    """
+
+    parameter: str
+    output: int | None = None
+
+    def read(self, output: Any) -> Tensor:
+        """The stream in what a block returned."""
+        value = output if self.output is None else output[self.output]
+        assert isinstance(value, Tensor)
+        return value
+
+
+@dataclass(frozen=True)
+class BlockList:
+    """An `nn.ModuleList` of blocks that share one layout.
+
+    Args:
+        attribute: its name in the model.
+        streams: hidden streams, the video first.
+        layout: layout of the video stream.
+        chained: whether each block's input is the previous block's output, so that the list's
+            residual is `x_out - x_in` of the whole list; otherwise it is summed block by block.
+    """
+
+    attribute: str
+    streams: tuple[Stream, ...]
+    layout: Layout
+    chained: bool = True
+
+
+@dataclass
+class BlockRun:
+    """One call of a block: what it was given, what it and its tapped modules returned."""
+
+    block: nn.Module
+    arguments: Mapping[str, Any]
+    stream: Stream
+    output: Any = None
+    tapped: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def x_in(self) -> Tensor:
+        """The video stream before the block."""
+        value = self.arguments[self.stream.parameter]
+        assert isinstance(value, Tensor)
+        return value
+
+    @property
+    def x_out(self) -> Tensor:
+        """The video stream after the block."""
+        return self.stream.read(self.output)
+
+
+@dataclass(frozen=True)
+class Residual:
+    """A residual that the distance can be taken of.
+
+    Args:
+        lists: attributes of the block lists whose block is measured.
+        taps: submodules of the block whose output `value` needs.
+        value: from a run of the block to the residual, gate applied. None: `x_out - x_in`.
+    """
+
+    lists: tuple[str, ...]
+    taps: tuple[str, ...] = ()
+    value: Callable[[BlockRun], Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """All that the engine knows of a model class.
+
+    Args:
+        lists: block lists in the order in which the model runs through them.
+        residuals: residuals that can be measured, by `cache_res`.
+        frames: from the model and its forward's arguments to (videos, frames of tokens).
+    """
+
+    lists: tuple[BlockList, ...]
+    residuals: Mapping[CacheRes, Residual]
+    frames: Callable[[nn.Module, Mapping[str, Any]], tuple[int, int]]
+
+
+def video_shape(arguments: Mapping[str, Any], frame_axis: int) -> tuple[int, int]:
+    """(videos, latent frames) of a forward's `hidden_states` argument."""
+    hidden_states = arguments["hidden_states"]
+    assert isinstance(hidden_states, torch.Tensor)
+    return hidden_states.shape[0], hidden_states.shape[frame_axis]

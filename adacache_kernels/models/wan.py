@@ -1,0 +1,50 @@
+"""diffusers `WanTransformer3DModel` (Wan 2.1 and 2.2): one list, full attention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from .base import Adapter, BlockList, BlockRun, Layout, Residual, Stream, video_shape
+from .modulation import GATE_ATTENTION, GATE_MLP
+
+BLOCKS = "blocks"
+
+
+def _gate(run: BlockRun, index: int) -> Tensor:
+    # temb is [B, 6, C], or [B, N, 6, C] with one timestep a token (Wan 2.2 5B); float32 as the block.
+    table, temb = run.block.scale_shift_table, run.arguments["temb"].float()
+    assert isinstance(table, Tensor)
+    if temb.ndim == 4:
+        gate: Tensor = (table.unsqueeze(0) + temb).chunk(6, dim=2)[index]
+        return gate.squeeze(2)
+    gate = (table + temb).chunk(6, dim=1)[index]
+    return gate
+
+
+def _attention(run: BlockRun) -> Tensor:
+    attention: Tensor = run.tapped["attn1"]
+    return attention * _gate(run, GATE_ATTENTION)
+
+
+def _cross_mlp(run: BlockRun) -> Tensor:
+    mlp: Tensor = run.tapped["ffn"].float() * _gate(run, GATE_MLP)
+    return mlp + run.tapped["attn2"]
+
+
+def _frames(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
+    batch, frames = video_shape(arguments, frame_axis=2)
+    return batch, frames // int(model.config.patch_size[0])  # type: ignore[union-attr, index, arg-type]
+
+
+WAN = Adapter(
+    lists=(BlockList(BLOCKS, (Stream("hidden_states"),), Layout.FRAME_MAJOR),),
+    residuals={
+        "s-attn": Residual((BLOCKS,), ("attn1",), _attention),
+        "ca-mlp": Residual((BLOCKS,), ("attn2", "ffn"), _cross_mlp),
+        "block": Residual((BLOCKS,)),
+    },
+    frames=_frames,
+)

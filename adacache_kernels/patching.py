@@ -1,0 +1,245 @@
+"""`patch`, `unpatch` and what else the user calls. Instances are patched, never classes."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from types import MethodType
+from typing import Any, TypeVar
+
+from torch import nn
+
+from .clock import CallClock, Clock, SchedulerClock
+from .config import AdaCacheConfig
+from .context import cache_context
+from .engine import Engine
+from .history import Summary
+from .models import adapter_for
+from .types import AdaCacheWarning
+
+INSTALLATION = "_adacache_installation"
+T = TypeVar("T")
+
+
+def patch(model: T, config: AdaCacheConfig | str | None = None, **overrides: Any) -> T:
+    """Patch a diffusers pipeline, or a transformer, so that it reuses what changes little.
+
+        x_out = x_in + R        R = residual of the last computed step, on a reused step
+
+    Args:
+        model: a pipeline with `.transformer` and `.scheduler`, which tell the number of steps and
+            where a step ends; or the transformer itself, which needs `num_inference_steps`.
+        config: an `AdaCacheConfig`, a preset's name ("fast", "slow"), or None for the defaults.
+        overrides: fields of `AdaCacheConfig` to change.
+
+    Returns:
+        `model`, patched in place.
+
+    Raises:
+        TypeError: neither a pipeline nor a module; an unknown setting.
+        ValueError: already patched, an unsupported class, a setting that does not fit the model.
+    """
+    settings = _settings(config, overrides)
+    transformer = _transformer(model)
+    if _engine(transformer) is not None:
+        raise ValueError(
+            f"this {type(transformer).__name__} is patched already; unpatch it first to change "
+            "its settings"
+        )
+    adapter = adapter_for(transformer)
+    clock = _clock(model, settings)
+    try:
+        Installation(transformer, Engine(transformer, adapter, settings, clock))
+    except BaseException:
+        clock.detach()
+        raise
+    return model
+
+
+def unpatch(model: T) -> T:
+    """Set the model's own methods back and give all memory back.
+
+    Raises:
+        ValueError: the model is not patched.
+    """
+    transformer = _transformer(model)
+    engine = _require(transformer)
+    engine.clock.detach()
+    engine.reset()
+    vars(transformer)[INSTALLATION].remove()
+    return model
+
+
+def is_patched(model: object) -> bool:
+    """Whether the pipeline's transformer, or the transformer, is patched."""
+    return _engine(_transformer(model)) is not None
+
+
+def reset(model: object) -> None:
+    """Forget what is stored: the next call is the first step of a new generation.
+
+    A pipeline does so by itself. A bare model needs it when a run was broken off.
+
+    Raises:
+        ValueError: the model is not patched.
+    """
+    _require(_transformer(model)).reset()
+
+
+def summary(model: object) -> Summary:
+    """What the last generation computed and reused.
+
+    Raises:
+        ValueError: the model is not patched.
+    """
+    return _require(_transformer(model)).summary()
+
+
+class PatchedForward:
+    """The forward of a patched model, set on the instance."""
+
+    def __init__(self, model: nn.Module, engine: Engine) -> None:
+        self._model = model
+        self._engine: Engine | None = engine
+        self._original = model.forward
+        functools.update_wrapper(self, self._original)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._engine is None:
+            return self._original(*args, **kwargs)
+        return self._engine.forward(self._original, args, kwargs)
+
+    def retire(self) -> None:
+        """Call the original from now on, wherever this object is still held."""
+        self._engine = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        # The copy of a patched model is unpatched, and must not run the original's blocks.
+        copy = memo.get(id(self._model), self._model)
+        return MethodType(type(copy).forward, copy)
+
+
+class NamedContext:
+    """A model's own `cache_context`, which names the branch for this package, too."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._original: Callable[..., Any] = model.cache_context  # type: ignore[assignment]
+        functools.update_wrapper(self, self._original)
+
+    @contextmanager
+    def _entered(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
+        with self._original(name, *args, **kwargs) as value, cache_context(name):
+            yield value
+
+    def __call__(self, name: str, *args: Any, **kwargs: Any) -> contextlib.AbstractContextManager[Any]:
+        return self._entered(name, args, kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        copy = memo.get(id(self._model), self._model)
+        return MethodType(type(copy).cache_context, copy)
+
+
+def _settings(config: AdaCacheConfig | str | None, overrides: dict[str, Any]) -> AdaCacheConfig:
+    if config is None:
+        config = AdaCacheConfig()
+    elif isinstance(config, str):
+        config = AdaCacheConfig(codebook=config)
+    elif not isinstance(config, AdaCacheConfig):
+        raise TypeError(
+            f"config is {config!r}; it may be an AdaCacheConfig, a preset's name or None"
+        )
+    known = [f.name for f in fields(AdaCacheConfig) if f.init]
+    unknown = [name for name in overrides if name not in known]
+    if unknown:
+        raise TypeError(f"unknown setting {', '.join(unknown)}; there are {', '.join(known)}")
+    return replace(config, **overrides)
+
+
+def _transformer(model: object) -> nn.Module:
+    if isinstance(model, nn.Module):
+        return model
+    transformer = getattr(model, "transformer", None)
+    if not isinstance(transformer, nn.Module):
+        raise TypeError(
+            f"{type(model).__name__} is neither a torch module nor a pipeline with a .transformer"
+        )
+    if getattr(model, "transformer_2", None) is not None:
+        raise ValueError(
+            f"{type(model).__name__} has two transformers, which are not supported yet"
+        )
+    return transformer
+
+
+def _clock(model: object, settings: AdaCacheConfig) -> Clock:
+    if isinstance(model, nn.Module):
+        if settings.num_inference_steps is None:
+            raise ValueError(
+                "a bare model cannot tell its number of steps: give num_inference_steps=, or patch "
+                "the pipeline"
+            )
+        return CallClock(settings.num_inference_steps, settings.calls_per_step or 1)
+    for name in ("set_timesteps", "step"):
+        if not callable(getattr(getattr(model, "scheduler", None), name, None)):
+            raise TypeError(
+                f"{type(model).__name__} has no .scheduler with .{name}(); patch its transformer "
+                "with num_inference_steps="
+            )
+    return SchedulerClock(model)
+
+
+class Installation:
+    """What `patch` set on a transformer, and how it is taken off again."""
+
+    def __init__(self, transformer: nn.Module, engine: Engine) -> None:
+        attributes = vars(transformer)
+        self.engine = engine
+        self._attributes = attributes
+        self._forward = PatchedForward(transformer, engine)
+        self._set: dict[str, Any] = {"forward": self._forward}
+        if callable(getattr(transformer, "cache_context", None)):
+            self._set["cache_context"] = NamedContext(transformer)
+        self._previous = {name: attributes[name] for name in self._set if name in attributes}
+        attributes.update(self._set)
+        attributes[INSTALLATION] = self
+
+    def remove(self) -> None:
+        """Set back what was there, and warn where somebody else's wrapper lies on top."""
+        self._forward.retire()
+        del self._attributes[INSTALLATION]
+        for name, ours in self._set.items():
+            if self._attributes.get(name) is not ours:
+                self._warn_wrapped(name)
+            elif name in self._previous:
+                self._attributes[name] = self._previous[name]
+            else:
+                del self._attributes[name]
+
+    @staticmethod
+    def _warn_wrapped(name: str) -> None:
+        warnings.warn(
+            f"another library has wrapped this model's {name} after patch(); its wrapper still "
+            "calls through adacache_kernels, which passes the call on and does nothing else",
+            AdaCacheWarning,
+            stacklevel=4,
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """A copy of a patched model is not patched."""
+        return None
+
+
+def _engine(transformer: nn.Module) -> Engine | None:
+    installation = vars(transformer).get(INSTALLATION)
+    return installation.engine if isinstance(installation, Installation) else None
+
+
+def _require(transformer: nn.Module) -> Engine:
+    engine = _engine(transformer)
+    if engine is None:
+        raise ValueError(f"this {type(transformer).__name__} is not patched; call patch() first")
+    return engine

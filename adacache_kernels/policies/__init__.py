@@ -1,0 +1,6 @@
+"""Policies: from what is known of a generation to what the next step does. Pure Python, no torch."""
+
+from .adacache import AdaCachePolicy
+from .decision import Decision
+
+__all__ = ["AdaCachePolicy", "Decision"]

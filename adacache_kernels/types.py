@@ -1,0 +1,10 @@
+"""Names that several layers share."""
+
+from typing import Literal
+
+CacheRes = Literal["t-attn", "s-attn", "ca-mlp", "block"]
+Metric = Literal["l1", "l2", "cosine"]
+
+
+class AdaCacheWarning(UserWarning):
+    """Something keeps the cache from doing what was asked; the video is computed in full instead."""
