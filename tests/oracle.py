@@ -1,0 +1,127 @@
+"""The plain oracle: AdaCache as its authors keep it, two residuals a block and stream.
+
+Every block stores its gated attention residual and the rest of what it added, and on a reused step
+adds the one and then the other. Written for the tests, by the blocks' own formulas, with nothing of
+the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Residuals = list[tuple[Tensor, Tensor]]
+
+
+def latte_attention(block: nn.Module, bound: dict[str, Any], taps: dict[str, Any]) -> list[Tensor]:
+    table = block.scale_shift_table + bound["timestep"].view(-1, 6, block.scale_shift_table.shape[1])
+    return [table[:, 2:3] * taps["attn1"]]
+
+
+def allegro_attention(block: nn.Module, bound: dict[str, Any], taps: dict[str, Any]) -> list[Tensor]:
+    table = block.scale_shift_table + bound["temb"].view(-1, 6, block.scale_shift_table.shape[1])
+    return [table[:, 2:3] * taps["attn1"]]
+
+
+def wan_attention(block: nn.Module, bound: dict[str, Any], taps: dict[str, Any]) -> list[Tensor]:
+    return [taps["attn1"] * (block.scale_shift_table[:, 2:3] + bound["temb"][:, 2:3])]
+
+
+def cogvideox_attention(
+    block: nn.Module, bound: dict[str, Any], taps: dict[str, Any]
+) -> list[Tensor]:
+    modulation = block.norm1.linear(nn.functional.silu(bound["temb"]))
+    channels = modulation.shape[-1] // 6
+    video_gate = modulation[:, None, 2 * channels : 3 * channels]
+    text_gate = modulation[:, None, 5 * channels :]
+    video, text = taps["attn1"]
+    return [video_gate * video, text_gate * text]
+
+
+ATTENTION: dict[str, Callable[..., list[Tensor]]] = {
+    "latte": latte_attention,
+    "allegro": allegro_attention,
+    "wan": wan_attention,
+    "cogvideox": cogvideox_attention,
+    "cogvideox15": cogvideox_attention,
+}
+NAMES = {
+    "latte": (
+        "hidden_states",
+        "attention_mask",
+        "encoder_hidden_states",
+        "encoder_attention_mask",
+        "timestep",
+        "cross_attention_kwargs",
+        "class_labels",
+    ),
+    "wan": ("hidden_states", "encoder_hidden_states", "temb", "rotary_emb"),
+}
+
+
+class TwoResiduals:
+    """One block's forward: computes and stores while `computing()`, else adds what is stored."""
+
+    def __init__(self, name: str, block: nn.Module, computing: Callable[[], bool]) -> None:
+        self.name, self.block, self.computing = name, block, computing
+        self.original = block.forward
+        self.stored: Residuals = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        bound = dict(zip(NAMES.get(self.name, ()), args, strict=False)) | kwargs
+        streams = [bound["hidden_states"]]
+        if self.name.startswith("cogvideox"):
+            streams.append(bound["encoder_hidden_states"])
+        if not self.computing():
+            outputs = [
+                x + attention + rest
+                for x, (attention, rest) in zip(streams, self.stored, strict=True)
+            ]
+            return outputs[0] if len(outputs) == 1 else tuple(outputs)
+        output, taps = self._run(args, kwargs)
+        outputs = output if isinstance(output, tuple) else (output,)
+        attentions = ATTENTION[self.name](self.block, bound, taps)
+        self.stored = [
+            (attention, y - x - attention)
+            for x, y, attention in zip(streams, outputs, attentions, strict=True)
+        ]
+        return output
+
+    def _run(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        taps: dict[str, Any] = {}
+        handle = self.block.attn1.register_forward_hook(
+            lambda _module, _args, output: taps.__setitem__("attn1", output)
+        )
+        try:
+            return self.original(*args, **kwargs), taps
+        finally:
+            handle.remove()
+
+
+@contextmanager
+def two_residuals(
+    name: str, model: nn.Module, lists: Sequence[str], computing: Callable[[], bool]
+) -> Iterator[dict[tuple[str, int], TwoResiduals]]:
+    """Run `model` with two residuals per block inside; yields them by (list, index)."""
+    wrapped = {
+        (attribute, index): TwoResiduals(name, block, computing)
+        for attribute in lists
+        for index, block in enumerate(getattr(model, attribute))
+    }
+    for wrapper in wrapped.values():
+        wrapper.block.forward = wrapper
+    try:
+        yield wrapped
+    finally:
+        for wrapper in wrapped.values():
+            del wrapper.block.forward
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """||a - b|| / ||b||, in float64."""
+    difference = torch.linalg.vector_norm(a.double() - b.double())
+    return float(difference / torch.linalg.vector_norm(b.double()))
