@@ -80,8 +80,6 @@ class Engine:
             return original(*args, **kwargs)
         if call.first_in_generation:
             self._start_generation()
-        if call.first_in_step:
-            self._plan(call)
         with self._abort_on_error():
             return self._run(call, original, args, kwargs)
 
@@ -118,38 +116,39 @@ class Engine:
         self._branches: dict[str, Branch] = {}
         self._slots.clear()
 
-    def _plan(self, call: Call) -> None:
-        """Compute or reuse: one decision for all branches of the step."""
-        self._read_decision()
-        self._computing = self._policy.compute(call.step, self._decision)
-        if self._computing:
-            self._reusable = call.step
-            self._history.computed.append(call.step)
-        else:
-            self._history.reused.append(call.step)
-        if self._history.is_complete:
-            self._warn_if_nothing_reused()
-
     def _run(
         self, call: Call, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         branch = self._branch(call.branch)
-        reason = self._why_not_cached()
-        if reason is not None:
-            self._warn(reason)
-            branch.forget()
-            self._meter.forget()
-            self._note_recomputed(call)
-            return original(*args, **kwargs)
         arguments = dict(zip(self._parameters, args, strict=False)) | dict(kwargs)
         signature = _signature(arguments)
-        if not self._computing and branch.holds(self._reusable, signature):
+        obstacle = self._why_not_cached()
+        can_reuse = obstacle is None and branch.holds(self._reusable, signature)
+        if call.first_in_step:
+            self._plan(call.step, can_reuse)
+        if can_reuse and not self._computing:
             return self._reuse(branch, original, args, kwargs)
-        self._note_recomputed(call)
-        if branch.signature != signature:
-            self._forget_previous(branch, call)
+        if not self._computing:
+            self._history.recomputed.setdefault(call.branch, []).append(call.step)
+        if obstacle is not None or branch.signature != signature:
+            self._forget(branch, call)
         branch.signature = signature
+        if obstacle is not None:
+            self._warn("not cached", obstacle)
+            return original(*args, **kwargs)
         return self._compute(branch, call, original, args, kwargs, arguments)
+
+    def _plan(self, step: int, can_reuse: bool) -> None:
+        """Compute or reuse: one decision for all branches of the step."""
+        self._read_decision()
+        self._computing = not can_reuse or self._policy.compute(step, self._decision)
+        if self._computing:
+            self._reusable = step
+            self._history.computed.append(step)
+        else:
+            self._history.reused.append(step)
+        if self._history.is_complete:
+            self._warn_if_nothing_reused()
 
     def _reuse(
         self, branch: Branch, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -185,14 +184,22 @@ class Engine:
         for span in branch.spans:
             span.end()
         if any(span.written_in_place for span in branch.spans):
-            self._warn("a block wrote into its input, so that what it added cannot be told")
+            self._warn(
+                "in place",
+                "a block wrote into its input, so that what it added cannot be told; every step is "
+                "computed",
+            )
         elif not self._computing:
             # The others hold the residuals of the last computed step; this branch catches up.
             branch.computed_at = self._reusable
         else:
             branch.computed_at = call.step
         if measuring and not self._meter.measured:
-            self._warn("the metric block did not run in this forward, so that nothing was decided")
+            self._warn(
+                "metric block",
+                "the metric block did not run in this forward, so that nothing was decided and the "
+                "next step is computed",
+            )
         return output
 
     def _branch(self, name: str) -> Branch:
@@ -200,14 +207,10 @@ class Engine:
             self._branches[name] = Branch(self.model, self._adapter, self._slots, name)
         return self._branches[name]
 
-    def _forget_previous(self, branch: Branch, call: Call) -> None:
+    def _forget(self, branch: Branch, call: Call) -> None:
         branch.forget()
         if call.branch == self._leader:
             self._meter.forget()
-
-    def _note_recomputed(self, call: Call) -> None:
-        if not self._computing:
-            self._history.recomputed.setdefault(call.branch, []).append(call.step)
 
     def _live_branches(self) -> list[str]:
         return [name for name, branch in self._branches.items() if branch.computed_at is not None]
@@ -220,14 +223,16 @@ class Engine:
         self._history.decisions[decision.step] = decision
         if decision.not_finite:
             self._warn(
+                "not finite",
                 f"the distance at step {decision.step} is not finite (NaN or infinity in the metric "
-                "block's residual); a step without a finite distance is followed by a computed one"
+                "block's residual); a step without a finite distance is followed by a computed one",
             )
         if decision.zero_denominator:
             self._warn(
+                "zero",
                 f"the metric block's residual is zero throughout at step {decision.step}, so that "
                 "there is no distance and the next step is computed; measure another block "
-                "(cache_loc) or residual (cache_res)"
+                "(cache_loc) or residual (cache_res)",
             )
 
     def _why_not_cached(self) -> str | None:
@@ -239,30 +244,33 @@ class Engine:
 
     def _warn_lost_steps(self) -> None:
         self._warn(
+            "lost steps",
             "the scheduler's steps cannot be told from the calls (no scheduler step was seen for "
             "long, or more than set_timesteps announced), so calls are computed in full; in a loop "
-            "of your own, patch the transformer itself with num_inference_steps="
+            "of your own, patch the transformer itself with num_inference_steps=",
         )
 
     def _warn_if_nothing_reused(self) -> None:
         codebook = self._codebook
         if self._history.reused or codebook is None or max(codebook.rates) == 1:
             return
-        if self._policy.most_reusable_steps < 1 or self._why_not_cached() is not None:
-            return
         distances = [d.distance for d in self._history.decisions.values() if d.distance is not None]
-        reusing = [threshold for threshold, rate in codebook if rate > 1]
-        measured = f"the smallest distance was {min(distances):.3g}" if distances else "no distance"
+        # Without a distance, or after another warning, the reason has been told.
+        if self._policy.most_reusable_steps < 1 or not distances or self._warned:
+            return
+        reusing = max(threshold for threshold, rate in codebook if rate > 1)
         self._warn(
-            f"no step of {self._history.num_steps} was reused: {measured}, and the codebook reuses "
-            f"below {max(reusing):.3g}; raise its thresholds for this model"
+            "never engaged",
+            f"no step of {self._history.num_steps} was reused: the smallest distance was "
+            f"{min(distances):.3g}, and the codebook reuses below {reusing:.3g}; raise its "
+            "thresholds for this model",
         )
 
-    def _warn(self, message: str) -> None:
+    def _warn(self, topic: str, message: str) -> None:
         """Say it once a patched model."""
-        if message in self._warned:
+        if topic in self._warned:
             return
-        self._warned.add(message)
+        self._warned.add(topic)
         text = f"adacache_kernels, {type(self.model).__name__}: {message}"
         warnings.warn(text, AdaCacheWarning, stacklevel=2)
 

@@ -1,0 +1,446 @@
+"""`patch` and its kin on bare models: what is accepted, refused, warned about, and cleaned up."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+from typing import Any
+
+import adacache_kernels as ak
+import pytest
+import torch
+from oracle import relative
+from tiny import TINY, denoise
+from torch import nn
+
+STEPS = 10
+EVERY_THIRD = {float("inf"): 3}
+
+
+def wan() -> nn.Module:
+    return TINY["wan"].build()
+
+
+def test_patch_returns_the_model() -> None:
+    model = wan()
+    assert not ak.is_patched(model)
+    assert ak.patch(model, num_inference_steps=STEPS) is model
+    assert ak.is_patched(model)
+    assert ak.unpatch(model) is model
+    assert not ak.is_patched(model)
+
+
+@pytest.mark.parametrize("config", ["slow", ak.AdaCacheConfig("slow"), None])
+def test_a_config_is_a_name_an_object_or_nothing(config: Any) -> None:
+    model = ak.patch(wan(), config, num_inference_steps=STEPS)
+    expected = "fast" if config is None else "slow"
+    assert ak.summary(model).config["codebook"] == expected
+
+
+def test_overrides_change_a_config() -> None:
+    config = ak.AdaCacheConfig(codebook={0.5: 4}, num_inference_steps=7)
+    model = ak.patch(wan(), config, cache_loc="end", max_warmup_steps=3)
+    found = ak.summary(model).config
+    assert (found["cache_loc"], found["max_warmup_steps"]) == ("end", 3)
+    assert found["num_inference_steps"] == 7
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "named"),
+    [
+        ({}, ValueError, "num_inference_steps"),
+        ({"num_inference_steps": 9, "treshold": 3}, TypeError, "treshold.*codebook"),
+        ({"num_inference_steps": 9, "cache_loc": 3}, ValueError, "cache_loc=3.*3 blocks.*-3 to 2"),
+        ({"num_inference_steps": 9, "cache_res": "t-attn"}, ValueError, "t-attn.*'s-attn'"),
+        ({"num_inference_steps": 9, "config": 0.1}, TypeError, "config is 0.1"),
+        ({"num_inference_steps": 9, "config": "ultra"}, ValueError, "'ultra'.*'fast', 'slow'"),
+    ],
+)
+def test_a_failed_patch_leaves_nothing_behind(
+    settings: dict[str, Any], error: type[Exception], named: str
+) -> None:
+    model = wan()
+    before = dict(vars(model))
+    with pytest.raises(error, match=named):
+        ak.patch(model, **settings)
+    assert vars(model) == before
+    assert not ak.is_patched(model)
+
+
+def test_patching_twice_is_refused() -> None:
+    model = ak.patch(wan(), num_inference_steps=STEPS)
+    with pytest.raises(ValueError, match="patched already"):
+        ak.patch(model, num_inference_steps=STEPS)
+
+
+def test_an_unknown_model_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(ValueError, match=r"Linear is not supported.*WanTransformer3DModel"):
+        ak.patch(nn.Linear(2, 2), num_inference_steps=STEPS)
+
+
+def test_a_subclass_with_a_forward_of_its_own_is_unknown() -> None:
+    from diffusers import WanTransformer3DModel
+
+    class Inherits(WanTransformer3DModel):  # type: ignore[misc]
+        pass
+
+    class Overrides(WanTransformer3DModel):  # type: ignore[misc]
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return super().forward(*args, **kwargs)
+
+    config = TINY["wan"].config
+    ak.unpatch(ak.patch(Inherits(**config).eval(), num_inference_steps=STEPS))
+    with pytest.raises(ValueError, match="Overrides is not supported"):
+        ak.patch(Overrides(**config).eval(), num_inference_steps=STEPS)
+
+
+def test_what_is_no_model_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"str is neither a torch module nor a pipeline"):
+        ak.patch("wan")
+
+
+@pytest.mark.parametrize("function", [ak.unpatch, ak.summary, ak.reset])
+def test_an_unpatched_model_is_told(function: Any) -> None:
+    with pytest.raises(ValueError, match="not patched"):
+        function(wan())
+
+
+def test_two_calls_a_step_make_one_decision() -> None:
+    """Guidance in two calls: both branches follow the first one's schedule, with residuals each."""
+    tiny, model = TINY["wan"], wan()
+    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS, calls_per_step=2)
+    outputs = two_calls(model, STEPS)
+    summary = ak.summary(model)
+    assert summary.computed_steps == [1, 2, 5, 8, 9, 10]
+    assert summary.branches == ["0", "1"]
+    assert summary.cache_tensors == 2 * tiny.streams + 1
+    ak.unpatch(model)
+    conditional = alone(model, text_seed=100)
+    unconditional = alone(model, text_seed=200)
+    for step, (a, b) in enumerate(outputs):
+        assert torch.equal(a, conditional[step])
+        assert torch.equal(b, unconditional[step])
+
+
+def two_calls(model: nn.Module, steps: int, names: tuple[str, ...] = ()) -> list[tuple[Any, Any]]:
+    tiny = TINY["wan"]
+    outputs = []
+    with torch.no_grad():
+        for step in range(1, steps + 1):
+            latents = tiny.noise(seed=step)
+            pair = []
+            for index, text_seed in enumerate((100, 200)):
+                if names:
+                    with ak.cache_context(names[index]):
+                        pair.append(tiny.call(model, latents, step, text_seed))
+                else:
+                    pair.append(tiny.call(model, latents, step, text_seed))
+            outputs.append((pair[0], pair[1]))
+    return outputs
+
+
+def alone(model: nn.Module, text_seed: int) -> list[Any]:
+    """One branch by itself, on the schedule that a codebook of one rate gives to each."""
+    tiny = TINY["wan"]
+    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
+    with torch.no_grad():
+        outputs = [
+            tiny.call(model, tiny.noise(seed=step), step, text_seed)
+            for step in range(1, STEPS + 1)
+        ]
+    ak.unpatch(model)
+    return outputs
+
+
+def test_named_contexts_need_no_number_of_calls() -> None:
+    model = wan()
+    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS, calls_per_step=2)
+    by_order = two_calls(model, STEPS)
+    ak.unpatch(model)
+    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
+    by_name = two_calls(model, STEPS, ("cond", "uncond"))
+    assert ak.summary(model).branches == ["cond", "uncond"]
+    for (a, b), (c, d) in zip(by_order, by_name, strict=True):
+        assert torch.equal(a, c) and torch.equal(b, d)
+
+
+def test_the_models_own_cache_context_names_the_branch() -> None:
+    model = wan()
+    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
+    tiny = TINY["wan"]
+    with torch.no_grad():
+        for step in range(1, 4):
+            for name in ("cond", "uncond"):
+                with model.cache_context(name):
+                    tiny.call(model, tiny.noise(), step)
+    assert ak.summary(model).branches == ["cond", "uncond"]
+    assert ak.summary(model).computed_steps == [1, 2]
+    ak.unpatch(model)
+    assert "cache_context" not in vars(model)
+
+
+def test_a_branch_that_appears_late_is_computed() -> None:
+    """Guidance that begins mid-run: nothing is stored for the second branch, so it computes."""
+    tiny, model = TINY["wan"], wan()
+    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
+    with torch.no_grad():
+        for step in range(1, 5):
+            with ak.cache_context("cond"):
+                tiny.call(model, tiny.noise(), step)
+            if step >= 3:
+                with ak.cache_context("uncond"):
+                    late = tiny.call(model, tiny.noise(), step, text_seed=200)
+                    if step == 3:
+                        first = late
+    summary = ak.summary(model)
+    assert summary.reused_steps == [3, 4]
+    assert summary.recomputed == {"uncond": [3]}
+    ak.unpatch(model)
+    with torch.no_grad():
+        assert torch.equal(first, tiny.call(model, tiny.noise(), 3, text_seed=200))
+
+
+def test_a_new_generation_starts_anew() -> None:
+    tiny, model = TINY["latte"], TINY["latte"].build()
+    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
+    first = denoise(tiny, model, STEPS)
+    one = ak.summary(model)
+    second = denoise(tiny, model, STEPS)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert ak.summary(model) == one
+
+
+def test_reset_after_a_run_that_was_broken_off() -> None:
+    tiny, model = TINY["latte"], TINY["latte"].build()
+    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
+    whole = denoise(tiny, model, STEPS)
+    denoise(tiny, model, 4)
+    ak.reset(model)
+    assert ak.summary(model).cache_bytes == 0
+    again = denoise(tiny, model, STEPS)
+    assert torch.equal(whole[-1], again[-1])
+
+
+def test_an_error_inside_the_model_ends_the_generation() -> None:
+    tiny, model = TINY["cogvideox"], TINY["cogvideox"].build()
+    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
+    whole = denoise(tiny, model, STEPS)
+    denoise(tiny, model, 4)
+    handle = model.transformer_blocks[1].register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        denoise(tiny, model, 1)
+    handle.remove()
+    assert "transformer_blocks" not in vars(model)
+    assert not model.transformer_blocks[1].attn1._forward_hooks
+    assert torch.equal(denoise(tiny, model, STEPS)[-1], whole[-1])
+
+
+def fail(*_: Any) -> None:
+    raise RuntimeError("out of memory")
+
+
+@pytest.mark.parametrize("name", ["latte", "cogvideox"])
+def test_another_shape_in_the_middle_of_a_run_is_computed(name: str) -> None:
+    tiny = TINY[name]
+    model = tiny.build()
+    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
+    with torch.no_grad():
+        for step in (1, 2):
+            tiny.call(model, tiny.noise(), step)
+        bigger = [tiny.call(model, tiny.noise(batch=2), step) for step in (3, 4, 5)]
+    summary = ak.summary(model)
+    assert (summary.computed_steps, summary.reused_steps) == ([1, 2, 3, 4], [5])
+    assert summary.distances[2] is None
+    ak.unpatch(model)
+    with torch.no_grad():
+        for step, output in zip((3, 4), bigger, strict=False):
+            assert torch.equal(output, tiny.call(model, tiny.noise(batch=2), step))
+
+
+def test_training_mode_computes_with_one_warning() -> None:
+    tiny, model = TINY["wan"], wan()
+    plain = denoise(tiny, model, STEPS)
+    model.train()
+    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
+    with pytest.warns(ak.AdaCacheWarning, match="training mode") as warned:
+        patched = denoise(tiny, model, STEPS)
+    assert len(warned) == 1
+    assert torch.equal(plain[-1], patched[-1])
+    assert ak.summary(model).cache_bytes == 0
+
+
+def test_gradients_flow_and_are_warned_about_once() -> None:
+    tiny, model = TINY["wan"], wan()
+    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
+    with pytest.warns(ak.AdaCacheWarning, match="gradients are enabled") as warned:
+        for step in range(1, STEPS + 1):
+            tiny.call(model, tiny.noise(), step).sum().backward()
+    assert len(warned) == 1
+    assert model.blocks[0].attn1.to_q.weight.grad is not None
+    assert ak.summary(model).cache_tensors == 0
+
+
+def test_inference_mode_and_no_grad_may_follow_each_other() -> None:
+    tiny, model = TINY["wan"], wan()
+    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
+    with torch.inference_mode():
+        for step in (1, 2, 3):
+            tiny.call(model, tiny.noise(), step)
+    with torch.no_grad():
+        for step in range(4, STEPS + 1):
+            tiny.call(model, tiny.noise(), step)
+    assert ak.summary(model).reused_steps == [3, 4, 6, 7]
+
+
+def test_a_cache_that_never_engages_is_told() -> None:
+    tiny, model = TINY["wan"], wan()
+    ak.patch(model, codebook={1e-9: 4, 1.0: 1}, num_inference_steps=STEPS)
+    with pytest.warns(ak.AdaCacheWarning, match=r"no step of 10 was reused.*below 1e-09"):
+        denoise(tiny, model, STEPS)
+
+
+def test_a_distance_that_is_not_finite_is_told_and_followed_by_a_computed_step() -> None:
+    tiny, model = TINY["wan"], wan()
+    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
+    poison = {"on": True}
+
+    def spoil(_module: Any, _args: Any, output: torch.Tensor) -> torch.Tensor:
+        return output * float("nan") if poison["on"] else output
+
+    handle = model.blocks[1].attn1.register_forward_hook(spoil)
+    with pytest.warns(ak.AdaCacheWarning, match="not finite"), torch.no_grad():
+        for step in range(1, STEPS + 1):
+            poison["on"] = step == 2
+            tiny.call(model, tiny.noise(), step)
+    handle.remove()
+    summary = ak.summary(model)
+    assert summary.computed_steps[:4] == [1, 2, 3, 4]
+    assert summary.rates[1] == 1
+
+
+def test_a_residual_of_zeros_is_told() -> None:
+    tiny, model = TINY["latte"], TINY["latte"].build()
+    attention = model.temporal_transformer_blocks[1].attn1.to_out[0]
+    nn.init.zeros_(attention.weight)
+    nn.init.zeros_(attention.bias)
+    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=4)
+    with pytest.warns(ak.AdaCacheWarning, match="zero throughout"):
+        denoise(tiny, model, 4)
+
+
+def test_a_block_that_writes_into_its_input_is_told() -> None:
+    tiny, model = TINY["wan"], wan()
+    model.blocks[0].register_forward_pre_hook(write_in_place)
+    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=4)
+    with pytest.warns(ak.AdaCacheWarning, match="wrote into its input"):
+        denoise(tiny, model, 4)
+    assert ak.summary(model).computed_steps == [1, 2, 3, 4]
+
+
+def write_in_place(_module: Any, args: Any) -> None:
+    args[0].mul_(1.0)
+
+
+def test_strides_beyond_the_video_are_refused() -> None:
+    tiny, model = TINY["wan"], wan()
+    ak.patch(model, apply_moreg=True, moreg_strides=[1, 3], num_inference_steps=4)
+    with pytest.raises(ValueError, match=r"moreg_strides=\(1, 3\).*3 frames.*1 to 2"):
+        denoise(tiny, model, 1)
+
+
+def test_a_deep_copy_is_not_patched_and_runs_its_own_blocks() -> None:
+    tiny, model = TINY["wan"], wan()
+    plain = denoise(tiny, model, 6)
+    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=6)
+    denoise(tiny, model, 3)
+    other = copy.deepcopy(model)
+    assert not ak.is_patched(other)
+    nn.init.zeros_(model.proj_out.weight)
+    assert torch.equal(denoise(tiny, other, 6)[-1], plain[-1])
+
+
+def test_state_dict_and_blocks_stay_as_they_are() -> None:
+    model = wan()
+    keys, blocks = list(model.state_dict()), model.blocks
+    ak.patch(model, num_inference_steps=STEPS)
+    assert list(model.state_dict()) == keys
+    assert model.blocks is blocks
+
+
+def test_an_instance_forward_of_somebody_else_is_set_back() -> None:
+    model = wan()
+    original = model.forward
+
+    def theirs(*args: Any, **kwargs: Any) -> Any:
+        return original(*args, **kwargs)
+
+    model.forward = theirs
+    ak.patch(model, num_inference_steps=STEPS)
+    ak.unpatch(model)
+    assert model.forward is theirs
+
+
+def test_a_wrapper_put_on_after_patch_survives_unpatch_with_a_warning() -> None:
+    tiny, model = TINY["wan"], wan()
+    plain = denoise(tiny, model, 4)
+    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=4)
+    ours = model.forward
+    model.forward = lambda *args, **kwargs: ours(*args, **kwargs)
+    with pytest.warns(ak.AdaCacheWarning, match="wrapped this model's forward"):
+        ak.unpatch(model)
+    assert torch.equal(denoise(tiny, model, 4)[-1], plain[-1])
+
+
+def test_unpatch_frees_the_engine() -> None:
+    model = ak.patch(wan(), codebook=EVERY_THIRD, num_inference_steps=STEPS)
+    denoise(TINY["wan"], model, STEPS)
+    slots = weakref.ref(next(iter(vars(model)["_adacache_installation"].engine._slots._slots.values())))
+    ak.unpatch(model)
+    gc.collect()
+    assert slots() is None
+
+
+def test_max_warmup_and_cap() -> None:
+    tiny, model = TINY["wan"], wan()
+    ak.patch(
+        model,
+        codebook=EVERY_THIRD,
+        num_inference_steps=STEPS,
+        max_warmup_steps=4,
+        max_continuous_cached_steps=1,
+    )
+    denoise(tiny, model, STEPS)
+    assert ak.summary(model).computed_steps == [1, 2, 3, 4, 6, 8, 9, 10]
+
+
+def test_the_summary_is_text_and_json() -> None:
+    import json
+
+    tiny, model = TINY["latte"], TINY["latte"].build()
+    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
+    assert "no generation yet" in str(ak.summary(model))
+    denoise(tiny, model, STEPS)
+    summary = ak.summary(model)
+    assert "6 of 10 steps computed" in str(summary)
+    loaded = json.loads(json.dumps(summary.to_dict()))
+    assert loaded["computed_steps"] == [1, 2, 5, 8, 9, 10]
+    assert loaded["rates"][:3] == [1, 3, 3]
+    assert len(loaded["distances"]) == len(loaded["motion_scores"]) == 6
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_short_generations_compute_everything(steps: int) -> None:
+    tiny, model = TINY["cogvideox"], TINY["cogvideox"].build()
+    plain = denoise(tiny, model, steps)
+    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=steps)
+    assert torch.equal(denoise(tiny, model, steps)[-1], plain[-1])
+    assert ak.summary(model).computed_steps == list(range(1, steps + 1))
+
+
+def test_reuse_differs_from_computing_only_a_little_on_smooth_paths() -> None:
+    tiny, model = TINY["latte"], TINY["latte"].build()
+    plain = denoise(tiny, model, STEPS, scale=1e-4)
+    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
+    patched = denoise(tiny, model, STEPS, scale=1e-4)
+    assert 0 < relative(patched[-1], plain[-1]) < 1e-3
