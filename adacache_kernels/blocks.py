@@ -1,8 +1,8 @@
 """Stand-ins for a model's blocks during one forward.
 
-While a patched model runs, its block lists are shadowed by tuples of stand-ins. The lists themselves,
-the blocks and their forwards stay untouched, so `state_dict`, compiled blocks and hooks of other
-libraries do not notice.
+While a patched model runs, its block lists are shadowed by tuples of stand-ins. The lists
+themselves, the blocks and their forwards stay untouched, so `state_dict`, compiled blocks and hooks
+of other libraries do not notice.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _recorder(run: BlockRun, name: str) -> Callable[[nn.Module, Any, Any], None]
         if name in run.tapped:
             raise RuntimeError(
                 f"{type(run.block).__name__}.{name} ran more than once in its block (chunked?), so "
-                'that its residual cannot be told; measure another one: patch(..., cache_res="block")'
+                'that its residual cannot be told; measure another: patch(..., cache_res="block")'
             )
         run.tapped[name] = output
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ def parse_codebook(value: object) -> Codebook:
     if not pairs:
         raise ValueError(f"the codebook is empty; {_HELP}")
     thresholds = tuple(threshold for threshold, _ in pairs)
-    for lower, upper in zip(thresholds, thresholds[1:], strict=False):
+    for lower, upper in itertools.pairwise(thresholds):
         if upper <= lower:
             raise ValueError(f"the codebook's threshold {upper} follows {lower}; {_HELP}")
     return Codebook(thresholds, tuple(rate for _, rate in pairs))

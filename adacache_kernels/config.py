@@ -73,7 +73,9 @@ class AdaCacheConfig:
         else:
             _set(self, "codebook", parse_codebook(self.codebook))
         _set(self, "_locations", _parse_locations(self.cache_loc))
-        _set(self, "cache_loc", self._locations[0] if len(self._locations) == 1 else self._locations)
+        _set(
+            self, "cache_loc", self._locations[0] if len(self._locations) == 1 else self._locations
+        )
         if self.cache_res is not None:
             _check_choice("cache_res", self.cache_res, get_args(CacheRes))
         _check_choice("metric", self.metric, get_args(Metric))
@@ -117,7 +119,7 @@ class AdaCacheConfig:
         return moreg_window(num_steps) if self.moreg_steps is None else self.moreg_steps
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists, for JSON; `AdaCacheConfig(**d)` gives the config back."""
+        """Numbers, strings and lists, for JSON; `AdaCacheConfig(**d)` gives the config back."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         if isinstance(self.codebook, Codebook):
             values["codebook"] = [[t, r] for t, r in self.codebook]

@@ -84,7 +84,7 @@ class Engine:
             return self._run(call, original, args, kwargs)
 
     def reset(self) -> None:
-        """Forget the generation and give its memory back: the next call is the first of a new one."""
+        """Forget the generation and give its memory back; the next call begins a new one."""
         self.clock.restart()
         self._start_generation()
 
@@ -224,8 +224,8 @@ class Engine:
         if decision.not_finite:
             self._warn(
                 "not finite",
-                f"the distance at step {decision.step} is not finite (NaN or infinity in the metric "
-                "block's residual); a step without a finite distance is followed by a computed one",
+                f"the distance at step {decision.step} is not finite (NaN or infinity in the "
+                "metric block's residual); the step after such a distance is computed",
             )
         if decision.zero_denominator:
             self._warn(

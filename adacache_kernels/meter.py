@@ -1,4 +1,4 @@
-"""The meter: takes the residual of the metric block(s) and lets the decide op turn it into a rate."""
+"""The meter: takes the residual of the metric blocks, lets the decide op turn it into a rate."""
 
 from __future__ import annotations
 

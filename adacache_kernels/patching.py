@@ -136,7 +136,9 @@ class NamedContext:
         with self._original(name, *args, **kwargs) as value, cache_context(name):
             yield value
 
-    def __call__(self, name: str, *args: Any, **kwargs: Any) -> contextlib.AbstractContextManager[Any]:
+    def __call__(
+        self, name: str, *args: Any, **kwargs: Any
+    ) -> contextlib.AbstractContextManager[Any]:
         return self._entered(name, args, kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:

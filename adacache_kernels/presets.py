@@ -40,7 +40,9 @@ def preset_codebook(name: str, num_steps: int) -> Codebook:
         return _scaled(published[lowest], num_steps / lowest)
     if num_steps > highest:
         return _scaled(published[highest], num_steps / highest)
-    return _interpolated(published[lowest], published[highest], (num_steps - lowest) / (highest - lowest))
+    return _interpolated(
+        published[lowest], published[highest], (num_steps - lowest) / (highest - lowest)
+    )
 
 
 def moreg_window(num_steps: int) -> tuple[int, int]:
@@ -69,9 +71,7 @@ def _interpolated(low: Codebook, high: Codebook, weight: float) -> Codebook:
         a if math.isinf(a) else _mix(a, b, weight)
         for a, b in zip(low.thresholds, high.thresholds, strict=True)
     )
-    rates = tuple(
-        _floor(_mix(a, b, weight)) for a, b in zip(low.rates, high.rates, strict=True)
-    )
+    rates = tuple(_floor(_mix(a, b, weight)) for a, b in zip(low.rates, high.rates, strict=True))
     return Codebook(thresholds, rates)
 
 

@@ -1,7 +1,7 @@
 """Spans: what a list of blocks adds to each of its streams, kept as one residual per stream.
 
-All blocks share one schedule, and nothing reads the hidden state between them that is not affine, so
-the sum of their residuals is all that a reused step needs.
+All blocks share one schedule, and what stands between them is affine, so the sum of their residuals
+is all that a reused step needs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ class Span:
 
     taps: Sequence[str] = ()
 
-    def __init__(self, blocks: BlockList, modules: nn.ModuleList, slots: Slots, branch: str) -> None:
+    def __init__(
+        self, blocks: BlockList, modules: nn.ModuleList, slots: Slots, branch: str
+    ) -> None:
         self._blocks = blocks
         self._modules = tuple(modules)
         self._slots = slots
@@ -56,10 +58,8 @@ class Span:
 
     def _observed(self, index: int, others: Sequence[Observer]) -> object:
         inner = 0 < index < len(self._modules) - 1
-        if self._blocks.chained and inner:
-            observers = tuple(others)
-        else:
-            observers = (self, *others)
+        skip = self._blocks.chained and inner
+        observers: tuple[Observer, ...] = tuple(others) if skip else (self, *others)
         block = self._modules[index]
         if not observers:
             return block

@@ -7,4 +7,4 @@ Metric = Literal["l1", "l2", "cosine"]
 
 
 class AdaCacheWarning(UserWarning):
-    """Something keeps the cache from doing what was asked; the video is computed in full instead."""
+    """Something keeps the cache from doing what was asked; steps are computed in full instead."""

@@ -18,11 +18,15 @@ Residuals = list[tuple[Tensor, Tensor]]
 
 
 def latte_attention(block: nn.Module, bound: dict[str, Any], taps: dict[str, Any]) -> list[Tensor]:
-    table = block.scale_shift_table + bound["timestep"].view(-1, 6, block.scale_shift_table.shape[1])
+    table = block.scale_shift_table + bound["timestep"].view(
+        -1, 6, block.scale_shift_table.shape[1]
+    )
     return [table[:, 2:3] * taps["attn1"]]
 
 
-def allegro_attention(block: nn.Module, bound: dict[str, Any], taps: dict[str, Any]) -> list[Tensor]:
+def allegro_attention(
+    block: nn.Module, bound: dict[str, Any], taps: dict[str, Any]
+) -> list[Tensor]:
     table = block.scale_shift_table + bound["temb"].view(-1, 6, block.scale_shift_table.shape[1])
     return [table[:, 2:3] * taps["attn1"]]
 

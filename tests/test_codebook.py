@@ -23,7 +23,9 @@ def test_a_distance_that_is_not_a_number_has_rate_1() -> None:
 
 def test_pairs_of_any_length_are_taken() -> None:
     assert parse_codebook([(0.1, 4)]) == Codebook((0.1,), (4,))
-    assert parse_codebook(((0.1, 9), (0.2, 4), (0.3, 1))) == parse_codebook({0.1: 9, 0.2: 4, 0.3: 1})
+    assert parse_codebook(((0.1, 9), (0.2, 4), (0.3, 1))) == parse_codebook(
+        {0.1: 9, 0.2: 4, 0.3: 1}
+    )
 
 
 def test_capped() -> None:

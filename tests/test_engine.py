@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Any
 
@@ -72,8 +73,8 @@ def test_unpatch_sets_everything_back(name: str) -> None:
 def test_reuse_on_equal_input_repeats_the_output(name: str) -> None:
     """x_in + (x_out - x_in) is x_out up to two roundings a stream and layout.
 
-    Bound: each rounding is at most eps/2 of a value of the size of the stream; the head that follows
-    is a normalisation and a linear map, whose gain on these models is below 16.
+    Bound: each rounding is at most eps/2 of a value of the size of the stream; what follows is a
+    normalisation and a linear map, whose gain on these models is below 16.
     """
     tiny = TINY[name]
     model, latents = tiny.build(), tiny.noise()
@@ -160,7 +161,7 @@ def expected_distances(
             now[0] = step
             latents = latents - 0.05 * tiny.call(model, latents, step)
             residuals.append(blocks[attribute, index].stored[0][0].double())
-    pairs = list(zip(residuals, residuals[1:], strict=False))
+    pairs = list(itertools.pairwise(residuals))
     distances = [float((c - p).abs().sum() / c.abs().sum()) for c, p in pairs]
     return distances, [motion_of(name, attribute, p) for _, p in pairs]
 

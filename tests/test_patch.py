@@ -146,8 +146,7 @@ def alone(model: nn.Module, text_seed: int) -> list[Any]:
     ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
     with torch.no_grad():
         outputs = [
-            tiny.call(model, tiny.noise(seed=step), step, text_seed)
-            for step in range(1, STEPS + 1)
+            tiny.call(model, tiny.noise(seed=step), step, text_seed) for step in range(1, STEPS + 1)
         ]
     ak.unpatch(model)
     return outputs
@@ -395,7 +394,9 @@ def test_a_wrapper_put_on_after_patch_survives_unpatch_with_a_warning() -> None:
 def test_unpatch_frees_the_engine() -> None:
     model = ak.patch(wan(), codebook=EVERY_THIRD, num_inference_steps=STEPS)
     denoise(TINY["wan"], model, STEPS)
-    slots = weakref.ref(next(iter(vars(model)["_adacache_installation"].engine._slots._slots.values())))
+    slots = weakref.ref(
+        next(iter(vars(model)["_adacache_installation"].engine._slots._slots.values()))
+    )
     ak.unpatch(model)
     gc.collect()
     assert slots() is None

@@ -152,9 +152,7 @@ TINY: dict[str, Tiny] = {
     ),
     "cogvideox15": Tiny(
         "CogVideoXTransformer3DModel",
-        dict(
-            COGVIDEOX, patch_size_t=2, use_rotary_positional_embeddings=True, patch_bias=False
-        ),
+        dict(COGVIDEOX, patch_size_t=2, use_rotary_positional_embeddings=True, patch_bias=False),
         (4, 4, 8, 8),
         8,
         ("transformer_blocks",),

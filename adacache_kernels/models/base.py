@@ -34,10 +34,8 @@ class Layout(Enum):
                 f"{frames} frames in layout {self.value}"
             )
         if self is Layout.TOKENS_IN_BATCH:
-            return x.unflatten(0, (batch, tokens)).transpose(1, 2)
-        if self is Layout.FRAMES_IN_BATCH:
-            return x.unflatten(0, (batch, frames))
-        return x.unflatten(1, (frames, tokens))
+            return x.view(batch, tokens, frames, channels).transpose(1, 2)
+        return x.view(batch, frames, tokens, channels)
 
 
 @dataclass(frozen=True)

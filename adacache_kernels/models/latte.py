@@ -1,4 +1,4 @@
-"""diffusers `LatteTransformer3DModel`: spatial and temporal blocks in turn, each in its own layout."""
+"""diffusers `LatteTransformer3DModel`: spatial and temporal blocks in turn, two layouts."""
 
 from __future__ import annotations
 

@@ -13,13 +13,14 @@ def adaln_single_gate(run: BlockRun, temb: str, index: int) -> Tensor:
     """gate = (scale_shift_table + temb)[index] of six; temb [B, 6C] as PixArt's adaLN-single."""
     table = run.block.scale_shift_table
     assert isinstance(table, Tensor)
-    modulation = table[None] + run.arguments[temb].reshape(run.x_in.shape[0], 6, -1)
+    modulation: Tensor = table[None] + run.arguments[temb].reshape(run.x_in.shape[0], 6, -1)
     return modulation.chunk(6, dim=1)[index]
 
 
 def adaln_single_attention(run: BlockRun, temb: str) -> Tensor:
     """gate_msa * attn1(...)"""
-    return adaln_single_gate(run, temb, GATE_ATTENTION) * run.tapped["attn1"]
+    attention: Tensor = run.tapped["attn1"]
+    return adaln_single_gate(run, temb, GATE_ATTENTION) * attention
 
 
 def adaln_single_cross_mlp(run: BlockRun, temb: str) -> Tensor:

@@ -14,14 +14,13 @@ BLOCKS = "blocks"
 
 
 def _gate(run: BlockRun, index: int) -> Tensor:
-    # temb is [B, 6, C], or [B, N, 6, C] with one timestep a token (Wan 2.2 5B); float32 as the block.
-    table, temb = run.block.scale_shift_table, run.arguments["temb"].float()
+    # temb is [B, 6, C], or [B, N, 6, C] with one timestep a token (Wan 2.2 5B); in float32.
+    table = run.block.scale_shift_table
+    temb: Tensor = run.arguments["temb"].float()
     assert isinstance(table, Tensor)
-    if temb.ndim == 4:
-        gate: Tensor = (table.unsqueeze(0) + temb).chunk(6, dim=2)[index]
-        return gate.squeeze(2)
-    gate = (table + temb).chunk(6, dim=1)[index]
-    return gate
+    modulation = table + temb
+    gate: Tensor = modulation.select(-2, index)
+    return gate if temb.ndim == 4 else gate.unsqueeze(1)
 
 
 def _attention(run: BlockRun) -> Tensor:
@@ -36,7 +35,7 @@ def _cross_mlp(run: BlockRun) -> Tensor:
 
 def _frames(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
     batch, frames = video_shape(arguments, frame_axis=2)
-    return batch, frames // int(model.config.patch_size[0])  # type: ignore[union-attr, index, arg-type]
+    return batch, frames // int(model.config.patch_size[0])  # type: ignore[union-attr, index]
 
 
 WAN = Adapter(
