@@ -445,3 +445,16 @@ def test_reuse_differs_from_computing_only_a_little_on_smooth_paths() -> None:
     ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
     patched = denoise(tiny, model, STEPS, scale=1e-4)
     assert 0 < relative(patched[-1], plain[-1]) < 1e-3
+
+
+def test_compiled_blocks_reuse_with_the_block_residual_and_tell_why_not_with_another() -> None:
+    tiny, model = TINY["wan"], wan()
+    for block in model.blocks:
+        block.compile(backend="eager")
+    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=6)
+    with pytest.raises(RuntimeError, match=r'attn1 was not seen to run.*cache_res="block"'):
+        denoise(tiny, model, 1)
+    ak.unpatch(model)
+    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=6, cache_res="block")
+    denoise(tiny, model, 6)
+    assert ak.summary(model).reused_steps == [3, 4]

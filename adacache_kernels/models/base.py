@@ -85,6 +85,20 @@ class BlockRun:
     output: Any = None
     tapped: dict[str, Any] = field(default_factory=dict)
 
+    def tap(self, name: str) -> Any:
+        """What the submodule `name` returned.
+
+        Raises:
+            RuntimeError: it was not seen to run.
+        """
+        if name not in self.tapped:
+            raise RuntimeError(
+                f"{type(self.block).__name__}.{name} was not seen to run, so that its residual "
+                "cannot be told (a compiled block hides it); measure the "
+                'whole block instead: patch(..., cache_res="block")'
+            )
+        return self.tapped[name]
+
     @property
     def x_in(self) -> Tensor:
         """The video stream before the block."""

@@ -14,7 +14,7 @@ BLOCKS = "transformer_blocks"
 
 def _attention(run: BlockRun) -> Tensor:
     # norm1 returns (video, text, gate, text gate); attn1 returns (video, text).
-    gate, attention = run.tapped["norm1"][2], run.tapped["attn1"][0]
+    gate, attention = run.tap("norm1")[2], run.tap("attn1")[0]
     residual: Tensor = gate * attention
     return residual
 
@@ -22,7 +22,7 @@ def _attention(run: BlockRun) -> Tensor:
 def _mlp(run: BlockRun) -> Tensor:
     # ff runs over [text; video]; there is no cross attention, so ca-mlp is the MLP alone.
     text_length = run.arguments["encoder_hidden_states"].shape[1]
-    residual: Tensor = run.tapped["norm2"][2] * run.tapped["ff"][:, text_length:]
+    residual: Tensor = run.tap("norm2")[2] * run.tap("ff")[:, text_length:]
     return residual
 
 

@@ -19,12 +19,12 @@ def adaln_single_gate(run: BlockRun, temb: str, index: int) -> Tensor:
 
 def adaln_single_attention(run: BlockRun, temb: str) -> Tensor:
     """gate_msa * attn1(...)"""
-    attention: Tensor = run.tapped["attn1"]
+    attention: Tensor = run.tap("attn1")
     return adaln_single_gate(run, temb, GATE_ATTENTION) * attention
 
 
 def adaln_single_cross_mlp(run: BlockRun, temb: str) -> Tensor:
     """attn2(...) + gate_mlp * ff(...); without attn2 (Latte's temporal blocks) the second alone."""
-    mlp: Tensor = adaln_single_gate(run, temb, GATE_MLP) * run.tapped["ff"]
+    mlp: Tensor = adaln_single_gate(run, temb, GATE_MLP) * run.tap("ff")
     cross = run.tapped.get("attn2")
     return mlp if cross is None else cross + mlp

@@ -18,19 +18,18 @@ def _gate(run: BlockRun, index: int) -> Tensor:
     table = run.block.scale_shift_table
     temb: Tensor = run.arguments["temb"].float()
     assert isinstance(table, Tensor)
-    modulation = table + temb
-    gate: Tensor = modulation.select(-2, index)
+    gate: Tensor = (table + temb).select(-2, index)
     return gate if temb.ndim == 4 else gate.unsqueeze(1)
 
 
 def _attention(run: BlockRun) -> Tensor:
-    attention: Tensor = run.tapped["attn1"]
+    attention: Tensor = run.tap("attn1")
     return attention * _gate(run, GATE_ATTENTION)
 
 
 def _cross_mlp(run: BlockRun) -> Tensor:
-    mlp: Tensor = run.tapped["ffn"].float() * _gate(run, GATE_MLP)
-    return mlp + run.tapped["attn2"]
+    mlp: Tensor = run.tap("ffn").float() * _gate(run, GATE_MLP)
+    return mlp + run.tap("attn2")
 
 
 def _frames(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
