@@ -42,7 +42,7 @@ class AdaCacheConfig:
         moreg_hyp: (a, b, d) of `score = (motion / a) ** b / d`.
         mograd_mul: factor of the motion gradient.
         num_inference_steps: steps of a generation. A pipeline tells it by itself, a bare model
-            cannot.
+            cannot do so.
         calls_per_step: forward calls that make one step of a bare model (2 for guidance in two
             calls). Named cache contexts need none.
         max_warmup_steps: first steps that are always computed (the paper: 1).

@@ -104,6 +104,13 @@ class Engine:
 
     def _start_generation(self) -> None:
         num_steps = self.clock.num_steps
+        planned = self.config.num_inference_steps
+        if planned is not None and num_steps not in (0, planned):
+            self._warn(
+                "number of steps",
+                f"num_inference_steps={planned}, but the scheduler runs {num_steps} steps; the "
+                "scheduler's number holds, leave the setting out",
+            )
         self._history = History(num_steps)
         self._policy = AdaCachePolicy(num_steps, self.config.max_warmup_steps)
         self._codebook = self.config.codebook_for(max(1, num_steps))

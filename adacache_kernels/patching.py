@@ -185,6 +185,11 @@ def _clock(model: object, settings: AdaCacheConfig) -> Clock:
                 "the pipeline"
             )
         return CallClock(settings.num_inference_steps, settings.calls_per_step or 1)
+    if settings.calls_per_step is not None:
+        raise ValueError(
+            f"calls_per_step={settings.calls_per_step}: a pipeline's scheduler tells where a step "
+            "ends; leave it out"
+        )
     for name in ("set_timesteps", "step"):
         if not callable(getattr(getattr(model, "scheduler", None), name, None)):
             raise TypeError(

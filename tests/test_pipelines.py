@@ -235,3 +235,15 @@ def test_one_step_and_two_steps() -> None:
         assert torch.equal(run_latte(pipe, steps), plain)
         assert ak.summary(pipe).computed_steps == list(range(1, steps + 1))
         ak.unpatch(pipe)
+
+
+def test_another_number_of_steps_than_set_is_told() -> None:
+    pipe = ak.patch(latte(), codebook=EVERY_THIRD, num_inference_steps=20)
+    with pytest.warns(ak.AdaCacheWarning, match="num_inference_steps=20, but the scheduler runs 8"):
+        run_latte(pipe)
+    assert ak.summary(pipe).num_steps == STEPS
+
+
+def test_calls_per_step_has_no_place_on_a_pipeline() -> None:
+    with pytest.raises(ValueError, match="calls_per_step=2"):
+        ak.patch(latte(), calls_per_step=2)

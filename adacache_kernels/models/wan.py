@@ -29,7 +29,8 @@ def _attention(run: BlockRun) -> Tensor:
 
 def _cross_mlp(run: BlockRun) -> Tensor:
     mlp: Tensor = run.tap("ffn").float() * _gate(run, GATE_MLP)
-    return mlp + run.tap("attn2")
+    cross: Tensor = run.tap("attn2")
+    return mlp + cross
 
 
 def _frames(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
