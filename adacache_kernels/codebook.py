@@ -35,7 +35,7 @@ class Codebook:
 
 
 def parse_codebook(value: object) -> Codebook:
-    """A `Codebook` from a dict or a sequence of pairs `(threshold, rate)`.
+    """A `Codebook` from a dict or a sequence of pairs `(threshold, rate)`; None is infinity.
 
     Raises:
         TypeError: not a dict or pairs, or a threshold or rate of a wrong type.
@@ -53,6 +53,11 @@ def parse_codebook(value: object) -> Codebook:
     return Codebook(thresholds, tuple(rate for _, rate in pairs))
 
 
+def plain_pairs(pairs: Iterable[tuple[float, int]]) -> list[list[float | int | None]]:
+    """Pairs for JSON, which has no infinity: there, the threshold is None."""
+    return [[None if math.isinf(threshold) else threshold, rate] for threshold, rate in pairs]
+
+
 def _entries(value: object) -> list[object]:
     if isinstance(value, Mapping):
         return list(value.items())
@@ -68,6 +73,7 @@ def _pair(entry: object) -> tuple[float, int]:
     if len(items) != 2:
         raise ValueError(f"the codebook holds {entry!r}, not a pair; {_HELP}")
     threshold, rate = items
+    threshold = math.inf if threshold is None else threshold
     if isinstance(threshold, bool) or not isinstance(threshold, int | float):
         raise TypeError(f"the codebook's threshold {threshold!r} is no number; {_HELP}")
     if math.isnan(threshold):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
-from .codebook import Codebook, parse_codebook
+from .codebook import Codebook, parse_codebook, plain_pairs
 from .presets import PRESETS, moreg_window, preset_codebook
 from .types import CacheRes, Metric
 
@@ -122,7 +122,7 @@ class AdaCacheConfig:
         """Numbers, strings and lists, for JSON; `AdaCacheConfig(**d)` gives the config back."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         if isinstance(self.codebook, Codebook):
-            values["codebook"] = [[t, r] for t, r in self.codebook]
+            values["codebook"] = plain_pairs(self.codebook)
         for name in ("cache_loc", "moreg_strides", "moreg_steps", "moreg_hyp"):
             if isinstance(values[name], tuple):
                 values[name] = list(values[name])

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .codebook import plain_pairs
 from .policies import Decision
 
 
@@ -65,8 +66,8 @@ class Summary:
     codebook: list[tuple[float, int]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Lists, numbers and strings only, for JSON."""
-        return asdict(self)
+        """Lists, numbers and strings only, for JSON; the codebook's last threshold may be null."""
+        return asdict(self) | {"codebook": plain_pairs(self.codebook)}
 
     def __str__(self) -> str:
         done = len(self.computed_steps) + len(self.reused_steps)

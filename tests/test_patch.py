@@ -424,7 +424,7 @@ def test_the_summary_is_text_and_json() -> None:
     denoise(tiny, model, STEPS)
     summary = ak.summary(model)
     assert "6 of 10 steps computed" in str(summary)
-    loaded = json.loads(json.dumps(summary.to_dict()))
+    loaded = json.loads(json.dumps(summary.to_dict(), allow_nan=False))
     assert loaded["computed_steps"] == [1, 2, 5, 8, 9, 10]
     assert loaded["rates"][:3] == [1, 3, 3]
     assert len(loaded["distances"]) == len(loaded["motion_scores"]) == 6

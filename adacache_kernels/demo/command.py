@@ -1,0 +1,120 @@
+"""`adacache demo`: checks what it was given, runs the demo, writes its files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from .presets import DEMO_PRESETS
+
+PROMPTS = (
+    "a white six standing still",
+    "a white two standing still",
+    "a white nine moving slowly",
+    "a white four moving slowly",
+    "a white seven moving fast",
+    "a white six moving fast",
+)
+EXTRAS = ("accelerate", "diffusers", "matplotlib", "PIL", "safetensors", "skimage", "tqdm",
+          "transformers")  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `adacache demo`."""
+    parser.add_argument(
+        "--prompt",
+        action="append",
+        help='such as "a white six moving fast"; may be given several times',
+    )
+    parser.add_argument("--steps", type=int, default=50, help="scheduler steps (default 50)")
+    parser.add_argument("--seed", type=int, default=0, help="of the initial noise (default 0)")
+    parser.add_argument("--guidance", type=float, default=4.0, help="guidance scale (default 4)")
+    parser.add_argument(
+        "--config",
+        action="append",
+        help=f"{', '.join(DEMO_PRESETS)}; may be given several times (default: all of them)",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo_out"), help="folder to write to (default demo_out)"
+    )
+    parser.add_argument("--weights", type=Path, help="folder of another LattePipeline")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    parser.add_argument("--device", help="such as cpu or cuda (default: cuda where there is one)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the demo.
+
+    Raises:
+        ValueError, OSError, ImportError: with a message for the user.
+    """
+    _check_extras()
+    configs = {name: _preset(name) for name in arguments.config or DEMO_PRESETS}
+    if arguments.steps < 1:
+        raise ValueError(f"--steps is {arguments.steps}; a generation has at least one step")
+    if arguments.threads < 1:
+        raise ValueError(f"--threads is {arguments.threads}; it must be at least 1")
+    _check_writable(arguments.out)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+    import torch
+
+    from . import draw, report
+    from .pipeline import DEFAULT_WEIGHTS, load_pipeline
+    from .run import run_demo
+
+    # On a model this small a second thread costs more than it gains.
+    torch.set_num_threads(arguments.threads)
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    pipe = load_pipeline(arguments.weights or DEFAULT_WEIGHTS, device)
+    prompts = arguments.prompt if arguments.prompt is not None else PROMPTS
+    result = run_demo(
+        pipe,
+        prompts,
+        configs,
+        steps=arguments.steps,
+        guidance=arguments.guidance,
+        seed=arguments.seed,
+    )
+    for index, prompt in enumerate(result.prompts):
+        shown = [m for m in result.of_prompt(index) if "fewer" not in m.run.name]
+        draw.save_gif(arguments.out / f"{index + 1:02d}-{_slug(prompt)}.gif", shown)
+    draw.save_contact_sheet(arguments.out / "contact_sheet.png", result)
+    draw.save_plot(arguments.out / "distances.png", result)
+    text = json.dumps(report.to_json(result), indent=1, allow_nan=False)
+    (arguments.out / "demo.json").write_text(text)
+    print(report.table(result))
+    print("\n".join(["", *report.notes(result), f"Written to {arguments.out}/"]))
+
+
+def _preset(name: str) -> dict[str, object]:
+    if name not in DEMO_PRESETS:
+        raise ValueError(f"--config {name}: there are {', '.join(DEMO_PRESETS)}")
+    return DEMO_PRESETS[name]
+
+
+def _check_extras() -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in EXTRAS if find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f'{", ".join(missing)} not installed; pip install "adacache_kernels[demo]"'
+        )
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def _slug(prompt: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")

@@ -1,0 +1,109 @@
+"""Loads the demo's pipeline: a diffusers `LattePipeline` with 2.2 million parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+DEFAULT_WEIGHTS = Path(__file__).parent / "weights"
+
+CONFIGS = (
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "tokenizer/tokenizer.json",
+    "transformer/config.json",
+    "vae/config.json",
+)
+WEIGHTS = (
+    "text_encoder/model.safetensors",
+    "transformer/diffusion_pytorch_model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
+)
+
+
+def load_pipeline(folder: Path = DEFAULT_WEIGHTS, device: str = "cpu") -> Any:
+    """The pipeline in `folder`, in float32 on `device`, with its progress bar off.
+
+    Raises:
+        FileNotFoundError: a file is missing; names it.
+        ValueError: a weights file cannot be read; names it.
+    """
+    _check_files(folder)
+    import torch
+    from diffusers import LattePipeline
+
+    with _quiet_loading():
+        pipe = LattePipeline.from_pretrained(folder, local_files_only=True)
+    pipe.set_progress_bar_config(disable=True)
+    # The weights are stored in float16.
+    return pipe.to(device, torch.float32)
+
+
+def known_words(pipe: Any) -> list[str]:
+    """Words that the text encoder was trained with, in the order of its vocabulary."""
+    vocabulary = pipe.tokenizer.get_vocab()
+    words = sorted(vocabulary, key=vocabulary.__getitem__)
+    return [word for word in words if not word.startswith("<")]
+
+
+def check_prompts(pipe: Any, prompts: Sequence[str]) -> None:
+    """Refuse prompts that the demo model cannot know.
+
+    Raises:
+        ValueError: no prompt, an empty one, or words that are not in the vocabulary.
+    """
+    if not prompts:
+        raise ValueError('there is no prompt; give for example "a white six moving fast"')
+    known = known_words(pipe)
+    for prompt in prompts:
+        words = prompt.lower().split()
+        if not words:
+            raise ValueError("a prompt is empty; the demo model knows: " + ", ".join(known))
+        unknown = [word for word in words if word not in known]
+        if unknown:
+            raise ValueError(
+                f'the demo model does not know {", ".join(map(repr, unknown))} in "{prompt}"; '
+                f"it knows: {', '.join(known)}"
+            )
+
+
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
+    import diffusers
+    import transformers
+
+    libraries = (diffusers.utils.logging, transformers.utils.logging)
+    before = [logging.get_verbosity() for logging in libraries]
+    for logging in libraries:
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logging, verbosity in zip(libraries, before, strict=True):
+            logging.set_verbosity(verbosity)
+            logging.enable_progress_bar()
+
+
+def _check_files(folder: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    for name in (*CONFIGS, *WEIGHTS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{name} is missing in {folder}; install the package again, or name another "
+                "folder with --weights"
+            )
+    for name in WEIGHTS:
+        try:
+            with safe_open(folder / name, framework="pt") as weights:
+                for key in weights.keys():  # noqa: SIM118 (a safe_open is no mapping)
+                    weights.get_tensor(key)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(
+                f"{folder / name} cannot be read ({error}); install the package again, or name "
+                "another folder with --weights"
+            ) from error
