@@ -1,0 +1,44 @@
+# make demo    a text-to-video pipeline, unpatched and patched, into demo_out/
+# make test    every check: lint, the tests of csrc/, the tests of the package
+# Both install the package the ordinary way into .venv, with the versions of constraints.txt.
+
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := $(shell find adacache_kernels csrc python -type f ! -name '*.pyc' ! -name '*.so') \
+           CMakeLists.txt MANIFEST.in constraints.txt pyproject.toml setup.py
+CPP := $(shell find csrc python tests/cpp -name '*.[ch]pp')
+
+.PHONY: demo test pytest ctest lint clean
+
+demo: .venv/demo
+	$(BIN)/adacache demo --out demo_out
+
+test: lint ctest pytest
+
+pytest: .venv/dev
+	$(BIN)/pytest
+
+ctest: .venv/dev
+	$(BIN)/cmake -S . -B build/cpp -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+	  -DADACACHE_BUILD_PYTHON=OFF -DADACACHE_BUILD_TESTS=ON -DADACACHE_CUDA=OFF \
+	  -DCMAKE_CXX_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all" $(CMAKE_ARGS)
+	$(BIN)/cmake --build build/cpp
+	$(BIN)/ctest --test-dir build/cpp --output-on-failure
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
+	$(BIN)/mypy adacache_kernels
+
+# The stamp of an extra: the package and what it needs are in .venv, and no older than the sources.
+.venv/demo .venv/dev: .venv/%: $(SOURCES) | $(BIN)/python
+	rm -rf build/lib.*
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt ".[$*]"
+	touch $@
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+clean:
+	rm -rf .venv build demo_out

@@ -1,0 +1,158 @@
+"""The maths of every op in plain torch.
+
+It is the truth that the tests hold each kernel to, and what runs where no kernel exists. Every
+function has the name and the arguments of its op in ``ops.py``, which documents and checks them.
+Nothing here reads a value back to the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def distance_update(
+    slot: Tensor,
+    x_out: Tensor,
+    x_in: Tensor | None,
+    strides: Sequence[int],
+    metric: int,
+    has_previous: bool,
+) -> Tensor:
+    """``p = x_out - x_in; sums over (slot, p); slot = p``."""
+    residual = _wide(x_out) if x_in is None else _wide(x_out) - _wide(x_in)
+    residual = residual.to(slot.dtype)
+    current = _wide(residual)
+    columns = [*_distance_sums(slot, current, metric, has_previous)]
+    for stride in strides:
+        columns += _motion_sums(current, stride)
+    slot.copy_(residual)
+    return torch.stack(columns, dim=1).float()
+
+
+def residual_update(slot: Tensor, x_out: Tensor, x_in: Tensor, accumulate: bool) -> None:
+    """``slot = (slot +) (x_out - x_in)``."""
+    residual = _wide(x_out) - _wide(x_in)
+    slot.copy_(_wide(slot) + residual if accumulate else residual)
+
+
+def conditional_add(
+    x: Tensor, residuals: Sequence[Tensor], coefficients: Tensor, flag: Tensor
+) -> None:
+    """``if flag: x += sum_i c_i * r_i``."""
+    total = _wide(x)
+    for index, residual in enumerate(residuals):
+        total = total + coefficients[index] * _wide(residual)
+    # A choice on the device: a Python `if` would make the host wait for the flag.
+    x.copy_(torch.where(flag != 0, total.to(x.dtype), x))
+
+
+def decide(
+    state: Tensor,
+    sums: Tensor,
+    codebook: Tensor,
+    step: int,
+    metric: int,
+    has_previous: bool,
+    apply_moreg: bool,
+    in_window: bool,
+    moreg_a: float,
+    moreg_b: float,
+    moreg_d: float,
+    mograd_mul: float,
+) -> None:
+    """Sums of the residuals -> distance, rate and next computed step."""
+    one = torch.ones((), dtype=torch.float32, device=state.device)
+    previous_motion = state[5]
+    raw = distance = one * torch.nan
+    motion = rate = flags = one
+    if has_previous:
+        accumulate = _sum_dtype(state.device)
+        gap = step - state[0].to(accumulate)
+        gap = torch.where(gap > 0, gap, torch.nan)
+        totals = sums.to(accumulate).sum(dim=1)
+        raw = (_distances(totals[:, :3], metric) / gap).mean()
+        score = one.to(accumulate)
+        if apply_moreg and in_window:
+            score = (_motion(totals[-1, 3:]) / moreg_a) ** moreg_b / moreg_d
+        distance = raw
+        if apply_moreg:
+            gradient = mograd_mul * (score - previous_motion) / gap
+            distance = raw * (score + gradient.abs())
+            previous_motion = torch.where(score.float().isfinite(), score.float(), previous_motion)
+        undefined = _has_zero_denominator(totals, metric, apply_moreg and in_window) | gap.isnan()
+        raw, motion = raw.float(), score.float()
+        distance = torch.where(undefined, torch.nan, distance.float())
+        flags = torch.where(undefined, 4 * one, torch.where(distance.isfinite(), 0 * one, 2 * one))
+        rate = torch.where(flags == 0, _rate(distance, codebook), one)
+    now = step * one
+    state.copy_(torch.stack((now, distance, motion, rate, now + rate, previous_motion, flags, raw)))
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or in its own type if that is wider."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _sum_dtype(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64.
+
+
+def _sum(values: Tensor) -> Tensor:
+    return values.sum(dim=(1, 2, 3), dtype=_sum_dtype(values.device))
+
+
+def _distance_sums(
+    slot: Tensor, current: Tensor, metric: int, has_previous: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    zero = torch.zeros(slot.shape[0], dtype=_sum_dtype(slot.device), device=slot.device)
+    if not has_previous:
+        return zero, zero, zero
+    previous = _wide(slot)
+    if metric == 0:
+        return _sum((previous - current).abs()), _sum(previous.abs()), zero
+    if metric == 1:
+        return _sum((previous - current).square()), _sum(previous.square()), zero
+    return _sum(previous * current), _sum(previous.square()), _sum(current.square())
+
+
+def _motion_sums(current: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    later, earlier = current[:, stride:], current[:, :-stride]
+    return _sum((later - earlier).abs()), _sum(later.abs()) + _sum(earlier.abs())
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    return numerator / denominator.where(denominator != 0, torch.nan)
+
+
+def _distances(totals: Tensor, metric: int) -> Tensor:
+    """One distance per location from its three sums, before the division by the step gap."""
+    first, second, third = totals.unbind(dim=1)
+    if metric == 0:
+        return _ratio(first, second)
+    if metric == 1:
+        return _ratio(first.sqrt(), second.sqrt())
+    return 1 - _ratio(first, (second * third).sqrt())
+
+
+def _motion(totals: Tensor) -> Tensor:
+    changes, sizes = totals.view(-1, 2).unbind(dim=1)
+    return _ratio(changes, sizes).mean()
+
+
+def _has_zero_denominator(totals: Tensor, metric: int, uses_motion: bool) -> Tensor:
+    denominators = [totals[:, 1]]
+    if metric == 2:
+        denominators.append(totals[:, 2])
+    if uses_motion:
+        denominators.append(totals[-1, 4::2])
+    return (torch.cat(denominators) == 0).any()
+
+
+def _rate(distance: Tensor, codebook: Tensor) -> Tensor:
+    thresholds, rates = codebook.unbind()
+    index = (distance >= thresholds).sum().clamp(max=len(rates) - 1)
+    # Indexing with a tensor would read it back to the host; gather does not.
+    return rates.gather(0, index.unsqueeze(0))[0]

@@ -1,0 +1,54 @@
+// bfloat16 and float16 as bits: exact to float, and from float rounded to the nearest, ties to
+// even. Integer arithmetic without branches, so that any C++17 compiler can vectorise it.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace adacache {
+
+inline std::uint32_t bits_of(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+inline float float_of(std::uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+inline float bfloat16_to_float(std::uint16_t value) {
+  return float_of(static_cast<std::uint32_t>(value) << 16);
+}
+
+inline std::uint16_t float_to_bfloat16(float value) {
+  const std::uint32_t bits = bits_of(value);
+  const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
+  return static_cast<std::uint16_t>(is_nan ? 0x7fc0u : rounded);
+}
+
+inline float float16_to_float(std::uint16_t value) {
+  const std::uint32_t sign = static_cast<std::uint32_t>(value & 0x8000u) << 16;
+  const std::uint32_t magnitude = static_cast<std::uint32_t>(value & 0x7fffu) << 13;
+  // The exponents are biased by 15 and 127: scaling by 2^112 fixes normal and subnormal numbers.
+  const std::uint32_t finite = bits_of(float_of(magnitude) * 0x1p112f);
+  const bool is_special = (value & 0x7c00u) == 0x7c00u;
+  return float_of(sign | (is_special ? magnitude | 0x7f800000u : finite));
+}
+
+inline std::uint16_t float_to_float16(float value) {
+  const std::uint32_t bits = bits_of(value);
+  const std::uint32_t magnitude = bits & 0x7fffffffu;
+  const std::uint32_t normal = (magnitude + 0xc8000fffu + ((magnitude >> 13) & 1u)) >> 13;
+  // The last place of 0.5f is that of a subnormal float16: the addition does the rounding.
+  const std::uint32_t subnormal = bits_of(float_of(magnitude) + 0.5f) - bits_of(0.5f);
+  const std::uint32_t infinite = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
+  const std::uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;
+  const std::uint32_t result = magnitude >= 0x47800000u ? infinite : finite;
+  return static_cast<std::uint16_t>(result | (bits >> 16 & 0x8000u));
+}
+
+}  // namespace adacache

@@ -1,0 +1,23 @@
+// A strided array of up to four dimensions in memory that somebody else owns.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+namespace adacache {
+
+enum class DType { kFloat32, kBFloat16, kFloat16 };
+
+// The last dimension is contiguous; strides count elements and may be anything else.
+struct View {
+  void* data;
+  DType dtype;
+  std::array<std::int64_t, 4> size;
+  std::array<std::int64_t, 4> stride;
+
+  std::int64_t offset(std::int64_t i, std::int64_t j, std::int64_t k) const {
+    return i * stride[0] + j * stride[1] + k * stride[2];
+  }
+};
+
+}  // namespace adacache

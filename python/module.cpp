@@ -1,0 +1,94 @@
+// The Python face of csrc/: adacache_kernels._C. Arrays come as addresses with sizes and strides;
+// adacache_kernels/ops.py makes them from tensors and has checked them.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+#include "ops.hpp"
+
+namespace py = pybind11;
+using adacache::View;
+
+namespace {
+
+View make_view(std::uintptr_t data, int dtype, const std::vector<std::int64_t>& size,
+               const std::vector<std::int64_t>& stride) {
+  if (dtype < 0 || dtype > 2) throw std::invalid_argument("dtype must be 0, 1 or 2");
+  if (size.size() > 4 || size.size() != stride.size())
+    throw std::invalid_argument("size and stride must have one length, at most 4");
+  View view{reinterpret_cast<void*>(data), static_cast<adacache::DType>(dtype), {1, 1, 1, 1}, {}};
+  std::copy(size.begin(), size.end(), view.size.end() - size.size());
+  std::copy(stride.begin(), stride.end(), view.stride.end() - stride.size());
+  return view;
+}
+
+adacache::Metric make_metric(int metric) {
+  if (metric < 0 || metric > 2) throw std::invalid_argument("metric must be 0, 1 or 2");
+  return static_cast<adacache::Metric>(metric);
+}
+
+template <typename T>
+T* pointer(std::uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+void distance_update(const View& slot, const View& x_out, const std::optional<View>& x_in,
+                     const std::vector<std::int64_t>& strides, int metric, bool has_previous,
+                     std::uintptr_t sums) {
+  adacache::distance_update(slot, x_out, x_in, strides, make_metric(metric), has_previous,
+                            pointer<float>(sums));
+}
+
+void conditional_add(const View& x, const std::vector<View>& residuals, std::uintptr_t coefficients,
+                     std::uintptr_t flag) {
+  adacache::conditional_add(x, residuals, pointer<const float>(coefficients),
+                            pointer<const std::int32_t>(flag));
+}
+
+void decide(std::uintptr_t state, std::uintptr_t sums, const std::array<std::int64_t, 3>& shape,
+            std::uintptr_t codebook, std::int64_t entries, std::int64_t step, int metric,
+            bool has_previous, bool apply_moreg, bool in_window, double moreg_a, int moreg_b,
+            double moreg_d, double mograd_mul) {
+  adacache::decide(pointer<float>(state),
+                   {pointer<const float>(sums), shape[0], shape[1], shape[2]},
+                   {pointer<const float>(codebook), entries}, step, make_metric(metric),
+                   has_previous, {apply_moreg, in_window, moreg_a, moreg_b, moreg_d, mograd_mul});
+}
+
+py::dict build_config() {
+  std::vector<std::string> architectures;
+  std::istringstream list(ADACACHE_CUDA_ARCHITECTURES);
+  for (std::string item; list >> item;) architectures.push_back(item);
+  py::dict config;
+  config["version"] = ADACACHE_VERSION;
+  config["compiler"] = ADACACHE_COMPILER;
+  config["cuda"] = ADACACHE_CUDA;
+  config["cuda_architectures"] = architectures;
+  config["cuda_kernels"] = std::vector<std::string>{};
+  return config;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, module) {
+  using release_gil = py::call_guard<py::gil_scoped_release>;
+  py::class_<View>(module, "View")
+      .def(py::init(&make_view), py::arg("data"), py::arg("dtype"), py::arg("size"),
+           py::arg("stride"));
+  module.def("distance_update", &distance_update, release_gil(), py::arg("slot"), py::arg("x_out"),
+             py::arg("x_in"), py::arg("strides"), py::arg("metric"), py::arg("has_previous"),
+             py::arg("sums"));
+  module.def("residual_update", &adacache::residual_update, release_gil(), py::arg("slot"),
+             py::arg("x_out"), py::arg("x_in"), py::arg("accumulate"));
+  module.def("conditional_add", &conditional_add, release_gil(), py::arg("x"), py::arg("residuals"),
+             py::arg("coefficients"), py::arg("flag"));
+  module.def("decide", &decide, release_gil(), py::arg("state"), py::arg("sums"), py::arg("shape"),
+             py::arg("codebook"), py::arg("entries"), py::arg("step"), py::arg("metric"),
+             py::arg("has_previous"), py::arg("apply_moreg"), py::arg("in_window"),
+             py::arg("moreg_a"), py::arg("moreg_b"), py::arg("moreg_d"), py::arg("mograd_mul"));
+  module.def("build_config", &build_config);
+}

@@ -1,0 +1,70 @@
+// The conversions against arithmetic in double that rounds by definition.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "check.hpp"
+#include "half.hpp"
+
+using namespace adacache;
+
+namespace {
+
+struct Format {
+  int mantissa_bits, min_exponent;
+  double largest;
+};
+
+constexpr Format kBFloat16{7, -126, 0x1.fep127};
+constexpr Format kFloat16{10, -14, 65504};
+
+// The nearest number of the format, ties to even: a multiple of the last place.
+double nearest(double value, const Format& format) {
+  if (value == 0 || std::isinf(value)) return value;
+  const int exponent = std::max(std::ilogb(value), format.min_exponent);
+  const double last_place = std::ldexp(1.0, exponent - format.mantissa_bits);
+  const double rounded = std::nearbyint(value / last_place) * last_place;
+  return std::fabs(rounded) > format.largest ? std::copysign(INFINITY, value) : rounded;
+}
+
+bool same(double a, double b) { return a == b && std::signbit(a) == std::signbit(b); }
+
+void check_rounding(float value) {
+  CHECK(same(float16_to_float(float_to_float16(value)), nearest(value, kFloat16)));
+  CHECK(same(bfloat16_to_float(float_to_bfloat16(value)), nearest(value, kBFloat16)));
+}
+
+void check_around(float value) {
+  for (float sign : {-1.0f, 1.0f}) {
+    check_rounding(sign * value);
+    check_rounding(std::nextafter(sign * value, 0.0f));
+    check_rounding(std::nextafter(sign * value, sign * INFINITY));
+  }
+}
+
+}  // namespace
+
+int main() {
+  for (std::uint32_t bits = 0; bits < 0x7c00; ++bits) {
+    const float value = float16_to_float(static_cast<std::uint16_t>(bits));
+    CHECK(float_to_float16(value) == bits);
+    check_around(value);
+    check_around((value + float16_to_float(static_cast<std::uint16_t>(bits + 1))) / 2);
+  }
+  for (std::uint32_t bits = 0; bits < 0x7f80; ++bits) {
+    const float value = bfloat16_to_float(static_cast<std::uint16_t>(bits));
+    CHECK(float_to_bfloat16(value) == bits);
+    check_around(value);
+    check_around(float_of(bits << 16 | 0x8000u));
+  }
+  for (float value : {65504.0f, 65519.0f, 65520.0f, 65536.0f, 0x1p-24f, 0x1p-25f, 0x1p-149f})
+    check_around(value);
+  CHECK(float16_to_float(0x7c00) == INFINITY && float16_to_float(0xfc00) == -INFINITY);
+  CHECK(float_to_float16(-INFINITY) == 0xfc00 && float_to_bfloat16(-INFINITY) == 0xff80);
+  for (std::uint32_t bits : {0x7f800001u, 0x7fffffffu, 0xffc00000u, 0xffffffffu}) {
+    CHECK(std::isnan(float16_to_float(float_to_float16(float_of(bits)))));
+    CHECK(std::isnan(bfloat16_to_float(float_to_bfloat16(float_of(bits)))));
+  }
+  CHECK(std::isnan(float16_to_float(0x7c01)) && std::isnan(float16_to_float(0xffff)));
+  return failures() > 0;
+}

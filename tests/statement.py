@@ -1,0 +1,94 @@
+"""The ops stated a second time, in float64 and plain Python: what reference.py is held to."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def exact_sums(
+    previous: Tensor, current: Tensor, strides: tuple[int, ...], metric: str, has_previous: bool
+) -> tuple[Tensor, Tensor]:
+    """The sums of distance_update in float64, and for each the sum of its terms' magnitudes."""
+    c, p = previous.double(), current.double()
+    nothing = torch.zeros_like(p)
+    terms = {
+        "l1": [(c - p).abs(), c.abs(), nothing],
+        "l2": [(c - p) ** 2, c**2, nothing],
+        "cosine": [c * p, c**2, p**2],
+    }[metric]
+    if not has_previous:
+        terms = [nothing] * 3
+    for stride in strides:
+        later, earlier = p[:, stride:], p[:, :-stride]
+        terms += [(later - earlier).abs(), torch.cat([later.abs(), earlier.abs()], dim=1)]
+    sums = [term.sum(dim=(1, 2, 3)) for term in terms]
+    magnitudes = [term.abs().sum(dim=(1, 2, 3)) for term in terms]
+    return torch.stack(sums, dim=1), torch.stack(magnitudes, dim=1)
+
+
+def finite(value: float) -> bool:
+    """As a float32."""
+    return abs(value) <= torch.finfo(torch.float32).max
+
+
+def exact_decision(
+    state: list[float],
+    sums: list[list[list[float]]],
+    codebook: list[tuple[float, float]],
+    step: int,
+    metric: str,
+    has_previous: bool,
+    apply_moreg: bool,
+    in_window: bool,
+    moreg: tuple[float, float, float] = (0.385, 8.0, 1.0),
+    mograd_mul: float = 10.0,
+) -> list[float]:
+    """The state after decide."""
+    previous_step, previous_motion = state[0], state[5]
+    if not has_previous:
+        return [step, math.nan, 1, 1, step + 1, previous_motion, 1, math.nan]
+    gap = step - previous_step
+    denominators = [float(gap > 0)]
+
+    def divide(numerator: float, denominator: float) -> float:
+        denominators.append(denominator)
+        return numerator / denominator if denominator else math.nan
+
+    distances = []
+    for location in sums:
+        first, second, third = (sum(sample[i] for sample in location) for i in range(3))
+        if metric == "l1":
+            distances.append(divide(first, second))
+        elif metric == "l2":
+            distances.append(divide(math.sqrt(first), math.sqrt(second)))
+        else:
+            distances.append(1 - divide(first, math.sqrt(second * third)))
+    raw = sum(distances) / len(distances) / gap if gap > 0 else math.nan
+
+    score, distance = 1.0, raw
+    if apply_moreg and in_window:
+        columns = len(sums[-1][0])
+        motions = [
+            divide(sum(x[i] for x in sums[-1]), sum(x[i + 1] for x in sums[-1]))
+            for i in range(3, columns, 2)
+        ]
+        a, b, d = moreg
+        score = (sum(motions) / len(motions) / a) ** b / d
+    if apply_moreg:
+        gradient = mograd_mul * (score - previous_motion) / gap if gap > 0 else math.nan
+        distance = raw * (score + abs(gradient))
+        if finite(score):
+            previous_motion = score
+
+    if 0 in denominators:
+        distance = math.nan
+    flags = 4 if 0 in denominators else 0 if finite(distance) else 2
+    rate = 1.0
+    if not flags:
+        rates = [r for threshold, r in codebook if np.float32(distance) < np.float32(threshold)]
+        rate = rates[0] if rates else codebook[-1][1]
+    return [step, distance, score, rate, step + rate, previous_motion, flags, raw]

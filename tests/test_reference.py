@@ -1,0 +1,137 @@
+"""reference.py against a second statement of the maths, in float64."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adacache_kernels import ops, reference
+from statement import exact_decision, exact_sums
+
+EPS = torch.finfo(torch.float32).eps
+DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
+
+
+def within(actual: torch.Tensor, exact: torch.Tensor, bound: torch.Tensor | float) -> bool:
+    return bool(((actual.double() - exact.double()).abs() <= bound).all())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("metric", ops.METRICS)
+@pytest.mark.parametrize("has_previous", [True, False])
+def test_distance_update(dtype: torch.dtype, metric: str, has_previous: bool) -> None:
+    slot, x_out, x_in = (torch.randn(2, 5, 3, 7).to(dtype) for _ in range(3))
+    previous = slot.clone()
+    index = ops.METRICS[metric]
+    sums = reference.distance_update(slot, x_out, x_in, (1, 3, 9), index, has_previous)
+    exact = x_out.double() - x_in.double()
+    assert within(slot, exact, 2 * torch.finfo(dtype).eps * exact.abs().max())
+    expected, magnitudes = exact_sums(previous, slot, (1, 3, 9), metric, has_previous)
+    assert sums.dtype == torch.float32
+    # Each float32 term is rounded at most three times (the differences are squared), the sum once.
+    assert within(sums, expected, 4 * EPS * magnitudes)
+
+
+def test_distance_update_of_a_given_residual() -> None:
+    slot, residual = torch.randn(1, 2, 3, 4), torch.randn(1, 2, 3, 4)
+    reference.distance_update(slot, residual, None, (), 0, True)
+    assert torch.equal(slot, residual)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("accumulate", [True, False])
+def test_residual_update(dtype: torch.dtype, accumulate: bool) -> None:
+    slot, x_out, x_in = (torch.randn(4, 9).to(dtype) for _ in range(3))
+    exact = x_out.double() - x_in.double() + (slot.double() if accumulate else 0)
+    reference.residual_update(slot, x_out, x_in, accumulate)
+    assert within(slot, exact, 2 * torch.finfo(dtype).eps * exact.abs().max())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("flag", [0, 1, -7])
+def test_conditional_add(dtype: torch.dtype, count: int, flag: int) -> None:
+    x, *residuals = (torch.randn(4, 9).to(dtype) for _ in range(1 + count))
+    coefficients = torch.randn(count)
+    exact = x.double()
+    for coefficient, residual in zip(coefficients, residuals, strict=True):
+        exact = exact + coefficient.double() * residual.double()
+    before = x.clone()
+    reference.conditional_add(x, residuals, coefficients, torch.tensor([flag], dtype=torch.int32))
+    if flag == 0:
+        assert torch.equal(x, before)
+    else:
+        assert within(x, exact, 4 * torch.finfo(dtype).eps * exact.abs().max())
+
+
+def test_a_residual_that_is_not_added_does_no_harm() -> None:
+    x, nan = torch.zeros(3), torch.full((3,), torch.nan)
+    reference.conditional_add(x, [nan], torch.ones(1), torch.zeros(1, dtype=torch.int32))
+    assert torch.equal(x, torch.zeros(3))
+
+
+SUM = st.one_of(
+    st.floats(0.0, 1000.0, width=32),
+    st.sampled_from([0.0, 1.0, math.inf, math.nan, 1.0000000150474662e30, 2.0**-100]),
+)
+
+
+@st.composite
+def decisions(draw: st.DrawFn) -> dict[str, Any]:
+    """Arguments of decide, zeros, infinities and NaN among the sums."""
+    locations, batch, strides = draw(st.tuples(*[st.integers(1, 3)] * 3))
+    sample = st.lists(SUM, min_size=3 + 2 * strides, max_size=3 + 2 * strides)
+    location = st.lists(sample, min_size=batch, max_size=batch)
+    sums = draw(st.lists(location, min_size=locations, max_size=locations))
+    thresholds = sorted(draw(st.sets(st.floats(0.0078125, 4.0, width=32), min_size=1, max_size=5)))
+    rates = draw(st.lists(st.integers(1, 12), min_size=len(thresholds), max_size=len(thresholds)))
+    step = draw(st.integers(1, 1000))
+    motion = draw(st.floats(0.0, 8.0, width=32))
+    return {
+        "state": [draw(st.integers(0, step)), 0.5, 1.0, 1.0, 1.0, motion, 0.0, 0.5],
+        "sums": sums,
+        "codebook": [(t, float(r)) for t, r in zip(thresholds, rates, strict=True)],
+        "step": step,
+        "metric": draw(st.sampled_from(list(ops.METRICS))),
+        "has_previous": draw(st.sampled_from([True, True, True, False])),
+        "apply_moreg": draw(st.booleans()),
+        "in_window": draw(st.booleans()),
+    }
+
+
+def assert_decision(state: list[float], expected: list[float], thresholds: list[float]) -> None:
+    """Equal but for what float32 and the order of float64 operations round differently."""
+    fields = ops.State
+    close = {"rel_tol": 4 * EPS, "abs_tol": 1e-6}
+    for field in (fields.DISTANCE, fields.RAW_DISTANCE, fields.MOTION, fields.PREVIOUS_MOTION):
+        expected_float = float(torch.tensor(expected[field], dtype=torch.float64).float())
+        both_nan = math.isnan(state[field]) and math.isnan(expected_float)
+        assert both_nan or math.isclose(state[field], expected_float, **close), field
+    assert state[fields.STEP] == expected[fields.STEP]
+    assert state[fields.FLAGS] == expected[fields.FLAGS]
+    on_a_threshold = any(math.isclose(expected[fields.DISTANCE], t, **close) for t in thresholds)
+    assert on_a_threshold or state[fields.RATE] == expected[fields.RATE]
+    assert state[fields.NEXT_STEP] == state[fields.STEP] + state[fields.RATE]
+
+
+@pytest.mark.parametrize("implementation", ["reference", "op"])
+@settings(deadline=None, max_examples=300, derandomize=True)
+@given(arguments=decisions())
+def test_decide(implementation: str, arguments: dict[str, Any]) -> None:
+    state = torch.tensor(arguments["state"])
+    sums = torch.tensor(arguments["sums"])
+    codebook = torch.tensor(arguments["codebook"]).T
+    names = ("step", "metric", "has_previous", "apply_moreg", "in_window")
+    step, metric, *flags = (arguments[name] for name in names)
+    if implementation == "op":
+        ops.decide(state, sums, codebook, step, metric, *flags)
+    else:
+        moreg = (0.385, 8.0, 1.0, 10.0)
+        reference.decide(state, sums, codebook, step, ops.METRICS[metric], *flags, *moreg)
+    thresholds = [threshold for threshold, _ in arguments["codebook"]]
+    assert_decision(state.tolist(), exact_decision(**arguments), thresholds)
