@@ -153,9 +153,15 @@ class SchedulerClock:
     def _attach(self, scheduler: Any) -> None:
         self._scheduler = scheduler
         self._watched = [
-            WatchedMethod(scheduler, "set_timesteps", self.restart),
+            WatchedMethod(scheduler, "set_timesteps", self._begin_generation),
             WatchedMethod(scheduler, "step", self._end_step),
         ]
+
+    def _begin_generation(self) -> None:
+        # What an earlier run noted must not count for a pipeline that shares the scheduler.
+        if hasattr(self._pipeline, "_num_timesteps"):
+            self._pipeline._num_timesteps = None
+        self.restart()
 
     def _end_step(self) -> None:
         # A step without a forward call (a pipeline's own warm-up) is no step of the model.

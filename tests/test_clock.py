@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
 from adacache_kernels.clock import MOST_CALLS_PER_STEP, Call, CallClock, SchedulerClock
 from adacache_kernels.context import cache_context, current_context
 
@@ -95,6 +96,16 @@ def test_the_tail_of_a_schedule_counts_as_the_pipeline_notes_it() -> None:
     pipe._num_timesteps = 6
     clock.next_call(None)
     assert clock.num_steps == 6
+
+
+def test_what_an_earlier_run_noted_does_not_count() -> None:
+    """A second pipeline shares the scheduler and notes its steps elsewhere."""
+    pipe = pipeline()
+    clock = SchedulerClock(pipe)
+    pipe._num_timesteps = 4
+    pipe.scheduler.set_timesteps(10)
+    clock.next_call(None)
+    assert clock.num_steps == 10
 
 
 def test_more_steps_than_announced_are_told() -> None:

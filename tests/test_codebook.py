@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import pytest
+
 from adacache_kernels.codebook import Codebook, parse_codebook
 from adacache_kernels.presets import PUBLISHED, moreg_window, preset_codebook
 

@@ -7,6 +7,7 @@ from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
+
 from adacache_kernels import AdaCacheConfig
 from adacache_kernels.codebook import Codebook
 

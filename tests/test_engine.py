@@ -6,13 +6,14 @@ import itertools
 import random
 from typing import Any
 
-import adacache_kernels as ak
 import pytest
 import torch
+from torch import Tensor, nn
+
+import adacache_kernels as ak
 from adacache_kernels.policies import AdaCachePolicy
 from oracle import TwoResiduals, relative, two_residuals
 from tiny import FOUR, TINY, Tiny, denoise
-from torch import Tensor, nn
 
 STEPS = 12
 ALWAYS = {1.0: 1}

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import adacache_kernels as ak
 import pytest
 import torch
-from tiny import TINY
 from torch import Tensor
+
+import adacache_kernels as ak
+from tiny import TINY
 
 STEPS = 8
 ALWAYS = {1.0: 1}

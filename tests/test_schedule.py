@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from adacache_kernels.codebook import parse_codebook
 from adacache_kernels.policies import AdaCachePolicy, Decision
 

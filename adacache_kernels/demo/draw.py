@@ -50,7 +50,7 @@ def save_contact_sheet(path: Path, result: DemoResult) -> None:
 
 
 def save_plot(path: Path, result: DemoResult) -> None:
-    """A PNG: distance against step, a panel per config, a curve per video, computed steps marked."""
+    """A PNG: distance against step, a panel per config, a curve per video, dots where computed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -30,7 +30,7 @@ LEFT = 2
 
 
 def table(result: DemoResult) -> str:
-    """One row per prompt and run, then the means per run over the prompts (worst PSNR in brackets)."""
+    """One row per prompt and run, then the means over the prompts (worst PSNR in brackets)."""
     rows: list[Sequence[str]] = [HEADER]
     for index, prompt in enumerate(result.prompts):
         for place, measured in enumerate(result.of_prompt(index)):
