@@ -1,6 +1,6 @@
 """Fits the codebooks `demo-fast` and `demo-slow` to the demo model.
 
-    python bench/fit_demo_codebook.py [--weights DIR] [--candidates 60] [--out FILE.json]
+    python bench/fit_demo_codebook.py [--weights DIR] [--candidates 70] [--out FILE.json]
 
 The published codebooks were made for Open-Sora's distances. Here, thresholds are drawn at random
 between the distances that the demo model has, each codebook generates the calibration prompts, and
@@ -16,6 +16,7 @@ The calibration prompts are not those of `adacache demo`.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import statistics
@@ -74,7 +75,9 @@ def draw_codebook(draw: random.Random) -> list[tuple[float, int]]:
     if len(set(thresholds)) < count:
         return draw_codebook(draw)
     rates = sorted((draw.randint(2, 6) for _ in range(count)), reverse=True)
-    return [*zip(thresholds, rates, strict=True), (1.0, 1)]
+    pairs = [*zip(thresholds, rates, strict=True), (1.0, 1)]
+    # Of equal rates the highest threshold says it all.
+    return [pair for pair, after in itertools.pairwise([*pairs, (2.0, 0)]) if pair[1] != after[1]]
 
 
 def try_codebook(pipe: Any, codebook: list[tuple[float, int]], reference: dict[str, Any]) -> Trial:
@@ -105,7 +108,7 @@ def choose(trials: list[Trial], slow_psnr: float, fast_steps: float) -> dict[str
 def main() -> None:
     parser = argparse.ArgumentParser(description="Fit the demo model's codebooks.")
     parser.add_argument("--weights", type=Path, default=DEFAULT_WEIGHTS)
-    parser.add_argument("--candidates", type=int, default=60)
+    parser.add_argument("--candidates", type=int, default=70)
     parser.add_argument("--slow-psnr", type=float, default=37.0)
     parser.add_argument("--fast-steps", type=float, default=21.0)
     parser.add_argument("--out", type=Path)

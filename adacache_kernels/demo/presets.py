@@ -11,6 +11,6 @@ from typing import Any
 DEMO_PRESETS: dict[str, dict[str, Any]] = {
     "slow": {"codebook": "slow"},
     "fast": {"codebook": "fast"},
-    "demo-slow": {"codebook": {0.05: 3, 0.07: 2, 1.0: 1}},
-    "demo-fast": {"codebook": {0.05: 4, 0.08: 3, 0.1: 2, 1.0: 1}},
+    "demo-slow": {"codebook": {0.055: 4, 0.074: 2, 1.0: 1}},
+    "demo-fast": {"codebook": {0.036: 5, 0.076: 3, 0.158: 2, 1.0: 1}},
 }
