@@ -38,12 +38,17 @@ GAP_PX = 2
 
 @dataclass(frozen=True)
 class Sample:
-    """One generated video and what was seen in it; `motion` in pixels a frame."""
+    """One generated video and what was seen in it.
+
+    `recognised` is the digit seen in most frames, `right_frames` the number of frames that show
+    the digit asked for, `motion` in pixels a frame.
+    """
 
     prompt: str
     digit: int
     kind: str
     recognised: int
+    right_frames: int
     motion: float
     seconds: float
 
@@ -83,8 +88,9 @@ def judge_samples(
         start = time.perf_counter()
         video = generate(pipeline, prompt, seed)
         seconds = time.perf_counter() - start
-        seen, motion = recognise(classifier, video), motion_per_frame(video)
-        samples.append(Sample(prompt, digit, kind, seen, motion, seconds))
+        votes = recognise(classifier, video)
+        seen, right = votes.mode().values.item(), (votes == digit).sum().item()
+        samples.append(Sample(prompt, digit, kind, seen, right, motion_per_frame(video), seconds))
         videos.append(video)
     return samples, videos
 
@@ -138,6 +144,7 @@ def summarise(samples: list[Sample]) -> dict[str, object]:
     return {
         "recognised": sum(sample.recognised == sample.digit for sample in samples),
         "videos": len(samples),
+        "right_frames": sum(sample.right_frames for sample in samples),
         "motion_px_per_frame": motion,
         "median_seconds_per_video": sorted(sample.seconds for sample in samples)[len(samples) // 2],
     }

@@ -49,7 +49,7 @@ VAE_RATE = 2e-3
 MUON_RATE = 2.5e-3
 ADAMW_RATE = 1e-3
 TIMESTEP_RATE = 5e-4
-"""Lower on the timestep embedding: it should change smoothly from one step to the next."""
+"""Lower on the timestep embedding, whose noise every block of the sampler would see."""
 
 VIDEO_RATE_FACTOR = 0.8
 CONDITION_DROP = 0.1
@@ -206,7 +206,7 @@ def encode_clips(vae: AutoencoderKL, clips: Clips) -> Tensor:
 
 
 def build_pool(vae: AutoencoderKL, place: Place) -> LatentPool:
-    """Encodes this rank's share of the clips once, which would otherwise cost half of each step."""
+    """Encodes this rank's share of the clips once: it would add 0.1 s to a video step of 0.5 s."""
     digits = load_digits()
     generator = place.generator(2)
     encoder = build_vae().to(torch.bfloat16, memory_format=torch.channels_last)
