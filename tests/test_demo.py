@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import adacache_kernels as ak
 from adacache_kernels import cli
 from adacache_kernels.demo import draw, report
 from adacache_kernels.demo.pipeline import (
+    CONFIGS,
     DEFAULT_WEIGHTS,
     WEIGHTS,
     check_prompts,
@@ -149,6 +151,19 @@ def test_the_pictures(result: DemoResult, tmp_path: Path) -> None:
         assert len(set(plot.convert("RGB").get_flattened_data())) > 20
 
 
+def test_the_plot_shows_every_distance(pipe: Any) -> None:
+    """The panels share their axes: the second one's distances are not those of the first."""
+    configs = {"rarely": {"codebook": {10.0: 8}}, "always": {"codebook": {10.0: 1}}}
+    result = run_demo(pipe, [FAST], configs, steps=20, progress=False)
+    figure = draw.plot(result)
+    drawn = [y for axes in figure.axes for line in axes.lines[:1] for y in line.get_ydata()]
+    summaries = [m.run.summary for m in result.measured if m.run.summary]
+    assert drawn == [d for summary in summaries for d in summary.distances if d is not None]
+    lowest, highest = figure.axes[0].get_ylim()
+    assert lowest == 0
+    assert highest > max(drawn)
+
+
 def test_the_command_writes_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--prompt", FAST, "--prompt", FAST, "--steps", "6", "--config", "fast"]
     assert cli.main(["demo", *arguments, "--out", str(tmp_path)]) == 0
@@ -160,8 +175,8 @@ def test_the_command_writes_everything(tmp_path: Path, capsys: pytest.CaptureFix
     assert "fast (fewer steps)" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("steps", ["1", "2"])
-def test_one_step_and_two_steps(
+@pytest.mark.parametrize("steps", ["1", "2", "4"])
+def test_so_few_steps_that_nothing_can_be_reused(
     steps: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--prompt", FAST, "--steps", steps, "--config", "fast", "--out", str(tmp_path)]
@@ -169,6 +184,22 @@ def test_one_step_and_two_steps(
     output = capsys.readouterr().out
     assert "nothing can be reused" in output
     assert "equal" in output
+
+
+def test_the_fewest_steps_of_which_one_can_be_reused(pipe: Any) -> None:
+    result = run_demo(pipe, [FAST], EVERY_THIRD, steps=report.FEWEST_STEPS, progress=False)
+    assert result.measured[1].run.computed == report.FEWEST_STEPS - 1
+    assert not any("nothing can be reused" in note for note in report.notes(result))
+
+
+def test_a_run_that_reused_nothing_is_told(pipe: Any) -> None:
+    result = run_demo(pipe, [FAST], {"all": {"codebook": {10.0: 1}}}, steps=5, progress=False)
+    assert any("No step was reused" in note for note in report.notes(result))
+
+
+def test_loading_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    load_pipeline()
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -179,6 +210,10 @@ def test_one_step_and_two_steps(
         (["--steps", "0"], "--steps is 0"),
         (["--steps", "-3"], "--steps is -3"),
         (["--threads", "0"], "--threads is 0"),
+        (["--seed", "-1"], "--seed is -1"),
+        (["--seed", str(2**63)], "--seed is 9223372036854775808"),
+        (["--guidance", "nan"], "--guidance is nan"),
+        (["--device", "abacus"], "--device abacus cannot be used"),
         (["--config", "ultra"], "--config ultra: there are slow, fast, demo-slow, demo-fast"),
         (["--weights", "nowhere"], "model_index.json is missing in nowhere"),
     ],
@@ -216,6 +251,32 @@ def test_a_corrupted_weights_file(name: str, damage: str, tmp_path: Path) -> Non
     }
     (folder / name).write_bytes(damaged[damage])
     with pytest.raises(ValueError, match=f"{name} cannot be read"):
+        load_pipeline(folder)
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("damage", ["absent", "unknown", "nan"])
+def test_weights_that_can_be_read_but_are_wrong(name: str, damage: str, tmp_path: Path) -> None:
+    folder = copied_weights(tmp_path)
+    weights = load_file(folder / name)
+    first = min(weights)
+    if damage == "absent":
+        del weights[first]
+    elif damage == "unknown":
+        weights["unknown"] = torch.zeros(1)
+    else:
+        weights[first] = weights[first] * math.nan
+    save_file(weights, folder / name, metadata={"format": "pt"})
+    message = "numbers that are not finite" if damage == "nan" else "does not fit its config.json"
+    with pytest.raises(ValueError, match=f"{name}.* {message}"):
+        load_pipeline(folder)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_corrupted_config(name: str, tmp_path: Path) -> None:
+    folder = copied_weights(tmp_path)
+    (folder / name).write_text("{")
+    with pytest.raises(ValueError, match=f"{folder} holds no LattePipeline"):
         load_pipeline(folder)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import tempfile
@@ -58,6 +59,10 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--steps is {arguments.steps}; a generation has at least one step")
     if arguments.threads < 1:
         raise ValueError(f"--threads is {arguments.threads}; it must be at least 1")
+    if not 0 <= arguments.seed < 2**63:
+        raise ValueError(f"--seed is {arguments.seed}; it must be from 0 to 2**63 - 1")
+    if not math.isfinite(arguments.guidance):
+        raise ValueError(f"--guidance is {arguments.guidance}; it must be finite")
     _check_writable(arguments.out)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -69,8 +74,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     # On a model this small a second thread costs more than it gains.
     torch.set_num_threads(arguments.threads)
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    pipe = load_pipeline(arguments.weights or DEFAULT_WEIGHTS, device)
+    pipe = load_pipeline(arguments.weights or DEFAULT_WEIGHTS, _device(arguments.device))
     prompts = arguments.prompt if arguments.prompt is not None else PROMPTS
     result = run_demo(
         pipe,
@@ -95,6 +99,19 @@ def _preset(name: str) -> dict[str, object]:
     if name not in DEMO_PRESETS:
         raise ValueError(f"--config {name}: there are {', '.join(DEMO_PRESETS)}")
     return DEMO_PRESETS[name]
+
+
+def _device(name: str | None) -> str:
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {name} cannot be used: {reason}") from error
+    return name
 
 
 def _check_extras() -> None:

@@ -50,7 +50,15 @@ def save_contact_sheet(path: Path, result: DemoResult) -> None:
 
 
 def save_plot(path: Path, result: DemoResult) -> None:
-    """A PNG: distance against step, a panel per config, a curve per video, dots where computed."""
+    """A PNG of `plot`."""
+    plot(result).savefig(path, dpi=110)
+
+
+def plot(result: DemoResult) -> Any:
+    """The matplotlib figure of distance against step.
+
+    A panel per config, all with the same axes, a curve per video, dots at its computed steps.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -63,10 +71,12 @@ def save_plot(path: Path, result: DemoResult) -> None:
         _draw_panel(panel, name, result)
     for panel in list(panels)[len(result.configs) :]:
         panel.set_visible(False)
+    # After all panels: the first call with a limit ends the scaling to the data of all of them.
+    figure.axes[0].set_ylim(bottom=0)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
-    figure.savefig(path, dpi=110)
+    return figure
 
 
 def _draw_panel(panel: Any, name: str, result: DemoResult) -> None:
@@ -88,7 +98,6 @@ def _draw_panel(panel: Any, name: str, result: DemoResult) -> None:
     panel.set_xlabel("step (dots: computed)")
     panel.set_ylabel("relative L1 distance a step")
     panel.set_xlim(0, result.steps + 2.5)
-    panel.set_ylim(bottom=0)
     panel.xaxis.get_major_locator().set_params(integer=True)
 
 

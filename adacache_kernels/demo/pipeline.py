@@ -14,6 +14,7 @@ CONFIGS = (
     "scheduler/scheduler_config.json",
     "text_encoder/config.json",
     "tokenizer/tokenizer.json",
+    "tokenizer/tokenizer_config.json",
     "transformer/config.json",
     "vae/config.json",
 )
@@ -22,6 +23,7 @@ WEIGHTS = (
     "transformer/diffusion_pytorch_model.safetensors",
     "vae/diffusion_pytorch_model.safetensors",
 )
+MEND = "install the package again, or name another folder with --weights"
 
 
 def load_pipeline(folder: Path = DEFAULT_WEIGHTS, device: str = "cpu") -> Any:
@@ -29,17 +31,22 @@ def load_pipeline(folder: Path = DEFAULT_WEIGHTS, device: str = "cpu") -> Any:
 
     Raises:
         FileNotFoundError: a file is missing; names it.
-        ValueError: a weights file cannot be read; names it.
+        ValueError: a weights file cannot be read, or the folder holds no pipeline of this kind;
+            names it.
     """
     _check_files(folder)
     import torch
     from diffusers import LattePipeline
 
     with _quiet_loading():
-        pipe = LattePipeline.from_pretrained(folder, local_files_only=True)
-    pipe.set_progress_bar_config(disable=True)
-    # The weights are stored in float16.
-    return pipe.to(device, torch.float32)
+        try:
+            pipe = LattePipeline.from_pretrained(folder, local_files_only=True)
+        except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"{folder} holds no LattePipeline ({error}); {MEND}") from error
+        _check_names(folder, pipe)
+        pipe.set_progress_bar_config(disable=True)
+        # The weights are stored in float16.
+        return pipe.to(device, torch.float32)
 
 
 def known_words(pipe: Any) -> list[str]:
@@ -93,17 +100,28 @@ def _check_files(folder: Path) -> None:
 
     for name in (*CONFIGS, *WEIGHTS):
         if not (folder / name).is_file():
-            raise FileNotFoundError(
-                f"{name} is missing in {folder}; install the package again, or name another "
-                "folder with --weights"
-            )
+            raise FileNotFoundError(f"{name} is missing in {folder}; {MEND}")
     for name in WEIGHTS:
         try:
             with safe_open(folder / name, framework="pt") as weights:
-                for key in weights.keys():  # noqa: SIM118 (a safe_open is no mapping)
-                    weights.get_tensor(key)
+                keys = list(weights.keys())
+                broken = [key for key in keys if not weights.get_tensor(key).isfinite().all()]
         except (SafetensorError, OSError) as error:
+            raise ValueError(f"{folder / name} cannot be read ({error}); {MEND}") from error
+        if broken:
+            raise ValueError(f"{folder / name} holds numbers that are not finite; {MEND}")
+
+
+def _check_names(folder: Path, pipe: Any) -> None:
+    """Weights that are absent would be made up at random by transformers, without an error."""
+    from safetensors import safe_open
+
+    for name in WEIGHTS:
+        model = getattr(pipe, name.split("/")[0])
+        with safe_open(folder / name, framework="pt") as weights:
+            differing = {key for key, _ in model.named_parameters()} ^ set(weights.keys())
+        if differing:
             raise ValueError(
-                f"{folder / name} cannot be read ({error}); install the package again, or name "
-                "another folder with --weights"
-            ) from error
+                f"{folder / name} does not fit its config.json ({min(differing)} is in only one of "
+                f"them); {MEND}"
+            )

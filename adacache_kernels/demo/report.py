@@ -27,6 +27,8 @@ HEADER = (
     "SSIM",
 )
 LEFT = 2
+FEWEST_STEPS = 5
+"""With fewer, no step lies between the first two and the last two."""
 
 
 def table(result: DemoResult) -> str:
@@ -52,11 +54,13 @@ def notes(result: DemoResult) -> list[str]:
             f"{reused:.1f} ms ({100 * reused / computed:.0f} %); the cache holds "
             f"{result.cache_bytes() / 2**20:.2f} MiB."
         )
-    if result.steps < 4:
+    if result.steps < FEWEST_STEPS:
         lines.append(
             f"With {result.steps} step{'s' if result.steps > 1 else ''} nothing can be reused: the "
-            "first and the last two are always computed."
+            "first two, which give the first distance, and the last two are always computed."
         )
+    elif math.isnan(reused):
+        lines.append("No step was reused: every distance has rate 1, or there are too few steps.")
     lines.append(
         "Times are wall times; the unpatched run's is the mean of one before and one after the "
         "others. PSNR and SSIM compare with the unpatched video of the same seed. 'fewer steps' is "
