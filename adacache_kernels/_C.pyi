@@ -1,6 +1,7 @@
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import TypedDict, type_check_only
 
+@type_check_only
 class BuildConfig(TypedDict):
     version: str
     compiler: str

@@ -98,8 +98,8 @@ def test_distance_update(shape: tuple[int, ...], layout: Layout, dtype: torch.dt
     modes = itertools.product(ops.METRICS, [True, False], [True, False])
     for metric, has_previous, has_input in modes:
         base, slot = random(shape, dtype, layout)
-        _, x_out = random(shape, dtype, layout)
-        x_in = random(shape, dtype, layout)[1] if has_input else None
+        _, x_out = random(shape, dtype, permuted)
+        x_in = random(shape, dtype, padded)[1] if has_input else None
         expected_slot = slot.clone()
         index, strides = ops.METRICS[metric], (1, 2, 7)
         expected = reference.distance_update(
@@ -191,7 +191,7 @@ def test_residual_update(
     shape: tuple[int, ...], layout: Layout, dtype: torch.dtype, accumulate: bool
 ) -> None:
     base, slot = random(shape, dtype, layout)
-    x_out, x_in = (random(shape, dtype, layout)[1] for _ in range(2))
+    (_, x_out), (_, x_in) = random(shape, dtype, padded), random(shape, dtype, permuted)
     expected = slot.clone()
     reference.residual_update(expected, x_out, x_in, accumulate)
     ops.residual_update(slot, x_out, x_in, accumulate)

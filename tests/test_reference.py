@@ -75,17 +75,16 @@ def test_a_residual_that_is_not_added_does_no_harm() -> None:
     assert torch.equal(x, torch.zeros(3))
 
 
-SUM = st.one_of(
-    st.floats(0.0, 1000.0, width=32),
-    st.sampled_from([0.0, 1.0, math.inf, math.nan, 1.0000000150474662e30, 2.0**-100]),
-)
+USUAL_SUM = st.floats(0.5, 1000.0, width=32)
+ANY_SUM = st.one_of(USUAL_SUM, st.sampled_from([0.0, math.inf, math.nan, 2.0**100, 2.0**-100]))
 
 
 @st.composite
 def decisions(draw: st.DrawFn) -> dict[str, Any]:
     """Arguments of decide, zeros, infinities and NaN among the sums."""
     locations, batch, strides = draw(st.tuples(*[st.integers(1, 3)] * 3))
-    sample = st.lists(SUM, min_size=3 + 2 * strides, max_size=3 + 2 * strides)
+    a_sum = draw(st.sampled_from([USUAL_SUM, USUAL_SUM, ANY_SUM]))
+    sample = st.lists(a_sum, min_size=3 + 2 * strides, max_size=3 + 2 * strides)
     location = st.lists(sample, min_size=batch, max_size=batch)
     sums = draw(st.lists(location, min_size=locations, max_size=locations))
     thresholds = sorted(draw(st.sets(st.floats(0.0078125, 4.0, width=32), min_size=1, max_size=5)))
@@ -135,3 +134,45 @@ def test_decide(implementation: str, arguments: dict[str, Any]) -> None:
         reference.decide(state, sums, codebook, step, ops.METRICS[metric], *flags, *moreg)
     thresholds = [threshold for threshold, _ in arguments["codebook"]]
     assert_decision(state.tolist(), exact_decision(**arguments), thresholds)
+
+
+def decided(implementation: str, sums: list[float], **options: Any) -> list[float]:
+    """The state after a decision at step 1 about one location and one sample."""
+    state, codebook = ops.new_state("cpu"), torch.tensor([[0.125, 0.25], [6.0, 4.0]])
+    defaults = {"step": 1, "metric": "l1", "has_previous": True, "apply_moreg": False}
+    moreg = {"moreg_a": 0.5, "moreg_b": 2.0, "moreg_d": 1.0, "mograd_mul": 10.0}
+    arguments = {**defaults, "in_window": False, **moreg, **options}
+    if implementation == "reference":
+        arguments["metric"] = ops.METRICS[arguments["metric"]]
+        reference.decide(state, torch.tensor([[sums]]), codebook, **arguments)
+    else:
+        ops.decide(state, torch.tensor([[sums]]), codebook, **arguments)
+    return state.tolist()
+
+
+@pytest.mark.parametrize("implementation", ["reference", "op"])
+@pytest.mark.parametrize(
+    ("distance", "rate"),
+    [(0.0, 6), (0.12499, 6), (0.125, 4), (0.126, 4), (0.24999, 4), (0.25, 4), (7.0, 4)],
+)
+def test_a_rate_holds_below_its_threshold(implementation: str, distance: float, rate: int) -> None:
+    state = decided(implementation, [distance, 1.0, 0.0])
+    assert (state[ops.State.RATE], state[ops.State.FLAGS]) == (rate, 0)
+
+
+@pytest.mark.parametrize("implementation", ["reference", "op"])
+def test_motion_that_ends_raises_the_distance_too(implementation: str) -> None:
+    options = {"apply_moreg": True, "in_window": True}
+    state = decided(implementation, [1.0, 8.0, 0.0, 1.0, 4.0], **options)
+    # motion 1/4, score 1/4, gradient 10 * (1/4 - 1): 0.125 * (0.25 + 7.5)
+    assert state[ops.State.MOTION] == 0.25
+    assert state[ops.State.DISTANCE] == 0.96875
+
+
+@pytest.mark.parametrize("implementation", ["reference", "op"])
+def test_an_undefined_motion_gives_no_distance(implementation: str) -> None:
+    options = {"apply_moreg": True, "in_window": True, "moreg_b": 0.0}
+    state = decided(implementation, [1.0, 8.0, 0.0, 0.0, 0.0], **options)
+    assert state[ops.State.FLAGS] == ops.Flag.ZERO_DENOMINATOR
+    assert math.isnan(state[ops.State.DISTANCE])
+    assert state[ops.State.RATE] == 1
