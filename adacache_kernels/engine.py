@@ -95,7 +95,7 @@ class Engine:
         return summarize(
             self._history,
             model=type(self.model).__name__,
-            branches=self._live_branches(),
+            branches=tuple(self._branches),
             cache_bytes=self._slots.nbytes,
             cache_tensors=len(self._slots),
             config=self.config.to_dict(),
@@ -182,10 +182,11 @@ class Engine:
         if measuring:
             self._meter.begin(call.step, self._adapter.frames(self.model, arguments))
         branch.forget()
+        recording = self._policy.may_reuse_after(call.step)
         lists = {}
         for blocks, span in zip(self._adapter.lists, branch.spans, strict=True):
             observers = self._meter.observers(blocks.attribute) if measuring else {}
-            lists[blocks.attribute] = span.observed(observers)
+            lists[blocks.attribute] = span.observed(observers, recording)
         with shadowed(self.model, lists):
             output = original(*args, **kwargs)
         for span in branch.spans:
@@ -196,11 +197,9 @@ class Engine:
                 "a block wrote into its input, so that what it added cannot be told; every step is "
                 "computed",
             )
-        elif not self._computing:
-            # The others hold the residuals of the last computed step; this branch catches up.
+        elif recording:
+            # In a reused step the other branches hold the last computed one's; this one catches up.
             branch.computed_at = self._reusable
-        else:
-            branch.computed_at = call.step
         if measuring and not self._meter.measured:
             self._warn(
                 "metric block",
@@ -218,9 +217,6 @@ class Engine:
         branch.forget()
         if call.branch == self._leader:
             self._meter.forget()
-
-    def _live_branches(self) -> list[str]:
-        return [name for name, branch in self._branches.items() if branch.computed_at is not None]
 
     def _read_decision(self) -> None:
         decision = self._meter.read()

@@ -45,21 +45,28 @@ class Span:
         """A computed forward is over."""
         self._x_in, self._versions = [], []
 
-    def observed(self, observers: Mapping[int, Sequence[Observer]]) -> tuple[object, ...]:
-        """The list of a computed step; `observers` by block index are called besides the span."""
-        return tuple(self._observed(index, observers.get(index, ())) for index in self._indices())
+    def observed(
+        self, observers: Mapping[int, Sequence[Observer]], recording: bool
+    ) -> tuple[object, ...]:
+        """The list of a computed step.
+
+        Args:
+            observers: called besides the span, by index of the block that they watch.
+            recording: whether the span stores what the blocks add.
+        """
+        return tuple(
+            self._observed(index, observers.get(index, ()), recording)
+            for index in range(len(self._modules))
+        )
 
     def reused(self) -> tuple[object, ...]:
         """The list of a reused step: one element, whatever the number of blocks."""
         return (ReusedBlocks(self._modules[0], self._blocks, self._parameters, self._add),)
 
-    def _indices(self) -> range:
-        return range(len(self._modules))
-
-    def _observed(self, index: int, others: Sequence[Observer]) -> object:
+    def _observed(self, index: int, others: Sequence[Observer], recording: bool) -> object:
         inner = 0 < index < len(self._modules) - 1
-        skip = self._blocks.chained and inner
-        observers: tuple[Observer, ...] = tuple(others) if skip else (self, *others)
+        watch = recording and not (self._blocks.chained and inner)
+        observers: tuple[Observer, ...] = (self, *others) if watch else tuple(others)
         block = self._modules[index]
         if not observers:
             return block

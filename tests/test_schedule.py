@@ -60,4 +60,17 @@ def test_warmup() -> None:
 
 
 def test_nothing_is_reusable_in_short_generations() -> None:
-    assert [AdaCachePolicy(n).most_reusable_steps for n in (1, 2, 3, 4, 50)] == [0, 0, 0, 1, 47]
+    assert [AdaCachePolicy(n).most_reusable_steps for n in (1, 2, 3, 4, 5, 50)] == [
+        0, 0, 0, 0, 1, 46,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("warmup", [1, 2, 5])
+@pytest.mark.parametrize("num_steps", [1, 4, 5, 9, 30])
+def test_residuals_are_recorded_where_a_reused_step_may_follow(num_steps: int, warmup: int) -> None:
+    """Against the schedule of the highest rate: what follows a recorded step is what it reuses."""
+    policy = AdaCachePolicy(num_steps, warmup)
+    always = Decision(2, num_steps, 0.0, 0.0, 1.0)
+    reused = [s for s in range(3, num_steps + 1) if not policy.compute(s, always)]
+    assert [s + 1 for s in range(1, num_steps + 1) if policy.may_reuse_after(s)] == reused
+    assert policy.most_reusable_steps == len(reused)

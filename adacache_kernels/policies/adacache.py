@@ -30,7 +30,16 @@ class AdaCachePolicy:
             return True
         return step >= last.step + last.rate
 
+    def may_reuse_after(self, step: int) -> bool:
+        """Whether the step after `step` may turn out a reused one, so that residuals are needed.
+
+        After the first step it never does: there is no distance yet, and the rate is 1.
+        """
+        following = step + 1
+        return max(2, self.warmup_steps) < following <= self.num_steps - PROTECTED_LAST_STEPS
+
     @property
     def most_reusable_steps(self) -> int:
-        """Steps that are neither warm-up nor protected; 0 for generations of up to three steps."""
-        return max(0, self.num_steps - PROTECTED_LAST_STEPS - self.warmup_steps)
+        """Steps that may be reused at all; 0 for generations of up to four steps."""
+        first = max(2, self.warmup_steps) + 1
+        return max(0, self.num_steps - PROTECTED_LAST_STEPS + 1 - first)
