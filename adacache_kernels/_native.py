@@ -16,12 +16,12 @@ def module() -> ModuleType:
     """The extension module ``adacache_kernels._C``.
 
     Raises:
-        RuntimeError: it is missing or does not load.
+        ImportError: it is missing or does not load.
     """
     try:
         from . import _C
     except ImportError as error:
-        raise RuntimeError(
+        raise ImportError(
             f"the compiled part of adacache_kernels does not load ({error}). In a source tree it "
             "has to be built: run `pip install .`, or `pip install -e .` to work on the sources, "
             "with a C++17 compiler installed; an installed package has to be installed again"

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from . import _native
 from .clock import CallClock, Clock, SchedulerClock
 from .config import AdaCacheConfig
 from .context import cache_context
@@ -40,9 +41,11 @@ def patch(model: T, config: AdaCacheConfig | str | None = None, **overrides: Any
         `model`, patched in place.
 
     Raises:
+        ImportError: the package's compiled part is missing.
         TypeError: neither a pipeline nor a module; an unknown setting.
         ValueError: already patched, an unsupported class, a setting that does not fit the model.
     """
+    _native.module()
     settings = _settings(config, overrides)
     transformer = _transformer(model)
     if _engine(transformer) is not None:

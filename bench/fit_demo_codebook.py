@@ -1,6 +1,6 @@
 """Fits the codebooks `demo-fast` and `demo-slow` to the demo model.
 
-    python bench/fit_demo_codebook.py [--weights DIR] [--candidates 70] [--out FILE.json]
+    python bench/fit_demo_codebook.py [--weights DIR] [--candidates 160] [--out FILE.json]
 
 The published codebooks were made for Open-Sora's distances. Here, thresholds are drawn at random
 between the distances that the demo model has, each codebook generates the calibration prompts, and
@@ -108,9 +108,9 @@ def choose(trials: list[Trial], slow_psnr: float, fast_steps: float) -> dict[str
 def main() -> None:
     parser = argparse.ArgumentParser(description="Fit the demo model's codebooks.")
     parser.add_argument("--weights", type=Path, default=DEFAULT_WEIGHTS)
-    parser.add_argument("--candidates", type=int, default=70)
+    parser.add_argument("--candidates", type=int, default=160)
     parser.add_argument("--slow-psnr", type=float, default=37.0)
-    parser.add_argument("--fast-steps", type=float, default=21.0)
+    parser.add_argument("--fast-steps", type=float, default=19.5)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
 

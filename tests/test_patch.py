@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import sys
 import weakref
 from typing import Any
 
@@ -280,3 +281,15 @@ def test_compiled_blocks_reuse_with_the_block_residual_and_tell_why_not_with_ano
     ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=6, cache_res="block")
     denoise(tiny, model, 6)
     assert ak.summary(model).reused_steps == [3, 4]
+
+
+def test_a_package_that_was_not_built_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from adacache_kernels import _native
+
+    _native.module.cache_clear()
+    monkeypatch.setitem(sys.modules, "adacache_kernels._C", None)
+    monkeypatch.delattr(ak, "_C", raising=False)
+    with pytest.raises(ImportError, match="pip install"):
+        ak.patch(wan(), num_inference_steps=STEPS)
+    monkeypatch.undo()
+    _native.module.cache_clear()

@@ -10,6 +10,8 @@ import re
 import tempfile
 from pathlib import Path
 
+from adacache_kernels import _native
+
 from .presets import DEMO_PRESETS
 
 PROMPTS = (
@@ -122,6 +124,7 @@ def _check_extras() -> None:
         raise ImportError(
             f'{", ".join(missing)} not installed; pip install "adacache_kernels[demo]"'
         )
+    _native.module()
 
 
 def _check_writable(folder: Path) -> None:
