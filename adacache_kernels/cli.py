@@ -6,9 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from . import info
 from .demo import command as demo
 
-COMMANDS = {"demo": (demo, "a small text-to-video pipeline, unpatched and patched")}
+COMMANDS = {
+    "demo": (demo, "a small text-to-video pipeline, unpatched and patched"),
+    "info": (info, "how the package was built, and what it found to run on"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

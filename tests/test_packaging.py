@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 
 import adacache_kernels
-from adacache_kernels import _native
+from adacache_kernels import _native, cli
 
 ROOT = Path(__file__).parent.parent
 
@@ -49,6 +49,13 @@ def test_import_touches_no_gpu() -> None:
 def test_import_loads_no_model_library() -> None:
     loaded = run("import adacache_kernels, sys; print(*sys.modules)").split()
     assert not {"diffusers", "transformers", "matplotlib"} & set(loaded)
+
+
+def test_info_tells_how_the_package_was_built(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["info"]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines["version"] == adacache_kernels.__version__
+    assert {"compiler", "cuda", "torch", "devices"} <= lines.keys()
 
 
 @pytest.mark.skipif(shutil.which("readelf") is None, reason="readelf is missing")

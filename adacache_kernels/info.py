@@ -1,0 +1,39 @@
+"""`adacache info`: how the package was built, and what it found to run on."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+
+import torch
+
+from . import _native
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """There are none."""
+
+
+def run(_arguments: argparse.Namespace) -> None:
+    """Print a line per fact.
+
+    Raises:
+        ImportError: the compiled part does not load.
+    """
+    for name, value in describe().items():
+        print(f"{name.replace('_', ' '):20}{value}")
+
+
+def describe() -> dict[str, str]:
+    """Name and value of everything that a report of a problem should tell."""
+    built = {
+        name: " ".join(value) or "none" if isinstance(value, list) else str(value)
+        for name, value in _native.module().build_config().items()
+    }
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return built | {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torch cuda": torch.version.cuda or "off",
+        "devices": ", ".join(devices) or "cpu only",
+    }
