@@ -7,7 +7,7 @@ between the distances that the demo model has, each codebook generates the calib
 PSNR against the unpatched run is noted with the number of computed steps. Chosen are, of the
 candidates that give still videos fewer steps than fast ones,
 
-- demo-slow: the fewest computed steps with a mean PSNR of at least --slow-psnr dB;
+- demo-slow: the fewest computed steps with at least --slow-psnr dB on every prompt;
 - demo-fast: the best mean PSNR with at most --fast-steps computed steps on average.
 
 The calibration prompts are not those of `adacache demo`.
@@ -95,7 +95,7 @@ def try_codebook(pipe: Any, codebook: list[tuple[float, int]], reference: dict[s
 def choose(trials: list[Trial], slow_psnr: float, fast_steps: float) -> dict[str, Trial]:
     """The two codebooks that the module's docstring promises."""
     adaptive = [trial for trial in trials if trial.is_adaptive]
-    good = [trial for trial in adaptive if trial.mean_psnr >= slow_psnr]
+    good = [trial for trial in adaptive if min(trial.psnr) >= slow_psnr]
     quick = [trial for trial in adaptive if trial.mean_steps <= fast_steps]
     if not good or not quick:
         raise SystemExit("no candidate reached the targets; try more of them with --candidates")
@@ -109,7 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Fit the demo model's codebooks.")
     parser.add_argument("--weights", type=Path, default=DEFAULT_WEIGHTS)
     parser.add_argument("--candidates", type=int, default=160)
-    parser.add_argument("--slow-psnr", type=float, default=37.0)
+    parser.add_argument("--slow-psnr", type=float, default=36.0)
     parser.add_argument("--fast-steps", type=float, default=19.5)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()

@@ -212,6 +212,22 @@ def test_a_deep_copy_is_not_patched_and_runs_its_own_blocks() -> None:
     assert torch.equal(denoise(tiny, other, 6)[-1], plain[-1])
 
 
+def test_a_branch_that_paused_does_not_reuse_what_is_outdated() -> None:
+    """The second branch misses computed step 5, so at step 6 its residual of step 2 is too old."""
+    tiny, model = TINY["wan"], wan()
+    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
+    with torch.no_grad():
+        for step in range(1, 8):
+            with ak.cache_context("cond"):
+                tiny.call(model, tiny.noise(seed=step), step)
+            if step not in (4, 5):
+                with ak.cache_context("uncond"):
+                    tiny.call(model, tiny.noise(seed=step), step, text_seed=200)
+    summary = ak.summary(model)
+    assert summary.reused_steps == [3, 4, 6, 7]
+    assert summary.recomputed == {"uncond": [6]}
+
+
 def test_state_dict_and_blocks_stay_as_they_are() -> None:
     model = wan()
     keys, blocks = list(model.state_dict()), model.blocks

@@ -12,5 +12,5 @@ DEMO_PRESETS: dict[str, dict[str, Any]] = {
     "slow": {"codebook": "slow"},
     "fast": {"codebook": "fast"},
     "demo-slow": {"codebook": {0.055: 4, 0.074: 2, 1.0: 1}},
-    "demo-fast": {"codebook": {0.036: 5, 0.076: 3, 0.158: 2, 1.0: 1}},
+    "demo-fast": {"codebook": {0.075: 4, 0.107: 2, 1.0: 1}},
 }
