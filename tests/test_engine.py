@@ -136,6 +136,22 @@ def test_a_reused_step_enters_no_block(name: str) -> None:
     assert counts == [blocks if step in computed else 0 for step in range(1, STEPS + 1)]
 
 
+@pytest.mark.parametrize("name", TINY)
+def test_the_add_in_place_touches_no_input_of_the_model(name: str) -> None:
+    tiny = TINY[name]
+    model, latents = tiny.build(), tiny.noise(batch=2)
+    text = tiny.text(batch=2)
+    given = {"hidden_states": latents.clone(), "encoder_hidden_states": text.clone()}
+    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
+    with torch.no_grad():
+        for step in range(1, 6):
+            timestep = torch.full((2,), 930 - 30 * step)
+            model(**given, timestep=timestep, return_dict=False, **tiny.extra(2))
+    assert ak.summary(model).reused_steps == [3, 4]
+    assert torch.equal(given["hidden_states"], latents)
+    assert torch.equal(given["encoder_hidden_states"], text)
+
+
 @pytest.mark.parametrize("name", FOUR)
 def test_cache_memory_is_one_residual_a_stream_and_layout_and_the_metric(name: str) -> None:
     tiny = TINY[name]
