@@ -32,10 +32,10 @@ class Observer(Protocol):
 
 
 class Parameters:
-    """Names of the parameters of a list's blocks, to find a stream in their arguments."""
+    """Names of the parameters of a module's forward, to find an argument by its name."""
 
-    def __init__(self, block: nn.Module) -> None:
-        self._names = tuple(inspect.signature(block.forward).parameters)
+    def __init__(self, module: nn.Module) -> None:
+        self._names = tuple(inspect.signature(module.forward).parameters)
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by name."""

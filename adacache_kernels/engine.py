@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
@@ -11,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .blocks import shadowed
+from .blocks import Parameters, shadowed
 from .clock import Call, Clock
-from .codebook import Codebook
 from .config import AdaCacheConfig
 from .context import current_context
 from .history import History, Summary, summarize
@@ -67,9 +65,8 @@ class Engine:
         self._adapter = adapter
         self._slots = Slots()
         self._meter = Meter(find_sites(model, adapter, config), config, self._slots)
-        self._parameters = tuple(inspect.signature(model.forward).parameters)
+        self._parameters = Parameters(model)
         self._warned: set[str] = set()
-        self._codebook: Codebook | None = None
         self._start_generation()
 
     def forward(self, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -91,7 +88,6 @@ class Engine:
     def summary(self) -> Summary:
         """What happened in the last generation."""
         self._read_decision()
-        codebook = self.config.codebook_for(self._history.num_steps or 1)
         return summarize(
             self._history,
             model=type(self.model).__name__,
@@ -99,7 +95,7 @@ class Engine:
             cache_bytes=self._slots.nbytes,
             cache_tensors=len(self._slots),
             config=self.config.to_dict(),
-            codebook=tuple(codebook),
+            codebook=tuple(self._codebook),
         )
 
     def _start_generation(self) -> None:
@@ -127,7 +123,7 @@ class Engine:
         self, call: Call, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         branch = self._branch(call.branch)
-        arguments = dict(zip(self._parameters, args, strict=False)) | dict(kwargs)
+        arguments = self._parameters.bind(args, kwargs)
         signature = _signature(arguments)
         obstacle = self._why_not_cached()
         can_reuse = obstacle is None and branch.holds(self._reusable, signature)
@@ -201,6 +197,7 @@ class Engine:
             # In a reused step the other branches hold the last computed one's; this one catches up.
             branch.computed_at = self._reusable
         if measuring and not self._meter.measured:
+            self._meter.forget()
             self._warn(
                 "metric block",
                 "the metric block did not run in this forward, so that nothing was decided and the "
@@ -254,14 +251,13 @@ class Engine:
         )
 
     def _warn_if_nothing_reused(self) -> None:
-        codebook = self._codebook
-        if self._history.reused or codebook is None or max(codebook.rates) == 1:
+        if self._history.reused or max(self._codebook.rates) == 1:
             return
         distances = [d.distance for d in self._history.decisions.values() if d.distance is not None]
         # Without a distance, or after another warning, the reason has been told.
         if self._policy.most_reusable_steps < 1 or not distances or self._warned:
             return
-        reusing = max(threshold for threshold, rate in codebook if rate > 1)
+        reusing = max(threshold for threshold, rate in self._codebook if rate > 1)
         self._warn(
             "never engaged",
             f"no step of {self._history.num_steps} was reused: the smallest distance was "

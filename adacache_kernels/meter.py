@@ -87,7 +87,7 @@ def resolve_location(location: Location, count: int, attribute: str) -> int:
 
 
 class Meter:
-    """Measures the metric blocks of one branch and decides, on the device.
+    """Measures the metric blocks of one branch and decides, on the device; `restart` comes first.
 
     The decision is made in the middle of a computed step and read when the next step begins.
     """
@@ -96,11 +96,8 @@ class Meter:
         self._sites = sites
         self._config = config
         self._slots = slots
-        self._codebook: Codebook | None = None
-        self._window = (1, 1)
-        self.restart(codebook=None, window=(1, 1))
 
-    def restart(self, codebook: Codebook | None, window: tuple[int, int]) -> None:
+    def restart(self, codebook: Codebook, window: tuple[int, int]) -> None:
         """A generation begins: nothing is stored, the motion score is 1."""
         self._codebook, self._window = codebook, window
         self._state: Tensor | None = None
@@ -167,7 +164,6 @@ class Meter:
     def _decide(self) -> None:
         sums = torch.stack(self._sums)
         if self._state is None or self._codebook_tensor is None:
-            assert self._codebook is not None
             rows = (self._codebook.thresholds, self._codebook.rates)
             with torch.inference_mode(False):
                 self._state = ops.new_state(sums.device)

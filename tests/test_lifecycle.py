@@ -138,6 +138,24 @@ def test_a_distance_that_is_not_finite_is_told_and_followed_by_a_computed_step()
     assert summary.rates[1] == 1
 
 
+def test_a_metric_block_that_does_not_run_is_told_and_nothing_outdated_is_compared() -> None:
+    """Of the two metric blocks of ca-mlp, the temporal one does not run in step 2."""
+    tiny, model = TINY["latte"], TINY["latte"].build()
+    ak.patch(model, codebook=EVERY_THIRD, cache_res="ca-mlp", num_inference_steps=STEPS)
+    with pytest.warns(ak.AdaCacheWarning, match="metric block did not run"), torch.no_grad():
+        for step in range(1, 5):
+            model(
+                hidden_states=tiny.noise(seed=step),
+                encoder_hidden_states=tiny.text(),
+                timestep=torch.tensor([900]),
+                enable_temporal_attentions=step != 2,
+                return_dict=False,
+            )
+    summary = ak.summary(model)
+    assert summary.computed_steps == [1, 2, 3, 4]
+    assert [distance is None for distance in summary.distances] == [True, True, True, False]
+
+
 def test_a_residual_of_zeros_is_told() -> None:
     tiny, model = TINY["latte"], TINY["latte"].build()
     attention = model.temporal_transformer_blocks[1].attn1.to_out[0]
