@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import adacache_kernels as ak
+from adacache_kernels.meter import Meter
 from oracle import relative
 from tiny import TINY, denoise
 
@@ -138,19 +139,23 @@ def test_a_distance_that_is_not_finite_is_told_and_followed_by_a_computed_step()
     assert summary.rates[1] == 1
 
 
-def test_a_metric_block_that_does_not_run_is_told_and_nothing_outdated_is_compared() -> None:
-    """Of the two metric blocks of ca-mlp, the temporal one does not run in step 2."""
-    tiny, model = TINY["latte"], TINY["latte"].build()
-    ak.patch(model, codebook=EVERY_THIRD, cache_res="ca-mlp", num_inference_steps=STEPS)
+def test_a_metric_block_that_does_not_run_is_told_and_nothing_outdated_is_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of two metric blocks, the last is not measured in step 2: the first one's slot is newer."""
+    tiny, model = TINY["wan"], wan()
+    measure, now = Meter.measure, {"step": 0}
+
+    def measure_unless_skipped(meter: Meter, site: Any, run: Any) -> None:
+        if (now["step"], site.index) != (2, 2):
+            measure(meter, site, run)
+
+    monkeypatch.setattr(Meter, "measure", measure_unless_skipped)
+    ak.patch(model, codebook=EVERY_THIRD, cache_loc=["start", "end"], num_inference_steps=STEPS)
     with pytest.warns(ak.AdaCacheWarning, match="metric block did not run"), torch.no_grad():
         for step in range(1, 5):
-            model(
-                hidden_states=tiny.noise(seed=step),
-                encoder_hidden_states=tiny.text(),
-                timestep=torch.tensor([900]),
-                enable_temporal_attentions=step != 2,
-                return_dict=False,
-            )
+            now["step"] = step
+            tiny.call(model, tiny.noise(seed=step), step)
     summary = ak.summary(model)
     assert summary.computed_steps == [1, 2, 3, 4]
     assert [distance is None for distance in summary.distances] == [True, True, True, False]
