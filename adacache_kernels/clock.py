@@ -42,6 +42,10 @@ class Clock(Protocol):
     def num_steps(self) -> int:
         """Steps of the present generation; 0 before the first."""
 
+    @property
+    def scheduler(self) -> Any:
+        """The scheduler that is watched; None on a bare model."""
+
     def next_call(self, context: str | None) -> Call | None:
         """The call that begins now; None where its step cannot be told."""
 
@@ -59,6 +63,7 @@ class CallClock:
     def __init__(self, num_steps: int, calls_per_step: int = 1) -> None:
         self._num_steps = num_steps
         self._calls_per_step = calls_per_step
+        self.scheduler: Any = None
         self.restart()
 
     @property
@@ -97,7 +102,7 @@ class SchedulerClock:
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline
         self._watched: list[WatchedMethod] = []
-        self._scheduler: Any = None
+        self.scheduler: Any = None
         self._num_steps = 0
         self.restart()
         self._attach(pipeline.scheduler)
@@ -115,10 +120,10 @@ class SchedulerClock:
         for method in self._watched:
             method.remove()
         self._watched = []
-        self._scheduler = None
+        self.scheduler = None
 
     def next_call(self, context: str | None) -> Call | None:
-        if self._pipeline.scheduler is not self._scheduler:
+        if self._pipeline.scheduler is not self.scheduler:
             self._follow_new_scheduler()
         if not self._started:
             self._num_steps = self._count_steps()
@@ -139,7 +144,7 @@ class SchedulerClock:
         return f"{context}/{len(self._seen)}"
 
     def _count_steps(self) -> int:
-        timesteps = getattr(self._scheduler, "timesteps", None)
+        timesteps = getattr(self.scheduler, "timesteps", None)
         scheduled = 0 if timesteps is None else len(timesteps)
         # Video-to-video pipelines run the tail of the schedule only and note how much of it.
         noted = getattr(self._pipeline, "_num_timesteps", None)
@@ -151,7 +156,7 @@ class SchedulerClock:
         self._attach(self._pipeline.scheduler)
 
     def _attach(self, scheduler: Any) -> None:
-        self._scheduler = scheduler
+        self.scheduler = scheduler
         self._watched = [
             WatchedMethod(scheduler, "set_timesteps", self._begin_generation),
             WatchedMethod(scheduler, "step", self._end_step),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, get_args
 
 from .codebook import Codebook, parse_codebook, plain_pairs
 from .presets import PRESETS, moreg_window, preset_codebook
-from .types import CacheRes, Metric
+from .profile import Profile
+from .types import CacheRes, ForecastTime, Measure, Metric
 
 Location = int | str
+ORDERS = (0, 1, 2)
 LOCATION_NAMES = ("start", "middle", "end")
 
 
@@ -45,6 +48,21 @@ class AdaCacheConfig:
             cannot do so.
         calls_per_step: forward calls that make one step of a bare model (2 for guidance in two
             calls). Named cache contexts need none.
+        forecast: order of the forecast of a residual in reused steps: 0 repeats the last one (the
+            paper), 1 goes on along a straight line, 2 along a parabola, at one more tensor per
+            stream and layout each.
+        forecast_time: along what the forecast is drawn: "step", or the scheduler's "timestep",
+            "sigma" or "log-snr", which only a pipeline has. With a profile the forecast is fitted.
+        correct: computed steps make up for what the forecasts before them missed, at one more
+            tensor per stream and layout.
+        measure: what decides about the next computed step: the "distance" of the metric block's
+            residual to the one before (the paper), or the "forecast-error", the distance of the
+            residual of all blocks to its forecast; cache_loc and cache_res then do not matter.
+        schedule: steps to compute, counted from 1, whatever the video.
+        profile: a `Profile`, or the JSON file of one: the schedule that it plans, stretched or
+            shortened by the error of this video's forecasts; the forecasts fitted to it.
+        computed_steps: how many steps the profile's plan computes; videos differ from it.
+        adaptivity: 0 to 1, how much a profile's plan gives way to this video.
         max_warmup_steps: first steps that are always computed (the paper: 1).
         max_continuous_cached_steps: most reused steps in a row. None: what the codebook says.
 
@@ -63,9 +81,18 @@ class AdaCacheConfig:
     mograd_mul: float = 10.0
     num_inference_steps: int | None = None
     calls_per_step: int | None = None
+    forecast: int = 0
+    forecast_time: ForecastTime = "step"
+    correct: bool = False
+    measure: Measure = "distance"
+    schedule: Iterable[int] | None = None
+    profile: Profile | Mapping[str, Any] | str | Path | None = None
+    computed_steps: float | None = None
+    adaptivity: float = 0.5
     max_warmup_steps: int = 1
     max_continuous_cached_steps: int | None = None
     _locations: tuple[Location, ...] = field(init=False, repr=False, compare=False)
+    _profile: Profile | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.codebook, str):
@@ -87,6 +114,18 @@ class AdaCacheConfig:
         _check_finite("mograd_mul", self.mograd_mul, at_least=0.0)
         _check_int("num_inference_steps", self.num_inference_steps, at_least=1, optional=True)
         _check_int("calls_per_step", self.calls_per_step, at_least=1, optional=True)
+        _check_order(self.forecast)
+        _check_choice("forecast_time", self.forecast_time, get_args(ForecastTime))
+        _check_bool("correct", self.correct)
+        if self.schedule is not None:
+            _set(self, "schedule", _parse_steps(self.schedule))
+        _set(self, "_profile", _parse_profile(self.profile))
+        _check_profile_settings(self)
+        if self._profile is not None:
+            # The plan is made for the error of forecasts.
+            _set(self, "measure", "forecast-error")
+        _check_choice("measure", self.measure, get_args(Measure))
+        _check_finite("adaptivity", self.adaptivity, at_least=0.0, at_most=1.0)
         _check_int("max_warmup_steps", self.max_warmup_steps, at_least=1)
         _check_int(
             "max_continuous_cached_steps",
@@ -99,6 +138,16 @@ class AdaCacheConfig:
     def locations(self) -> tuple[Location, ...]:
         """`cache_loc` as a tuple, however it was given."""
         return self._locations
+
+    @property
+    def loaded_profile(self) -> Profile | None:
+        """`profile`, however it was given."""
+        return self._profile
+
+    @property
+    def measured_metric(self) -> Metric:
+        """`metric`, or with a profile the one that its errors are known in."""
+        return "l2" if self._profile is not None else self.metric
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -123,9 +172,13 @@ class AdaCacheConfig:
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         if isinstance(self.codebook, Codebook):
             values["codebook"] = plain_pairs(self.codebook)
-        for name in ("cache_loc", "moreg_strides", "moreg_steps", "moreg_hyp"):
+        for name in ("cache_loc", "moreg_strides", "moreg_steps", "moreg_hyp", "schedule"):
             if isinstance(values[name], tuple):
                 values[name] = list(values[name])
+        if isinstance(self.profile, Path):
+            values["profile"] = str(self.profile)
+        elif self._profile is not None and not isinstance(self.profile, str):
+            values["profile"] = self._profile.to_dict()
         return values
 
 
@@ -153,11 +206,57 @@ def _check_int(name: str, value: object, *, at_least: int, optional: bool = Fals
         raise ValueError(f"{name} is {value}; it must be >= {at_least}")
 
 
-def _check_finite(name: str, value: object, *, at_least: float) -> None:
+def _check_finite(name: str, value: object, *, at_least: float, at_most: float = math.inf) -> None:
+    expected = f">= {at_least}" + (f" and <= {at_most}" if at_most < math.inf else "")
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} is {value!r}; it must be a number >= {at_least}")
-    if not math.isfinite(value) or value < at_least:
-        raise ValueError(f"{name} is {value}; it must be finite and >= {at_least}")
+        raise TypeError(f"{name} is {value!r}; it must be a number {expected}")
+    if not math.isfinite(value) or not at_least <= value <= at_most:
+        raise ValueError(f"{name} is {value}; it must be finite and {expected}")
+
+
+def _check_order(order: object) -> None:
+    _check_int("forecast", order, at_least=0)
+    if order not in ORDERS:
+        raise ValueError(f"forecast is {order}; its order may be 0, 1 or 2")
+
+
+def _check_profile_settings(config: AdaCacheConfig) -> None:
+    if config.loaded_profile is None:
+        if config.computed_steps is not None:
+            raise ValueError(
+                f"computed_steps={config.computed_steps} is for a profile's plan; give profile=, "
+                "or the steps themselves with schedule="
+            )
+        return
+    if config.schedule is not None:
+        raise ValueError("profile and schedule were both given; each sets the computed steps")
+    if config.forecast_time != "step":
+        raise ValueError(
+            f"forecast_time={config.forecast_time!r}: a profile's forecasts are fitted and know "
+            "no time; leave it out"
+        )
+    if config.computed_steps is None:
+        raise ValueError("profile needs computed_steps=, the number of steps to compute")
+    _check_finite("computed_steps", config.computed_steps, at_least=1.0)
+
+
+def _parse_profile(value: object) -> Profile | None:
+    if value is None or isinstance(value, Profile):
+        return value
+    if isinstance(value, str | Path):
+        return Profile.load(value)
+    if isinstance(value, Mapping):
+        return Profile.from_dict(value)
+    raise TypeError(f"profile is {value!r}; it may be a Profile or the path of its JSON file")
+
+
+def _parse_steps(value: object) -> tuple[int, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"schedule is {value!r}; it must be a sequence of steps, counted from 1")
+    steps = tuple(value)
+    for step in steps:
+        _check_int("schedule", step, at_least=1)
+    return tuple(sorted(set(steps)))
 
 
 def _parse_locations(value: object) -> tuple[Location, ...]:

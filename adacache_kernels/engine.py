@@ -11,39 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import Parameters, shadowed
+from .branch import Branch
 from .clock import Call, Clock
 from .config import AdaCacheConfig
 from .context import current_context
 from .history import History, Summary, summarize
 from .meter import Meter, find_sites
 from .models import Adapter
-from .policies import AdaCachePolicy, Decision
+from .policies import Decision
+from .profile import identity
+from .schedule import make_forecast, make_policy
 from .slots import Slots
-from .spans import Span
 from .types import AdaCacheWarning
 
 Forward = Callable[..., Any]
-
-
-class Branch:
-    """One branch of guidance: its spans, and what they were computed from."""
-
-    def __init__(self, model: nn.Module, adapter: Adapter, slots: Slots, name: str) -> None:
-        self.spans = tuple(
-            Span(blocks, getattr(model, blocks.attribute), slots, name) for blocks in adapter.lists
-        )
-        self.computed_at: int | None = None
-        self.signature: object = None
-
-    def forget(self) -> None:
-        """Nothing that is stored holds any longer."""
-        self.computed_at = None
-        for span in self.spans:
-            span.begin()
-
-    def holds(self, step: int | None, signature: object) -> bool:
-        """Whether the residuals are those of computed step `step` for inputs like these."""
-        return step is not None and self.computed_at == step and self.signature == signature
 
 
 class Engine:
@@ -64,7 +45,9 @@ class Engine:
         self.clock = clock
         self._adapter = adapter
         self._slots = Slots()
+        self._comparing = config.measure == "forecast-error"
         self._meter = Meter(find_sites(model, adapter, config), config, self._slots)
+        self._check_correction()
         self._parameters = Parameters(model)
         self._warned: set[str] = set()
         self._start_generation()
@@ -108,7 +91,9 @@ class Engine:
                 "scheduler's number holds, leave the setting out",
             )
         self._history = History(num_steps)
-        self._policy = AdaCachePolicy(num_steps, self.config.max_warmup_steps)
+        self._check_profile(num_steps)
+        self._policy = make_policy(self.config, num_steps)
+        self._forecast = make_forecast(self.config, num_steps, self.clock.scheduler)
         self._codebook = self.config.codebook_for(max(1, num_steps))
         self._meter.restart(self._codebook, self.config.window_for(max(1, num_steps)))
         self._leader: str | None = None
@@ -130,7 +115,7 @@ class Engine:
         if call.first_in_step:
             self._plan(call.step, can_reuse)
         if can_reuse and not self._computing:
-            return self._reuse(branch, original, args, kwargs)
+            return self._reuse(branch, call, original, args, kwargs)
         if not self._computing:
             self._history.recomputed.setdefault(call.branch, []).append(call.step)
         if obstacle is not None or branch.signature != signature:
@@ -154,13 +139,16 @@ class Engine:
             self._warn_if_nothing_reused()
 
     def _reuse(
-        self, branch: Branch, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self,
+        branch: Branch,
+        call: Call,
+        original: Forward,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
     ) -> Any:
-        lists = {
-            blocks.attribute: span.reused()
-            for blocks, span in zip(self._adapter.lists, branch.spans, strict=True)
-        }
-        with shadowed(self.model, lists):
+        if len(branch.steps) <= self._forecast.order:
+            self._history.lower_order.setdefault(call.branch, []).append(call.step)
+        with shadowed(self.model, branch.reused(call.step)):
             return original(*args, **kwargs)
 
     def _compute(
@@ -175,19 +163,19 @@ class Engine:
         if self._leader is None:
             self._leader = call.branch
         measuring = call.branch == self._leader
+        shape = self._adapter.frames(self.model, arguments)
+        observers: dict[str, Any] = {}
         if measuring:
-            self._meter.begin(call.step, self._adapter.frames(self.model, arguments))
-        branch.forget()
-        recording = self._policy.may_reuse_after(call.step)
-        lists = {}
-        for blocks, span in zip(self._adapter.lists, branch.spans, strict=True):
-            observers = self._meter.observers(blocks.attribute) if measuring else {}
-            lists[blocks.attribute] = span.observed(observers, recording)
+            self._meter.begin(call.step, shape)
+            for blocks in self._adapter.lists:
+                observers[blocks.attribute] = self._meter.observers(blocks.attribute)
+        recording = self._is_recording(branch, call.step)
+        lists = branch.computed(call.step, observers, shape, recording=recording)
         with shadowed(self.model, lists):
             output = original(*args, **kwargs)
-        for span in branch.spans:
-            span.end()
-        if any(span.written_in_place for span in branch.spans):
+        branch.end()
+        if branch.written_in_place:
+            branch.forget()
             self._warn(
                 "in place",
                 "a block wrote into its input, so that what it added cannot be told; every step is "
@@ -196,18 +184,44 @@ class Engine:
         elif recording:
             # In a reused step the other branches hold the last computed one's; this one catches up.
             branch.computed_at = self._reusable
-        if measuring and not self._meter.measured:
+        if branch.corrected:
+            self._history.corrected.setdefault(call.branch, []).append(call.step)
+        if measuring:
+            self._measure(branch, recording, output)
+        return output
+
+    def _is_recording(self, branch: Branch, step: int) -> bool:
+        """Whether the residuals of this step may be used: by reused steps, or to correct it."""
+        if self._forecast.order == 0 and not (self.config.correct or self._comparing):
+            return self._policy.may_reuse_after(step)
+        pending = bool(branch.steps) and self.config.correct and step - branch.steps[0] > 1
+        return pending or step < self._policy.last_reusable_step
+
+    def _measure(self, branch: Branch, recording: bool, output: Any) -> None:
+        """Take what this forward measured; say so if there is nothing to decide by."""
+        if self._comparing:
+            if recording:
+                compared = branch.compared(self.config.strides, self.config.measured_metric)
+                self._meter.take(compared, branch.device)
+        elif not self._meter.measured:
             self._meter.forget()
             self._warn(
                 "metric block",
                 "the metric block did not run in this forward, so that nothing was decided and the "
                 "next step is computed",
             )
-        return output
 
     def _branch(self, name: str) -> Branch:
         if name not in self._branches:
-            self._branches[name] = Branch(self.model, self._adapter, self._slots, name)
+            self._branches[name] = Branch(
+                self.model,
+                self._adapter,
+                self._slots,
+                name,
+                self._forecast,
+                correct=self.config.correct,
+                compare=self._comparing,
+            )
         return self._branches[name]
 
     def _forget(self, branch: Branch, call: Call) -> None:
@@ -215,13 +229,35 @@ class Engine:
         if call.branch == self._leader:
             self._meter.forget()
 
+    def _check_correction(self) -> None:
+        *earlier, last = self._adapter.lists
+        leaving = {stream.parameter for stream in last.streams}
+        entering = {stream.parameter for blocks in earlier for stream in blocks.streams}
+        if self.config.correct and not entering <= leaving:
+            raise ValueError(
+                f"correct=True: in {type(self.model).__name__}, {', '.join(entering - leaving)} "
+                "does not leave the last list of blocks, so that it cannot be corrected"
+            )
+
+    def _check_profile(self, num_steps: int) -> None:
+        profile, scheduler = self.config.loaded_profile, self.clock.scheduler
+        if profile is None:
+            return
+        made_by = None if scheduler is None else identity(scheduler)
+        # Before a pipeline's first generation the number of steps is not known.
+        profile.check(identity(self.model), made_by, num_steps or profile.num_steps)
+
     def _read_decision(self) -> None:
         decision = self._meter.read()
         if decision is None:
             return
         self._decision = decision
+        self._policy.observe(decision)
         self._history.decisions[decision.step] = decision
         if decision.not_finite:
+            # A forecast must not carry on what is not a number.
+            for branch in self._branches.values():
+                branch.drop([decision.step])
             self._warn(
                 "not finite",
                 f"the distance at step {decision.step} is not finite (NaN or infinity in the "
@@ -251,7 +287,8 @@ class Engine:
         )
 
     def _warn_if_nothing_reused(self) -> None:
-        if self._history.reused or max(self._codebook.rates) == 1:
+        by_codebook = self.config.loaded_profile is None and self.config.schedule is None
+        if self._history.reused or max(self._codebook.rates) == 1 or not by_codebook:
             return
         distances = [d.distance for d in self._history.decisions.values() if d.distance is not None]
         # Without a distance, or after another warning, the reason has been told.

@@ -19,6 +19,8 @@ class History:
     reused: list[int] = field(default_factory=list)
     decisions: dict[int, Decision] = field(default_factory=dict)
     recomputed: dict[str, list[int]] = field(default_factory=dict)
+    lower_order: dict[str, list[int]] = field(default_factory=dict)
+    corrected: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def is_complete(self) -> bool:
@@ -46,6 +48,8 @@ class Summary:
         cache_tensors: number of those tensors.
         branches: branches of guidance, by context name or place in the step.
         recomputed: per branch, the steps to be reused that it computed, having nothing to reuse.
+        lower_order: per branch, the reused steps with too few residuals for the forecast's order.
+        corrected: per branch, the computed steps that made up for what the forecasts missed.
         config: the settings, as `AdaCacheConfig.to_dict` gives them.
         codebook: pairs (threshold, rate) in force for this number of steps.
     """
@@ -62,6 +66,8 @@ class Summary:
     cache_tensors: int
     branches: list[str]
     recomputed: dict[str, list[int]]
+    lower_order: dict[str, list[int]]
+    corrected: dict[str, list[int]]
     config: dict[str, Any]
     codebook: list[tuple[float, int]]
 
@@ -85,6 +91,10 @@ class Summary:
         lines += [
             f"  branch {branch!r} computed reusable steps {' '.join(map(str, steps))}"
             for branch, steps in self.recomputed.items()
+        ]
+        lines += [
+            f"  branch {branch!r} forecast at a lower order {' '.join(map(str, steps))}"
+            for branch, steps in self.lower_order.items()
         ]
         return "\n".join(lines)
 
@@ -113,10 +123,16 @@ def summarize(
         cache_bytes=cache_bytes,
         cache_tensors=cache_tensors,
         branches=list(branches),
-        recomputed={branch: list(steps) for branch, steps in history.recomputed.items()},
+        recomputed=_copy(history.recomputed),
+        lower_order=_copy(history.lower_order),
+        corrected=_copy(history.corrected),
         config=dict(config),
         codebook=list(codebook),
     )
+
+
+def _copy(steps: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+    return {branch: list(of_branch) for branch, of_branch in steps.items()}
 
 
 def _row(values: Sequence[float | int | None], form: str) -> str:

@@ -1,8 +1,13 @@
-"""The meter: takes the residual of the metric blocks, lets the decide op turn it into a rate."""
+"""The meter: takes the residual of the metric blocks, lets the decide op turn it into a rate.
+
+Where the forecast's error is measured instead, there are no metric blocks: the branch compares the
+residuals of whole spans with their forecasts and hands the sums over.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,11 +41,13 @@ class Site:
 
 
 def find_sites(model: nn.Module, adapter: Adapter, config: AdaCacheConfig) -> tuple[Site, ...]:
-    """The metric blocks that the config names, each once.
+    """The metric blocks that the config names, each once; none to measure the forecast's error.
 
     Raises:
         ValueError: the model has no such residual, or no block of that index.
     """
+    if config.measure == "forecast-error":
+        return ()
     residual = adapter.residuals[choose_residual(model, adapter, config.cache_res)]
     sites = {}
     for blocks in adapter.lists:
@@ -138,6 +145,13 @@ class Meter:
         """Whether every metric block of this forward ran."""
         return len(self._sums) == len(self._sites)
 
+    def take(self, sums: Sequence[Tensor], device: torch.device) -> None:
+        """Sums that others have made, one row a location; none where nothing was compared."""
+        self._has_previous = bool(sums)
+        columns = 3 + 2 * len(self._config.strides)
+        self._sums = list(sums) or [torch.zeros(self._shape[0], columns, device=device)]
+        self._decide()
+
     def measure(self, site: Site, run: BlockRun) -> None:
         """The distance update of one metric block; after the last one, the decision."""
         value = site.residual.value
@@ -151,7 +165,7 @@ class Meter:
             self._split(site, x_out),
             None if x_in is None else self._split(site, x_in),
             strides=self._config.strides,
-            metric=self._config.metric,
+            metric=self._config.measured_metric,
             has_previous=self._has_previous,
         )
         self._sums.append(sums)
@@ -175,7 +189,7 @@ class Meter:
             sums,
             self._codebook_tensor,
             step=self._step,
-            metric=self._config.metric,
+            metric=self._config.measured_metric,
             has_previous=self._has_previous,
             apply_moreg=self._config.apply_moreg,
             in_window=first <= self._step <= last,

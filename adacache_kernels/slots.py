@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
+
+from . import ops
 
 
 class Slots:
@@ -13,7 +15,7 @@ class Slots:
 
     def __init__(self) -> None:
         self._slots: dict[Hashable, Tensor] = {}
-        self._switches: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self._constants: dict[tuple[torch.device, torch.dtype, tuple[float, ...]], Tensor] = {}
 
     def like(self, key: Hashable, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """The contiguous slot `key` of `x`'s shape and device; made anew if it had another one."""
@@ -26,18 +28,26 @@ class Slots:
             self._slots[key] = slot
         return slot
 
-    def switched_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Coefficient 1 and a flag that is set, for a conditional add that the host decided on."""
-        if device not in self._switches:
+    def add(self, x: Tensor, residuals: Sequence[Tensor], coefficients: Sequence[float]) -> None:
+        """x = x + sum_i coefficients[i] * residuals[i], in place: decided on the host."""
+        factors = self._constant(x.device, torch.float32, tuple(coefficients))
+        always = self._constant(x.device, torch.int32, (1,))
+        ops.conditional_add(x, residuals, factors, always)
+
+    def _constant(
+        self, device: torch.device, dtype: torch.dtype, values: tuple[float, ...]
+    ) -> Tensor:
+        """`values` on the device; kept, for a copy from the host each time would cost more."""
+        key = (device, dtype, values)
+        if key not in self._constants:
             with torch.inference_mode(False):
-                one = torch.ones(1, dtype=torch.float32, device=device)
-                self._switches[device] = (one, one.to(torch.int32))
-        return self._switches[device]
+                self._constants[key] = torch.tensor(values, dtype=dtype, device=device)
+        return self._constants[key]
 
     def clear(self) -> None:
         """Give all memory back."""
         self._slots.clear()
-        self._switches.clear()
+        self._constants.clear()
 
     @property
     def nbytes(self) -> int:

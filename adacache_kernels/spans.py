@@ -1,7 +1,7 @@
 """Spans: what a list of blocks adds to each of its streams, kept as one residual per stream.
 
 All blocks share one schedule, and what stands between them is affine, so the sum of their residuals
-is all that a reused step needs.
+is all that a reused step needs. Of the last computed steps, each has its own place in a ring.
 """
 
 from __future__ import annotations
@@ -24,26 +24,34 @@ class Span:
     def __init__(
         self, blocks: BlockList, modules: nn.ModuleList, slots: Slots, branch: str
     ) -> None:
-        self._blocks = blocks
+        self.blocks = blocks
         self._modules = tuple(modules)
         self._slots = slots
         self._branch = branch
         self._parameters = Parameters(self._modules[0])
-        self._x_in: list[Tensor] = []
-        self._versions: list[int] = []
-        self._residuals: list[Tensor] = []
-        self._runs = 0
-        self.written_in_place = False
+        self._residuals: dict[int, list[Tensor]] = {}
+        self.begin(0)
 
-    def begin(self) -> None:
-        """A computed forward begins: what is stored no longer holds."""
+    def begin(self, place: int) -> None:
+        """A computed forward begins, whose residuals go to `place`."""
         self.end()
-        self._residuals, self._runs = [], 0
+        self._place = place
+        self._runs = 0
         self.written_in_place = False
 
     def end(self) -> None:
         """A computed forward is over."""
-        self._x_in, self._versions = [], []
+        self._x_in: list[Tensor] = []
+        self._versions: list[int] = []
+
+    @property
+    def last_index(self) -> int:
+        """Index of the last block."""
+        return len(self._modules) - 1
+
+    def residuals(self, place: int) -> list[Tensor]:
+        """What is stored at `place`, one residual a stream."""
+        return self._residuals[place]
 
     def observed(
         self, observers: Mapping[int, Sequence[Observer]], recording: bool
@@ -51,7 +59,7 @@ class Span:
         """The list of a computed step.
 
         Args:
-            observers: called besides the span, by index of the block that they watch.
+            observers: called after the span, by index of the block that they watch.
             recording: whether the span stores what the blocks add.
         """
         return tuple(
@@ -59,49 +67,72 @@ class Span:
             for index in range(len(self._modules))
         )
 
-    def reused(self) -> tuple[object, ...]:
+    def reused(self, places: Sequence[int], coefficients: Sequence[float]) -> tuple[object, ...]:
         """The list of a reused step: one element, whatever the number of blocks."""
-        return (ReusedBlocks(self._modules[0], self._blocks, self._parameters, self._add),)
+
+        def add(streams: Sequence[Tensor]) -> None:
+            for index, x in enumerate(streams):
+                self._slots.add(x, [self._residuals[p][index] for p in places], coefficients)
+
+        return (ReusedBlocks(self._modules[0], self.blocks, self._parameters, add),)
+
+    def forecast_into(
+        self, target: int, places: Sequence[int], coefficients: Sequence[float]
+    ) -> list[Tensor]:
+        """Place `target` becomes the forecast from `places`, of which it may be one."""
+        factors = dict(zip(places, coefficients, strict=True))
+        models = self._residuals[self._place]
+        forecasts = [
+            self._slots.like(self._key(index, target), model) for index, model in enumerate(models)
+        ]
+        for index, forecast in enumerate(forecasts):
+            if target not in factors:
+                forecast.zero_()
+            shares = {p: a - 1.0 if p == target else a for p, a in factors.items()}
+            residuals = [self._residuals[place][index] for place in shares]
+            self._slots.add(forecast, residuals, list(shares.values()))
+        self._residuals[target] = forecasts
+        return forecasts
 
     def _observed(self, index: int, others: Sequence[Observer], recording: bool) -> object:
         inner = 0 < index < len(self._modules) - 1
-        watch = recording and not (self._blocks.chained and inner)
+        watch = recording and not (self.blocks.chained and inner)
         observers: tuple[Observer, ...] = (self, *others) if watch else tuple(others)
         block = self._modules[index]
         if not observers:
             return block
-        return ObservedBlock(block, self._blocks, self._parameters, observers)
+        return ObservedBlock(block, self.blocks, self._parameters, observers)
 
     def before(self, run: BlockRun) -> None:
         """Keep the streams as they are before the list (chained) or before this block."""
-        if self._blocks.chained and self._runs > 0:
+        if self.blocks.chained and self._runs > 0:
             return
-        self._x_in = [run.arguments[stream.parameter] for stream in self._blocks.streams]
+        self._x_in = [run.arguments[stream.parameter] for stream in self.blocks.streams]
         self._versions = [_version(x) for x in self._x_in]
 
     def after(self, run: BlockRun) -> None:
         """Store what the list (chained), or add what this block, has added."""
         first, self._runs = self._runs == 0, self._runs + 1
         last = run.block is self._modules[-1]
-        if self._blocks.chained and not last:
+        if self.blocks.chained and not last:
             return
         if self._versions != [_version(x) for x in self._x_in]:
             self.written_in_place = True
-        accumulate = not (first or self._blocks.chained)
-        for index, (stream, x_in) in enumerate(zip(self._blocks.streams, self._x_in, strict=True)):
+        accumulate = not (first or self.blocks.chained)
+        self._residuals[self._place] = [
             self._store(index, stream.read(run.output), x_in, accumulate=accumulate)
+            for index, (stream, x_in) in enumerate(
+                zip(self.blocks.streams, self._x_in, strict=True)
+            )
+        ]
 
-    def _store(self, index: int, x_out: Tensor, x_in: Tensor, *, accumulate: bool) -> None:
-        key = (self._branch, self._blocks.attribute, index)
-        slot = self._slots.like(key, x_out)
+    def _store(self, index: int, x_out: Tensor, x_in: Tensor, *, accumulate: bool) -> Tensor:
+        slot = self._slots.like(self._key(index, self._place), x_out)
         ops.residual_update(slot, x_out, x_in, accumulate=accumulate)
-        if not accumulate:
-            self._residuals.append(slot)
+        return slot
 
-    def _add(self, streams: Sequence[Tensor]) -> None:
-        for x, residual in zip(streams, self._residuals, strict=True):
-            one, always = self._slots.switched_on(x.device)
-            ops.conditional_add(x, [residual], one, always)
+    def _key(self, index: int, place: int) -> tuple[str, str, int, int]:
+        return (self._branch, self.blocks.attribute, index, place)
 
 
 def _version(x: Tensor) -> int:

@@ -4,6 +4,8 @@ from typing import Literal
 
 CacheRes = Literal["t-attn", "s-attn", "ca-mlp", "block"]
 Metric = Literal["l1", "l2", "cosine"]
+Measure = Literal["distance", "forecast-error"]
+ForecastTime = Literal["step", "timestep", "sigma", "log-snr"]
 
 
 class AdaCacheWarning(UserWarning):

@@ -22,6 +22,9 @@ class AdaCachePolicy:
     num_steps: int
     warmup_steps: int = 1
 
+    def observe(self, decision: Decision) -> None:
+        """The last decision, which `compute` is given, is all that counts."""
+
     def compute(self, step: int, last: Decision | None) -> bool:
         """Whether `step` (from 1) runs the blocks, given the last computed step's decision."""
         if last is None or step <= self.warmup_steps:
@@ -37,6 +40,10 @@ class AdaCachePolicy:
         """
         following = step + 1
         return max(2, self.warmup_steps) < following <= self.num_steps - PROTECTED_LAST_STEPS
+
+    @property
+    def last_reusable_step(self) -> int:
+        return self.num_steps - PROTECTED_LAST_STEPS if self.most_reusable_steps else 0
 
     @property
     def most_reusable_steps(self) -> int:

@@ -1,0 +1,189 @@
+"""A calibrated profile: what was learned of one model, scheduler and number of steps."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .policies import FittedForecast, Plan
+from .policies.forecast import fit
+
+FORMAT = 1
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """Inner products of residuals and the sensitivity of the video, from calibration runs.
+
+    Args:
+        model: class and config of the transformer.
+        scheduler: class and config of the scheduler; None for a bare model.
+        num_steps: steps of a generation.
+        gram: [steps, steps], inner products of the residuals of any two steps, mean over the runs,
+            scaled to a trace of `num_steps`.
+        span_grams: the same for each block list by itself.
+        sensitivity: [steps], squared error of the video for a squared error of the residuals seen
+            at a step; only ratios matter.
+        notes: how it was made, for people to read.
+    """
+
+    model: Mapping[str, Any]
+    scheduler: Mapping[str, Any] | None
+    num_steps: int
+    gram: Array
+    span_grams: Mapping[str, Array]
+    sensitivity: Array
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def plan(self, order: int) -> Plan:
+        """Schedules for a forecast of `order`."""
+        return _plan(self, order)
+
+    def forecast(self, order: int) -> FittedForecast:
+        """The least-squares forecast."""
+        return FittedForecast(order, self.gram)
+
+    def expected_error(self, order: int, history: Sequence[int], step: int) -> float:
+        """Mean over the lists of ||R - F|| / ||F||, F forecast from `history` (newest first)."""
+        known = [s - 1 for s in history[: order + 1]]
+        coefficients = fit(self.gram, known, step - 1)
+        errors = []
+        for gram in self.span_grams.values():
+            forecast = np.zeros(self.num_steps)
+            forecast[known] = coefficients
+            error = -forecast
+            error[step - 1] += 1.0
+            errors.append(math.sqrt((error @ gram @ error) / (forecast @ gram @ forecast)))
+        return float(np.mean(errors))
+
+    def check(
+        self, model: Mapping[str, Any], scheduler: Mapping[str, Any] | None, num_steps: int
+    ) -> None:
+        """Refuse a run that the profile was not made for.
+
+        Raises:
+            ValueError: another model, scheduler or number of steps; names what differs.
+        """
+        _check_same("model", self.model, model)
+        if self.scheduler is not None and scheduler is not None:
+            _check_same("scheduler", self.scheduler, scheduler)
+        if num_steps != self.num_steps:
+            raise ValueError(
+                f"the profile was made for {self.num_steps} steps and this generation has "
+                f"{num_steps}; calibrate for that number, or patch without profile="
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Numbers, strings and lists, for JSON. Of each matrix the upper triangle, by rows."""
+        return {
+            "format": FORMAT,
+            "model": dict(self.model),
+            "scheduler": None if self.scheduler is None else dict(self.scheduler),
+            "num_steps": self.num_steps,
+            "sensitivity": [float(f"{value:.4g}") for value in self.sensitivity],
+            "gram": _upper(self.gram),
+            "span_grams": {name: _upper(gram) for name, gram in self.span_grams.items()},
+            "notes": dict(self.notes),
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON."""
+        Path(path).write_text(json.dumps(self.to_dict()) + "\n")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Profile:
+        """The profile that `to_dict` gave.
+
+        Raises:
+            ValueError: something is missing, or does not fit the number of steps.
+        """
+        try:
+            if values["format"] != FORMAT:
+                raise ValueError(f"its format is {values['format']}, this version reads {FORMAT}")
+            num_steps = values["num_steps"]
+            sensitivity = np.asarray(values["sensitivity"], dtype=np.float64)
+            if sensitivity.shape != (num_steps,) or not (sensitivity > 0).all():
+                raise ValueError(f"sensitivity is not {num_steps} positive numbers")
+            return cls(
+                model=values["model"],
+                scheduler=values["scheduler"],
+                num_steps=num_steps,
+                gram=_symmetric(values["gram"], num_steps),
+                span_grams={
+                    name: _symmetric(gram, num_steps) for name, gram in values["span_grams"].items()
+                },
+                sensitivity=sensitivity,
+                notes=values.get("notes", {}),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"this is no profile of adacache_kernels: {error!r}") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Profile:
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: the file holds no profile; names the file.
+        """
+        text = Path(path).read_text()
+        try:
+            return cls.from_dict(json.loads(text))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+def identity(part: object) -> dict[str, Any]:
+    """Class and config of a model or scheduler, without what changes from copy to copy."""
+    config = getattr(part, "config", None)
+    plain = {
+        name: value
+        for name, value in (dict(config) if isinstance(config, Mapping) else {}).items()
+        if not name.startswith("_")
+    }
+    text = json.dumps(plain, default=str, sort_keys=True)
+    return {"class": type(part).__name__, "config": json.loads(text)}
+
+
+@lru_cache(maxsize=8)
+def _plan(profile: Profile, order: int) -> Plan:
+    return Plan(profile.gram, profile.sensitivity, order)
+
+
+def _check_same(part: str, made_for: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    ours, theirs = _flat(made_for), _flat(found)
+    differing = sorted(name for name in ours | theirs if ours.get(name) != theirs.get(name))
+    if differing:
+        told = ", ".join(f"{n} {ours.get(n)!r}, here {theirs.get(n)!r}" for n in differing[:4])
+        raise ValueError(
+            f"the profile was made for another {part}: {told}; calibrate for this one, or patch "
+            "without profile="
+        )
+
+
+def _flat(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {"class": part.get("class"), **part.get("config", {})}
+
+
+def _upper(matrix: Array) -> list[float]:
+    # Neighbouring residuals are parallel to 1e-3 and their forecast errors to 1e-5 of the whole.
+    return [float(f"{value:.9g}") for value in matrix[np.triu_indices(len(matrix))]]
+
+
+def _symmetric(upper: Sequence[float], size: int) -> Array:
+    matrix = np.zeros((size, size))
+    rows, columns = np.triu_indices(size)
+    matrix[rows, columns] = upper
+    matrix[columns, rows] = upper
+    if not np.isfinite(matrix).all() or not (np.diag(matrix) > 0).all():
+        raise ValueError("its inner products are not finite, or not positive for some step")
+    return matrix

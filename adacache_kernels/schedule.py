@@ -1,0 +1,62 @@
+"""From the settings to the policy and the forecast of one generation."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from .config import AdaCacheConfig
+from .policies import (
+    AdaCachePolicy,
+    FixedPolicy,
+    Forecast,
+    Policy,
+    PolynomialForecast,
+    ProfilePolicy,
+)
+from .times import scheduler_times
+
+
+def make_policy(config: AdaCacheConfig, num_steps: int) -> Policy:
+    """The policy of a generation of `num_steps`, 0 before the first one is known.
+
+    Raises:
+        ValueError: a schedule that goes beyond the last step.
+    """
+    profile = config.loaded_profile
+    if profile is not None:
+        assert config.computed_steps is not None
+        plan = profile.plan(config.forecast)
+        most = config.max_continuous_cached_steps
+        return ProfilePolicy(
+            plan,
+            plan.price_for(config.computed_steps),
+            partial(profile.expected_error, config.forecast),
+            config.adaptivity,
+            warmup_steps=config.max_warmup_steps,
+            longest=None if most is None else most + 1,
+        )
+    if config.schedule is not None and num_steps > 0:
+        return FixedPolicy(num_steps, config.schedule)
+    return AdaCachePolicy(num_steps, config.max_warmup_steps)
+
+
+def make_forecast(config: AdaCacheConfig, num_steps: int, scheduler: Any) -> Forecast:
+    """The forecast of a generation of `num_steps`.
+
+    Raises:
+        ValueError: a time that the scheduler does not tell, or that does not fit a forecast.
+    """
+    profile = config.loaded_profile
+    if profile is not None:
+        return profile.forecast(config.forecast)
+    if config.forecast_time == "step" or num_steps == 0:
+        return PolynomialForecast(config.forecast)
+    if scheduler is None:
+        raise ValueError(
+            f"forecast_time={config.forecast_time!r}: a bare model has no scheduler to ask; patch "
+            'the pipeline, or choose "step"'
+        )
+    return PolynomialForecast(
+        config.forecast, scheduler_times(scheduler, num_steps, config.forecast_time)
+    )
