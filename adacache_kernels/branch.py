@@ -154,6 +154,15 @@ class Branch:
             self._add_correction(run, target, self._forecast.correction(history, self._step))
         self._target = target
 
+    def recorded(self) -> dict[str, Tensor]:
+        """The video's residual of each list in the last computed forward, as [B, F, S, C]."""
+        return {
+            span.blocks.attribute: span.blocks.layout.split(
+                span.residuals(self._place)[0], *self._shape
+            )
+            for span in self._spans
+        }
+
     def compared(self, strides: Sequence[int], metric: Metric) -> list[Tensor]:
         """Sums over the residual and its forecast, one row a span, of the last computed forward.
 

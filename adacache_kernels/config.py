@@ -58,7 +58,7 @@ class AdaCacheConfig:
         measure: what decides about the next computed step: the "distance" of the metric block's
             residual to the one before (the paper), or the "forecast-error", the distance of the
             residual of all blocks to its forecast; cache_loc and cache_res then do not matter.
-        schedule: steps to compute, counted from 1, whatever the video.
+        schedule: steps to compute, counted from 1, whatever the video; nothing is measured.
         profile: a `Profile`, or the JSON file of one: the schedule that it plans, stretched or
             shortened by the error of this video's forecasts; the forecasts fitted to it.
         computed_steps: how many steps the profile's plan computes; videos differ from it.
@@ -228,16 +228,18 @@ def _check_profile_settings(config: AdaCacheConfig) -> None:
                 "or the steps themselves with schedule="
             )
         return
-    if config.schedule is not None:
-        raise ValueError("profile and schedule were both given; each sets the computed steps")
     if config.forecast_time != "step":
         raise ValueError(
             f"forecast_time={config.forecast_time!r}: a profile's forecasts are fitted and know "
             "no time; leave it out"
         )
-    if config.computed_steps is None:
-        raise ValueError("profile needs computed_steps=, the number of steps to compute")
-    _check_finite("computed_steps", config.computed_steps, at_least=1.0)
+    if (config.computed_steps is None) == (config.schedule is None):
+        raise ValueError(
+            "a profile needs either computed_steps=, how many steps its plan is to compute, or "
+            "schedule=, which ones to compute"
+        )
+    if config.computed_steps is not None:
+        _check_finite("computed_steps", config.computed_steps, at_least=1.0)
 
 
 def _parse_profile(value: object) -> Profile | None:

@@ -20,6 +20,7 @@ from .meter import Meter, find_sites
 from .models import Adapter
 from .policies import Decision
 from .profile import identity
+from .recorder import Recorder
 from .schedule import make_forecast, make_policy
 from .slots import Slots
 from .types import AdaCacheWarning
@@ -45,11 +46,14 @@ class Engine:
         self.clock = clock
         self._adapter = adapter
         self._slots = Slots()
-        self._comparing = config.measure == "forecast-error"
+        # A schedule that is given decides by itself.
+        self._measuring = config.schedule is None
+        self._comparing = self._measuring and config.measure == "forecast-error"
         self._meter = Meter(find_sites(model, adapter, config), config, self._slots)
         self._check_correction()
         self._parameters = Parameters(model)
         self._warned: set[str] = set()
+        self.recorder: Recorder | None = None
         self._start_generation()
 
     def forward(self, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -162,7 +166,7 @@ class Engine:
     ) -> Any:
         if self._leader is None:
             self._leader = call.branch
-        measuring = call.branch == self._leader
+        measuring = self._measuring and call.branch == self._leader
         shape = self._adapter.frames(self.model, arguments)
         observers: dict[str, Any] = {}
         if measuring:
@@ -174,6 +178,8 @@ class Engine:
         with shadowed(self.model, lists):
             output = original(*args, **kwargs)
         branch.end()
+        if self.recorder is not None:
+            self.recorder.take(call.branch, branch.recorded())
         if branch.written_in_place:
             branch.forget()
             self._warn(
@@ -192,6 +198,8 @@ class Engine:
 
     def _is_recording(self, branch: Branch, step: int) -> bool:
         """Whether the residuals of this step may be used: by reused steps, or to correct it."""
+        if self.recorder is not None:
+            return True
         if self._forecast.order == 0 and not (self.config.correct or self._comparing):
             return self._policy.may_reuse_after(step)
         pending = bool(branch.steps) and self.config.correct and step - branch.steps[0] > 1

@@ -46,7 +46,7 @@ def find_sites(model: nn.Module, adapter: Adapter, config: AdaCacheConfig) -> tu
     Raises:
         ValueError: the model has no such residual, or no block of that index.
     """
-    if config.measure == "forecast-error":
+    if config.measure == "forecast-error" or config.schedule is not None:
         return ()
     residual = adapter.residuals[choose_residual(model, adapter, config.cache_res)]
     sites = {}

@@ -243,6 +243,15 @@ class Installation:
         return None
 
 
+def attached_engine(model: object) -> Engine:
+    """The engine of a patched pipeline or model.
+
+    Raises:
+        ValueError: the model is not patched.
+    """
+    return _require(_transformer(model))
+
+
 def _engine(transformer: nn.Module) -> Engine | None:
     installation = vars(transformer).get(INSTALLATION)
     return installation.engine if isinstance(installation, Installation) else None

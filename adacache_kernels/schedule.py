@@ -23,6 +23,8 @@ def make_policy(config: AdaCacheConfig, num_steps: int) -> Policy:
     Raises:
         ValueError: a schedule that goes beyond the last step.
     """
+    if config.schedule is not None:
+        return FixedPolicy(num_steps, config.schedule) if num_steps else AdaCachePolicy(0)
     profile = config.loaded_profile
     if profile is not None:
         assert config.computed_steps is not None
@@ -36,8 +38,6 @@ def make_policy(config: AdaCacheConfig, num_steps: int) -> Policy:
             warmup_steps=config.max_warmup_steps,
             longest=None if most is None else most + 1,
         )
-    if config.schedule is not None and num_steps > 0:
-        return FixedPolicy(num_steps, config.schedule)
     return AdaCachePolicy(num_steps, config.max_warmup_steps)
 
 

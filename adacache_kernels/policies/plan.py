@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -26,8 +27,9 @@ Array = NDArray[np.float64]
 # The longest interval as a part of the generation: 14 of 50 steps. In the demo's plans the longest
 # is 9 of 50, at 9 computed steps.
 LONGEST = 0.28
-# Prices are rounded to an eighth of a factor of two, so that few plans are made.
-LEVELS = 8
+# Prices are rounded to 1 / 32 of a factor of two, so that few plans are made. A step more or less
+# is worth about a third of one.
+LEVELS = 32
 
 
 class Plan:
@@ -77,16 +79,21 @@ class Plan:
             self._gaps_by_level[level] = self.gaps(2 ** (level / LEVELS))
         return int(self._gaps_by_level[level][step, min(before, self._longest)])
 
-    def cost(self, steps: list[int]) -> float:
-        """Sum of the costs of a schedule; infinite if an interval is too long."""
-        total, before = 0.0, 0
+    def intervals(self, steps: Sequence[int]) -> list[tuple[int, float]]:
+        """Of each interval of a schedule the step that ends it, and its cost."""
+        found, before = [], 0
         for step, following in itertools.pairwise(steps):
             gap = following - step
-            if gap > self._longest:
-                return math.inf
-            total += self._costs[step, min(before, self._longest), gap - 1]
+            # What is longer than a plan has it costs at least as much as its longest.
+            costs = self._costs[step, min(before, self._longest)]
+            found.append((following, float(costs[min(gap, self._longest) - 1])))
             before = gap
-        return total
+        return found
+
+    @property
+    def fewest(self) -> int:
+        """Computed steps of the cheapest schedule."""
+        return self._price_list[0][0]
 
     def price_for(self, count: float) -> float:
         """The price at which about `count` steps are computed.

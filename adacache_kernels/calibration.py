@@ -1,0 +1,171 @@
+"""Calibration: a profile from a few generations of a pipeline.
+
+First, full generations are recorded: the inner products of the residuals of any two steps tell what
+every forecast of every schedule would have missed. Then the same generations are repeated with
+schedules drawn at random, and the sensitivity of the outcome at each step is fitted to what they
+did to it (`sensitivity.py`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .patching import attached_engine, patch, summary, unpatch
+from .policies import Plan, evenly_spread
+from .profile import Profile, identity
+from .recorder import Recorder
+from .sensitivity import KNOTS, Trial, fit_sensitivity
+
+Array = NDArray[np.float64]
+Case = TypeVar("Case")
+Progress = Callable[[str, int, int], None]
+
+# Elements of a residual: their inner products are right to 1 / 256 of what two residuals differ by.
+SAMPLE = 65536
+# Computed steps of the random schedules, as parts of all; how far their steps are moved, as a part
+# of the mean interval; the deviation of the logarithms of the sensitivities that they are made for.
+BUDGETS = (0.18, 0.24, 0.30, 0.38, 0.50)
+JITTER = 0.4
+SPREAD = 1.0
+# Plans of random sensitivities to draw schedules from.
+PLANS = 8
+
+
+def calibrate(
+    pipe: Any,
+    cases: Sequence[Case],
+    generate: Callable[[Case], Any],
+    *,
+    trials: int = 12,
+    seed: int = 0,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Profile:
+    """A profile of `pipe`'s transformer and scheduler at the number of steps of `generate`.
+
+    Args:
+        pipe: an unpatched pipeline, or a bare model.
+        cases: what to generate, such as pairs of prompt and seed; a dozen or more of all kinds, and
+            other ones than the profile will be judged by.
+        generate: from a case to its outcome, a tensor or array (the video, or its latents), the
+            same whenever it is called.
+        trials: generations with a random schedule for each case.
+        seed: of the schedules.
+        progress: called with what is being done, how many have been, and of how many.
+        settings: for `patch`. By default forecast=1 and correct=True, as the profile is best used.
+
+    Raises:
+        ValueError: fewer than two cases, no trial, or generations too short to reuse anything.
+    """
+    if len(cases) < 2 or trials < 1:
+        raise ValueError(
+            f"there are {len(cases)} cases and {trials} trials; calibration needs at least two "
+            "cases and one trial"
+        )
+    settings = {"forecast": 1, "correct": True} | settings
+    tell = progress or (lambda doing, done, total: None)
+    outcomes, profile = _record(pipe, cases, generate, settings, tell)
+    plan = Plan(profile.gram, np.ones(profile.num_steps), settings["forecast"])
+    draw = random.Random(seed)
+    plans = [_random_plan(profile, settings["forecast"], draw) for _ in range(PLANS)]
+    found: list[Trial] = []
+    for done in range(trials * len(cases)):
+        case = done % len(cases)
+        steps = random_schedule(draw.choice(plans), draw)
+        with _patched(pipe, settings | {"profile": profile, "schedule": steps}):
+            outcome = _array(generate(cases[case]))
+        error = float(np.mean((outcome - outcomes[case]) ** 2))
+        if error > 0 and np.isfinite(error):
+            found.append(Trial(case, steps, error))
+        tell("random schedules", done + 1, trials * len(cases))
+    sensitivity, hardness, unexplained = fit_sensitivity(plan, found)
+    notes = {
+        "cases": len(cases),
+        "trials": len(found),
+        "settings": settings,
+        "hardness_db": [round(float(value), 1) for value in hardness],
+        "unexplained_db": round(unexplained, 2),
+    }
+    return replace(profile, sensitivity=sensitivity, notes=notes)
+
+
+def random_schedule(plan: Plan, draw: random.Random) -> list[int]:
+    """A schedule at a random budget: planned or evenly spread, and then moved about a little."""
+    budget = max(4, round(draw.choice(BUDGETS) * plan.num_steps))
+    if draw.random() < 0.5:
+        steps = evenly_spread(min(budget, plan.num_steps), plan.num_steps)
+    else:
+        steps = plan.schedule(plan.price_for(max(budget, plan.fewest)))
+    reach = JITTER * plan.num_steps / budget
+    moved = {step + round(draw.uniform(-reach, reach)) for step in steps[1:-1]}
+    return sorted({step for step in moved if 1 < step < plan.num_steps} | {1, plan.num_steps})
+
+
+def _record(
+    pipe: Any,
+    cases: Sequence[Case],
+    generate: Callable[[Case], Any],
+    settings: dict[str, Any],
+    tell: Progress,
+) -> tuple[list[Array], Profile]:
+    """Every case in full: its outcome, and the mean of the inner products."""
+    outcomes, totals, by_list = [], [], []
+    for case in cases:
+        # Rate 1: every step is computed, and the outcome is that of the unpatched pipeline.
+        with _patched(pipe, settings | {"codebook": {float("inf"): 1}}):
+            engine = attached_engine(pipe)
+            engine.recorder = recorder = Recorder(SAMPLE)
+            outcomes.append(_array(generate(case)))
+            num_steps = summary(pipe).num_steps
+            model, scheduler = engine.model, engine.clock.scheduler
+            identities = identity(model), None if scheduler is None else identity(scheduler)
+        total, each = recorder.grams()
+        scale = num_steps / np.trace(total)
+        totals.append(total * scale)
+        by_list.append({name: gram * scale for name, gram in each.items()})
+        tell("full generations", len(outcomes), len(cases))
+    if num_steps < 5:
+        raise ValueError(f"a generation of {num_steps} steps is too short to reuse anything")
+    profile = Profile(
+        model=identities[0],
+        scheduler=identities[1],
+        num_steps=num_steps,
+        gram=np.mean(totals, axis=0),
+        span_grams={
+            name: np.mean([grams[name] for grams in by_list], axis=0) for name in by_list[0]
+        },
+        sensitivity=np.ones(num_steps),
+    )
+    return outcomes, profile
+
+
+def _random_plan(profile: Profile, order: int, draw: random.Random) -> Plan:
+    knots = [draw.gauss(0, SPREAD) for _ in range(KNOTS)]
+    steps = np.linspace(0, KNOTS - 1, profile.num_steps)
+    return Plan(profile.gram, np.exp(np.interp(steps, range(KNOTS), knots)), order)
+
+
+class _patched:
+    """The pipeline patched inside, and unpatched whatever happens."""
+
+    def __init__(self, pipe: Any, settings: dict[str, Any]) -> None:
+        self._pipe, self._settings = pipe, settings
+
+    def __enter__(self) -> None:
+        patch(self._pipe, **self._settings)
+
+    def __exit__(self, *_: object) -> None:
+        unpatch(self._pipe)
+
+
+def _array(outcome: Any) -> Array:
+    if isinstance(outcome, torch.Tensor):
+        outcome = outcome.detach().float().cpu().numpy()
+    return np.asarray(outcome, dtype=np.float64)
