@@ -68,6 +68,7 @@ class Branch:
         self.computed_at: int | None = None
         self.signature: object = None
         self.corrected = False
+        self.reused_since = False
         self._target: int | None = None
 
     @property
@@ -125,6 +126,7 @@ class Branch:
 
     def end(self) -> None:
         """The computed forward is over."""
+        self.reused_since = False
         for span in self._spans:
             span.end()
 
@@ -135,6 +137,7 @@ class Branch:
 
     def reused(self, step: int) -> dict[str, tuple[object, ...]]:
         """The block lists of a reused step."""
+        self.reused_since = True
         coefficients = self._forecast.coefficients(self.steps, step)
         places = self._ring.places[: len(coefficients)]
         return {span.blocks.attribute: span.reused(places, coefficients) for span in self._spans}
@@ -150,7 +153,7 @@ class Branch:
         for span in self._spans:
             span.forecast_into(target, places[: len(coefficients)], coefficients)
         self._ring.release(target)
-        if self._correct and self._step - history[0] > 1:
+        if self._correct and self.reused_since:
             self._add_correction(run, target, self._forecast.correction(history, self._step))
         self._target = target
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from .patching import attached_engine, patch, summary, unpatch
 from .policies import Plan, evenly_spread
+from .presets import moreg_window
 from .profile import Profile, identity
 from .recorder import Recorder
 from .sensitivity import KNOTS, Trial, fit_sensitivity
@@ -71,7 +72,7 @@ def calibrate(
         )
     settings = {"forecast": 1, "correct": True} | settings
     tell = progress or (lambda doing, done, total: None)
-    outcomes, profile = _record(pipe, cases, generate, settings, tell)
+    outcomes, motions, profile = _record(pipe, cases, generate, settings, tell)
     plan = Plan(profile.gram, np.ones(profile.num_steps), settings["forecast"])
     draw = random.Random(seed)
     plans = [_random_plan(profile, settings["forecast"], draw) for _ in range(PLANS)]
@@ -90,10 +91,25 @@ def calibrate(
         "cases": len(cases),
         "trials": len(found),
         "settings": settings,
+        "motion": [float(f"{value:.3g}") for value in motions],
         "hardness_db": [round(float(value), 1) for value in hardness],
         "unexplained_db": round(unexplained, 2),
     }
-    return replace(profile, sensitivity=sensitivity, notes=notes)
+    moreg_hyp = fit_moreg(motions, hardness)
+    return replace(profile, sensitivity=sensitivity, moreg_hyp=moreg_hyp, notes=notes)
+
+
+def fit_moreg(motions: Sequence[float], hardness: Array) -> tuple[float, float, float]:
+    """(a, b, 1) of `score = (motion / a) ** b`, the error of a case over the mean one's.
+
+    Least squares of hardness = 20 b log10(motion / a) + constant, in dB of the squared error, with
+    `a` the geometric mean. Where more motion is not harder, or nothing moves, b is 0.
+    """
+    logs = np.log10(np.maximum(motions, 1e-12))
+    if np.ptp(logs) < 1e-6:
+        return 1.0, 0.0, 1.0
+    slope = float(np.polyfit(logs, hardness, 1)[0])
+    return float(10 ** logs.mean()), max(0.0, slope / 20), 1.0
 
 
 def random_schedule(plan: Plan, draw: random.Random) -> list[int]:
@@ -114,9 +130,9 @@ def _record(
     generate: Callable[[Case], Any],
     settings: dict[str, Any],
     tell: Progress,
-) -> tuple[list[Array], Profile]:
-    """Every case in full: its outcome, and the mean of the inner products."""
-    outcomes, totals, by_list = [], [], []
+) -> tuple[list[Array], list[float], Profile]:
+    """Every case in full: its outcome, its motion, and the mean of the inner products."""
+    outcomes, motions, totals, by_list = [], [], [], []
     for case in cases:
         # Rate 1: every step is computed, and the outcome is that of the unpatched pipeline.
         with _patched(pipe, settings | {"codebook": {float("inf"): 1}}):
@@ -127,6 +143,8 @@ def _record(
             model, scheduler = engine.model, engine.clock.scheduler
             identities = identity(model), None if scheduler is None else identity(scheduler)
         total, each = recorder.grams()
+        first, last = moreg_window(num_steps)
+        motions.append(float(np.mean(recorder.motion[first - 1 : last])))
         scale = num_steps / np.trace(total)
         totals.append(total * scale)
         by_list.append({name: gram * scale for name, gram in each.items()})
@@ -143,7 +161,7 @@ def _record(
         },
         sensitivity=np.ones(num_steps),
     )
-    return outcomes, profile
+    return outcomes, motions, profile
 
 
 def _random_plan(profile: Profile, order: int, draw: random.Random) -> Plan:

@@ -15,6 +15,7 @@ from .types import CacheRes, ForecastTime, Measure, Metric
 
 Location = int | str
 ORDERS = (0, 1, 2)
+RELEASED_MOREG, RELEASED_GRADIENT = (0.385, 8.0, 1.0), 10.0
 LOCATION_NAMES = ("start", "middle", "end")
 
 
@@ -42,8 +43,9 @@ class AdaCacheConfig:
         moreg_strides: frame distances of the motion score, averaged.
         moreg_steps: first and last step, counted from 1, of the window in which the score is
             measured. None: steps 4 to 26 at 30 steps, 10 to 90 at 100, in between linear.
-        moreg_hyp: (a, b, d) of `score = (motion / a) ** b / d`.
-        mograd_mul: factor of the motion gradient.
+        moreg_hyp: (a, b, d) of `score = (motion / a) ** b / d`. None: the profile's, else those of
+            the released code, (0.385, 8, 1).
+        mograd_mul: factor of the motion gradient. None: 0 with a profile, else 10, as released.
         num_inference_steps: steps of a generation. A pipeline tells it by itself, a bare model
             cannot do so.
         calls_per_step: forward calls that make one step of a bare model (2 for guidance in two
@@ -77,8 +79,8 @@ class AdaCacheConfig:
     apply_moreg: bool = False
     moreg_strides: Iterable[int] = (1,)
     moreg_steps: tuple[int, int] | None = None
-    moreg_hyp: tuple[float, float, float] = (0.385, 8.0, 1.0)
-    mograd_mul: float = 10.0
+    moreg_hyp: tuple[float, float, float] | None = None
+    mograd_mul: float | None = None
     num_inference_steps: int | None = None
     calls_per_step: int | None = None
     forecast: int = 0
@@ -110,8 +112,10 @@ class AdaCacheConfig:
         _set(self, "moreg_strides", _parse_strides(self.moreg_strides))
         if self.moreg_steps is not None:
             _set(self, "moreg_steps", _parse_window(self.moreg_steps))
-        _set(self, "moreg_hyp", _parse_moreg_hyp(self.moreg_hyp))
-        _check_finite("mograd_mul", self.mograd_mul, at_least=0.0)
+        if self.moreg_hyp is not None:
+            _set(self, "moreg_hyp", _parse_moreg_hyp(self.moreg_hyp))
+        if self.mograd_mul is not None:
+            _check_finite("mograd_mul", self.mograd_mul, at_least=0.0)
         _check_int("num_inference_steps", self.num_inference_steps, at_least=1, optional=True)
         _check_int("calls_per_step", self.calls_per_step, at_least=1, optional=True)
         _check_order(self.forecast)
@@ -148,6 +152,14 @@ class AdaCacheConfig:
     def measured_metric(self) -> Metric:
         """`metric`, or with a profile the one that its errors are known in."""
         return "l2" if self._profile is not None else self.metric
+
+    @property
+    def moreg(self) -> tuple[float, float, float, float]:
+        """(a, b, d) and the gradient's factor, as they are in force."""
+        profile = self._profile
+        hyp = self.moreg_hyp or (RELEASED_MOREG if profile is None else profile.moreg_hyp)
+        by_default = RELEASED_GRADIENT if profile is None else 0.0
+        return (*hyp, by_default if self.mograd_mul is None else self.mograd_mul)
 
     @property
     def strides(self) -> tuple[int, ...]:

@@ -54,7 +54,7 @@ class Engine:
         self._parameters = Parameters(model)
         self._warned: set[str] = set()
         self.recorder: Recorder | None = None
-        self._start_generation()
+        self._start_generation(clock.num_steps)
 
     def forward(self, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """One forward call of the model, `original` being its own forward."""
@@ -63,14 +63,14 @@ class Engine:
             self._warn_lost_steps()
             return original(*args, **kwargs)
         if call.first_in_generation:
-            self._start_generation()
+            self._start_generation(self.clock.num_steps)
         with self._abort_on_error():
             return self._run(call, original, args, kwargs)
 
     def reset(self) -> None:
         """Forget the generation and give its memory back; the next call begins a new one."""
         self.clock.restart()
-        self._start_generation()
+        self._start_generation(0)
 
     def summary(self) -> Summary:
         """What happened in the last generation."""
@@ -85,8 +85,8 @@ class Engine:
             codebook=tuple(self._codebook),
         )
 
-    def _start_generation(self) -> None:
-        num_steps = self.clock.num_steps
+    def _start_generation(self, num_steps: int) -> None:
+        """Nothing has run yet; `num_steps` is 0 where it is not known what comes."""
         planned = self.config.num_inference_steps
         if planned is not None and num_steps not in (0, planned):
             self._warn(
@@ -202,8 +202,9 @@ class Engine:
             return True
         if self._forecast.order == 0 and not (self.config.correct or self._comparing):
             return self._policy.may_reuse_after(step)
-        pending = bool(branch.steps) and self.config.correct and step - branch.steps[0] > 1
-        return pending or step < self._policy.last_reusable_step
+        return (
+            self.config.correct and branch.reused_since
+        ) or step < self._policy.last_reusable_step
 
     def _measure(self, branch: Branch, recording: bool, output: Any) -> None:
         """Take what this forward measured; say so if there is nothing to decide by."""

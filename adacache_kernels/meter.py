@@ -183,7 +183,7 @@ class Meter:
                 self._state = ops.new_state(sums.device)
                 self._codebook_tensor = torch.tensor(rows, dtype=torch.float32, device=sums.device)
         first, last = self._window
-        a, b, d = self._config.moreg_hyp
+        a, b, d, gradient = self._config.moreg
         ops.decide(
             self._state,
             sums,
@@ -196,7 +196,7 @@ class Meter:
             moreg_a=a,
             moreg_b=b,
             moreg_d=d,
-            mograd_mul=self._config.mograd_mul,
+            mograd_mul=gradient,
         )
         self._has_previous = True
         self._undecided = True

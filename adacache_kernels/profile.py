@@ -31,6 +31,8 @@ class Profile:
         gram: [steps, steps], inner products of the residuals of any two steps, mean over the runs,
             scaled to a trace of `num_steps`.
         span_grams: the same for each block list by itself.
+        moreg_hyp: (a, b, d) of motion regularisation, so that its score is how much harder a video
+            of that motion is than the mean.
         sensitivity: [steps], squared error of the video for a squared error of the residuals seen
             at a step; only ratios matter.
         notes: how it was made, for people to read.
@@ -42,6 +44,7 @@ class Profile:
     gram: Array
     span_grams: Mapping[str, Array]
     sensitivity: Array
+    moreg_hyp: tuple[float, float, float] = (1.0, 0.0, 1.0)
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def plan(self, order: int) -> Plan:
@@ -90,6 +93,7 @@ class Profile:
             "scheduler": None if self.scheduler is None else dict(self.scheduler),
             "num_steps": self.num_steps,
             "sensitivity": [float(f"{value:.4g}") for value in self.sensitivity],
+            "moreg_hyp": list(self.moreg_hyp),
             "gram": _upper(self.gram),
             "span_grams": {name: _upper(gram) for name, gram in self.span_grams.items()},
             "notes": dict(self.notes),
@@ -122,6 +126,7 @@ class Profile:
                     name: _symmetric(gram, num_steps) for name, gram in values["span_grams"].items()
                 },
                 sensitivity=sensitivity,
+                moreg_hyp=_moreg_hyp(values["moreg_hyp"]),
                 notes=values.get("notes", {}),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -161,6 +166,8 @@ def _plan(profile: Profile, order: int) -> Plan:
 
 def _check_same(part: str, made_for: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     ours, theirs = _flat(made_for), _flat(found)
+    if ours["class"] != theirs["class"]:
+        ours, theirs = {"class": ours["class"]}, {"class": theirs["class"]}
     differing = sorted(name for name in ours | theirs if ours.get(name) != theirs.get(name))
     if differing:
         told = ", ".join(f"{n} {ours.get(n)!r}, here {theirs.get(n)!r}" for n in differing[:4])
@@ -174,6 +181,13 @@ def _flat(part: Mapping[str, Any]) -> dict[str, Any]:
     return {"class": part.get("class"), **part.get("config", {})}
 
 
+def _moreg_hyp(values: Sequence[float]) -> tuple[float, float, float]:
+    a, b, d = (float(value) for value in values)
+    if not (a > 0 and b >= 0 and d > 0 and math.isfinite(a + b + d)):
+        raise ValueError(f"moreg_hyp is {values}, expected a > 0, b >= 0, d > 0")
+    return a, b, d
+
+
 def _upper(matrix: Array) -> list[float]:
     # Neighbouring residuals are parallel to 1e-3 and their forecast errors to 1e-5 of the whole.
     return [float(f"{value:.9g}") for value in matrix[np.triu_indices(len(matrix))]]
@@ -182,6 +196,8 @@ def _upper(matrix: Array) -> list[float]:
 def _symmetric(upper: Sequence[float], size: int) -> Array:
     matrix = np.zeros((size, size))
     rows, columns = np.triu_indices(size)
+    if len(upper) != len(rows):
+        raise ValueError(f"a matrix has {len(upper)} numbers, expected {len(rows)}")
     matrix[rows, columns] = upper
     matrix[columns, rows] = upper
     if not np.isfinite(matrix).all() or not (np.diag(matrix) > 0).all():

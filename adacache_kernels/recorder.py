@@ -17,6 +17,8 @@ class Recorder:
 
     R is what the block lists add to the video, each brought to [videos, frames, tokens, channels].
 
+    `motion` is the motion score of each step's residual, of the first branch and the last list.
+
     Args:
         sample: elements that are kept of a residual, or all if it has fewer.
     """
@@ -24,10 +26,14 @@ class Recorder:
     def __init__(self, sample: int) -> None:
         self._sample = sample
         self._kept: dict[str, dict[str, list[Tensor]]] = {}
+        self.motion: list[float] = []
 
     def take(self, branch: str, residuals: Mapping[str, Tensor]) -> None:
         """The residuals of one computed step, by block list."""
         lists = self._kept.setdefault(branch, {})
+        if branch == next(iter(self._kept)):
+            # Motion regularisation looks at the last location.
+            self.motion.append(_motion(list(residuals.values())[-1]))
         for name, residual in residuals.items():
             flat = residual.reshape(-1)
             lists.setdefault(name, []).append(flat[self._indices(flat)].float().cpu())
@@ -57,6 +63,13 @@ class Recorder:
         # The same elements at every step: the generator begins anew each time.
         generator = torch.Generator().manual_seed(count)
         return torch.randint(count, (self._sample,), generator=generator).to(flat.device)
+
+
+def _motion(residual: Tensor) -> float:
+    """||R[1:] - R[:-1]|| / (||R[1:]|| + ||R[:-1]||) over the frames; 0 for a single one."""
+    later, earlier = residual[:, 1:].float(), residual[:, :-1].float()
+    size = float(later.abs().sum() + earlier.abs().sum())
+    return float((later - earlier).abs().sum()) / size if size else 0.0
 
 
 def _products(rows: Tensor | int) -> NDArray[np.float64]:

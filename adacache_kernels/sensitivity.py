@@ -79,7 +79,8 @@ def fit_sensitivity(
         optimizer.step(loss)  # type: ignore[no-untyped-call]
     steps = torch.arange(1, plan.num_steps + 1) / plan.num_steps
     with torch.no_grad():
-        sensitivity = _between(knots, steps).exp().double().numpy()
+        # Only ratios matter: a common factor is as well the hardness of all cases.
+        sensitivity = _between(knots - knots.mean(), steps).exp().double().numpy()
         unexplained = float(deviations().std())
     return sensitivity, hardness.detach().double().numpy(), unexplained
 

@@ -129,3 +129,75 @@ def relative(a: Tensor, b: Tensor) -> float:
     """||a - b|| / ||b||, in float64."""
     difference = torch.linalg.vector_norm(a.double() - b.double())
     return float(difference / torch.linalg.vector_norm(b.double()))
+
+
+class ForecastBlock:
+    """One block's forward that keeps every residual it computed, and forecasts each by itself."""
+
+    def __init__(
+        self, name: str, block: nn.Module, order: int, now: Callable[[], int], computed: set[int]
+    ) -> None:
+        self.name, self.block, self.order = name, block, order
+        self.now, self.computed = now, computed
+        self.original = block.forward
+        self.residuals: dict[int, list[Tensor]] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        bound = dict(zip(NAMES.get(self.name, ()), args, strict=False)) | kwargs
+        streams = [bound["hidden_states"]]
+        if self.name.startswith("cogvideox"):
+            streams.append(bound["encoder_hidden_states"])
+        if self.now() not in self.computed:
+            known = sorted(self.residuals)[-self.order - 1 :]
+            outputs = [
+                x + self.through(known, self.now(), stream) for stream, x in enumerate(streams)
+            ]
+            return outputs[0] if len(outputs) == 1 else tuple(outputs)
+        output = self.original(*args, **kwargs)
+        outputs = list(output) if isinstance(output, tuple) else [output]
+        self.residuals[self.now()] = [y - x for x, y in zip(streams, outputs, strict=True)]
+        return output
+
+    def through(self, known: Sequence[int], step: int, stream: int) -> Tensor:
+        """The polynomial through the residuals at the steps `known`, at `step`."""
+        powers = torch.tensor([[float(k) ** p for p in range(len(known))] for k in known]).double()
+        values = torch.stack([self.residuals[k][stream].double() for k in known])
+        factors = torch.linalg.solve(powers, values.reshape(len(known), -1))
+        at = torch.tensor([float(step) ** p for p in range(len(known))]).double()
+        return (at @ factors).reshape(values.shape[1:]).float()
+
+    def missed(self, step: int, stream: int = 0) -> Tensor:
+        """What the forecasts before the computed step `step` missed."""
+        known = sorted(k for k in self.residuals if k < step)[-self.order - 1 :]
+        through = [*known, step]
+        return sum(
+            (
+                self.through(through, j, stream) - self.through(known, j, stream)
+                for j in range(known[-1] + 1, step)
+            ),
+            torch.zeros_like(self.residuals[step][stream]),
+        )
+
+
+@contextmanager
+def forecast_blocks(
+    name: str,
+    model: nn.Module,
+    lists: Sequence[str],
+    order: int,
+    now: Callable[[], int],
+    computed: set[int],
+) -> Iterator[dict[tuple[str, int], ForecastBlock]]:
+    """Run `model` with a forecast of each block's residual inside; yields them by (list, index)."""
+    wrapped = {
+        (attribute, index): ForecastBlock(name, block, order, now, computed)
+        for attribute in lists
+        for index, block in enumerate(getattr(model, attribute))
+    }
+    for wrapper in wrapped.values():
+        wrapper.block.forward = wrapper
+    try:
+        yield wrapped
+    finally:
+        for wrapper in wrapped.values():
+            del wrapper.block.forward

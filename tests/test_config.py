@@ -17,8 +17,10 @@ def test_defaults_are_the_paper() -> None:
     assert config.locations == ("middle",)
     assert config.cache_res is None
     assert config.metric == "l1"
-    assert config.moreg_hyp == (0.385, 8.0, 1.0)
-    assert config.mograd_mul == 10.0
+    assert config.moreg == (0.385, 8.0, 1.0, 10.0)
+    assert config.forecast == 0
+    assert not config.correct
+    assert config.measure == "distance"
     assert not config.apply_moreg
     assert config.strides == ()
     assert config.codebook_for(30).rates == (6, 5, 4, 3, 2, 1)

@@ -186,7 +186,7 @@ def _timed_run(
     if config is not None:
         ak.patch(pipe, **config)
     try:
-        with _timed_forwards(pipe.transformer) as seconds:
+        with timed_forwards(pipe.transformer) as seconds:
             start = time.perf_counter()
             video = generate(pipe, prompt, steps=steps, guidance=result.guidance, seed=result.seed)
             pipeline_seconds = time.perf_counter() - start
@@ -202,7 +202,7 @@ def _timed_run(
 
 
 @contextmanager
-def _timed_forwards(transformer: torch.nn.Module) -> Iterator[list[float]]:
+def timed_forwards(transformer: torch.nn.Module) -> Iterator[list[float]]:
     """Collects the wall time of every forward, with the device idle at both ends."""
     seconds: list[float] = []
     starts: list[float] = []

@@ -55,8 +55,9 @@ class ProfilePolicy:
         if decision.not_finite or decision.zero_denominator:
             self._next = step + 1
             return
-        if history and decision.raw_distance:
-            error = decision.raw_distance * (step - history[0])
+        if history and decision.distance:
+            # Motion regularisation included, where it is on.
+            error = decision.distance * (step - history[0])
             ratio = math.log(error / self._expected(history, step))
             self.log_ratio += NEWEST * (ratio - self.log_ratio)
         price = self._price * math.exp(-2 * self._adaptivity * self.log_ratio)

@@ -1,0 +1,112 @@
+"""The rows of the comparison: what is run, at which budget, with which scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from adacache_kernels.policies import evenly_spread
+
+SOLVERS = {
+    "DDIM": "DDIMScheduler",
+    "DPM-Solver++ 2M": "DPMSolverMultistepScheduler",
+    "UniPC": "UniPCMultistepScheduler",
+}
+OWN = "DDIM"
+BUDGETS = {50: (25, 17, 12, 9), 100: (34, 17)}
+QUICK_BUDGETS = {50: (25, 17, 12, 9)}
+# Even schedules of which an oracle may choose the best number of computed steps for each video.
+GRID = (7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 19, 21, 23, 25, 28, 32)
+FORECAST = {"forecast": 1, "correct": True}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One generation of each video.
+
+    Args:
+        name: of the row.
+        steps: of the full run that it is compared with.
+        budget: computed steps that it aims at; 0 for a full run or where a codebook sets them.
+        solver: key of `SOLVERS`.
+        scheduler_steps: that the pipeline runs.
+        settings: for `patch`; None leaves the pipeline unpatched.
+    """
+
+    name: str
+    steps: int
+    budget: int
+    solver: str = OWN
+    scheduler_steps: int = 0
+    settings: Mapping[str, Any] | None = field(default=None, hash=False)
+
+    @property
+    def key(self) -> str:
+        """What tells the rows of a results file apart."""
+        return f"{self.steps}/{self.budget}/{self.solver}/{self.name}"
+
+
+FULL, FEWER = "full", "fewer steps"
+EVEN_REUSE, EVEN_ORDER_1 = "even, reuse", "even, order 1"
+EVEN_ORDER_2 = "even, order 2, corrected"
+EVEN, EVEN_FITTED = "even, order 1, corrected", "even, fitted, corrected"
+STATIC, ADAPTIVE, ADAPTIVE_MOREG = "profile, static", "profile, adaptive", "profile, MoReg"
+
+
+def full_runs(steps: int) -> list[Method]:
+    """The runs that all others are compared with, one a solver."""
+    return [Method(FULL, steps, 0, solver, steps) for solver in SOLVERS]
+
+
+def methods(steps: int, profile: Path, quick: bool) -> list[Method]:
+    """Every other row for generations of `steps`."""
+    budgets = (QUICK_BUDGETS if quick else BUDGETS)[steps]
+    rows = [row for budget in budgets for row in _at(steps, budget, profile, quick)]
+    if steps == 50:
+        rows += [
+            _patched(f"codebook {name}", steps, 0, {"codebook": name}) for name in ("slow", "fast")
+        ]
+    if steps == 50 and not quick:
+        rows += [_even(EVEN, steps, count, FORECAST) for count in GRID if count not in budgets]
+    return rows
+
+
+def _at(steps: int, budget: int, profile: Path, quick: bool) -> list[Method]:
+    planned = FORECAST | {"profile": str(profile), "computed_steps": float(budget)}
+    rows = [Method(FEWER, steps, budget, solver, budget) for solver in SOLVERS]
+    rows += [
+        _even(EVEN_REUSE, steps, budget, {}),
+        _even(EVEN, steps, budget, FORECAST),
+        _patched(ADAPTIVE, steps, budget, planned),
+    ]
+    if quick:
+        return rows
+    rows += [
+        _even(EVEN_ORDER_1, steps, budget, {"forecast": 1}),
+        _even(EVEN_FITTED, steps, budget, FORECAST | {"profile": str(profile)}),
+        _patched(STATIC, steps, budget, planned | {"adaptivity": 0.0}),
+    ]
+    if steps == 50:
+        rows += [
+            _even(EVEN_ORDER_2, steps, budget, FORECAST | {"forecast": 2}),
+            _patched(ADAPTIVE_MOREG, steps, budget, planned | {"apply_moreg": True}),
+        ]
+    if steps == 50 and budget >= 12:
+        rows.append(_even(EVEN, steps, budget, FORECAST, "DPM-Solver++ 2M"))
+    return rows
+
+
+def _even(
+    name: str, steps: int, budget: int, settings: dict[str, Any], solver: str = OWN
+) -> Method:
+    return _patched(
+        name, steps, budget, settings | {"schedule": evenly_spread(budget, steps)}, solver
+    )
+
+
+def _patched(
+    name: str, steps: int, budget: int, settings: dict[str, Any], solver: str = OWN
+) -> Method:
+    return Method(name, steps, budget, solver, steps, settings)
