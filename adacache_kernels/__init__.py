@@ -4,10 +4,12 @@ import adacache_kernels as ak
 ak.patch(pipe)
 """
 
+from .calibration import calibrate
 from .config import AdaCacheConfig
 from .context import cache_context
 from .history import Summary
 from .patching import is_patched, patch, reset, summary, unpatch
+from .profile import Profile
 from .types import AdaCacheWarning
 
 __version__ = "0.1.0"
@@ -15,8 +17,10 @@ __version__ = "0.1.0"
 __all__ = [
     "AdaCacheConfig",
     "AdaCacheWarning",
+    "Profile",
     "Summary",
     "cache_context",
+    "calibrate",
     "is_patched",
     "patch",
     "reset",

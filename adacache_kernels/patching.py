@@ -20,6 +20,7 @@ from .context import cache_context
 from .engine import Engine
 from .history import Summary
 from .models import adapter_for
+from .presets import SETTINGS
 from .types import AdaCacheWarning
 
 INSTALLATION = "_adacache_installation"
@@ -34,7 +35,8 @@ def patch(model: T, config: AdaCacheConfig | str | None = None, **overrides: Any
     Args:
         model: a pipeline with `.transformer` and `.scheduler`, which tell the number of steps and
             where a step ends; or the transformer itself, which needs `num_inference_steps`.
-        config: an `AdaCacheConfig`, a preset's name ("fast", "slow"), or None for the defaults.
+        config: an `AdaCacheConfig`, a preset's name, or None for the defaults ("fast"). "fast" and
+            "slow" are the paper's; "forecast" computes every third step and forecasts the others.
         overrides: fields of `AdaCacheConfig` to change.
 
     Returns:
@@ -153,7 +155,9 @@ def _settings(config: AdaCacheConfig | str | None, overrides: dict[str, Any]) ->
     if config is None:
         config = AdaCacheConfig()
     elif isinstance(config, str):
-        config = AdaCacheConfig(codebook=config)
+        if config not in SETTINGS:
+            raise ValueError(f"config is {config!r}; the presets are {', '.join(SETTINGS)}")
+        config = AdaCacheConfig(**SETTINGS[config])
     elif not isinstance(config, AdaCacheConfig):
         raise TypeError(
             f"config is {config!r}; it may be an AdaCacheConfig, a preset's name or None"

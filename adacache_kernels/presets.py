@@ -13,6 +13,7 @@ Rates of a derived codebook are rounded down, so that it reuses rather less than
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from .codebook import Codebook
 
@@ -26,6 +27,13 @@ PUBLISHED: dict[str, dict[int, Codebook]] = {
     "slow": {30: Codebook((0.08, 0.16, _ELSE), (3, 2, 1))},
 }
 PRESETS = tuple(PUBLISHED)
+
+# Settings by name, for `patch(model, name)`. "fast" and "slow" are the paper's. "forecast" needs no
+# thresholds, so it is the same for every model: every third step is computed.
+SETTINGS: dict[str, dict[str, Any]] = {
+    **{name: {"codebook": name} for name in PRESETS},
+    "forecast": {"forecast": 1, "correct": True, "codebook": {_ELSE: 3}},
+}
 
 PUBLISHED_WINDOWS = {30: (4, 26), 100: (10, 90)}
 

@@ -26,9 +26,9 @@ from typing import Any
 from tqdm import tqdm
 
 import quality_report
+from adacache_kernels.demo.presets import PROFILES
 from quality_methods import BUDGETS, OWN, QUICK_BUDGETS, SOLVERS, Method, full_runs, methods
 
-PROFILES = Path(__file__).resolve().parent.parent / "adacache_kernels" / "demo" / "profiles"
 MOTIONS = ("standing still", "moving slowly", "moving fast")
 DIGITS = ("zero", "one", "two", "four", "five", "six", "seven", "nine")
 QUICK_PROMPTS = ("a white two standing still", "a white nine moving slowly",

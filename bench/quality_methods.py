@@ -20,6 +20,8 @@ QUICK_BUDGETS = {50: (25, 17, 12, 9)}
 # Even schedules of which an oracle may choose the best number of computed steps for each video.
 GRID = (7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 19, 21, 23, 25, 28, 32)
 FORECAST = {"forecast": 1, "correct": True}
+# About 17 steps: errors over k are 0.02 to 0.08 with an even schedule of every third step.
+ERROR_CODEBOOK = {0.02: 4, 0.04: 3, 0.08: 2, 1.0: 1}
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ FULL, FEWER = "full", "fewer steps"
 EVEN_REUSE, EVEN_ORDER_1 = "even, reuse", "even, order 1"
 EVEN_ORDER_2 = "even, order 2, corrected"
 EVEN, EVEN_FITTED = "even, order 1, corrected", "even, fitted, corrected"
+EVEN_SIGMA, EVEN_LOG_SNR = "even, along sigma", "even, along log-SNR"
+ON_ERROR = "codebook on the forecast's error"
 STATIC, ADAPTIVE, ADAPTIVE_MOREG = "profile, static", "profile, adaptive", "profile, MoReg"
 
 
@@ -68,6 +72,8 @@ def methods(steps: int, profile: Path, quick: bool) -> list[Method]:
         rows += [
             _patched(f"codebook {name}", steps, 0, {"codebook": name}) for name in ("slow", "fast")
         ]
+        on_error = FORECAST | {"measure": "forecast-error", "codebook": ERROR_CODEBOOK}
+        rows.append(_patched(ON_ERROR, steps, 0, on_error))
     if steps == 50 and not quick:
         rows += [_even(EVEN, steps, count, FORECAST) for count in GRID if count not in budgets]
     return rows
@@ -92,6 +98,11 @@ def _at(steps: int, budget: int, profile: Path, quick: bool) -> list[Method]:
         rows += [
             _even(EVEN_ORDER_2, steps, budget, FORECAST | {"forecast": 2}),
             _patched(ADAPTIVE_MOREG, steps, budget, planned | {"apply_moreg": True}),
+        ]
+    if steps == 50 and budget >= 17:
+        rows += [
+            _even(EVEN_SIGMA, steps, budget, FORECAST | {"forecast_time": "sigma"}),
+            _even(EVEN_LOG_SNR, steps, budget, FORECAST | {"forecast_time": "log-snr"}),
         ]
     if steps == 50 and budget >= 12:
         rows.append(_even(EVEN, steps, budget, FORECAST, "DPM-Solver++ 2M"))

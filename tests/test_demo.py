@@ -214,7 +214,10 @@ def test_loading_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
         (["--seed", str(2**63)], "--seed is 9223372036854775808"),
         (["--guidance", "nan"], "--guidance is nan"),
         (["--device", "abacus"], "--device abacus cannot be used"),
-        (["--config", "ultra"], "--config ultra: there are slow, fast, demo-slow, demo-fast"),
+        (
+            ["--config", "ultra"],
+            "--config ultra: with these --steps and --weights there are fast, slow, forecast",
+        ),
         (["--weights", "nowhere"], "model_index.json is missing in nowhere"),
     ],
 )

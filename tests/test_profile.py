@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import random
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 import torch
 
 import adacache_kernels as ak
-from adacache_kernels.calibration import calibrate, fit_moreg, random_schedule
+from adacache_kernels import calibrate
+from adacache_kernels.calibration import fit_moreg, random_schedule
 from adacache_kernels.demo.pipeline import load_pipeline
 from adacache_kernels.demo.run import generate
 from adacache_kernels.policies import Decision, FittedForecast, Plan, ProfilePolicy
@@ -157,8 +159,6 @@ def test_a_planted_sensitivity_is_found() -> None:
     truth = np.exp(2 * np.sin(np.linspace(0, 6, steps)))
     plan = Plan(gram(steps), np.ones(steps), 1)
     exact = Plan(gram(steps), truth, 1)
-    import random
-
     pick = random.Random(0)
     trials = []
     for index in range(300):
@@ -285,7 +285,7 @@ def test_a_profile_of_another_scheduler_or_number_of_steps_is_refused_by_a_pipel
         generate(pipe, "a white six moving fast", steps=10)
     ak.unpatch(pipe)
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
-    with pytest.raises(ValueError, match="another scheduler: .*DDIMScheduler"):
+    with pytest.raises(ValueError, match=r"another scheduler: .*DDIMScheduler"):
         ak.patch(pipe, **settings)
     assert not ak.is_patched(pipe)
 

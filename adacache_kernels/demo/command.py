@@ -9,10 +9,11 @@ import os
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from adacache_kernels import _native
 
-from .presets import DEMO_PRESETS
+from .presets import demo_presets
 
 PROMPTS = (
     "a white six standing still",
@@ -39,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         action="append",
-        help=f"{', '.join(DEMO_PRESETS)}; may be given several times (default: all of them)",
+        help="a preset, demo-slow, demo-fast or profile (50 or 100 steps, the demo's own weights); "
+        "may be given several times (default: all of them)",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("demo_out"), help="folder to write to (default demo_out)"
@@ -56,7 +58,6 @@ def run(arguments: argparse.Namespace) -> None:
         ValueError, OSError, ImportError: with a message for the user.
     """
     _check_extras()
-    configs = {name: _preset(name) for name in arguments.config or DEMO_PRESETS}
     if arguments.steps < 1:
         raise ValueError(f"--steps is {arguments.steps}; a generation has at least one step")
     if arguments.threads < 1:
@@ -65,6 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--seed is {arguments.seed}; it must be from 0 to 2**63 - 1")
     if not math.isfinite(arguments.guidance):
         raise ValueError(f"--guidance is {arguments.guidance}; it must be finite")
+    configs = _configs(arguments)
     _check_writable(arguments.out)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -97,10 +99,18 @@ def run(arguments: argparse.Namespace) -> None:
     print("\n".join(["", *report.notes(result), f"Written to {arguments.out}/"]))
 
 
-def _preset(name: str) -> dict[str, object]:
-    if name not in DEMO_PRESETS:
-        raise ValueError(f"--config {name}: there are {', '.join(DEMO_PRESETS)}")
-    return DEMO_PRESETS[name]
+def _configs(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    known = demo_presets(arguments.steps)
+    if arguments.weights is not None:
+        # A profile knows a model by its config, and other weights have the same.
+        known = {name: settings for name, settings in known.items() if name != "profile"}
+    names = arguments.config or list(known)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(
+            f"--config {unknown[0]}: with these --steps and --weights there are {', '.join(known)}"
+        )
+    return {name: known[name] for name in names}
 
 
 def _device(name: str | None) -> str:
