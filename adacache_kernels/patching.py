@@ -36,7 +36,7 @@ def patch(model: T, config: AdaCacheConfig | str | None = None, **overrides: Any
         model: a pipeline with `.transformer` and `.scheduler`, which tell the number of steps and
             where a step ends; or the transformer itself, which needs `num_inference_steps`.
         config: an `AdaCacheConfig`, a preset's name, or None for the defaults ("fast"). "fast" and
-            "slow" are the paper's; "forecast" computes every third step and forecasts the others.
+            "slow" are the paper's; "forecast" forecasts residuals and goes by the forecast's error.
         overrides: fields of `AdaCacheConfig` to change.
 
     Returns:
@@ -156,7 +156,7 @@ def _settings(config: AdaCacheConfig | str | None, overrides: dict[str, Any]) ->
         config = AdaCacheConfig()
     elif isinstance(config, str):
         if config not in SETTINGS:
-            raise ValueError(f"config is {config!r}; the presets are {', '.join(SETTINGS)}")
+            raise ValueError(f"config is {config!r}; the presets are {', '.join(map(repr, SETTINGS))}")
         config = AdaCacheConfig(**SETTINGS[config])
     elif not isinstance(config, AdaCacheConfig):
         raise TypeError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adacache_kernels.policies import evenly_spread
+from adacache_kernels.presets import SETTINGS
 
 SOLVERS = {
     "DDIM": "DDIMScheduler",
@@ -17,11 +18,13 @@ SOLVERS = {
 OWN = "DDIM"
 BUDGETS = {50: (25, 17, 12, 9), 100: (34, 17)}
 QUICK_BUDGETS = {50: (25, 17, 12, 9)}
-# Even schedules of which an oracle may choose the best number of computed steps for each video.
-GRID = (7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 19, 21, 23, 25, 28, 32)
+# Even schedules of which an oracle may choose the best number of computed steps for each video; at
+# 100 steps only what a mean number beside the budgets is compared with.
+GRID = {
+    50: (7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 19, 21, 23, 25, 28, 32),
+    100: (15, 19, 31, 38),
+}
 FORECAST = {"forecast": 1, "correct": True}
-# About 17 steps: errors over k are 0.02 to 0.08 with an even schedule of every third step.
-ERROR_CODEBOOK = {0.02: 4, 0.04: 3, 0.08: 2, 1.0: 1}
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ EVEN_REUSE, EVEN_ORDER_1 = "even, reuse", "even, order 1"
 EVEN_ORDER_2 = "even, order 2, corrected"
 EVEN, EVEN_FITTED = "even, order 1, corrected", "even, fitted, corrected"
 EVEN_SIGMA, EVEN_LOG_SNR = "even, along sigma", "even, along log-SNR"
-ON_ERROR = "codebook on the forecast's error"
+ON_ERROR = "preset forecast"
 STATIC, ADAPTIVE, ADAPTIVE_MOREG = "profile, static", "profile, adaptive", "profile, MoReg"
 
 
@@ -69,13 +72,11 @@ def methods(steps: int, profile: Path, quick: bool) -> list[Method]:
     budgets = (QUICK_BUDGETS if quick else BUDGETS)[steps]
     rows = [row for budget in budgets for row in _at(steps, budget, profile, quick)]
     if steps == 50:
-        rows += [
-            _patched(f"codebook {name}", steps, 0, {"codebook": name}) for name in ("slow", "fast")
-        ]
-        on_error = FORECAST | {"measure": "forecast-error", "codebook": ERROR_CODEBOOK}
-        rows.append(_patched(ON_ERROR, steps, 0, on_error))
-    if steps == 50 and not quick:
-        rows += [_even(EVEN, steps, count, FORECAST) for count in GRID if count not in budgets]
+        rows += [_patched(f"preset {name}", steps, 0, SETTINGS[name]) for name in ("slow", "fast")]
+        rows.append(_patched(ON_ERROR, steps, 0, SETTINGS["forecast"]))
+    if not quick:
+        grid = [count for count in GRID[steps] if count not in budgets]
+        rows += [_even(EVEN, steps, count, FORECAST) for count in grid]
     return rows
 
 

@@ -126,7 +126,7 @@ def paired(rows: Rows) -> list[Paired]:
     """Profiles against the same forecast at evenly spread steps."""
     found = []
     for (steps, budget, name), group in _groups(rows).items():
-        if name in (FULL, FEWER, EVEN) or not budget or EVEN not in _names(rows, steps):
+        if name in (FULL, FEWER, EVEN) or EVEN not in _names(rows, steps):
             continue
         found.append(_paired(rows, steps, budget, name, group))
     return sorted(found, key=lambda p: (p.steps, -p.budget))
@@ -245,7 +245,7 @@ def plot(found: Sequence[Line], path: Path) -> None:
             if points:
                 axes.plot(*zip(*points, strict=True), style, marker="o", markersize=3, label=label)
         for line in shown:
-            if line.method.startswith("codebook"):
+            if line.method.startswith("preset"):
                 axes.plot(line.computed, line.psnr, "kx")
                 axes.annotate(line.method, (line.computed, line.psnr), fontsize=7)
         axes.set(

@@ -23,7 +23,7 @@ DEMO_PRESETS: dict[str, dict[str, Any]] = {
 def demo_presets(steps: int) -> dict[str, dict[str, Any]]:
     """What the demo can run with `steps` scheduler steps; "profile" where there is one for them.
 
-    It computes a third of the steps, as "forecast" does.
+    It aims at a third of the steps.
     """
     path = PROFILES / f"{steps}.json"
     if not path.is_file():
