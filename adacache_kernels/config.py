@@ -90,7 +90,7 @@ class AdaCacheConfig:
     schedule: Iterable[int] | None = None
     profile: Profile | Mapping[str, Any] | str | Path | None = None
     computed_steps: float | None = None
-    adaptivity: float = 0.5
+    adaptivity: float = 1.0
     max_warmup_steps: int = 1
     max_continuous_cached_steps: int | None = None
     _locations: tuple[Location, ...] = field(init=False, repr=False, compare=False)
