@@ -48,6 +48,7 @@ class Engine:
         self._slots = Slots()
         # A schedule that is given decides by itself.
         self._measuring = config.schedule is None
+        self._by_codebook = self._measuring and config.loaded_profile is None
         self._comparing = self._measuring and config.measure == "forecast-error"
         self._meter = Meter(find_sites(model, adapter, config), config, self._slots)
         self._check_correction()
@@ -82,7 +83,7 @@ class Engine:
             cache_bytes=self._slots.nbytes,
             cache_tensors=len(self._slots),
             config=self.config.to_dict(),
-            codebook=tuple(self._codebook),
+            codebook=tuple(self._codebook) if self._by_codebook else (),
         )
 
     def _start_generation(self, num_steps: int) -> None:
@@ -260,8 +261,8 @@ class Engine:
         decision = self._meter.read()
         if decision is None:
             return
+        decision = self._policy.observe(decision)
         self._decision = decision
-        self._policy.observe(decision)
         self._history.decisions[decision.step] = decision
         if decision.not_finite:
             # A forecast must not carry on what is not a number.
@@ -296,8 +297,7 @@ class Engine:
         )
 
     def _warn_if_nothing_reused(self) -> None:
-        by_codebook = self.config.loaded_profile is None and self.config.schedule is None
-        if self._history.reused or max(self._codebook.rates) == 1 or not by_codebook:
+        if self._history.reused or max(self._codebook.rates) == 1 or not self._by_codebook:
             return
         distances = [d.distance for d in self._history.decisions.values() if d.distance is not None]
         # Without a distance, or after another warning, the reason has been told.

@@ -51,7 +51,8 @@ class Summary:
         lower_order: per branch, the reused steps with too few residuals for the forecast's order.
         corrected: per branch, the computed steps that made up for what the forecasts missed.
         config: the settings, as `AdaCacheConfig.to_dict` gives them.
-        codebook: pairs (threshold, rate) in force for this number of steps.
+        codebook: pairs (threshold, rate) in force for this number of steps; empty where a schedule
+            or a profile decides.
     """
 
     model: str

@@ -20,7 +20,7 @@ FORMAT = 1
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Profile:
     """Inner products of residuals and the sensitivity of the video, from calibration runs.
 
@@ -46,6 +46,9 @@ class Profile:
     sensitivity: Array
     moreg_hyp: tuple[float, float, float] = (1.0, 0.0, 1.0)
     notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Profile({self.model.get('class')}, {self.num_steps} steps)"
 
     def plan(self, order: int) -> Plan:
         """Schedules for a forecast of `order`."""

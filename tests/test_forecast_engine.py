@@ -223,6 +223,43 @@ def test_the_forecast_error_is_that_of_the_spans(name: str, order: int) -> None:
         assert f == pytest.approx(e, rel=1e-3)
 
 
+@pytest.mark.parametrize("name", FOUR)
+def test_motion_is_that_of_the_last_span(name: str) -> None:
+    """||R[1:] - R[:-1]|| / (||R[1:]|| + ||R[:-1]||) over the frames, raised by the constants."""
+    tiny, now = TINY[name], [0]
+    model, latents = tiny.build(), tiny.noise()
+    with (
+        forecast_blocks(name, model, tiny.lists, 1, lambda: now[0], set(EVERY)) as blocks,
+        torch.no_grad(),
+    ):
+        for step in EVERY:
+            now[0] = step
+            latents = latents - 0.05 * tiny.call(model, latents, step)
+    members = [b for (attribute, _), b in blocks.items() if attribute == tiny.lists[-1]]
+    scores = []
+    for step in range(2, 8):
+        total = torch.as_tensor(sum(b.residuals[step][0].double() for b in members))
+        in_batch = tiny.lists[-1] == "temporal_transformer_blocks"
+        video = (
+            total.transpose(0, 1) if in_batch else total.reshape(tiny.frames, -1, total.shape[-1])
+        )
+        later, earlier = video[1:], video[:-1]
+        motion = (later - earlier).abs().sum() / (later.abs().sum() + earlier.abs().sum())
+        scores.append(float(motion / 0.5) ** 2)
+    ak.patch(
+        model,
+        codebook={1.0: 1},
+        forecast=1,
+        measure="forecast-error",
+        apply_moreg=True,
+        moreg_steps=(1, STEPS),
+        moreg_hyp=(0.5, 2.0, 1.0),
+        num_inference_steps=STEPS,
+    )
+    denoise(tiny, model, STEPS)
+    assert ak.summary(model).motion_scores[1:7] == pytest.approx(scores, rel=1e-4)
+
+
 def test_a_codebook_on_the_forecast_error_decides() -> None:
     tiny = TINY["wan"]
     model = tiny.build()

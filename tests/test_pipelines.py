@@ -248,3 +248,31 @@ def test_another_number_of_steps_than_set_is_told() -> None:
 def test_calls_per_step_has_no_place_on_a_pipeline() -> None:
     with pytest.raises(ValueError, match="calls_per_step=2"):
         ak.patch(latte(), calls_per_step=2)
+
+
+@pytest.mark.parametrize("make", ["latte", "wan"])
+def test_a_forecast_with_a_changing_number_of_steps(make: str) -> None:
+    """Every generation is as on a freshly patched pipeline."""
+    build, run = (latte, run_latte) if make == "latte" else (wan, run_wan)
+    settings: dict[str, Any] = dict(
+        forecast=1, correct=True, measure="forecast-error", codebook=EVERY_THIRD
+    )
+    used = ak.patch(build(), **settings)
+    for steps in (8, 12, 6, 8):
+        found = run(used, steps)
+        summary = ak.summary(used)
+        assert summary.num_steps == steps
+        assert summary.reused_steps
+        fresh = ak.patch(build(), **settings)
+        assert torch.equal(found, run(fresh, steps))
+        ak.unpatch(fresh)
+
+
+def test_the_schedulers_time_sets_the_forecast() -> None:
+    """Trailing timesteps are evenly spaced: the same forecast as by steps, up to rounding."""
+    found = {}
+    for time in ("step", "timestep", "sigma"):
+        pipe = ak.patch(latte(), forecast=1, forecast_time=time, schedule=[1, 2, 5, 8, 10])
+        found[time] = run_latte(pipe, 10)
+    assert torch.allclose(found["step"], found["timestep"], atol=1e-5)
+    assert not torch.allclose(found["step"], found["sigma"], atol=1e-4)

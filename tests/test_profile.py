@@ -259,6 +259,52 @@ def test_the_expected_error_is_what_a_calibration_case_shows(calibrated: Profile
         history.insert(0, step)
 
 
+def test_motion_regularisation_has_the_profiles_constants(calibrated: Profile) -> None:
+    config = ak.AdaCacheConfig(profile=calibrated, computed_steps=6, apply_moreg=True)
+    assert config.moreg == (*calibrated.moreg_hyp, 0.0)
+    given = ak.AdaCacheConfig(
+        profile=calibrated, computed_steps=6, moreg_hyp=(0.2, 1.0, 1.0), mograd_mul=3.0
+    )
+    assert given.moreg == (0.2, 1.0, 1.0, 3.0)
+
+
+def test_harder_by_its_motion_is_harder_by_its_errors(calibrated: Profile) -> None:
+    """A score of 30 for every step is as if every error were 30 times the expected one."""
+    tiny, counts = TINY["wan"], []
+    for hyp in ((1.0, 0.0, 1.0), (1.0, 0.0, 1 / 30)):
+        model = ak.patch(
+            tiny.build(),
+            profile=calibrated,
+            forecast=1,
+            computed_steps=6,
+            apply_moreg=True,
+            moreg_hyp=hyp,
+            moreg_steps=(1, STEPS),
+            num_inference_steps=STEPS,
+        )
+        denoise(tiny, model, STEPS)
+        summary = ak.summary(model)
+        counts.append(len(summary.computed_steps))
+        gaps = [b - a for a, b in itertools.pairwise(summary.computed_steps)]
+        told = [rate for rate in summary.rates[:-1] if rate is not None]
+        # The last steps, which no reused one can follow, are not measured.
+        assert len(told) >= len(gaps) - 2
+        assert told == gaps[: len(told)]
+        assert summary.codebook == []
+    assert counts[0] < counts[1]
+
+
+def test_calibration_leaves_the_model_unpatched() -> None:
+    model = TINY["wan"].build()
+
+    def fail(case: int) -> Any:
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        calibrate(model, [1, 2], fail, num_inference_steps=STEPS)
+    assert not ak.is_patched(model)
+
+
 def test_a_profile_of_something_else_is_refused(calibrated: Profile) -> None:
     settings: dict[str, Any] = dict(profile=calibrated, computed_steps=6)
     with pytest.raises(ValueError, match="another model: class 'WanTransformer3DModel'"):

@@ -22,8 +22,9 @@ class AdaCachePolicy:
     num_steps: int
     warmup_steps: int = 1
 
-    def observe(self, decision: Decision) -> None:
-        """The last decision, which `compute` is given, is all that counts."""
+    def observe(self, decision: Decision) -> Decision:
+        """The codebook's rate is followed."""
+        return decision
 
     def compute(self, step: int, last: Decision | None) -> bool:
         """Whether `step` (from 1) runs the blocks, given the last computed step's decision."""

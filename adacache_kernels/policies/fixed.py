@@ -27,8 +27,9 @@ class FixedPolicy:
                 "steps; give steps from 1 to that number"
             )
 
-    def observe(self, decision: Decision) -> None:
+    def observe(self, decision: Decision) -> Decision:
         """Nothing depends on what was measured."""
+        return decision
 
     def compute(self, step: int, last: Decision | None) -> bool:
         return step in self._steps

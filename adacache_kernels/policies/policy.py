@@ -10,8 +10,8 @@ from .decision import Decision
 class Policy(Protocol):
     """Which steps of one generation run the blocks; steps are counted from 1."""
 
-    def observe(self, decision: Decision) -> None:
-        """A computed step has been measured."""
+    def observe(self, decision: Decision) -> Decision:
+        """A computed step has been measured; the same with the rate that is followed."""
 
     def compute(self, step: int, last: Decision | None) -> bool:
         """Whether `step` runs the blocks, given the last computed step's decision."""

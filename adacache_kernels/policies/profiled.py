@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from .decision import Decision
 from .plan import Plan
@@ -48,13 +49,16 @@ class ProfilePolicy:
         self._next = 1
         self.log_ratio = 0.0
 
-    def observe(self, decision: Decision) -> None:
+    def observe(self, decision: Decision) -> Decision:
         """Plan the next computed step; where there is no finite error, it is the very next one."""
+        self._next = decision.step + self._rate(decision)
+        return replace(decision, rate=self._next - decision.step)
+
+    def _rate(self, decision: Decision) -> int:
         step, history = decision.step, self._steps[::-1]
         self._steps.append(step)
         if decision.not_finite or decision.zero_denominator:
-            self._next = step + 1
-            return
+            return 1
         if history and decision.distance:
             # Motion regularisation included, where it is on.
             error = decision.distance * (step - history[0])
@@ -62,7 +66,7 @@ class ProfilePolicy:
             self.log_ratio += NEWEST * (ratio - self.log_ratio)
         price = self._price * math.exp(-2 * self._adaptivity * self.log_ratio)
         before = step - history[0] if history else 0
-        self._next = step + min(self._longest, self._plan.gap(price, step, before))
+        return min(self._longest, self._plan.gap(price, step, before))
 
     def compute(self, step: int, last: Decision | None) -> bool:
         return last is None or step <= self._warmup_steps or step >= self._next
