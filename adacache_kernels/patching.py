@@ -156,8 +156,8 @@ def _settings(config: AdaCacheConfig | str | None, overrides: dict[str, Any]) ->
         config = AdaCacheConfig()
     elif isinstance(config, str):
         if config not in SETTINGS:
-            known = ", ".join(map(repr, SETTINGS))
-            raise ValueError(f"config is {config!r}; the presets are {known}")
+            presets = ", ".join(map(repr, SETTINGS))
+            raise ValueError(f"config is {config!r}; the presets are {presets}")
         config = AdaCacheConfig(**SETTINGS[config])
     elif not isinstance(config, AdaCacheConfig):
         raise TypeError(
