@@ -67,7 +67,7 @@ class Branch:
         self._ring = Ring(forecast.order + (2 if correct or compare else 1))
         self.computed_at: int | None = None
         self.signature: object = None
-        self.corrected = False
+        self.completed = self.corrected = False
         self.reused_since = False
         self._target: int | None = None
 
@@ -112,7 +112,7 @@ class Branch:
             recording: whether residuals are stored.
         """
         self._step, self._shape = step, shape
-        self.corrected, self._target = False, None
+        self.completed, self.corrected, self._target = False, False, None
         self._place = self._ring.claim() if recording else -1
         lists = {}
         for span in self._spans:
@@ -127,6 +127,8 @@ class Branch:
     def end(self) -> None:
         """The computed forward is over."""
         self.reused_since = False
+        if self._place >= 0 and not self.completed:
+            self._ring.push(self._step, self._place)
         for span in self._spans:
             span.end()
 
@@ -146,6 +148,7 @@ class Branch:
         """All residuals are stored: compare them with the forecast, correct what leaves."""
         history, places = self._ring.steps, self._ring.places
         self._ring.push(self._step, self._place)
+        self.completed = True
         if self.written_in_place or not history or not (self._correct or self._compare):
             return
         coefficients = self._forecast.coefficients(history, self._step)

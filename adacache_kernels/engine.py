@@ -191,6 +191,12 @@ class Engine:
         elif recording:
             # In a reused step the other branches hold the last computed one's; this one catches up.
             branch.computed_at = self._reusable
+        if recording and not branch.completed and (self.config.correct or self._comparing):
+            self._warn(
+                "last list",
+                f"{self._adapter.lists[-1].attribute} did not run to its end in this forward, so "
+                "that forecasts are neither compared nor corrected",
+            )
         if branch.corrected:
             self._history.corrected.setdefault(call.branch, []).append(call.step)
         if measuring:

@@ -382,6 +382,34 @@ def test_half_precision(name: str, dtype: torch.dtype) -> None:
     assert relative(latents.float(), exact) < 64 * torch.finfo(dtype).eps
 
 
+@pytest.mark.parametrize("settings", [{"correct": True}, {"measure": "forecast-error"}, {}])
+def test_a_list_that_does_not_run_is_told_where_it_matters(settings: dict[str, Any]) -> None:
+    """Latte without its temporal blocks: the spatial residuals are forecast all the same."""
+    tiny = TINY["latte"]
+    model, latents = tiny.build(), tiny.noise()
+    needed = bool(settings)
+    if "measure" not in settings:
+        settings = settings | {"schedule": [1, 2, 5, 8, 12]}
+    ak.patch(model, forecast=1, num_inference_steps=STEPS, **settings)
+    told = pytest.warns(ak.AdaCacheWarning, match="temporal_transformer_blocks did not run")
+    with told if needed else nullcontext(), torch.no_grad():
+        for step in EVERY:
+            latents = (
+                latents
+                - 0.05
+                * model(
+                    hidden_states=latents,
+                    encoder_hidden_states=tiny.text(1),
+                    timestep=torch.full((1,), 930 - 30 * step),
+                    enable_temporal_attentions=False,
+                    return_dict=False,
+                )[0]
+            )
+    reused = 0 if "measure" in settings else 7
+    assert len(ak.summary(model).reused_steps) == reused
+    assert latents.isfinite().all()
+
+
 def test_a_time_that_a_bare_model_does_not_have_is_refused() -> None:
     with pytest.raises(ValueError, match=r"forecast_time='sigma'.*bare model"):
         ak.patch(TINY["wan"].build(), forecast=1, forecast_time="sigma", num_inference_steps=STEPS)

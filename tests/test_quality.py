@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import math
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import quality
+import quality_methods as methods
+import quality_report as report
 from adacache_kernels.demo.pipeline import load_pipeline
 
-BENCH = Path(__file__).parent.parent / "bench"
-
-
-def load(name: str) -> Any:
-    """A module of bench/, which is no package."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-methods, report, quality = (load(name) for name in ("quality_methods", "quality_report", "quality"))
 CASES = [("a", "0"), ("b", "0"), ("c", "0"), ("d", "0")]
 
 
