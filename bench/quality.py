@@ -37,7 +37,10 @@ QUICK_PROMPTS = ("a white two standing still", "a white nine moving slowly",
 
 @dataclass(frozen=True)
 class Row:
-    """One generation, compared with the full run of the package's scheduler and of its own."""
+    """One generation, compared with the full run of the package's scheduler and of its own.
+
+    `seconds` in the transformer, and `full_seconds` of the full run made right before.
+    """
 
     key: str
     name: str
@@ -51,6 +54,7 @@ class Row:
     ssim: float
     psnr_own: float
     seconds: float
+    full_seconds: float
     cache_bytes: int
 
 
@@ -84,6 +88,7 @@ def generate_rows(pipe: Any, video: Video, wanted: Iterable[Method]) -> list[Row
             ssim=ssim(frames, full[OWN][0]),
             psnr_own=psnr(frames, full[method.solver][0]),
             seconds=seconds,
+            full_seconds=full[OWN][2],
             cache_bytes=cache_bytes,
         )
         for method, (frames, computed, seconds, cache_bytes) in made

@@ -79,23 +79,18 @@ def read(raw: Path) -> Rows:
 
 def lines(rows: Rows) -> list[Line]:
     """One line per method and budget, in the order of the first video."""
-    full = {
-        (row["steps"], _case(row)): float(row["seconds"])
-        for row in rows
-        if row["name"] == FULL and row["solver"] == OWN
-    }
     by_key: dict[str, Rows] = defaultdict(list)
     for row in rows:
         by_key[row["key"]].append(row)
-    found = [_line(group, full) for group in by_key.values()]
+    found = [_line(group) for group in by_key.values()]
     return sorted(found, key=lambda line: (line.steps, -line.budget, line.scheduler != OWN))
 
 
-def _line(group: Rows, full: dict[tuple[str, Case], float]) -> Line:
+def _line(group: Rows) -> Line:
     first = group[0]
     psnrs = [_psnr(row["psnr"]) for row in group]
     computed = [int(row["computed"]) for row in group]
-    ratios = [full[row["steps"], _case(row)] / float(row["seconds"]) for row in group]
+    ratios = [float(row["full_seconds"]) / float(row["seconds"]) for row in group]
     return Line(
         steps=int(first["steps"]),
         budget=int(first["budget"]),

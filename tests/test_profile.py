@@ -77,13 +77,13 @@ def test_the_cost_of_an_interval_is_what_its_forecasts_miss(plan: Plan) -> None:
 
 @pytest.mark.parametrize("price", [1e-2, 1.0, 30.0, 1e3])
 def test_the_plan_is_the_best_of_all_schedules(plan: Plan, price: float) -> None:
-    """Against every one of them."""
-    inner = range(2, STEPS)
+    """Against every one of them that computes the last two steps."""
+    inner = range(2, STEPS - 1)
     longest = max(2, math.ceil(0.28 * STEPS))
     best = math.inf
     for count in range(len(inner) + 1):
         for chosen in itertools.combinations(inner, count):
-            steps = [1, *chosen, STEPS]
+            steps = [1, *chosen, STEPS - 1, STEPS]
             if max(b - a for a, b in itertools.pairwise(steps)) <= longest:
                 cost = sum(c for _, c in plan.intervals(steps)) + price * len(steps)
                 best = min(best, cost)

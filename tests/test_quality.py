@@ -34,6 +34,7 @@ def row(
         ssim=0.9,
         psnr_own=psnr,
         seconds=computed / 10,
+        full_seconds=5.0,
         cache_bytes=2**20,
     )
     return {key: str(value) for key, value in asdict(values).items()}
@@ -153,7 +154,7 @@ def test_a_run_that_was_broken_off_goes_on(tmp_path: Path, monkeypatch: pytest.M
                 yield [
                     quality.Row(
                         m.key, m.name, m.solver, 50, m.budget, video.prompt, video.seed,
-                        9, 30.0, 0.9, 30.0, 1.0, 0,
+                        9, 30.0, 0.9, 30.0, 1.0, 2.0, 0,
                     )
                     for m in [*full, *missing]
                 ]  # fmt: skip

@@ -68,6 +68,10 @@ class Plan:
         for step in range(last - 1, 0, -1):
             # From (step, before) by `gap` to (step + gap, gap).
             total = self._costs[step] + price + value[step + following, following]
+            # The last two steps are computed, as in the paper: they decide the fine detail. To
+            # reuse the last but one cost the demo's still videos 4 dB at 17 of 50 computed steps.
+            if step < last - 1:
+                total[:, last - step - 1 :] = np.inf
             best[step] = 1 + total.argmin(axis=1)
             value[step] = total.min(axis=1)
         return best

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from .adacache import PROTECTED_LAST_STEPS
 from .decision import Decision
 from .plan import Plan
 
@@ -69,15 +70,17 @@ class ProfilePolicy:
         return min(self._longest, self._plan.gap(price, step, before))
 
     def compute(self, step: int, last: Decision | None) -> bool:
-        return last is None or step <= self._warmup_steps or step >= self._next
+        if last is None or step <= self._warmup_steps or step > self.last_reusable_step:
+            return True
+        return step >= self._next
 
     def may_reuse_after(self, step: int) -> bool:
-        return self._warmup_steps < step + 1 < self._plan.num_steps
+        return self._warmup_steps < step + 1 <= self.last_reusable_step
 
     @property
     def last_reusable_step(self) -> int:
-        return self._plan.num_steps - 1
+        return self._plan.num_steps - PROTECTED_LAST_STEPS
 
     @property
     def most_reusable_steps(self) -> int:
-        return max(0, self._plan.num_steps - 1 - self._warmup_steps)
+        return max(0, self.last_reusable_step - self._warmup_steps)
