@@ -339,15 +339,19 @@ def test_another_number_of_steps_starts_with_an_empty_ring() -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
-def test_what_is_not_a_number_is_not_forecast_from() -> None:
-    """One step whose residual is NaN: told, and no later step sees it."""
+@pytest.mark.parametrize(("order", "measure"), [(1, "forecast-error"), (2, "distance")])
+def test_what_is_not_a_number_is_not_forecast_from(order: int, measure: Any) -> None:
+    """One step whose residual is NaN: told, and no later step sees it.
+
+    With order 2 it would still be among the last three when steps are reused again.
+    """
     tiny = TINY["wan"]
     model = tiny.build()
     ak.patch(
         model,
         codebook={1e9: 2, 2e9: 1},
-        forecast=1,
-        measure="forecast-error",
+        forecast=order,
+        measure=measure,
         num_inference_steps=STEPS,
     )
     finite = []

@@ -192,6 +192,11 @@ def test_the_recorder_keeps_inner_products_of_the_sum_of_all_lists() -> None:
     sampled, _ = sample.grams()
     # 100 of 192 elements: squares of a sum of two normals have a deviation of 2.8 around 2.
     assert np.diag(sampled) / 100 == pytest.approx(np.full(5, 2.0), abs=5 * 2.8 / 10)
+    twice = Recorder(100)
+    for step in (steps[0], steps[0]):
+        twice.take("0", step)
+    # The same elements of every step.
+    assert np.ptp(twice.grams()[0]) == 0
     video = steps[0]["b"]
     changes = float((video[:, 1:] - video[:, :-1]).abs().sum())
     size = float(video[:, 1:].abs().sum() + video[:, :-1].abs().sum())
@@ -261,6 +266,8 @@ def test_the_expected_error_is_what_a_calibration_case_shows(calibrated: Profile
 
 def test_motion_regularisation_has_the_profiles_constants(calibrated: Profile) -> None:
     config = ak.AdaCacheConfig(profile=calibrated, computed_steps=6, apply_moreg=True)
+    assert (config.metric, config.measured_metric) == ("l1", "l2")
+    assert config.measure == "forecast-error"
     assert config.moreg == (*calibrated.moreg_hyp, 0.0)
     given = ak.AdaCacheConfig(
         profile=calibrated, computed_steps=6, moreg_hyp=(0.2, 1.0, 1.0), mograd_mul=3.0
