@@ -89,16 +89,25 @@ def _draw_panel(panel: Any, name: str, result: DemoResult) -> None:
             steps, distances = zip(*points, strict=True)
             panel.plot(steps, distances, marker="o", markersize=3.5, linewidth=1.2,
                        label=measured.run.prompt)  # fmt: skip
-    for threshold, rate in _finite_thresholds(name, result):
+    thresholds = _finite_thresholds(name, result)
+    for threshold, rate in thresholds:
         panel.axhline(threshold, color="0.8", linewidth=0.8, zorder=0)
         panel.text(
             result.steps + 0.6, threshold, f"{rate}", color="0.5", fontsize=7, va="top", ha="left"
         )
-    panel.set_title(f"{name} (grey: thresholds, each with the rate below it)", fontsize=9)
+    explained = " (grey: thresholds, each with the rate below it)" if thresholds else ""
+    panel.set_title(name + explained, fontsize=9)
     panel.set_xlabel("step (dots: computed)")
-    panel.set_ylabel("relative L1 distance a step")
+    panel.set_ylabel(_measured(name, result))
     panel.set_xlim(0, result.steps + 2.5)
     panel.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _measured(name: str, result: DemoResult) -> str:
+    """What the distances of a config's runs are."""
+    summaries = [m.run.summary for m in result.named(name) if m.run.summary is not None]
+    errors = any(summary.config["measure"] == "forecast-error" for summary in summaries)
+    return "forecast's relative error a step" if errors else "relative L1 distance a step"
 
 
 def _finite_thresholds(name: str, result: DemoResult) -> list[tuple[float, int]]:
