@@ -63,13 +63,17 @@ def calibrate(
         settings: for `patch`. By default forecast=1 and correct=True, as the profile is best used.
 
     Raises:
-        ValueError: fewer than two cases, no trial, or generations too short to reuse anything.
+        ValueError: fewer than two cases, no trial, generations too short to reuse anything,
+            settings that choose steps, or outcomes that are not finite or that no schedule changes.
     """
     if len(cases) < 2 or trials < 1:
         raise ValueError(
             f"there are {len(cases)} cases and {trials} trials; calibration needs at least two "
             "cases and one trial"
         )
+    planned = {"codebook", "computed_steps", "profile", "schedule"} & set(settings)
+    if planned:
+        raise ValueError(f"{', '.join(sorted(planned))}: calibration sets the schedules itself")
     settings = {"forecast": 1, "correct": True} | settings
     tell = progress or (lambda doing, done, total: None)
     outcomes, motions, profile = _record(pipe, cases, generate, settings, tell)
@@ -83,9 +87,16 @@ def calibrate(
         with _patched(pipe, settings | {"profile": profile, "schedule": steps}):
             outcome = _array(generate(cases[case]))
         error = float(np.mean((outcome - outcomes[case]) ** 2))
-        if error > 0 and np.isfinite(error):
+        if not np.isfinite(error):
+            raise ValueError(f"the outcome of {cases[case]!r} is not finite with schedule {steps}")
+        if error > 0:
             found.append(Trial(case, steps, error))
         tell("random schedules", done + 1, trials * len(cases))
+    unmoved = sorted(set(range(len(cases))) - {trial.case for trial in found})
+    if unmoved:
+        raise ValueError(
+            f"no schedule changed the outcome of {cases[unmoved[0]]!r}; is it what was generated?"
+        )
     sensitivity, hardness, unexplained = fit_sensitivity(plan, found)
     notes = {
         "cases": len(cases),

@@ -60,7 +60,8 @@ class AdaCacheConfig:
         measure: what decides about the next computed step: the "distance" of the metric block's
             residual to the one before (the paper), or the "forecast-error", the distance of the
             residual of all blocks to its forecast; cache_loc and cache_res then do not matter.
-        schedule: steps to compute, counted from 1, whatever the video; nothing is measured.
+        schedule: steps to compute, counted from 1, whatever the video; nothing is measured, so that
+            residuals that are not finite go unnoticed.
         profile: a `Profile`, or the JSON file of one: the schedule that it plans, stretched or
             shortened by the error of this video's forecasts; the forecasts fitted to it.
         computed_steps: how many steps the profile's plan computes; videos differ from it.

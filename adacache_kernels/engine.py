@@ -200,7 +200,7 @@ class Engine:
         if branch.corrected:
             self._history.corrected.setdefault(call.branch, []).append(call.step)
         if measuring:
-            self._measure(branch, recording, output)
+            self._measure(branch, recording)
         return output
 
     def _is_recording(self, branch: Branch, step: int) -> bool:
@@ -213,7 +213,7 @@ class Engine:
             self.config.correct and branch.reused_since
         ) or step < self._policy.last_reusable_step
 
-    def _measure(self, branch: Branch, recording: bool, output: Any) -> None:
+    def _measure(self, branch: Branch, recording: bool) -> None:
         """Take what this forward measured; say so if there is nothing to decide by."""
         if self._comparing:
             if recording:

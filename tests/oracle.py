@@ -7,7 +7,7 @@ the package.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -107,6 +107,18 @@ class TwoResiduals:
 
 
 @contextmanager
+def _installed(wrappers: Iterable[Any]) -> Iterator[None]:
+    """Each wrapper is its block's forward inside."""
+    for wrapper in wrappers:
+        wrapper.block.forward = wrapper
+    try:
+        yield
+    finally:
+        for wrapper in wrappers:
+            del wrapper.block.forward
+
+
+@contextmanager
 def two_residuals(
     name: str, model: nn.Module, lists: Sequence[str], computing: Callable[[], bool]
 ) -> Iterator[dict[tuple[str, int], TwoResiduals]]:
@@ -116,13 +128,8 @@ def two_residuals(
         for attribute in lists
         for index, block in enumerate(getattr(model, attribute))
     }
-    for wrapper in wrapped.values():
-        wrapper.block.forward = wrapper
-    try:
+    with _installed(wrapped.values()):
         yield wrapped
-    finally:
-        for wrapper in wrapped.values():
-            del wrapper.block.forward
 
 
 def relative(a: Tensor, b: Tensor) -> float:
@@ -194,10 +201,5 @@ def forecast_blocks(
         for attribute in lists
         for index, block in enumerate(getattr(model, attribute))
     }
-    for wrapper in wrapped.values():
-        wrapper.block.forward = wrapper
-    try:
+    with _installed(wrapped.values()):
         yield wrapped
-    finally:
-        for wrapper in wrapped.values():
-            del wrapper.block.forward

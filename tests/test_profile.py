@@ -399,6 +399,29 @@ def test_settings_that_do_not_go_with_a_profile(calibrated: Profile) -> None:
         ak.AdaCacheConfig(profile=calibrated, computed_steps=5, forecast_time="sigma")
 
 
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [(0.0, "no schedule changed the outcome of 5"), (float("inf"), "outcome of 5 is not finite")],
+)
+def test_outcomes_that_tell_nothing(made: float, message: str) -> None:
+    tiny = TINY["wan"]
+    model = tiny.build()
+
+    def run(seed: int) -> Any:
+        with torch.no_grad():
+            for step in range(1, STEPS + 1):
+                tiny.call(model, tiny.noise(seed=seed), step)
+        return torch.tensor([made])
+
+    with pytest.raises(ValueError, match=message), np.errstate(invalid="ignore"):
+        calibrate(model, [5, 6], run, trials=1, num_inference_steps=STEPS)
+
+
+def test_calibration_chooses_the_steps() -> None:
+    with pytest.raises(ValueError, match="schedule: calibration sets"):
+        calibrate(TINY["wan"].build(), [1, 2], lambda case: case, schedule=[1, 2])
+
+
 def test_calibration_needs_cases() -> None:
     with pytest.raises(ValueError, match="there are 1 cases"):
         calibrate(TINY["wan"].build(), [1], lambda case: case)

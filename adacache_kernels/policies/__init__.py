@@ -1,4 +1,4 @@
-"""Policies: from what is known of a generation to what a step does. Pure Python, no torch."""
+"""Policies: from what is known of a generation to what a step does. No torch."""
 
 from .adacache import AdaCachePolicy
 from .decision import Decision

@@ -5,8 +5,9 @@
 At the next computed step, t, the true residual R is known, and with it what the forecasts since the
 last computed step missed: at each step j in between (R - forecast(t)) * k_j, for an error known at
 one end and zero at the other. The solver took a step with each of them; the steps are about as long
-as this one (to weigh them by their true lengths changed the demo's videos by less than 0.6 dB,
-either way), so it makes up for them all if what it adds is
+as this one (to weigh them by their true lengths changed the mean of six of the demo's videos by
+-0.4, +0.6, +1.0, +0.4 dB at 25, 17, 12, 9 of 50 even steps), so it makes up for them all if what it
+adds is
 
     R + c * (R - forecast(t))           c = sum_j k_j
 
@@ -114,7 +115,7 @@ class FittedForecast:
         return combination
 
 
-# Residuals of neighbouring steps are all but parallel (cosine 0.999), and the products come from a
+# Residuals of neighbouring steps are all but parallel (cosine 0.98 to 0.9998), and the products come from a
 # sample of their elements: too small a ridge would fit the sample's noise.
 RIDGE = 1e-5
 

@@ -25,7 +25,7 @@ from .forecast import fit
 
 Array = NDArray[np.float64]
 # The longest interval as a part of the generation: 14 of 50 steps. In the demo's plans the longest
-# is 9 of 50, at 9 computed steps.
+# is 12 of 50, at 9 computed steps.
 LONGEST = 0.28
 # Prices are rounded to 1 / 32 of a factor of two, so that few plans are made. A step more or less
 # is worth about a third of one.

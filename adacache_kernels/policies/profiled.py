@@ -10,7 +10,8 @@ from .adacache import PROTECTED_LAST_STEPS
 from .decision import Decision
 from .plan import Plan
 
-# How much of the mean of the log ratios the newest one makes.
+# How much of the mean of the log ratios the newest one makes. With 0.15 and 0.7 the demo's videos
+# were the same within the standard error.
 NEWEST = 0.35
 
 
