@@ -209,9 +209,8 @@ class Engine:
             return True
         if self._forecast.order == 0 and not (self.config.correct or self._comparing):
             return self._policy.may_reuse_after(step)
-        return (
-            self.config.correct and branch.reused_since
-        ) or step < self._policy.last_reusable_step
+        to_correct = self.config.correct and branch.reused_since
+        return to_correct or step < self._policy.last_reusable_step
 
     def _measure(self, branch: Branch, recording: bool) -> None:
         """Take what this forward measured; say so if there is nothing to decide by."""

@@ -92,6 +92,9 @@ def test_one_forecast_a_span_equals_one_a_block(
     """
     draw = random.Random(seed)
     computed = {1, *(step for step in range(2, STEPS + 1) if draw.random() < 0.45)}
+    if seed == 2:
+        # The last step has forecasts to make up for, and none to come.
+        computed = computed - {STEPS - 1} | {STEPS}
     tiny = TINY[name]
     model = tiny.build()
     # A hook on the last block would be called by the stand-ins as well: the oracle goes first.

@@ -115,8 +115,8 @@ class FittedForecast:
         return combination
 
 
-# Residuals of neighbouring steps are all but parallel (cosine 0.98 to 0.9998), and the products come from a
-# sample of their elements: too small a ridge would fit the sample's noise.
+# Residuals of neighbouring steps are all but parallel (cosine 0.98 to 0.9998), and the products
+# come from a sample of their elements: too small a ridge would fit the sample's noise.
 RIDGE = 1e-5
 
 
