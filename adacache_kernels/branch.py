@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from . import ops
 from .blocks import Observer
 from .models import Adapter, BlockRun
 from .policies import Forecast
 from .ring import Ring
 from .slots import Slots
-from .spans import Span
+from .spans import Comparison, Span
 from .types import Metric
+
+NEW = -1
+"""Stands for the place of the residual that is about to be stored."""
 
 
 class Completion:
@@ -42,7 +44,7 @@ class Branch:
         name: of the branch.
         forecast: how residuals are forecast.
         correct: whether computed steps make up for what forecasts missed.
-        compare: whether the forecast is compared with what a computed step finds.
+        compare: whether the forecast may be compared with what a computed step finds.
     """
 
     def __init__(
@@ -62,14 +64,15 @@ class Branch:
         self._slots = slots
         self._forecast = forecast
         self._correct = correct
-        self._compare = compare
-        # The forecast of a step is kept beside its residual until the two have been compared.
-        self._ring = Ring(forecast.order + (2 if correct or compare else 1))
+        # A residual may go over the oldest one as it is compared with it: in one pass, but only
+        # there. What is summed block by block, or corrected, needs a place beside the others.
+        in_one_pass = all(blocks.chained for blocks in adapter.lists)
+        beside = correct or (compare and not in_one_pass)
+        self._ring = Ring(forecast.order + (2 if beside else 1))
         self.computed_at: int | None = None
         self.signature: object = None
         self.completed = self.corrected = False
         self.reused_since = False
-        self._target: int | None = None
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -102,6 +105,7 @@ class Branch:
         shape: tuple[int, int],
         *,
         recording: bool,
+        measure: tuple[Sequence[int], Metric] | None = None,
     ) -> dict[str, tuple[object, ...]]:
         """The block lists of a computed step.
 
@@ -110,13 +114,20 @@ class Branch:
             observers: by list and index of the block that they watch.
             shape: videos and frames.
             recording: whether residuals are stored.
+            measure: frame strides and metric by which the forecast's error is measured, if it is.
         """
         self._step, self._shape = step, shape
-        self.completed, self.corrected, self._target = False, False, None
+        self.completed, self.corrected = False, False
+        comparison = None
+        history, places = self._ring.steps, self._ring.places
+        if recording and history and measure is not None:
+            coefficients = self._forecast.coefficients(history, step)
+            comparison = Comparison(places[: len(coefficients)], coefficients, shape, *measure)
+        self._correction = self._missed(step) if recording else ()
         self._place = self._ring.claim() if recording else -1
         lists = {}
         for span in self._spans:
-            span.begin(self._place)
+            span.begin(self._place, comparison)
             name = span.blocks.attribute
             watching = {index: list(who) for index, who in observers.get(name, {}).items()}
             if recording and span is self._spans[-1]:
@@ -145,20 +156,11 @@ class Branch:
         return {span.blocks.attribute: span.reused(places, coefficients) for span in self._spans}
 
     def complete(self, run: BlockRun) -> None:
-        """All residuals are stored: compare them with the forecast, correct what leaves."""
-        history, places = self._ring.steps, self._ring.places
+        """All residuals are stored: correct what leaves the last list."""
         self._ring.push(self._step, self._place)
         self.completed = True
-        if self.written_in_place or not history or not (self._correct or self._compare):
-            return
-        coefficients = self._forecast.coefficients(history, self._step)
-        target = self._ring.spare(self._forecast.order + 1)
-        for span in self._spans:
-            span.forecast_into(target, places[: len(coefficients)], coefficients)
-        self._ring.release(target)
-        if self._correct and self.reused_since:
-            self._add_correction(run, target, self._forecast.correction(history, self._step))
-        self._target = target
+        if self._correction and not self.written_in_place:
+            self._correct_output(run)
 
     def recorded(self) -> dict[str, Tensor]:
         """The video's residual of each list in the last computed forward, as [B, F, S, C]."""
@@ -169,33 +171,36 @@ class Branch:
             for span in self._spans
         }
 
-    def compared(self, strides: Sequence[int], metric: Metric) -> list[Tensor]:
-        """Sums over the residual and its forecast, one row a span, of the last computed forward.
+    def compared(self) -> list[Tensor]:
+        """Sums over each list's residual and forecast in the last computed forward.
 
-        The forecast is overwritten. Without one (the first step) there are no sums.
+        None where there was no forecast (the first step), or where a list did not run to its end.
         """
-        target, self._target = self._target, None
-        if target is None:
-            return []
-        return [self._compared(span, target, strides, metric) for span in self._spans]
+        sums = [span.sums for span in self._spans if span.sums is not None]
+        everywhere = len(sums) == len(self._spans) and not self.written_in_place
+        return sums if everywhere else []
 
-    def _compared(self, span: Span, target: int, strides: Sequence[int], metric: Metric) -> Tensor:
-        split = span.blocks.layout.split
-        forecast, residual = (
-            split(span.residuals(place)[0], *self._shape) for place in (target, self._place)
-        )
-        return ops.distance_update(forecast, residual, strides=strides, metric=metric)
+    def _missed(self, step: int) -> tuple[tuple[int, float], ...]:
+        """What to add of the stored residuals: -c * a_i by place; then of the new one, c."""
+        history = self._ring.steps
+        if not (self._correct and self.reused_since and history):
+            return ()
+        factor = self._forecast.correction(history, step)
+        coefficients = self._forecast.coefficients(history, step)
+        of_forecast = zip(self._ring.places, (-factor * a for a in coefficients), strict=False)
+        return (*of_forecast, (NEW, factor))
 
-    def _add_correction(self, run: BlockRun, target: int, factor: float) -> None:
-        """x_out += factor * (R - forecast), the residuals of all lists in the last one's layout."""
+    def _correct_output(self, run: BlockRun) -> None:
+        """x_out += c * (R - sum_i a_i R_i), for all lists in the last one's layout."""
         last = self._spans[-1].blocks
         leaving = {stream.parameter: stream.read(run.output) for stream in last.streams}
+        places = [self._place if place == NEW else place for place, _ in self._correction]
         for span in self._spans:
             for index, stream in enumerate(span.blocks.streams):
                 x = leaving[stream.parameter]
-                pair = [span.residuals(place)[index] for place in (self._place, target)]
+                residuals = [span.residuals(place)[index] for place in places]
                 if span.blocks.layout is not last.layout:
                     x = last.layout.split(x, *self._shape)
-                    pair = [span.blocks.layout.split(r, *self._shape) for r in pair]
-                self._slots.add(x, pair, (factor, -factor))
+                    residuals = [span.blocks.layout.split(r, *self._shape) for r in residuals]
+                self._slots.add(x, residuals, [a for _, a in self._correction])
         self.corrected = True

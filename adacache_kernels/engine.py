@@ -175,7 +175,14 @@ class Engine:
             for blocks in self._adapter.lists:
                 observers[blocks.attribute] = self._meter.observers(blocks.attribute)
         recording = self._is_recording(branch, call.step)
-        lists = branch.computed(call.step, observers, shape, recording=recording)
+        measure = (self.config.strides, self.config.measured_metric)
+        lists = branch.computed(
+            call.step,
+            observers,
+            shape,
+            recording=recording,
+            measure=measure if measuring and self._comparing else None,
+        )
         with shadowed(self.model, lists):
             output = original(*args, **kwargs)
         branch.end()
@@ -216,8 +223,7 @@ class Engine:
         """Take what this forward measured; say so if there is nothing to decide by."""
         if self._comparing:
             if recording:
-                compared = branch.compared(self.config.strides, self.config.measured_metric)
-                self._meter.take(compared, branch.device)
+                self._meter.take(branch.compared(), branch.device)
         elif not self._meter.measured:
             self._meter.forget()
             self._warn(

@@ -149,7 +149,7 @@ class Meter:
         """Sums that others have made, one row a location; none where nothing was compared."""
         self._has_previous = bool(sums)
         columns = 3 + 2 * len(self._config.strides)
-        self._sums = list(sums) or [torch.zeros(self._shape[0], columns, device=device)]
+        self._sums = list(sums) or [torch.zeros(self._shape[0], 1, columns, device=device)]
         self._decide()
 
     def measure(self, site: Site, run: BlockRun) -> None:
@@ -166,7 +166,7 @@ class Meter:
             None if x_in is None else self._split(site, x_in),
             strides=self._config.strides,
             metric=self._config.measured_metric,
-            has_previous=self._has_previous,
+            slot_holds="previous" if self._has_previous else "nothing",
         )
         self._sums.append(sums)
         if self.measured:

@@ -12,24 +12,32 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+NOTHING, PREVIOUS, SUM = 0, 1, 2
+"""What a slot holds when `distance_update` comes, see there."""
+
 
 def distance_update(
     slot: Tensor,
     x_out: Tensor,
     x_in: Tensor | None,
+    previous: Sequence[Tensor],
+    coefficients: Tensor | None,
     strides: Sequence[int],
     metric: int,
-    has_previous: bool,
+    slot_holds: int,
 ) -> Tensor:
-    """``p = x_out - x_in; sums over (slot, p); slot = p``."""
+    """``p = x_out - x_in; c = sum_i a_i * previous_i; sums over (c, p); slot = p``."""
     residual = _wide(x_out) if x_in is None else _wide(x_out) - _wide(x_in)
+    if slot_holds == SUM:
+        residual = _wide(slot) + residual
     residual = residual.to(slot.dtype)
     current = _wide(residual)
-    columns = [*_distance_sums(slot, current, metric, has_previous)]
+    terms = [_wide(tensor) for tensor in (*previous, *([slot] if slot_holds == PREVIOUS else []))]
+    columns = [*_distance_sums(_forecast(terms, coefficients), current, metric)]
     for stride in strides:
         columns += _motion_sums(current, stride)
     slot.copy_(residual)
-    return torch.stack(columns, dim=1).float()
+    return torch.stack(columns, dim=1).float().unsqueeze(1)
 
 
 def residual_update(slot: Tensor, x_out: Tensor, x_in: Tensor, accumulate: bool) -> None:
@@ -39,12 +47,17 @@ def residual_update(slot: Tensor, x_out: Tensor, x_in: Tensor, accumulate: bool)
 
 
 def conditional_add(
-    x: Tensor, residuals: Sequence[Tensor], coefficients: Tensor, flag: Tensor
+    x: Tensor,
+    residuals: Sequence[Tensor],
+    scales: Sequence[Tensor | None],
+    coefficients: Tensor,
+    flag: Tensor,
 ) -> None:
-    """``if flag: x += sum_i c_i * r_i``."""
+    """``if flag: x += sum_i c_i * (scale_i * r_i)``."""
     total = _wide(x)
-    for index, residual in enumerate(residuals):
-        total = total + coefficients[index] * _wide(residual)
+    for index, (residual, scale) in enumerate(zip(residuals, scales, strict=True)):
+        term = _wide(residual) if scale is None else _wide(residual) * scale
+        total = total + coefficients[index] * term
     # A choice on the device: a Python `if` would make the host wait for the flag.
     x.copy_(torch.where(flag != 0, total.to(x.dtype), x))
 
@@ -72,7 +85,7 @@ def decide(
         accumulate = _sum_dtype(state.device)
         gap = step - state[0].to(accumulate)
         gap = torch.where(gap > 0, gap, torch.nan)
-        totals = sums.to(accumulate).sum(dim=1)
+        totals = sums.to(accumulate).sum(dim=(1, 2))
         raw = (_distances(totals[:, :3], metric) / gap).mean()
         score = one.to(accumulate)
         if apply_moreg and in_window:
@@ -93,7 +106,8 @@ def decide(
 
 def _wide(tensor: Tensor) -> Tensor:
     """The tensor in float32, or in its own type if that is wider."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    is_wider = tensor.dtype == torch.float64
+    return tensor if is_wider else tensor.float()
 
 
 def _sum_dtype(device: torch.device) -> torch.dtype:
@@ -104,18 +118,28 @@ def _sum(values: Tensor) -> Tensor:
     return values.sum(dim=(1, 2, 3), dtype=_sum_dtype(values.device))
 
 
+def _forecast(terms: Sequence[Tensor], coefficients: Tensor | None) -> Tensor | None:
+    """What the terms add up to, from left to right; None without any."""
+    if coefficients is None:
+        return terms[0] if terms else None
+    total: Tensor | None = None
+    for index, term in enumerate(terms):
+        product = coefficients[index] * term
+        total = product if total is None else total + product
+    return total
+
+
 def _distance_sums(
-    slot: Tensor, current: Tensor, metric: int, has_previous: bool
+    forecast: Tensor | None, current: Tensor, metric: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    zero = torch.zeros(slot.shape[0], dtype=_sum_dtype(slot.device), device=slot.device)
-    if not has_previous:
+    zero = torch.zeros(current.shape[0], dtype=_sum_dtype(current.device), device=current.device)
+    if forecast is None:
         return zero, zero, zero
-    previous = _wide(slot)
     if metric == 0:
-        return _sum((previous - current).abs()), _sum(previous.abs()), zero
+        return _sum((forecast - current).abs()), _sum(forecast.abs()), zero
     if metric == 1:
-        return _sum((previous - current).square()), _sum(previous.square()), zero
-    return _sum(previous * current), _sum(previous.square()), _sum(current.square())
+        return _sum((forecast - current).square()), _sum(forecast.square()), zero
+    return _sum(forecast * current), _sum(forecast.square()), _sum(current.square())
 
 
 def _motion_sums(current: Tensor, stride: int) -> tuple[Tensor, Tensor]:
@@ -143,9 +167,7 @@ def _motion(totals: Tensor) -> Tensor:
 
 
 def _has_zero_denominator(totals: Tensor, metric: int, uses_motion: bool) -> Tensor:
-    denominators = [totals[:, 1]]
-    if metric == 2:
-        denominators.append(totals[:, 2])
+    denominators = [totals[:, 1] * totals[:, 2] if metric == 2 else totals[:, 1]]
     if uses_motion:
         denominators.append(totals[-1, 4::2])
     return (torch.cat(denominators) == 0).any()

@@ -31,18 +31,9 @@ class Ring:
         self._written = self._written[: self._depth - 1]
         return min(set(range(self._depth)) - set(self.places))
 
-    def spare(self, needed: int) -> int:
-        """A place that is free, or holds what is older than the `needed` newest steps."""
-        kept = set(self.places[:needed])
-        return max(set(range(self._depth)) - kept)
-
     def push(self, step: int, place: int) -> None:
         """`place` holds the residual of `step` from now on."""
         self._written = [(step, place), *(w for w in self._written if w[1] != place)]
-
-    def release(self, place: int) -> None:
-        """What `place` holds is given up."""
-        self._written = [written for written in self._written if written[1] != place]
 
     def drop(self, steps: Sequence[int]) -> None:
         """These steps are no longer held."""

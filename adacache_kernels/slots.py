@@ -30,9 +30,12 @@ class Slots:
 
     def add(self, x: Tensor, residuals: Sequence[Tensor], coefficients: Sequence[float]) -> None:
         """x = x + sum_i coefficients[i] * residuals[i], in place: decided on the host."""
-        factors = self._constant(x.device, torch.float32, tuple(coefficients))
         always = self._constant(x.device, torch.int32, (1,))
-        ops.conditional_add(x, residuals, factors, always)
+        ops.conditional_add(x, residuals, self.coefficients(x.device, coefficients), always)
+
+    def coefficients(self, device: torch.device, values: Sequence[float]) -> Tensor:
+        """`values` in float32 on the device."""
+        return self._constant(device, torch.float32, tuple(values))
 
     def _constant(
         self, device: torch.device, dtype: torch.dtype, values: tuple[float, ...]

@@ -7,6 +7,7 @@ is all that a reused step needs. Of the last computed steps, each has its own pl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -14,6 +15,26 @@ from . import ops
 from .blocks import ObservedBlock, Observer, Parameters, ReusedBlocks
 from .models import BlockList, BlockRun
 from .slots import Slots
+from .types import Metric
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the video's residual is compared with while it is stored.
+
+    Args:
+        places: of the residuals that the forecast is made from, newest first.
+        coefficients: of the forecast, one a place.
+        shape: videos and frames.
+        strides: frame strides of the motion sums.
+        metric: of the distance.
+    """
+
+    places: Sequence[int]
+    coefficients: Sequence[float]
+    shape: tuple[int, int]
+    strides: Sequence[int]
+    metric: Metric
 
 
 class Span:
@@ -32,10 +53,12 @@ class Span:
         self._residuals: dict[int, list[Tensor]] = {}
         self.begin(0)
 
-    def begin(self, place: int) -> None:
+    def begin(self, place: int, comparison: Comparison | None = None) -> None:
         """A computed forward begins, whose residuals go to `place`."""
         self.end()
         self._place = place
+        self._comparison = comparison
+        self.sums: Tensor | None = None
         self._runs = 0
         self.written_in_place = False
 
@@ -76,24 +99,6 @@ class Span:
 
         return (ReusedBlocks(self._modules[0], self.blocks, self._parameters, add),)
 
-    def forecast_into(
-        self, target: int, places: Sequence[int], coefficients: Sequence[float]
-    ) -> list[Tensor]:
-        """Place `target` becomes the forecast from `places`, of which it may be one."""
-        factors = dict(zip(places, coefficients, strict=True))
-        models = self._residuals[self._place]
-        forecasts = [
-            self._slots.like(self._key(index, target), model) for index, model in enumerate(models)
-        ]
-        for index, forecast in enumerate(forecasts):
-            if target not in factors:
-                forecast.zero_()
-            shares = {p: a - 1.0 if p == target else a for p, a in factors.items()}
-            residuals = [self._residuals[place][index] for place in shares]
-            self._slots.add(forecast, residuals, list(shares.values()))
-        self._residuals[target] = forecasts
-        return forecasts
-
     def _observed(self, index: int, others: Sequence[Observer], recording: bool) -> object:
         inner = 0 < index < len(self._modules) - 1
         watch = recording and not (self.blocks.chained and inner)
@@ -119,17 +124,34 @@ class Span:
         if self._versions != [_version(x) for x in self._x_in]:
             self.written_in_place = True
         accumulate = not (first or self.blocks.chained)
-        self._residuals[self._place] = [
-            self._store(index, stream.read(run.output), x_in, accumulate=accumulate)
-            for index, (stream, x_in) in enumerate(
-                zip(self.blocks.streams, self._x_in, strict=True)
-            )
+        streams = [stream.read(run.output) for stream in self.blocks.streams]
+        slots = [
+            self._slots.like(self._key(index, self._place), x) for index, x in enumerate(streams)
         ]
+        for index, (slot, x_out, x_in) in enumerate(zip(slots, streams, self._x_in, strict=True)):
+            if index == 0 and last and self._comparison is not None:
+                self.sums = self._compare(self._comparison, slot, x_out, x_in, accumulate)
+            else:
+                ops.residual_update(slot, x_out, x_in, accumulate=accumulate)
+        self._residuals[self._place] = slots
 
-    def _store(self, index: int, x_out: Tensor, x_in: Tensor, *, accumulate: bool) -> Tensor:
-        slot = self._slots.like(self._key(index, self._place), x_out)
-        ops.residual_update(slot, x_out, x_in, accumulate=accumulate)
-        return slot
+    def _compare(
+        self, to: Comparison, slot: Tensor, x_out: Tensor, x_in: Tensor, accumulate: bool
+    ) -> Tensor:
+        """The residual into its slot, which may hold the oldest one that it is compared with."""
+        slot, x_out, x_in = (self.blocks.layout.split(x, *to.shape) for x in (slot, x_out, x_in))
+        others = [place for place in to.places if place != self._place]
+        held = "previous" if self._place in to.places else "nothing"
+        return ops.distance_update(
+            slot,
+            x_out,
+            x_in,
+            [self.blocks.layout.split(self._residuals[p][0], *to.shape) for p in others],
+            self._slots.coefficients(slot.device, to.coefficients),
+            to.strides,
+            to.metric,
+            slot_holds="sum" if accumulate else held,
+        )
 
     def _key(self, index: int, place: int) -> tuple[str, str, int, int]:
         return (self._branch, self.blocks.attribute, index, place)

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 
+def exact_forecast(terms: Sequence[Tensor], coefficients: Tensor | None) -> Tensor | None:
+    """What distance_update compares with, in float64; None where there is nothing."""
+    if coefficients is None:
+        return terms[0].double() if terms else None
+    return sum(a.double() * r.double() for a, r in zip(coefficients, terms, strict=True))
+
+
 def exact_sums(
-    previous: Tensor, current: Tensor, strides: tuple[int, ...], metric: str, has_previous: bool
+    forecast: Tensor | None, current: Tensor, strides: tuple[int, ...], metric: str
 ) -> tuple[Tensor, Tensor]:
     """The sums of distance_update in float64, and for each the sum of its terms' magnitudes."""
-    c, p = previous.double(), current.double()
+    p = current.double()
     nothing = torch.zeros_like(p)
+    c = nothing if forecast is None else forecast
     terms = {
         "l1": [(c - p).abs(), c.abs(), nothing],
         "l2": [(c - p) ** 2, c**2, nothing],
         "cosine": [c * p, c**2, p**2],
     }[metric]
-    if not has_previous:
+    if forecast is None:
         terms = [nothing] * 3
     for stride in strides:
         later, earlier = p[:, stride:], p[:, :-stride]

@@ -121,16 +121,12 @@ def test_a_ring_holds_the_newest_steps_each_in_a_place_of_its_own(depth: int) ->
         assert len(set(ring.places)) == len(ring.places)
 
 
-def test_a_spare_place_holds_nothing_that_is_needed() -> None:
+def test_a_ring_forgets_what_it_is_told_to() -> None:
     ring = Ring(3)
     for step in (1, 2, 3):
         ring.push(step, ring.claim())
-    spare = ring.spare(2)
-    assert ring.places[2] == spare
-    ring.release(spare)
-    assert ring.steps == (3, 2)
     ring.drop([3])
-    assert ring.steps == (2,)
+    assert ring.steps == (2, 1)
     ring.clear()
     assert ring.steps == ()
 

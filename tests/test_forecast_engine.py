@@ -284,6 +284,23 @@ def test_a_codebook_on_the_forecast_error_decides() -> None:
     assert counts[1] == 6  # 1, 2, 6, 10, and the last two
 
 
+@pytest.mark.parametrize("name", ["wan", "cogvideox"])
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_measuring_the_forecast_needs_no_memory(name: str, order: int) -> None:
+    """The new residual goes over the oldest one in the pass that compares them."""
+    tiny = TINY[name]
+    model = tiny.build()
+    ak.patch(
+        model,
+        codebook={1.0: 1},
+        forecast=order,
+        measure="forecast-error",
+        num_inference_steps=STEPS,
+    )
+    denoise(tiny, model, STEPS)
+    assert ak.summary(model).cache_tensors == (order + 1) * tiny.streams
+
+
 @pytest.mark.parametrize("name", FOUR)
 def test_memory_is_one_tensor_a_step_that_is_kept(name: str) -> None:
     tiny = TINY[name]

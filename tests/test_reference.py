@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adacache_kernels import ops, reference
-from statement import exact_decision, exact_sums
+from statement import exact_decision, exact_forecast, exact_sums
 
 EPS = torch.finfo(torch.float32).eps
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
@@ -23,23 +23,33 @@ def within(actual: torch.Tensor, exact: torch.Tensor, bound: torch.Tensor | floa
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("metric", ops.METRICS)
-@pytest.mark.parametrize("has_previous", [True, False])
-def test_distance_update(dtype: torch.dtype, metric: str, has_previous: bool) -> None:
-    slot, x_out, x_in = (torch.randn(2, 5, 3, 7).to(dtype) for _ in range(3))
-    previous = slot.clone()
-    index = ops.METRICS[metric]
-    sums = reference.distance_update(slot, x_out, x_in, (1, 3, 9), index, has_previous)
-    exact = x_out.double() - x_in.double()
+@pytest.mark.parametrize("slot_holds", ops.SLOT_HOLDS)
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_distance_update(dtype: torch.dtype, metric: str, slot_holds: str, count: int) -> None:
+    slot, x_out, x_in, *previous = (torch.randn(2, 5, 3, 7).to(dtype) for _ in range(3 + count))
+    terms = [*previous, slot.clone()] if slot_holds == "previous" else previous
+    coefficients = torch.randn(len(terms)) if count else None
+    exact = x_out.double() - x_in.double() + (slot.double() if slot_holds == "sum" else 0)
+    enums = ops.METRICS[metric], ops.SLOT_HOLDS[slot_holds]
+    sums = reference.distance_update(slot, x_out, x_in, previous, coefficients, (1, 3, 9), *enums)
     assert within(slot, exact, 2 * torch.finfo(dtype).eps * exact.abs().max())
-    expected, magnitudes = exact_sums(previous, slot, (1, 3, 9), metric, has_previous)
+    forecast = exact_forecast(terms, coefficients)
+    expected, magnitudes = exact_sums(forecast, slot, (1, 3, 9), metric)
     assert sums.dtype == torch.float32
-    # Each float32 term is rounded at most three times (the differences are squared), the sum once.
-    assert within(sums, expected, 4 * EPS * magnitudes)
+    # Each float32 term is rounded at most three times (the differences are squared), the sum once;
+    # each term of the forecast twice before, and a square doubles that.
+    magnitude = 1 + (0 if coefficients is None else float(coefficients.abs().sum()))
+    rounding = 2 * EPS * (magnitude * largest(slot, *terms)) ** 2 * slot[0].numel()
+    assert within(sums[:, 0], expected, 4 * EPS * magnitudes + count * rounding)
+
+
+def largest(*tensors: torch.Tensor) -> float:
+    return max(1.0, *(float(tensor.abs().max()) for tensor in tensors))
 
 
 def test_distance_update_of_a_given_residual() -> None:
     slot, residual = torch.randn(1, 2, 3, 4), torch.randn(1, 2, 3, 4)
-    reference.distance_update(slot, residual, None, (), 0, True)
+    reference.distance_update(slot, residual, None, [], None, (), 0, reference.PREVIOUS)
     assert torch.equal(slot, residual)
 
 
@@ -53,7 +63,7 @@ def test_residual_update(dtype: torch.dtype, accumulate: bool) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2, 4])
 @pytest.mark.parametrize("flag", [0, 1, -7])
 def test_conditional_add(dtype: torch.dtype, count: int, flag: int) -> None:
     x, *residuals = (torch.randn(4, 9).to(dtype) for _ in range(1 + count))
@@ -62,16 +72,31 @@ def test_conditional_add(dtype: torch.dtype, count: int, flag: int) -> None:
     for coefficient, residual in zip(coefficients, residuals, strict=True):
         exact = exact + coefficient.double() * residual.double()
     before = x.clone()
-    reference.conditional_add(x, residuals, coefficients, torch.tensor([flag], dtype=torch.int32))
+    flags = torch.tensor([flag], dtype=torch.int32)
+    reference.conditional_add(x, residuals, [None] * count, coefficients, flags)
     if flag == 0:
         assert torch.equal(x, before)
     else:
         assert within(x, exact, 4 * torch.finfo(dtype).eps * exact.abs().max())
 
 
+@pytest.mark.parametrize("stored", [torch.int8, torch.float8_e4m3fn])
+def test_conditional_add_of_eight_bits(stored: torch.dtype) -> None:
+    x, values = torch.randn(4, 9), torch.randn(4, 9)
+    scale = values.abs().amax(dim=-1, keepdim=True) / (127 if stored == torch.int8 else 448)
+    scaled = values / scale
+    residual = (scaled.round() if stored == torch.int8 else scaled).to(stored)
+    exact = x.double() + 2 * residual.double() * scale.double()
+    # Half a step of 127, or half of the last of 3 bits, of the largest value.
+    assert within(exact, x + 2 * values, 2 * values.abs().max() / 16)
+    flag = torch.ones(1, dtype=torch.int32)
+    reference.conditional_add(x, [residual], [scale], torch.tensor([2.0]), flag)
+    assert within(x, exact, 4 * EPS * exact.abs().max())
+
+
 def test_a_residual_that_is_not_added_does_no_harm() -> None:
     x, nan = torch.zeros(3), torch.full((3,), torch.nan)
-    reference.conditional_add(x, [nan], torch.ones(1), torch.zeros(1, dtype=torch.int32))
+    reference.conditional_add(x, [nan], [None], torch.ones(1), torch.zeros(1, dtype=torch.int32))
     assert torch.equal(x, torch.zeros(3))
 
 
@@ -123,7 +148,7 @@ def assert_decision(state: list[float], expected: list[float], thresholds: list[
 @given(arguments=decisions())
 def test_decide(implementation: str, arguments: dict[str, Any]) -> None:
     state = torch.tensor(arguments["state"])
-    sums = torch.tensor(arguments["sums"])
+    sums = torch.tensor(arguments["sums"]).unsqueeze(2)
     codebook = torch.tensor(arguments["codebook"]).T
     names = ("step", "metric", "has_previous", "apply_moreg", "in_window")
     step, metric, *flags = (arguments[name] for name in names)
@@ -144,9 +169,9 @@ def decided(implementation: str, sums: list[float], **options: Any) -> list[floa
     arguments = {**defaults, "in_window": False, **moreg, **options}
     if implementation == "reference":
         arguments["metric"] = ops.METRICS[arguments["metric"]]
-        reference.decide(state, torch.tensor([[sums]]), codebook, **arguments)
+        reference.decide(state, torch.tensor([[[sums]]]), codebook, **arguments)
     else:
-        ops.decide(state, torch.tensor([[sums]]), codebook, **arguments)
+        ops.decide(state, torch.tensor([[[sums]]]), codebook, **arguments)
     return state.tolist()
 
 

@@ -1,0 +1,34 @@
+"""Triton kernels, one op a file. `adacache_kernels.ops` alone launches them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+
+def load() -> SimpleNamespace:
+    """The kernels, and what their arguments are made of.
+
+    Raises:
+        ImportError: Triton is missing, or too old for tuples of views as arguments.
+    """
+    import triton
+    import triton.language as tl
+
+    if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 6):
+        raise ImportError(f"found Triton {triton.__version__}")
+    from .conditional_add import conditional_add_kernel
+    from .decide import decide_kernel
+    from .distance_update import distance_update_kernel
+    from .residual_update import residual_update_kernel
+    from .views import Columns, View
+
+    return SimpleNamespace(
+        Columns=Columns,
+        View=View,
+        conditional_add_kernel=conditional_add_kernel,
+        decide_kernel=decide_kernel,
+        distance_update_kernel=distance_update_kernel,
+        int32=tl.int32,
+        int64=tl.int64,
+        residual_update_kernel=residual_update_kernel,
+    )

@@ -1,0 +1,56 @@
+"""`x = x + sum_i c_i * r_i` if the flag says so."""
+
+import triton
+import triton.language as tl
+
+from .views import load, pointers, tile_columns
+
+
+@triton.jit
+def conditional_add_kernel(
+    x,
+    residuals,
+    scales,
+    coefficients,
+    flag,
+    middle,
+    tiles,
+    columns,
+    KINDS: tl.constexpr,
+    ROWS: tl.constexpr,
+    VECTOR: tl.constexpr,
+    INDEX: tl.constexpr,
+):
+    """One tile of one plane. `KINDS` names what each residual is stored as."""
+    if tl.load(flag) == 0:
+        return
+    program = tl.program_id(0)
+    plane = (program // tiles).to(tl.int64)
+    outer, inner = plane // middle, plane % middle
+    row, first, mask = tile_columns(program % tiles, columns, ROWS, VECTOR, INDEX)
+    total = load(x, outer, inner, row, first, mask, VECTOR)
+    for i in tl.static_range(len(KINDS)):
+        term = load_stored(residuals[i], outer, inner, row, first, mask, KINDS[i], VECTOR)
+        if scales[i] is not None:
+            term *= load(scales[i], outer, inner, row, 0 * first, mask, 1)
+        total += tl.load(coefficients + i) * term
+    address = pointers(x, outer, inner, row, first, VECTOR)
+    tl.store(address, total.to(x.pointer.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def load_stored(view, outer, middle, row, first, mask, KIND: tl.constexpr, VECTOR: tl.constexpr):
+    """A residual in float32, before its scale."""
+    if KIND == "e4m3":
+        address = pointers(view, outer, middle, row, first, VECTOR)
+        return e4m3_to_float(tl.load(address, mask=mask, other=0))
+    return load(view, outer, middle, row, first, mask, VECTOR)
+
+
+@triton.jit
+def e4m3_to_float(bits):
+    """The float8 e4m3fn number in each byte. By hand, for sm_80 has no such conversion."""
+    bits = bits.to(tl.uint16)
+    # The exponents are biased by 7 and 15: as a float16 the number is 2^8 times too small.
+    half = ((bits & 0x80) << 8 | (bits & 0x7F) << 7).to(tl.float16, bitcast=True)
+    return tl.where((bits & 0x7F) == 0x7F, float("nan"), half.to(tl.float32) * 256.0)

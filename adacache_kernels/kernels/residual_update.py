@@ -1,0 +1,32 @@
+"""`slot = x_out - x_in`, or `slot = slot + (x_out - x_in)`."""
+
+import triton
+import triton.language as tl
+
+from .views import load, pointers, tile_columns
+
+
+@triton.jit
+def residual_update_kernel(
+    slot,
+    x_out,
+    x_in,
+    middle,
+    tiles,
+    columns,
+    ACCUMULATE: tl.constexpr,
+    ROWS: tl.constexpr,
+    VECTOR: tl.constexpr,
+    INDEX: tl.constexpr,
+):
+    """One tile of one plane."""
+    program = tl.program_id(0)
+    plane = (program // tiles).to(tl.int64)
+    outer, inner = plane // middle, plane % middle
+    row, first, mask = tile_columns(program % tiles, columns, ROWS, VECTOR, INDEX)
+    residual = load(x_out, outer, inner, row, first, mask, VECTOR)
+    residual -= load(x_in, outer, inner, row, first, mask, VECTOR)
+    if ACCUMULATE:
+        residual = load(slot, outer, inner, row, first, mask, VECTOR) + residual
+    address = pointers(slot, outer, inner, row, first, VECTOR)
+    tl.store(address, residual.to(slot.pointer.dtype.element_ty), mask=mask)

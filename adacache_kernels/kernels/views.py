@@ -1,0 +1,52 @@
+"""What the kernels see of a tensor, and how a program finds its elements in it.
+
+A tensor is a :class:`View` of four dimensions, the last one contiguous. Programs work on tiles of
+`ROWS` groups; a group is `VECTOR` neighbouring elements of the last dimension, 16 bytes where
+everything is aligned. Groups are numbered over the last two dimensions together.
+"""
+
+from typing import Any, NamedTuple
+
+import triton
+import triton.language as tl
+
+
+class View(NamedTuple):
+    """Address of the first element, and the strides of the first three dimensions in elements."""
+
+    pointer: Any
+    outer: Any
+    middle: Any
+    row: Any
+
+
+class Columns(NamedTuple):
+    """Groups in the last two dimensions of a view, and in the last one alone."""
+
+    groups: Any
+    groups_per_row: Any
+
+
+@triton.jit
+def tile_columns(tile, columns, ROWS: tl.constexpr, VECTOR: tl.constexpr, INDEX: tl.constexpr):
+    """Rows, first elements in them, and mask of the groups of a tile, each `[ROWS, 1]`."""
+    group = tile.to(INDEX) * ROWS + tl.arange(0, ROWS)[:, None]
+    row = (group // columns.groups_per_row).to(tl.int64)
+    first = (group % columns.groups_per_row) * VECTOR
+    return row, first, group < columns.groups
+
+
+@triton.jit
+def pointers(view, outer, middle, row, first, VECTOR: tl.constexpr):
+    """Addresses `[ROWS, VECTOR]` of the elements of a tile."""
+    plane = outer * view.outer + middle * view.middle
+    # The launcher chose a VECTOR that divides every stride; the compiler sees multiples of 16 only.
+    offset = tl.multiple_of(plane + row * view.row + first, (VECTOR, VECTOR))
+    return view.pointer + offset + tl.arange(0, VECTOR)[None, :]
+
+
+@triton.jit
+def load(view, outer, middle, row, first, mask, VECTOR: tl.constexpr):
+    """The elements of a tile in float32; 0 outside of the mask."""
+    address = pointers(view, outer, middle, row, first, VECTOR)
+    return tl.load(address, mask=mask, other=0).to(tl.float32)

@@ -1,0 +1,109 @@
+"""The ops on the CPU: the compiled code of ``csrc/``, on as many threads as torch has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .. import _native, reference
+
+
+def distance_update(
+    slot: Tensor,
+    x_out: Tensor,
+    x_in: Tensor | None,
+    previous: Sequence[Tensor],
+    coefficients: Tensor | None,
+    strides: Sequence[int],
+    metric: int,
+    slot_holds: int,
+) -> Tensor:
+    optional = [tensor for tensor in (x_in, coefficients) if tensor is not None]
+    if not _native.takes(slot, x_out, *previous, *optional):
+        return reference.distance_update(
+            slot, x_out, x_in, previous, coefficients, strides, metric, slot_holds
+        )
+    sums = torch.empty((slot.shape[0], 1, 3 + 2 * len(strides)), dtype=torch.float32)
+    _native.module().distance_update(
+        _native.view(slot),
+        _native.view(x_out),
+        None if x_in is None else _native.view(x_in),
+        [_native.view(tensor) for tensor in previous],
+        0 if coefficients is None else coefficients.data_ptr(),
+        slot_holds,
+        strides,
+        metric,
+        sums.data_ptr(),
+        torch.get_num_threads(),
+    )
+    return sums
+
+
+def residual_update(slot: Tensor, x_out: Tensor, x_in: Tensor, accumulate: bool) -> None:
+    if not _native.takes(slot, x_out, x_in):
+        return reference.residual_update(slot, x_out, x_in, accumulate)
+    slot_view, out_view, in_view = map(_native.view, (slot, x_out, x_in))
+    threads = torch.get_num_threads()
+    _native.module().residual_update(slot_view, out_view, in_view, accumulate, threads)
+
+
+def conditional_add(
+    x: Tensor,
+    residuals: Sequence[Tensor],
+    scales: Sequence[Tensor | None],
+    coefficients: Tensor,
+    flag: Tensor,
+) -> None:
+    given_scales = [scale for scale in scales if scale is not None]
+    if not (_native.takes(x, coefficients, *given_scales) and _native.takes_stored(*residuals)):
+        return reference.conditional_add(x, residuals, scales, coefficients, flag)
+    _native.module().conditional_add(
+        _native.view(x),
+        [_native.view(residual) for residual in residuals],
+        [None if scale is None else _native.view(scale) for scale in scales],
+        coefficients.data_ptr(),
+        flag.data_ptr(),
+        torch.get_num_threads(),
+    )
+
+
+def decide(
+    state: Tensor,
+    sums: Tensor,
+    codebook: Tensor,
+    step: int,
+    metric: int,
+    has_previous: bool,
+    apply_moreg: bool,
+    in_window: bool,
+    moreg_a: float,
+    moreg_b: float,
+    moreg_d: float,
+    mograd_mul: float,
+) -> None:
+    flags = (has_previous, apply_moreg, in_window)
+    if not (has_whole_power(moreg_b) and _native.takes(state)):
+        moreg = (moreg_a, moreg_b, moreg_d, mograd_mul)
+        return reference.decide(state, sums, codebook, step, metric, *flags, *moreg)
+    sums, codebook = sums.contiguous(), codebook.contiguous()
+    _native.module().decide(
+        state.data_ptr(),
+        sums.data_ptr(),
+        sums.shape,
+        codebook.data_ptr(),
+        codebook.shape[1],
+        step,
+        metric,
+        *flags,
+        moreg_a,
+        int(moreg_b),
+        moreg_d,
+        mograd_mul,
+    )
+
+
+def has_whole_power(exponent: float) -> bool:
+    """Whether the compiled kernels, which multiply, can raise to this power; others need pow."""
+    return exponent.is_integer() and abs(exponent) <= 64

@@ -1,0 +1,344 @@
+"""The ops in Triton: how the kernels of ``kernels/`` are launched.
+
+Nothing here reads a value of a tensor. What the kernels do not take, ``reference.py`` does:
+float64, layouts of more dimensions than they have, frame strides beyond ``MAX_STRIDE``, powers that
+are no whole numbers, and everything where Triton is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import reference
+from ..kernels.config import MAX_STRIDE, Config, distance_config, elementwise_config
+from ..types import AdaCacheWarning
+from .cpu import has_whole_power
+from .planes import merge, pad
+
+METRICS = ("l1", "l2", "cosine")
+SLOT_HOLDS = ("nothing", "previous", "sum")
+KINDS = {
+    torch.float32: "float",
+    torch.bfloat16: "float",
+    torch.float16: "float",
+    torch.int8: "float",
+    torch.float8_e4m3fn: "e4m3",
+}
+DECIDE_BLOCK = 1024  # Partial sums that are added at once; with 4 warps, 8 a thread.
+
+
+def distance_update(
+    slot: Tensor,
+    x_out: Tensor,
+    x_in: Tensor | None,
+    previous: Sequence[Tensor],
+    coefficients: Tensor | None,
+    strides: Sequence[int],
+    metric: int,
+    slot_holds: int,
+) -> Tensor:
+    frames = slot.shape[1]
+    shape = (slot.shape[0], partials(slot, strides), 3 + 2 * len(strides))
+    # No two frames are that far apart; the kernel leaves the sums of stride 0 at zero.
+    strides_in_reach = tuple(stride if stride < frames else 0 for stride in strides)
+    operands = [slot, x_out, *([] if x_in is None else [x_in]), *previous]
+    planes = _frame_planes(operands, bool(strides))
+    if planes is None or max(strides_in_reach, default=0) > MAX_STRIDE or not _has_triton():
+        sums = reference.distance_update(
+            slot, x_out, x_in, previous, coefficients, strides, metric, slot_holds
+        )
+        return torch.cat([sums, sums.new_zeros(shape[0], shape[1] - 1, shape[2])], dim=1)
+    sums = slot.new_empty(shape, dtype=torch.float32)
+    if slot.numel() == 0:
+        return sums.zero_()
+    config = _distance_config(slot, strides)
+    view_of_slot, view_of_x_out, *views = planes.views
+    view_of_x_in = None if x_in is None else views.pop(0)
+    with _on(slot):
+        _kernels().distance_update_kernel[shape[1], shape[0]](
+            view_of_slot,
+            view_of_x_out,
+            view_of_x_in,
+            tuple(views),
+            None if coefficients is None else coefficients.contiguous(),
+            sums,
+            planes.sizes[1],
+            planes.columns(),
+            METRIC=METRICS[metric],
+            SLOT_HOLDS=SLOT_HOLDS[slot_holds],
+            STRIDES=strides_in_reach,
+            RING=max(strides_in_reach, default=0),
+            **planes.tile(config, slot),
+        )
+    return sums
+
+
+def partials(slot: Tensor, strides: Sequence[int]) -> int:
+    """How many partial sums `distance_update` makes of a sample: one a program."""
+    elements = _distance_config(slot, strides).elements(slot.element_size())
+    tiles = -(-_columns(slot, strides) // elements)
+    return max(1, min(tiles, _distance_config(slot, strides).max_programs))
+
+
+def residual_update(slot: Tensor, x_out: Tensor, x_in: Tensor, accumulate: bool) -> None:
+    planes = _planes(slot.shape, [slot, x_out, x_in])
+    if planes is None or not _has_triton():
+        return reference.residual_update(slot, x_out, x_in, accumulate)
+    if slot.numel() == 0:
+        return
+    config = elementwise_config(slot.element_size(), slot.numel(), _architecture(slot.device))
+    grid, tiles = planes.grid(config, slot)
+    with _on(slot):
+        _kernels().residual_update_kernel[grid](
+            *planes.views,
+            planes.sizes[1],
+            tiles,
+            planes.columns(),
+            ACCUMULATE=accumulate,
+            **planes.tile(config, slot),
+        )
+
+
+def conditional_add(
+    x: Tensor,
+    residuals: Sequence[Tensor],
+    scales: Sequence[Tensor | None],
+    coefficients: Tensor,
+    flag: Tensor,
+) -> None:
+    given_scales = [scale.expand(x.shape) for scale in scales if scale is not None]
+    planes = _planes(x.shape, [x, *residuals], given_scales)
+    if planes is None or not _has_triton():
+        return reference.conditional_add(x, residuals, scales, coefficients, flag)
+    if x.numel() == 0:
+        return
+    config = elementwise_config(x.element_size(), x.numel(), _architecture(x.device))
+    grid, tiles = planes.grid(config, x)
+    view_of_x, *views = planes.views
+    views_of_scales = iter(views[len(residuals) :])
+    with _on(x):
+        _kernels().conditional_add_kernel[grid](
+            view_of_x,
+            tuple(views[: len(residuals)]),
+            tuple(None if scale is None else next(views_of_scales) for scale in scales),
+            coefficients.contiguous(),
+            flag,
+            planes.sizes[1],
+            tiles,
+            planes.columns(),
+            KINDS=tuple(KINDS[residual.dtype] for residual in residuals),
+            **planes.tile(config, x),
+        )
+
+
+def decide(
+    state: Tensor,
+    sums: Tensor,
+    codebook: Tensor,
+    step: int,
+    metric: int,
+    has_previous: bool,
+    apply_moreg: bool,
+    in_window: bool,
+    moreg_a: float,
+    moreg_b: float,
+    moreg_d: float,
+    mograd_mul: float,
+) -> None:
+    flags = (has_previous, apply_moreg, in_window)
+    if not (has_whole_power(moreg_b) and state.is_contiguous() and _has_triton()):
+        moreg = (moreg_a, moreg_b, moreg_d, mograd_mul)
+        return reference.decide(state, sums, codebook, step, metric, *flags, *moreg)
+    locations, batch, parts, columns = sums.shape
+    entries = codebook.shape[1]
+    with _on(state):
+        _kernels().decide_kernel[1,](
+            state,
+            sums.contiguous(),
+            codebook.contiguous(),
+            batch * parts,
+            locations,
+            entries,
+            step,
+            int(has_previous),
+            int(in_window),
+            METRIC=METRICS[metric],
+            APPLY_MOREG=apply_moreg,
+            MOREG=(moreg_a, int(moreg_b), moreg_d, mograd_mul),
+            COLUMNS=columns,
+            BLOCK=min(DECIDE_BLOCK, _power_of_two(batch * parts)),
+            ENTRIES=_power_of_two(entries),
+            num_warps=4,
+            enable_fp_fusion=False,
+        )
+
+
+@dataclass(frozen=True)
+class Planes:
+    """Tensors of one shape as the kernels take them.
+
+    Args:
+        sizes: of the four dimensions.
+        views: of the tensors.
+        vector: elements of a group, 1 where something is not aligned to 16 bytes.
+    """
+
+    sizes: list[int]
+    views: list[Any]
+    vector: int
+
+    def columns(self) -> Any:
+        """Groups in the last two dimensions, and in the last."""
+        groups_per_row = self.sizes[3] // self.vector
+        return _kernels().Columns(self.sizes[2] * groups_per_row, groups_per_row)
+
+    def tile(self, config: Config, x: Tensor) -> dict[str, Any]:
+        """What all kernels are compiled for."""
+        kernels = _kernels()
+        rows = config.elements(x.element_size()) // self.vector
+        warps = config.num_warps // 2 if torch.version.hip else config.num_warps
+        return {
+            "ROWS": rows,
+            "VECTOR": self.vector,
+            "INDEX": kernels.int32 if self.columns().groups + rows < 2**31 else kernels.int64,
+            "num_warps": warps,
+            # A fused multiply-add rounds once where the reference rounds twice.
+            "enable_fp_fusion": False,
+        }
+
+    def grid(self, config: Config, x: Tensor) -> tuple[tuple[int], int]:
+        """Programs for one tile each, and tiles of a plane."""
+        rows = config.elements(x.element_size()) // self.vector
+        tiles = -(-self.columns().groups // rows)
+        return (self.sizes[0] * self.sizes[1] * tiles,), tiles
+
+
+def _frame_planes(tensors: Sequence[Tensor], walks_frames: bool) -> Planes | None:
+    """Of tensors [B, F, S, C]: samples, frames, and the columns that a program walks along."""
+    batch, frames, *columns = tensors[0].shape
+    strides = [tensor.stride() for tensor in tensors]
+    sizes, merged = merge(tensors[0].shape[1:], [stride[1:] for stride in strides])
+    if walks_frames or len(sizes) > 2 or any(stride[-1] != 1 for stride in merged):
+        sizes, merged = merge(columns, [stride[2:] for stride in strides])
+        pad(sizes, merged, 2)
+        sizes.insert(0, frames)
+        for stride, whole in zip(merged, strides, strict=True):
+            stride.insert(0, whole[1])
+    pad(sizes, merged, 3)
+    for stride, whole in zip(merged, strides, strict=True):
+        stride.insert(0, whole[0])
+    return _as_planes([batch, *sizes], merged, tensors, [])
+
+
+def _planes(
+    shape: Sequence[int], tensors: Sequence[Tensor], scales: Sequence[Tensor] = ()
+) -> Planes | None:
+    """Of tensors of any shape, and of scales that are expanded along the channels."""
+    sizes, strides = merge(shape, [tensor.stride() for tensor in (*tensors, *scales)])
+    if any(stride[-1] != 1 for stride in strides[: len(tensors)]):
+        sizes.append(1)
+        for stride in strides:
+            stride.append(1)
+    pad(sizes, strides, 4)
+    return _as_planes(sizes, strides, tensors, scales)
+
+
+def _as_planes(
+    sizes: list[int],
+    strides: list[list[int]],
+    tensors: Sequence[Tensor],
+    scales: Sequence[Tensor],
+) -> Planes | None:
+    """None if the kernels do not take them."""
+    contiguous = sizes[-1] == 1 or all(stride[-1] == 1 for stride in strides[: len(tensors)])
+    if len(sizes) > 4 or not contiguous or any(tensor.dtype not in KINDS for tensor in tensors):
+        return None
+    if not _has_triton():
+        return None
+    vector = _vector(sizes, strides, tensors)
+    views = [
+        _kernels().View(_bytes(tensor), *stride[:3])
+        for tensor, stride in zip((*tensors, *scales), strides, strict=True)
+    ]
+    return Planes(sizes, views, vector)
+
+
+def _vector(sizes: list[int], strides: list[list[int]], tensors: Sequence[Tensor]) -> int:
+    """Elements in 16 bytes of the narrowest dtype, if every group begins on such a boundary."""
+    vector = 16 // min(tensor.element_size() for tensor in tensors)
+    steps = [
+        step
+        for stride in strides[: len(tensors)]
+        for size, step in zip(sizes[:3], stride, strict=False)
+        if size > 1
+    ]
+    is_aligned = all(tensor.data_ptr() % 16 == 0 for tensor in tensors)
+    return vector if is_aligned and all(n % vector == 0 for n in (sizes[3], *steps)) else 1
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """Float8 is taken apart in the kernel: sm_80 cannot convert it."""
+    return tensor.view(torch.uint8) if tensor.dtype == torch.float8_e4m3fn else tensor
+
+
+def _columns(slot: Tensor, strides: Sequence[int]) -> int:
+    """Elements of a sample that the programs share among themselves."""
+    _, frames, tokens, channels = slot.shape
+    return tokens * channels * (1 if strides else frames)
+
+
+def _distance_config(slot: Tensor, strides: Sequence[int]) -> Config:
+    architecture = _architecture(slot.device)
+    return distance_config(slot.element_size(), _columns(slot, strides), architecture)
+
+
+@functools.cache
+def _architecture(device: torch.device) -> int:
+    """Compute capability times ten; 90 for a device that is not there, or not from NVIDIA."""
+    if device.type != "cuda" or torch.version.hip or not torch.cuda.is_available():
+        return 90
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+def _power_of_two(n: int) -> int:
+    """The smallest that is not below n."""
+    return 1 << (max(n, 1) - 1).bit_length()
+
+
+def _on(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Triton launches on the current device."""
+    if tensor.device.type == "cuda":
+        return torch.cuda.device(tensor.device)
+    return contextlib.nullcontext()
+
+
+@functools.cache
+def _kernels() -> Any:
+    """The kernels; Triton is imported when the first one is launched."""
+    from .. import kernels
+
+    return kernels.load()
+
+
+@functools.cache
+def _has_triton() -> bool:
+    try:
+        _kernels()
+    except ImportError as error:
+        warnings.warn(
+            f"the kernels for the GPU need Triton 3.6 or newer, which does not load ({error}); "
+            "plain torch runs in their place: right, but several times slower",
+            AdaCacheWarning,
+            stacklevel=2,
+        )
+        return False
+    return True

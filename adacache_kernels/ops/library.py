@@ -1,0 +1,113 @@
+"""Schemas, fakes and dispatch of the ops.
+
+``ADACACHE_BACKEND`` says what runs, for tests and for the search of a fault:
+
+- ``auto``, the default: compiled code for CPU tensors, Triton for CUDA tensors;
+- ``triton``: Triton for CPU tensors as well, which needs a Triton driver that takes them;
+- ``reference``: plain torch everywhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import reference
+from . import cpu, gpu
+from .checks import check_apart
+
+BACKENDS = ("auto", "triton", "reference")
+
+SCHEMAS = {
+    "distance_update": "(Tensor(a!) slot, Tensor x_out, Tensor? x_in, Tensor[] previous, "
+    "Tensor? coefficients, int[] strides, int metric, int slot_holds) -> Tensor",
+    "residual_update": "(Tensor(a!) slot, Tensor x_out, Tensor x_in, bool accumulate) -> ()",
+    "conditional_add": "(Tensor(a!) x, Tensor[] residuals, Tensor?[] scales, Tensor coefficients, "
+    "Tensor flag) -> ()",
+    "decide": "(Tensor(a!) state, Tensor sums, Tensor codebook, int step, int metric, "
+    "bool has_previous, bool apply_moreg, bool in_window, float moreg_a, float moreg_b, "
+    "float moreg_d, float mograd_mul) -> ()",
+}
+
+_libraries: list[object] = []  # The ops are gone when their library is.
+
+
+def register() -> None:
+    """Make the ops known to torch, once in a process."""
+    if _libraries:
+        return
+    make_library: Any = torch.library.Library  # Any: torch has not annotated its methods.
+    # define and impl, not the decorators of torch.library: those cost five times as much per call.
+    library = make_library("adacache", "DEF")
+    for name, schema in SCHEMAS.items():
+        library.define(name + schema)
+        library.impl(name, _dispatch(name, getattr(cpu, name)), "CPU")
+        library.impl(name, _dispatch(name, getattr(gpu, name)), "CUDA")
+        library.impl(name, getattr(reference, name), "CompositeExplicitAutograd")
+        fake = _distance_update_fake if name == "distance_update" else _no_result_fake
+        torch.library.register_fake(f"adacache::{name}", fake, lib=library)
+    _libraries.append(library)
+
+
+def backend() -> str:
+    """What ``ADACACHE_BACKEND`` asks for.
+
+    Raises:
+        ValueError: it is none of the three.
+    """
+    value = os.environ.get("ADACACHE_BACKEND") or "auto"
+    if value not in BACKENDS:
+        raise ValueError(f"ADACACHE_BACKEND is {value!r}, expected one of {', '.join(BACKENDS)}")
+    return value
+
+
+def _dispatch(name: str, native: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
+    """The op of that name, as the environment has it; nothing is written where memory overlaps."""
+    alternatives: dict[str, Callable[..., Tensor | None]] = {
+        "auto": native,
+        "triton": getattr(gpu, name),
+        "reference": getattr(reference, name),
+    }
+
+    def run(*arguments: Any) -> Tensor | None:
+        if name != "decide":
+            check_apart(*_written_and_read(name, arguments))
+        return alternatives[backend()](*arguments)
+
+    return run
+
+
+def _written_and_read(
+    name: str, arguments: Sequence[Any]
+) -> tuple[str, Tensor, list[tuple[str, Tensor]]]:
+    if name == "conditional_add":
+        x, residuals, *_ = arguments
+        return "x", x, [(f"residuals[{i}]", residual) for i, residual in enumerate(residuals)]
+    slot, x_out, x_in, *rest = arguments
+    read = [("x_out", x_out)] if x_in is None else [("x_out", x_out), ("x_in", x_in)]
+    if name == "distance_update":
+        read += [(f"previous[{i}]", tensor) for i, tensor in enumerate(rest[0])]
+    return "slot", slot, read
+
+
+def _distance_update_fake(
+    slot: Tensor,
+    x_out: Tensor,
+    x_in: Tensor | None,
+    previous: Sequence[Tensor],
+    coefficients: Tensor | None,
+    strides: Sequence[int],
+    metric: int,
+    slot_holds: int,
+) -> Tensor:
+    on_triton = {"auto": slot.device.type == "cuda", "triton": slot.device.type != "meta"}
+    partials = gpu.partials(slot, strides) if on_triton.get(backend()) else 1
+    return slot.new_empty((slot.shape[0], partials, 3 + 2 * len(strides)), dtype=torch.float32)
+
+
+def _no_result_fake(*arguments: object) -> None:
+    pass
