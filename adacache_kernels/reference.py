@@ -59,7 +59,7 @@ def conditional_add(
         term = _wide(residual) if scale is None else _wide(residual) * scale
         total = total + coefficients[index] * term
     # A choice on the device: a Python `if` would make the host wait for the flag.
-    x.copy_(torch.where(flag != 0, total.to(x.dtype), x))
+    x.copy_(torch.where(flag[0] != 0, total.to(x.dtype), x))
 
 
 def decide(

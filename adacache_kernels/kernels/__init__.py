@@ -20,10 +20,9 @@ def load() -> SimpleNamespace:
     from .decide import decide_kernel
     from .distance_update import distance_update_kernel
     from .residual_update import residual_update_kernel
-    from .views import Columns, View
+    from .views import View
 
     return SimpleNamespace(
-        Columns=Columns,
         View=View,
         conditional_add_kernel=conditional_add_kernel,
         decide_kernel=decide_kernel,

@@ -5,8 +5,10 @@ import triton.language as tl
 
 from .views import load, pointers, tile_columns
 
+SIZES = ("middle", "tiles", "groups", "groups_per_row")
 
-@triton.jit
+
+@triton.jit(do_not_specialize=SIZES)
 def conditional_add_kernel(
     x,
     residuals,
@@ -15,7 +17,8 @@ def conditional_add_kernel(
     flag,
     middle,
     tiles,
-    columns,
+    groups,
+    groups_per_row,
     KINDS: tl.constexpr,
     ROWS: tl.constexpr,
     VECTOR: tl.constexpr,
@@ -27,7 +30,7 @@ def conditional_add_kernel(
     program = tl.program_id(0)
     plane = (program // tiles).to(tl.int64)
     outer, inner = plane // middle, plane % middle
-    row, first, mask = tile_columns(program % tiles, columns, ROWS, VECTOR, INDEX)
+    row, first, mask = tile_columns(program % tiles, groups, groups_per_row, ROWS, VECTOR, INDEX)
     total = load(x, outer, inner, row, first, mask, VECTOR)
     for i in tl.static_range(len(KINDS)):
         term = load_stored(residuals[i], outer, inner, row, first, mask, KINDS[i], VECTOR)

@@ -66,9 +66,7 @@ def elementwise_config(itemsize: int, elements: int, arch: int) -> Config:
     return _look_up(_ELEMENTWISE, arch, itemsize * elements)
 
 
-def _look_up(
-    table: Mapping[int, tuple[tuple[int, Config], ...]], arch: int, size: int
-) -> Config:
+def _look_up(table: Mapping[int, tuple[tuple[int, Config], ...]], arch: int, size: int) -> Config:
     known = [least for least in table if least <= arch]
     rows = table[max(known, default=min(table))]
     return next(config for least, config in rows if size >= least)

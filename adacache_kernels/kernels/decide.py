@@ -6,8 +6,10 @@ In float64, as on the CPU, so that both decide alike; it is a handful of operati
 import triton
 import triton.language as tl
 
+SIZES = ("samples", "locations", "entries", "step", "has_previous", "in_window")
 
-@triton.jit(do_not_specialize=["step", "has_previous", "in_window"])
+
+@triton.jit(do_not_specialize=SIZES)
 def decide_kernel(
     state,
     sums,
@@ -62,6 +64,7 @@ def decide_kernel(
     if flags == 0:
         rate = rate_of(distance.to(tl.float32), codebook, entries, ENTRIES)
     now = step.to(tl.float32)
+    tl.debug_barrier()  # One thread writes what all of them have read.
     tl.store(state + 0, now)
     tl.store(state + 1, distance.to(tl.float32))
     tl.store(state + 2, score.to(tl.float32))

@@ -5,8 +5,10 @@ import triton.language as tl
 
 from .views import load, pointers, tile_columns
 
+SIZES = ("frames", "groups", "groups_per_row")
 
-@triton.jit
+
+@triton.jit(do_not_specialize=SIZES)
 def distance_update_kernel(
     slot,
     x_out,
@@ -15,7 +17,8 @@ def distance_update_kernel(
     coefficients,
     partials,
     frames,
-    columns,
+    groups,
+    groups_per_row,
     METRIC: tl.constexpr,
     SLOT_HOLDS: tl.constexpr,
     STRIDES: tl.constexpr,
@@ -35,27 +38,28 @@ def distance_update_kernel(
     compared: tl.constexpr = len(previous) + (SLOT_HOLDS == "previous") > 0
     zero = tl.zeros((ROWS,), tl.float32)
     sums = (zero,) * (3 + 2 * len(STRIDES))
-    for tile in range(program, tl.cdiv(columns.groups, ROWS), tl.num_programs(0)):
-        row, first, mask = tile_columns(tile, columns, ROWS, VECTOR, INDEX)
+    for tile in range(program, tl.cdiv(groups, ROWS), tl.num_programs(0)):
+        row, first, mask = tile_columns(tile, groups, groups_per_row, ROWS, VECTOR, INDEX)
         recent = (tl.zeros((ROWS, VECTOR), dtype),) * RING
         for frame in range(frames):
-            new = load(x_out, sample, frame, row, first, mask, VECTOR)
+            at = frame.to(tl.int64)
+            new = load(x_out, sample, at, row, first, mask, VECTOR)
             if x_in is not None:
-                new -= load(x_in, sample, frame, row, first, mask, VECTOR)
+                new -= load(x_in, sample, at, row, first, mask, VECTOR)
             if SLOT_HOLDS == "sum":
-                new = load(slot, sample, frame, row, first, mask, VECTOR) + new
+                new = load(slot, sample, at, row, first, mask, VECTOR) + new
             stored = new.to(dtype)
             new = stored.to(tl.float32)
             if compared:
                 old = tl.zeros((ROWS, VECTOR), tl.float32)
                 for i in tl.static_range(len(previous)):
-                    term = load(previous[i], sample, frame, row, first, mask, VECTOR)
+                    term = load(previous[i], sample, at, row, first, mask, VECTOR)
                     old = add_term(old, coefficients, term, i)
                 if SLOT_HOLDS == "previous":
-                    term = load(slot, sample, frame, row, first, mask, VECTOR)
+                    term = load(slot, sample, at, row, first, mask, VECTOR)
                     old = add_term(old, coefficients, term, len(previous))
                 sums = add_distance(sums, old, new, METRIC)
-            tl.store(pointers(slot, sample, frame, row, first, VECTOR), stored, mask=mask)
+            tl.store(pointers(slot, sample, at, row, first, VECTOR), stored, mask=mask)
             if RING > 0:
                 sums = add_motion(sums, new, recent, frame, frames, STRIDES)
                 recent = (stored,) + recent[:-1]

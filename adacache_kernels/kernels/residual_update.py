@@ -5,15 +5,18 @@ import triton.language as tl
 
 from .views import load, pointers, tile_columns
 
+SIZES = ("middle", "tiles", "groups", "groups_per_row")
 
-@triton.jit
+
+@triton.jit(do_not_specialize=SIZES)
 def residual_update_kernel(
     slot,
     x_out,
     x_in,
     middle,
     tiles,
-    columns,
+    groups,
+    groups_per_row,
     ACCUMULATE: tl.constexpr,
     ROWS: tl.constexpr,
     VECTOR: tl.constexpr,
@@ -23,7 +26,7 @@ def residual_update_kernel(
     program = tl.program_id(0)
     plane = (program // tiles).to(tl.int64)
     outer, inner = plane // middle, plane % middle
-    row, first, mask = tile_columns(program % tiles, columns, ROWS, VECTOR, INDEX)
+    row, first, mask = tile_columns(program % tiles, groups, groups_per_row, ROWS, VECTOR, INDEX)
     residual = load(x_out, outer, inner, row, first, mask, VECTOR)
     residual -= load(x_in, outer, inner, row, first, mask, VECTOR)
     if ACCUMULATE:

@@ -2,7 +2,8 @@
 
 A tensor is a :class:`View` of four dimensions, the last one contiguous. Programs work on tiles of
 `ROWS` groups; a group is `VECTOR` neighbouring elements of the last dimension, 16 bytes where
-everything is aligned. Groups are numbered over the last two dimensions together.
+everything is aligned. Groups are numbered over the last two dimensions together; `groups_per_row`
+of them are in the last one.
 """
 
 from typing import Any, NamedTuple
@@ -20,29 +21,24 @@ class View(NamedTuple):
     row: Any
 
 
-class Columns(NamedTuple):
-    """Groups in the last two dimensions of a view, and in the last one alone."""
-
-    groups: Any
-    groups_per_row: Any
-
-
 @triton.jit
-def tile_columns(tile, columns, ROWS: tl.constexpr, VECTOR: tl.constexpr, INDEX: tl.constexpr):
+def tile_columns(
+    tile, groups, groups_per_row, ROWS: tl.constexpr, VECTOR: tl.constexpr, INDEX: tl.constexpr
+):
     """Rows, first elements in them, and mask of the groups of a tile, each `[ROWS, 1]`."""
     group = tile.to(INDEX) * ROWS + tl.arange(0, ROWS)[:, None]
-    row = (group // columns.groups_per_row).to(tl.int64)
-    first = (group % columns.groups_per_row) * VECTOR
-    return row, first, group < columns.groups
+    row = (group // groups_per_row).to(tl.int64)
+    first = (group % groups_per_row) * VECTOR
+    return row, first, group < groups
 
 
 @triton.jit
 def pointers(view, outer, middle, row, first, VECTOR: tl.constexpr):
     """Addresses `[ROWS, VECTOR]` of the elements of a tile."""
-    plane = outer * view.outer + middle * view.middle
-    # The launcher chose a VECTOR that divides every stride; the compiler sees multiples of 16 only.
-    offset = tl.multiple_of(plane + row * view.row + first, (VECTOR, VECTOR))
-    return view.pointer + offset + tl.arange(0, VECTOR)[None, :]
+    group = view.pointer + (outer * view.outer + middle * view.middle + row * view.row + first)
+    if VECTOR > 1:
+        group = tl.multiple_of(group, (16, 16))  # The launcher has seen to it.
+    return group + tl.arange(0, VECTOR)[None, :]
 
 
 @triton.jit

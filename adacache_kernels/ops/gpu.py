@@ -32,7 +32,9 @@ KINDS = {
     torch.int8: "float",
     torch.float8_e4m3fn: "e4m3",
 }
-DECIDE_BLOCK = 1024  # Partial sums that are added at once; with 4 warps, 8 a thread.
+# Few sizes, for each is compiled anew: partial sums that are added at once, codebook entries.
+DECIDE_BLOCKS = (32, 1024)
+MIN_ENTRIES = 16
 
 
 def distance_update(
@@ -71,7 +73,7 @@ def distance_update(
             None if coefficients is None else coefficients.contiguous(),
             sums,
             planes.sizes[1],
-            planes.columns(),
+            *planes.groups,
             METRIC=METRICS[metric],
             SLOT_HOLDS=SLOT_HOLDS[slot_holds],
             STRIDES=strides_in_reach,
@@ -101,7 +103,7 @@ def residual_update(slot: Tensor, x_out: Tensor, x_in: Tensor, accumulate: bool)
             *planes.views,
             planes.sizes[1],
             tiles,
-            planes.columns(),
+            *planes.groups,
             ACCUMULATE=accumulate,
             **planes.tile(config, slot),
         )
@@ -133,7 +135,7 @@ def conditional_add(
             flag,
             planes.sizes[1],
             tiles,
-            planes.columns(),
+            *planes.groups,
             KINDS=tuple(KINDS[residual.dtype] for residual in residuals),
             **planes.tile(config, x),
         )
@@ -174,8 +176,8 @@ def decide(
             APPLY_MOREG=apply_moreg,
             MOREG=(moreg_a, int(moreg_b), moreg_d, mograd_mul),
             COLUMNS=columns,
-            BLOCK=min(DECIDE_BLOCK, _power_of_two(batch * parts)),
-            ENTRIES=_power_of_two(entries),
+            BLOCK=DECIDE_BLOCKS[batch * parts > DECIDE_BLOCKS[0]],
+            ENTRIES=max(MIN_ENTRIES, _power_of_two(entries)),
             num_warps=4,
             enable_fp_fusion=False,
         )
@@ -195,10 +197,11 @@ class Planes:
     views: list[Any]
     vector: int
 
-    def columns(self) -> Any:
-        """Groups in the last two dimensions, and in the last."""
+    @property
+    def groups(self) -> tuple[int, int]:
+        """In the last two dimensions, and in the last."""
         groups_per_row = self.sizes[3] // self.vector
-        return _kernels().Columns(self.sizes[2] * groups_per_row, groups_per_row)
+        return self.sizes[2] * groups_per_row, groups_per_row
 
     def tile(self, config: Config, x: Tensor) -> dict[str, Any]:
         """What all kernels are compiled for."""
@@ -208,7 +211,7 @@ class Planes:
         return {
             "ROWS": rows,
             "VECTOR": self.vector,
-            "INDEX": kernels.int32 if self.columns().groups + rows < 2**31 else kernels.int64,
+            "INDEX": kernels.int32 if self.groups[0] + rows < 2**31 else kernels.int64,
             "num_warps": warps,
             # A fused multiply-add rounds once where the reference rounds twice.
             "enable_fp_fusion": False,
@@ -217,7 +220,7 @@ class Planes:
     def grid(self, config: Config, x: Tensor) -> tuple[tuple[int], int]:
         """Programs for one tile each, and tiles of a plane."""
         rows = config.elements(x.element_size()) // self.vector
-        tiles = -(-self.columns().groups // rows)
+        tiles = -(-self.groups[0] // rows)
         return (self.sizes[0] * self.sizes[1] * tiles,), tiles
 
 

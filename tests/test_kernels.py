@@ -1,0 +1,366 @@
+"""The Triton kernels: compiled for three architectures, executed as PTX, held to reference.py.
+
+The emulator checks bounds, alignment, races, barriers and what was never written, see
+tests/emulator. Every case runs twice, the programs in both orders.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from emulator import EmulatorDriver, UninitialisedRead, emulated
+from torch import Tensor
+
+import test_ops
+from adacache_kernels import ops, reference
+from adacache_kernels.kernels.config import MAX_STRIDE, Config
+from adacache_kernels.ops import gpu
+from statement import exact_decision
+from test_ops import (
+    assert_same_bits,
+    assert_tail_untouched,
+    contiguous,
+    misaligned,
+    padded,
+    permuted,
+    random,
+    strided_channels,
+)
+from test_reference import assert_decision
+
+ARCHITECTURES = [80, 90, 100]
+DTYPES = [torch.bfloat16, torch.float16, torch.float32]
+EPS = torch.finfo(torch.float32).eps
+
+
+def video_tokens(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The tokens of a video between those of a text and of a history, in one sequence."""
+    batch, frames, tokens, channels = shape
+    base = torch.full((batch, 3 + frames * tokens + 2, channels), test_ops.SENTINEL, dtype=dtype)
+    return base, base[:, 3 : 3 + frames * tokens].unflatten(1, (frames, tokens))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A shape, and how the written tensor and the others lie in memory."""
+
+    name: str
+    shape: tuple[int, ...]
+    written: test_ops.Layout = contiguous
+    read: test_ops.Layout = contiguous
+    special: bool = False
+
+
+CASES = [
+    Case("aligned", (2, 4, 6, 64)),
+    Case("several tiles, the last one short", (1, 5, 36, 64)),
+    Case("frames in batch", (2, 4, 6, 64), read=padded),
+    Case("tokens in batch", (2, 4, 6, 64), permuted, permuted),
+    Case("two layouts", (2, 3, 5, 32), permuted, contiguous),
+    Case("text and history", (2, 4, 6, 64), video_tokens, video_tokens),
+    Case("odd", (1, 3, 5, 7)),
+    Case("misaligned", (2, 3, 5, 64), misaligned, contiguous),
+    Case("misaligned input", (2, 3, 5, 64), contiguous, misaligned),
+    Case("rows of odd length", (2, 3, 4, 30), padded, padded),
+    Case("every other channel", (1, 2, 3, 8), strided_channels, contiguous),
+    Case("one element", (1, 1, 1, 1)),
+    Case("no sample", (0, 3, 2, 8)),
+    Case("no frame", (2, 0, 2, 8)),
+    Case("no token", (2, 3, 0, 8)),
+    Case("no channel", (2, 3, 2, 0)),
+    Case("NaN and infinity", (3, 4, 6, 64), special=True),
+]
+
+
+@dataclass(frozen=True)
+class Mode:
+    """What distance_update is asked to do."""
+
+    metric: str
+    slot_holds: str
+    has_input: bool
+    previous: int
+    strides: tuple[int, ...]
+
+
+MODES = [
+    Mode("l1", "previous", True, 0, (1,)),
+    Mode("l2", "previous", False, 1, ()),
+    Mode("cosine", "previous", True, 2, (1, 3)),
+    Mode("l1", "sum", True, 1, (2, 9)),
+    Mode("l2", "nothing", True, 3, (1,)),
+    Mode("cosine", "nothing", False, 0, ()),
+]
+
+
+@pytest.fixture
+def on_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADACACHE_BACKEND", "triton")
+
+
+@pytest.fixture(params=ARCHITECTURES, ids=lambda arch: f"sm_{arch}")
+def driver(request: pytest.FixtureRequest, on_triton: None) -> Iterator[EmulatorDriver]:
+    with emulated(request.param, guard_views=True) as driver:
+        yield driver
+
+
+def in_both_orders(
+    driver: EmulatorDriver, op: Callable[..., Tensor | None], written: Tensor, *arguments: Any
+) -> Tensor | None:
+    """Run an op twice from the same start, its programs in both orders: the same bits come out."""
+    before = written.clone()
+    results = []
+    for order in (None, "reverse"):
+        driver.order = order
+        written.copy_(before)
+        sums = op(written, *arguments)
+        results.append((written.clone(), sums))
+    (first, first_sums), (second, second_sums) = results
+    assert_same_bits(second, first)
+    if first_sums is not None:
+        assert_same_bits(second_sums, first_sums)
+    return first_sums
+
+
+def operands(case: Case, dtype: torch.dtype, count: int) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """The buffer and the view that is written, and `count` others."""
+    base, written = random(case.shape, dtype, case.written)
+    others = [random(case.shape, dtype, case.read)[1] for _ in range(count)]
+    if case.special:
+        others[0][0, 1, 2, 3] = math.nan
+        others[0][1, 1, 2, 5] = math.inf
+    return base, written, others
+
+
+def summation_error(case: Case, terms: Tensor) -> Tensor:
+    """Bound on what float32 sums are off, for terms that have the same bits.
+
+    A thread adds 8 elements of each frame of its tiles, of which a test has at most 4, and 16
+    groups at most; a program then adds its 2^10 groups as a tree: 10 levels. Each addition is off
+    by at most half an EPS of a sum that is no larger than that of the magnitudes, and reference.py
+    rounds once more.
+    """
+    additions = 8 + 4 * case.shape[1] * 16 + 10 + 1
+    return additions * EPS / 2 * terms
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: f"{mode.metric}-{mode.slot_holds}")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_distance_update(driver: EmulatorDriver, dtype: torch.dtype, mode: Mode) -> None:
+    for case in CASES:
+        base, slot, (x_out, x_in, *previous) = operands(case, dtype, 2 + mode.previous)
+        terms = mode.previous + (mode.slot_holds == "previous")
+        coefficients = torch.randn(terms) if mode.previous else None
+        arguments = (x_out, x_in if mode.has_input else None, previous, coefficients, mode.strides)
+        expected_slot, indices = (
+            slot.clone(),
+            (
+                ops.METRICS[mode.metric],
+                ops.SLOT_HOLDS[mode.slot_holds],
+            ),
+        )
+        old = [tensor.float() for tensor in [*previous, slot.clone()][:terms]]
+        expected = reference.distance_update(expected_slot, *arguments, *indices)[:, 0]
+        sums = in_both_orders(
+            driver, ops.distance_update, slot, *arguments, mode.metric, mode.slot_holds
+        )
+        assert_same_bits(slot, expected_slot)
+        assert_tail_untouched(base, slot)
+        total = sums.double().sum(dim=1)
+        magnitudes = expected.double()
+        if mode.metric == "cosine" and terms:  # The only sum whose terms have either sign.
+            forecast = reference._forecast(old, coefficients)
+            products = (forecast * expected_slot.float()).double().abs()
+            magnitudes[:, 0] = products.sum(dim=(1, 2, 3))
+        exact = expected.isfinite()
+        error = (total - expected.double()).abs()
+        assert bool((error <= summation_error(case, magnitudes))[exact].all()), case
+        assert torch.equal(total.float().isnan(), expected.isnan()), case
+        assert torch.equal(
+            total[~exact & ~expected.isnan()].float(), expected[~exact & ~expected.isnan()]
+        ), case
+
+
+@pytest.mark.parametrize("accumulate", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_residual_update(driver: EmulatorDriver, dtype: torch.dtype, accumulate: bool) -> None:
+    for case in CASES:
+        base, slot, (x_out, x_in) = operands(case, dtype, 2)
+        expected = slot.clone()
+        reference.residual_update(expected, x_out, x_in, accumulate)
+        in_both_orders(driver, ops.residual_update, slot, x_out, x_in, accumulate)
+        assert_same_bits(slot, expected)
+        assert_tail_untouched(base, slot)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_conditional_add(driver: EmulatorDriver, dtype: torch.dtype, count: int) -> None:
+    for case in CASES:
+        for flag in (0, 1, -7):
+            base, x, residuals = operands(case, dtype, count)
+            arguments = torch.randn(count), torch.tensor([flag], dtype=torch.int32)
+            expected = x.clone()
+            reference.conditional_add(expected, residuals, [None] * count, *arguments)
+            driver.launches.clear()
+            in_both_orders(driver, ops.conditional_add, x, residuals, *arguments)
+            assert_same_bits(x, expected)
+            assert_tail_untouched(base, x)
+            if flag == 0:
+                touched = {name for launch in driver.launches for name in touching(launch)}
+                assert touched <= {"flag"}, case
+
+
+def touching(launch: Any) -> Iterator[str]:
+    """Arguments whose memory a launch has read or written."""
+    for name, traffic in launch.traffic.items():
+        if traffic.bytes_loaded or traffic.bytes_stored:
+            yield name
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_conditional_add_of_eight_bits(driver: EmulatorDriver, dtype: torch.dtype) -> None:
+    """Every int8 and every float8 there is, with and without a scale, aligned and not."""
+    every = torch.arange(256, dtype=torch.uint8)
+    for channels in (64, 63):
+        x = torch.randn(2, 6, channels).to(dtype)
+        bits = every.repeat(3)[: x.numel()].view(x.shape)
+        residuals = [bits.view(torch.int8), bits.view(torch.float8_e4m3fn)]
+        for scales in ([torch.rand(2, 6, 1), None], [torch.rand(2, 6, 1), torch.rand(2, 6, 1)]):
+            expected, arguments = x.clone(), (torch.randn(2), torch.ones(1, dtype=torch.int32))
+            reference.conditional_add(expected, residuals, scales, *arguments)
+            in_both_orders(driver, ops.conditional_add, x, residuals, *arguments, scales)
+            assert_same_bits(x, expected)
+
+
+NAN, INF = math.nan, math.inf
+SUMS = {
+    "usual": [[3.0, 40.0, 50.0, 2.0, 7.0], [1.0, 30.0, 20.0, 1.0, 5.0]],
+    "zero denominator": [[3.0, 0.0, 0.0, 2.0, 7.0], [1.0, 0.0, 0.0, 1.0, 5.0]],
+    "no motion": [[3.0, 40.0, 50.0, 0.0, 0.0], [1.0, 30.0, 20.0, 0.0, 0.0]],
+    "infinite": [[INF, 40.0, 50.0, 2.0, 7.0], [1.0, 30.0, 20.0, 1.0, 5.0]],
+    "not a number": [[3.0, NAN, 50.0, 2.0, NAN], [1.0, 30.0, 20.0, 1.0, 5.0]],
+    "far": [[300.0, 40.0, 50.0, 2.0, 7.0], [1.0, 30.0, 20.0, 1.0, 5.0]],
+}
+
+
+# Step, whether there is a previous residual, whether motion counts; the last computed step was 2.
+SITUATIONS = [(5, True, True), (5, True, False), (2, True, True), (5, False, True)]
+
+
+@pytest.mark.parametrize("metric", ops.METRICS)
+@pytest.mark.parametrize("apply_moreg", [True, False])
+def test_decide(driver: EmulatorDriver, metric: str, apply_moreg: bool) -> None:
+    thresholds, rates = [0.03, 0.06, 0.125], [8.0, 4.0, 2.0]
+    codebook = torch.tensor([thresholds, rates])
+    for sums in SUMS.values():
+        for partials in (1, 3, 700):
+            for step, has_previous, in_window in SITUATIONS:
+                state = [2.0, 0.5, 1.0, 1.0, 1.0, 0.25, 0.0, 0.5]
+                split = torch.tensor([sums, SUMS["usual"]]).unsqueeze(2)
+                split = torch.cat([split, torch.zeros(2, 2, partials - 1, 5)], dim=2)
+                flags = (has_previous, apply_moreg, in_window)
+                expected = exact_decision(
+                    state,
+                    [sums, SUMS["usual"]],
+                    list(zip(thresholds, rates, strict=True)),
+                    step,
+                    metric,
+                    *flags,
+                )
+                found = torch.tensor(state)
+                in_both_orders(driver, ops.decide, found, split, codebook, step, metric, *flags)
+                assert_decision(found.tolist(), expected, thresholds)
+
+
+def test_partial_sums_are_added_in_float64(driver: EmulatorDriver) -> None:
+    """2^24 + 1 + 1 + ...: in float32, each 1 would be lost."""
+    partials = torch.ones(1, 1, 2001, 3)
+    partials[0, 0, 0] = 2.0**24
+    state, codebook = ops.new_state("cpu"), torch.tensor([[1.5], [2.0]])
+    partials[..., 1] = 2.0**24 / 2001
+    ops.decide(state, partials, codebook, step=1)
+    exact = partials[..., 0].double().sum() / partials[..., 1].double().sum()
+    assert state[ops.State.DISTANCE] == exact.float()
+
+
+def test_programs_take_tiles_in_turn(
+    driver: EmulatorDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fewer programs than tiles, and more than tiles: what is added is the same."""
+    slot, x_out = torch.randn(2, 3, 40, 64), torch.randn(2, 3, 40, 64)
+    expected = reference.distance_update(slot.clone(), x_out, None, [], None, (1, 2), 0, 1)[:, 0]
+    for programs in (1, 3, 100):
+        config = Config(1, 2, programs)
+        monkeypatch.setattr(gpu, "distance_config", lambda *_, config=config: config)
+        sums = ops.distance_update(slot.clone(), x_out, strides=(1, 2))
+        assert sums.shape[1] == min(programs, 10)
+        assert torch.allclose(sums.sum(1), expected, rtol=100 * EPS)
+
+
+@pytest.mark.parametrize("stride", [MAX_STRIDE, MAX_STRIDE + 1, 40])
+def test_long_strides(driver: EmulatorDriver, stride: int) -> None:
+    """Beyond what registers hold, plain torch takes over; past the last frame, sums are zero."""
+    slot, x_out = torch.randn(1, 36, 2, 8), torch.randn(1, 36, 2, 8)
+    arguments = (x_out, None, [], None, (1, stride))
+    expected = reference.distance_update(slot.clone(), *arguments, 0, reference.PREVIOUS)[:, 0]
+    sums = ops.distance_update(slot, *arguments)
+    assert torch.allclose(sums.sum(1), expected, rtol=100 * EPS)
+    assert torch.equal(slot, x_out)
+    assert len(driver.launches) == (stride != MAX_STRIDE + 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_an_undefined_slot_is_not_read(on_triton: None, dtype: torch.dtype) -> None:
+    x_out, x_in = torch.randn(2, 3, 4, 8).to(dtype), torch.randn(2, 3, 4, 8).to(dtype)
+    with emulated(90) as driver:
+        slot = driver.mark_uninitialised(torch.empty(2, 3, 4, 8, dtype=dtype))
+        ops.distance_update(slot, x_out, x_in, slot_holds="nothing", strides=(1,))
+        slot = driver.mark_uninitialised(torch.empty(2, 3, 4, 8, dtype=dtype))
+        ops.residual_update(slot, x_out, x_in)
+        slot = driver.mark_uninitialised(torch.empty(2, 3, 4, 8, dtype=dtype))
+        with pytest.raises(UninitialisedRead):
+            ops.residual_update(slot, x_out, x_in, accumulate=True)
+
+
+def moved(driver: EmulatorDriver, names: Sequence[str]) -> list[tuple[int, int]]:
+    """Bytes read and written of each argument in the last launch."""
+    (launch,) = driver.launches
+    traffic = [launch.traffic[name] for name in names]
+    return [(t.bytes_loaded, t.bytes_stored) for t in traffic]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_bytes_moved(on_triton: None, dtype: torch.dtype) -> None:
+    """Each input is read once and each output written once, to the byte.
+
+    The rest, partial sums, coefficients and the flag, is read from caches and below 2 %.
+    """
+    shape = (2, 8, 256, 128)
+    slot, x_out, x_in, older = (torch.randn(shape).to(dtype) for _ in range(4))
+    size = slot.nbytes
+    with emulated(90, check=False) as driver:
+        coefficients = torch.tensor([2.0, -1.0])
+        ops.distance_update(slot, x_out, x_in, [older], coefficients, (1, 2, 5))
+        names = ["slot.0", "x_out.0", "x_in.0", "previous.0.0"]
+        assert moved(driver, names) == [(size, size), (size, 0), (size, 0), (size, 0)]
+        (launch,) = driver.launches
+        assert launch.traffic["partials"].bytes_stored <= 0.02 * 5 * size
+        driver.launches.clear()
+        ops.residual_update(slot, x_out, x_in)
+        assert moved(driver, ["slot.0", "x_out.0", "x_in.0"]) == [(0, size), (size, 0), (size, 0)]
+        driver.launches.clear()
+        flag = torch.ones(1, dtype=torch.int32)
+        ops.conditional_add(slot, [x_out, x_in], coefficients, flag)
+        names = ["x.0", "residuals.0.0", "residuals.1.0"]
+        assert moved(driver, names) == [(size, size), (size, 0), (size, 0)]
+        driver.launches.clear()
+        quantised, scale = torch.zeros(shape, dtype=torch.int8), torch.ones(*shape[:3], 1)
+        ops.conditional_add(slot, [quantised], coefficients[:1], flag, [scale])
+        names = ["x.0", "residuals.0.0"]
+        assert moved(driver, names) == [(size, size), (quantised.nbytes, 0)]
