@@ -1,8 +1,8 @@
 """What the kernels see of a tensor, and how a program finds its elements in it.
 
 A tensor is a :class:`View` of four dimensions, the last one contiguous. Programs work on tiles of
-`ROWS` groups; a group is `VECTOR` neighbouring elements of the last dimension, 16 bytes where
-everything is aligned. Groups are numbered over the last two dimensions together; `groups_per_row`
+`ROWS` groups; a group is `VECTOR` neighbouring elements of the last dimension, 16 bytes of the
+widest dtype where everything is aligned. Groups are numbered over the last two dimensions together; `groups_per_row`
 of them are in the last one.
 """
 
@@ -37,7 +37,8 @@ def pointers(view, outer, middle, row, first, VECTOR: tl.constexpr):
     """Addresses `[ROWS, VECTOR]` of the elements of a tile."""
     group = view.pointer + (outer * view.outer + middle * view.middle + row * view.row + first)
     if VECTOR > 1:
-        group = tl.multiple_of(group, (16, 16))  # The launcher has seen to it.
+        size: tl.constexpr = VECTOR * view.pointer.dtype.element_ty.primitive_bitwidth // 8
+        group = tl.multiple_of(group, (size, size))  # In bytes. The launcher has seen to it.
     return group + tl.arange(0, VECTOR)[None, :]
 
 

@@ -190,7 +190,7 @@ class Planes:
     Args:
         sizes: of the four dimensions.
         views: of the tensors.
-        vector: elements of a group, 1 where something is not aligned to 16 bytes.
+        vector: elements of a group, 1 where something is not aligned.
     """
 
     sizes: list[int]
@@ -275,16 +275,20 @@ def _as_planes(
 
 
 def _vector(sizes: list[int], strides: list[list[int]], tensors: Sequence[Tensor]) -> int:
-    """Elements in 16 bytes of the narrowest dtype, if every group begins on such a boundary."""
-    vector = 16 // min(tensor.element_size() for tensor in tensors)
+    """Elements in 16 bytes of the widest dtype, if every group begins at a multiple of its size.
+
+    Of the narrowest dtype, a thread would hold more of the one tensor than it can load of the other
+    at once, and Triton would pass elements between threads through shared memory.
+    """
+    vector = 16 // max(tensor.element_size() for tensor in tensors)
     steps = [
         step
         for stride in strides[: len(tensors)]
         for size, step in zip(sizes[:3], stride, strict=False)
         if size > 1
     ]
-    is_aligned = all(tensor.data_ptr() % 16 == 0 for tensor in tensors)
-    return vector if is_aligned and all(n % vector == 0 for n in (sizes[3], *steps)) else 1
+    begins = all(tensor.data_ptr() % (vector * tensor.element_size()) == 0 for tensor in tensors)
+    return vector if begins and all(n % vector == 0 for n in (sizes[3], *steps)) else 1
 
 
 def _bytes(tensor: Tensor) -> Tensor:
