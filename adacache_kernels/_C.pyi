@@ -8,6 +8,8 @@ class BuildConfig(TypedDict):
     cuda: str
     cuda_architectures: list[str]
     cuda_kernels: list[str]
+    instruction_sets: list[str]
+    instruction_set: str
 
 class View:
     def __init__(
@@ -18,13 +20,25 @@ def distance_update(
     slot: View,
     x_out: View,
     x_in: View | None,
+    previous: Sequence[View],
+    coefficients: int,
+    slot_holds: int,
     strides: Sequence[int],
     metric: int,
-    has_previous: bool,
     sums: int,
+    threads: int,
 ) -> None: ...
-def residual_update(slot: View, x_out: View, x_in: View, accumulate: bool) -> None: ...
-def conditional_add(x: View, residuals: Sequence[View], coefficients: int, flag: int) -> None: ...
+def residual_update(
+    slot: View, x_out: View, x_in: View, accumulate: bool, threads: int
+) -> None: ...
+def conditional_add(
+    x: View,
+    residuals: Sequence[View],
+    scales: Sequence[View | None],
+    coefficients: int,
+    flag: int,
+    threads: int,
+) -> None: ...
 def decide(
     state: int,
     sums: int,
@@ -41,4 +55,6 @@ def decide(
     moreg_d: float,
     mograd_mul: float,
 ) -> None: ...
+def instruction_sets() -> list[str]: ...
+def set_instruction_set(name: str) -> None: ...
 def build_config() -> BuildConfig: ...

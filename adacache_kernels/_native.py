@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+STORED_DTYPES = DTYPES | {torch.int8: 3, torch.float8_e4m3fn: 4}
+"""Those of a residual that is added: it may be kept in eight bits."""
 
 
 @functools.cache
@@ -31,18 +33,22 @@ def module() -> ModuleType:
 
 def takes(*tensors: Tensor) -> bool:
     """Whether the compiled kernels know the dtypes and layouts of these tensors."""
-    return all(
-        tensor.dtype in DTYPES and tensor.dim() <= 4 and _is_last_contiguous(tensor)
-        for tensor in tensors
-    )
+    return all(tensor.dtype in DTYPES and _has_rows(tensor) for tensor in tensors)
+
+
+def takes_stored(*tensors: Tensor) -> bool:
+    """Whether the compiled kernels can add these residuals."""
+    return all(tensor.dtype in STORED_DTYPES and _has_rows(tensor) for tensor in tensors)
 
 
 def view(tensor: Tensor) -> object:
     """What the compiled kernels see of a tensor. It has to live as long as the view."""
     return module().View(
-        tensor.data_ptr(), DTYPES[tensor.dtype], list(tensor.shape), list(tensor.stride())
+        tensor.data_ptr(), STORED_DTYPES[tensor.dtype], list(tensor.shape), list(tensor.stride())
     )
 
 
-def _is_last_contiguous(tensor: Tensor) -> bool:
-    return tensor.dim() == 0 or tensor.shape[-1] <= 1 or tensor.stride(-1) == 1
+def _has_rows(tensor: Tensor) -> bool:
+    if tensor.dim() == 0 or tensor.shape[-1] <= 1:
+        return tensor.dim() <= 4
+    return tensor.dim() <= 4 and tensor.stride(-1) == 1

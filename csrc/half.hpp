@@ -1,5 +1,6 @@
-// bfloat16 and float16 as bits: exact to float, and from float rounded to the nearest, ties to
-// even. Integer arithmetic without branches, so that any C++17 compiler can vectorise it.
+// bfloat16, float16 and float8 (e4m3fn) as bits: exact to float, and the first two from float
+// rounded to the nearest, ties to even. Integer arithmetic without branches, so that any C++17
+// compiler can vectorise it.
 #pragma once
 
 #include <cstdint>
@@ -49,6 +50,17 @@ inline std::uint16_t float_to_float16(float value) {
   const std::uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;
   const std::uint32_t result = magnitude >= 0x47800000u ? infinite : finite;
   return static_cast<std::uint16_t>(result | (bits >> 16 & 0x8000u));
+}
+
+inline float float8_to_float(std::uint8_t value) {
+  const std::uint32_t sign = static_cast<std::uint32_t>(value & 0x80u) << 24;
+  const std::uint32_t magnitude = static_cast<std::uint32_t>(value & 0x7fu) << 20;
+  // The exponents are biased by 7 and 127. A subnormal number gets an implicit one and loses it by
+  // a subtraction: as a subnormal float, to be scaled, it would cost a hundred cycles.
+  const std::uint32_t normal = magnitude + (120u << 23);
+  const std::uint32_t subnormal = bits_of(float_of(magnitude + (121u << 23)) - 0x1p-6f);
+  const std::uint32_t finite = magnitude < (1u << 23) ? subnormal : normal;
+  return float_of(sign | (magnitude == (0x7fu << 20) ? 0x7fc00000u : finite));
 }
 
 }  // namespace adacache

@@ -12,18 +12,35 @@ namespace adacache {
 
 enum class Metric { kL1, kL2, kCosine };
 
-// slot = x_out - x_in; writes one row of `3 + 2 * frame_strides.size()` sums per batch element to
-// `sums`. All views are [batch, frames, tokens, channels].
-void distance_update(const View& slot, const View& x_out, const std::optional<View>& x_in,
-                     const std::vector<std::int64_t>& frame_strides, Metric metric,
-                     bool has_previous, float* sums);
+// What is in a slot before distance_update: nothing defined, the last term of what the residual is
+// compared with, or the sum of residuals that this one is added to.
+enum class SlotHolds { kNothing, kPrevious, kSum };
+
+struct DistanceUpdate {  // All views are [batch, frames, tokens, channels].
+  View slot, x_out;
+  std::optional<View> x_in;
+  std::vector<View> previous;  // at most 3
+  const float* coefficients;   // one per term, or null: 1
+  SlotHolds slot_holds;
+  std::vector<std::int64_t> frame_strides;
+  Metric metric;
+};
+
+// slot = (slot +) x_out - x_in; writes one row of `3 + 2 * frame_strides.size()` sums per batch
+// element to `sums`. Up to `threads` threads work on it, here and below; the bits are the same.
+void distance_update(const DistanceUpdate& operands, float* sums, int threads);
 
 // slot = (slot +) x_out - x_in.
-void residual_update(const View& slot, const View& x_out, const View& x_in, bool accumulate);
+void residual_update(View slot, View x_out, View x_in, bool accumulate, int threads);
 
-// if (*flag) x += sum_i coefficients[i] * residuals[i].
-void conditional_add(const View& x, const std::vector<View>& residuals, const float* coefficients,
-                     const std::int32_t* flag);
+struct Term {
+  View residual;
+  std::optional<View> scale;  // float32, [..., 1]
+};
+
+// if (*flag) x += sum_i coefficients[i] * (residual_i * scale_i). At most 4 terms.
+void conditional_add(View x, std::vector<Term> terms, const float* coefficients,
+                     const std::int32_t* flag, int threads);
 
 // The layout of `state` in decide(), the same as State in ops.py.
 enum StateField {
@@ -39,9 +56,9 @@ enum StateField {
 
 enum Flag { kNoPrevious = 1, kNotFinite = 2, kZeroDenominator = 4 };
 
-struct Sums {  // [locations, batch, columns]
+struct PartialSums {  // [locations, batch, partials, columns]
   const float* data;
-  std::int64_t locations, batch, columns;
+  std::int64_t locations, batch, partials, columns;
 };
 
 struct Codebook {  // Rising thresholds, then their rates.
@@ -57,7 +74,7 @@ struct Moreg {
 };
 
 // Sums of the residuals -> distance, rate and next computed step.
-void decide(float* state, const Sums& sums, const Codebook& codebook, std::int64_t step,
+void decide(float* state, const PartialSums& sums, const Codebook& codebook, std::int64_t step,
             Metric metric, bool has_previous, const Moreg& moreg);
 
 }  // namespace adacache

@@ -4,9 +4,9 @@
 #include <array>
 #include <cstdint>
 
-namespace adacache {
+#include "run.hpp"
 
-enum class DType { kFloat32, kBFloat16, kFloat16 };
+namespace adacache {
 
 // The last dimension is contiguous; strides count elements and may be anything else.
 struct View {
@@ -17,6 +17,11 @@ struct View {
 
   std::int64_t offset(std::int64_t i, std::int64_t j, std::int64_t k) const {
     return i * stride[0] + j * stride[1] + k * stride[2];
+  }
+
+  // What begins at an element.
+  Run run(std::int64_t i, std::int64_t j, std::int64_t k, std::int64_t l) const {
+    return {static_cast<char*>(data) + (offset(i, j, k) + l) * size_of(dtype), dtype};
   }
 };
 

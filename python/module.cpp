@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "cpu/instruction_set.hpp"
 #include "ops.hpp"
 
 namespace py = pybind11;
@@ -17,7 +18,7 @@ namespace {
 
 View make_view(std::uintptr_t data, int dtype, const std::vector<std::int64_t>& size,
                const std::vector<std::int64_t>& stride) {
-  if (dtype < 0 || dtype > 2) throw std::invalid_argument("dtype must be 0, 1 or 2");
+  if (dtype < 0 || dtype > 4) throw std::invalid_argument("dtype must be 0, 1, 2, 3 or 4");
   if (size.size() > 4 || size.size() != stride.size())
     throw std::invalid_argument("size and stride must have one length, at most 4");
   View view{reinterpret_cast<void*>(data), static_cast<adacache::DType>(dtype), {1, 1, 1, 1}, {}};
@@ -36,25 +37,44 @@ T* pointer(std::uintptr_t address) {
   return reinterpret_cast<T*>(address);
 }
 
+adacache::SlotHolds make_slot_holds(int slot_holds) {
+  if (slot_holds < 0 || slot_holds > 2) throw std::invalid_argument("slot_holds must be 0, 1 or 2");
+  return static_cast<adacache::SlotHolds>(slot_holds);
+}
+
 void distance_update(const View& slot, const View& x_out, const std::optional<View>& x_in,
-                     const std::vector<std::int64_t>& strides, int metric, bool has_previous,
-                     std::uintptr_t sums) {
-  adacache::distance_update(slot, x_out, x_in, strides, make_metric(metric), has_previous,
-                            pointer<float>(sums));
+                     const std::vector<View>& previous, std::uintptr_t coefficients, int slot_holds,
+                     const std::vector<std::int64_t>& strides, int metric, std::uintptr_t sums,
+                     int threads) {
+  if (previous.size() > 3) throw std::invalid_argument("previous must be at most 3 views");
+  const adacache::DistanceUpdate operands{slot,
+                                          x_out,
+                                          x_in,
+                                          previous,
+                                          pointer<const float>(coefficients),
+                                          make_slot_holds(slot_holds),
+                                          strides,
+                                          make_metric(metric)};
+  adacache::distance_update(operands, pointer<float>(sums), threads);
 }
 
-void conditional_add(const View& x, const std::vector<View>& residuals, std::uintptr_t coefficients,
-                     std::uintptr_t flag) {
-  adacache::conditional_add(x, residuals, pointer<const float>(coefficients),
-                            pointer<const std::int32_t>(flag));
+void conditional_add(const View& x, const std::vector<View>& residuals,
+                     const std::vector<std::optional<View>>& scales, std::uintptr_t coefficients,
+                     std::uintptr_t flag, int threads) {
+  if (residuals.empty() || residuals.size() > 4 || residuals.size() != scales.size())
+    throw std::invalid_argument("residuals must be one to four, and scales as many");
+  std::vector<adacache::Term> terms;
+  for (std::size_t i = 0; i < residuals.size(); ++i) terms.push_back({residuals[i], scales[i]});
+  adacache::conditional_add(x, terms, pointer<const float>(coefficients),
+                            pointer<const std::int32_t>(flag), threads);
 }
 
-void decide(std::uintptr_t state, std::uintptr_t sums, const std::array<std::int64_t, 3>& shape,
+void decide(std::uintptr_t state, std::uintptr_t sums, const std::array<std::int64_t, 4>& shape,
             std::uintptr_t codebook, std::int64_t entries, std::int64_t step, int metric,
             bool has_previous, bool apply_moreg, bool in_window, double moreg_a, int moreg_b,
             double moreg_d, double mograd_mul) {
   adacache::decide(pointer<float>(state),
-                   {pointer<const float>(sums), shape[0], shape[1], shape[2]},
+                   {pointer<const float>(sums), shape[0], shape[1], shape[2], shape[3]},
                    {pointer<const float>(codebook), entries}, step, make_metric(metric),
                    has_previous, {apply_moreg, in_window, moreg_a, moreg_b, moreg_d, mograd_mul});
 }
@@ -69,6 +89,8 @@ py::dict build_config() {
   config["cuda"] = ADACACHE_CUDA;
   config["cuda_architectures"] = architectures;
   config["cuda_kernels"] = std::vector<std::string>{};
+  config["instruction_sets"] = adacache::built_instruction_sets();
+  config["instruction_set"] = adacache::kernels().name;
   return config;
 }
 
@@ -80,15 +102,17 @@ PYBIND11_MODULE(_C, module) {
       .def(py::init(&make_view), py::arg("data"), py::arg("dtype"), py::arg("size"),
            py::arg("stride"));
   module.def("distance_update", &distance_update, release_gil(), py::arg("slot"), py::arg("x_out"),
-             py::arg("x_in"), py::arg("strides"), py::arg("metric"), py::arg("has_previous"),
-             py::arg("sums"));
+             py::arg("x_in"), py::arg("previous"), py::arg("coefficients"), py::arg("slot_holds"),
+             py::arg("strides"), py::arg("metric"), py::arg("sums"), py::arg("threads"));
   module.def("residual_update", &adacache::residual_update, release_gil(), py::arg("slot"),
-             py::arg("x_out"), py::arg("x_in"), py::arg("accumulate"));
+             py::arg("x_out"), py::arg("x_in"), py::arg("accumulate"), py::arg("threads"));
   module.def("conditional_add", &conditional_add, release_gil(), py::arg("x"), py::arg("residuals"),
-             py::arg("coefficients"), py::arg("flag"));
+             py::arg("scales"), py::arg("coefficients"), py::arg("flag"), py::arg("threads"));
   module.def("decide", &decide, release_gil(), py::arg("state"), py::arg("sums"), py::arg("shape"),
              py::arg("codebook"), py::arg("entries"), py::arg("step"), py::arg("metric"),
              py::arg("has_previous"), py::arg("apply_moreg"), py::arg("in_window"),
              py::arg("moreg_a"), py::arg("moreg_b"), py::arg("moreg_d"), py::arg("mograd_mul"));
+  module.def("instruction_sets", &adacache::instruction_sets);
+  module.def("set_instruction_set", &adacache::set_instruction_set, py::arg("name"));
   module.def("build_config", &build_config);
 }

@@ -1,21 +1,38 @@
 #include "../ops.hpp"
-#include "row.hpp"
+#include "../pool.hpp"
+#include "instruction_set.hpp"
+#include "pieces.hpp"
 
 namespace adacache {
 
-void conditional_add(const View& x, const std::vector<View>& residuals, const float* coefficients,
-                     const std::int32_t* flag) {
+void conditional_add(View x, std::vector<Term> terms, const float* coefficients,
+                     const std::int32_t* flag, int threads) {
   if (*flag == 0) return;
-  for_each_chunk(x, [&](auto i, auto j, auto k, auto first, auto count) {
-    Buffer total, term;
-    load(x, x.offset(i, j, k) + first, count, total);
-    for (std::size_t r = 0; r < residuals.size(); ++r) {
-      load(residuals[r], residuals[r].offset(i, j, k) + first, count, term);
-      const float coefficient = coefficients[r];
-      for (std::int64_t n = 0; n < count; ++n) total[n] += coefficient * term[n];
-    }
-    store(x, x.offset(i, j, k) + first, count, total);
-  });
+  const auto has_scale = [](const Term& term) { return term.scale.has_value(); };
+  // A scale belongs to a row as it is.
+  if (std::none_of(terms.begin(), terms.end(), has_scale)) {
+    std::vector<View*> views{&x};
+    for (Term& term : terms) views.push_back(&term.residual);
+    merge_rows(views);
+  }
+  const std::int64_t total = count_of(x.size);
+  const Kernels& kernel = kernels();
+  const auto body = [&](std::int64_t task, int) {
+    const std::int64_t begin = task * kTaskSize, end = std::min(begin + kTaskSize, total);
+    for_each_piece(x.size, begin, end, [&](auto i, auto j, auto k, auto first, auto count) {
+      Add add{};
+      add.x = x.run(i, j, k, first);
+      add.terms = static_cast<int>(terms.size());
+      for (int t = 0; t < add.terms; ++t) {
+        const auto& [residual, scale] = terms[t];
+        add.residual[t] = residual.run(i, j, k, first);
+        add.coefficient[t] = coefficients[t];
+        add.scale[t] = scale ? *static_cast<const float*>(scale->run(i, j, k, 0).data) : 1.0f;
+      }
+      kernel.add(add, count);
+    });
+  };
+  parallel_for(divided_up(total, kTaskSize), threads, body);
 }
 
 }  // namespace adacache

@@ -20,7 +20,7 @@ double power(double base, int exponent) {
 
 class Decision {
  public:
-  Decision(const Sums& sums, Metric metric) : sums_(sums), metric_(metric) {}
+  Decision(const PartialSums& sums, Metric metric) : sums_(sums), metric_(metric) {}
 
   double raw_distance(double gap) {
     double total = 0;
@@ -55,11 +55,12 @@ class Decision {
     return kNaN;
   }
 
-  // Over the batch.
+  // Over the batch and the partial sums of each of its elements.
   double column(std::int64_t location, std::int64_t index) const {
+    const std::int64_t rows = sums_.batch * sums_.partials;
     double total = 0;
-    for (std::int64_t b = 0; b < sums_.batch; ++b)
-      total += sums_.data[(location * sums_.batch + b) * sums_.columns + index];
+    for (std::int64_t row = 0; row < rows; ++row)
+      total += sums_.data[(location * rows + row) * sums_.columns + index];
     return total;
   }
 
@@ -69,7 +70,7 @@ class Decision {
     return kNaN;
   }
 
-  const Sums& sums_;
+  const PartialSums& sums_;
   Metric metric_;
   bool has_zero_denominator_ = false;
 };
@@ -84,7 +85,7 @@ float rate_of(float distance, const Codebook& codebook) {
 
 }  // namespace
 
-void decide(float* state, const Sums& sums, const Codebook& codebook, std::int64_t step,
+void decide(float* state, const PartialSums& sums, const Codebook& codebook, std::int64_t step,
             Metric metric, bool has_previous, const Moreg& moreg) {
   double raw = kNaN, distance = kNaN, score = 1;
   int flags = kNoPrevious;

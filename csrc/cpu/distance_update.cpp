@@ -1,142 +1,266 @@
-#include <cmath>
+#include <cstring>
+#include <memory>
 
 #include "../ops.hpp"
-#include "row.hpp"
+#include "../pool.hpp"
+#include "instruction_set.hpp"
+#include "pieces.hpp"
 
 namespace adacache {
 namespace {
 
-// A float64 sum in an order that depends on nothing but the shape. Several lanes, because the
-// compiler may not reorder a sum and could not vectorise a single one.
-class Sum {
- public:
-  template <typename Term>
-  void add(std::int64_t count, const Term& term) {
-    std::int64_t i = 0;
-    for (; i + kLanes <= count; i += kLanes)
-      for (int lane = 0; lane < kLanes; ++lane) lanes_[lane] += term(i + lane);
-    for (; i < count; ++i) lanes_[i % kLanes] += term(i);
-  }
+// Columns, elements of a frame, that are taken at a time. The frames of a column are taken one
+// after another, so that those before it are still in the cache when the next is compared with
+// them.
+#ifndef ADACACHE_COLUMNS
+#define ADACACHE_COLUMNS 4096
+#endif
+constexpr std::int64_t kColumns = ADACACHE_COLUMNS;
 
-  double total() const {
-    double total = 0;
-    for (double lane : lanes_) total += lane;
-    return total;
-  }
-
- private:
-  static constexpr int kLanes = 8;
-  double lanes_[kLanes] = {};
-};
-
-struct DistanceSums {
-  Sum first, second, third;
-
-  void add(Metric metric, std::int64_t count, const float* c, const float* p) {
-    switch (metric) {
-      case Metric::kL1:
-        first.add(count, [=](auto i) { return std::fabs(c[i] - p[i]); });
-        second.add(count, [=](auto i) { return std::fabs(c[i]); });
-        break;
-      case Metric::kL2:
-        first.add(count, [=](auto i) { return (c[i] - p[i]) * (c[i] - p[i]); });
-        second.add(count, [=](auto i) { return c[i] * c[i]; });
-        break;
-      case Metric::kCosine:
-        first.add(count, [=](auto i) { return c[i] * p[i]; });
-        second.add(count, [=](auto i) { return c[i] * c[i]; });
-        third.add(count, [=](auto i) { return p[i] * p[i]; });
-        break;
-    }
-  }
-};
-
-// The sums of one batch element.
-class Row {
- public:
-  Row(std::int64_t frames, const std::vector<std::int64_t>& frame_strides)
-      : strides_(frame_strides), changes_(frame_strides.size()), sizes_(frames) {}
-
-  DistanceSums distance;
-
-  // The residual p of `frame`. The slot already holds those of the earlier frames.
-  void add_motion(const View& slot, std::int64_t offset, std::int64_t frame, std::int64_t count,
-                  const float* p) {
-    if (strides_.empty()) return;
-    sizes_[frame].add(count, [=](auto i) { return std::fabs(p[i]); });
-    for (std::size_t s = 0; s < strides_.size(); ++s) {
-      if (strides_[s] > frame) continue;
-      Buffer earlier;
-      load(slot, offset - strides_[s] * slot.stride[1], count, earlier);
-      changes_[s].add(count, [&](auto i) { return std::fabs(p[i] - earlier[i]); });
-    }
-  }
-
-  void write(float* sums) const {
-    *sums++ = static_cast<float>(distance.first.total());
-    *sums++ = static_cast<float>(distance.second.total());
-    *sums++ = static_cast<float>(distance.third.total());
-    for (std::size_t s = 0; s < strides_.size(); ++s) {
-      *sums++ = static_cast<float>(changes_[s].total());
-      *sums++ = static_cast<float>(size_of_shifted(strides_[s]));
-    }
-  }
-
- private:
-  // sum|p[stride:]| + sum|p[:-stride]|
-  double size_of_shifted(std::int64_t stride) const {
-    const auto frames = static_cast<std::int64_t>(sizes_.size());
-    double total = 0;
-    for (std::int64_t f = stride; f < frames; ++f)
-      total += sizes_[f].total() + sizes_[f - stride].total();
-    return total;
-  }
-
-  const std::vector<std::int64_t>& strides_;
-  std::vector<Sum> changes_;  // by stride
-  std::vector<Sum> sizes_;    // by frame
-};
-
-void round_to(DType dtype, std::int64_t count, float* values) {
-  if (dtype == DType::kBFloat16) {
-    for (std::int64_t i = 0; i < count; ++i)
-      values[i] = bfloat16_to_float(float_to_bfloat16(values[i]));
-  } else if (dtype == DType::kFloat16) {
-    for (std::int64_t i = 0; i < count; ++i)
-      values[i] = float16_to_float(float_to_float16(values[i]));
-  }
+double total(const Lanes& lanes) {
+  double part[kLanes];
+  std::copy_n(lanes.part, kLanes, part);
+  for (int width = kLanes / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) part[i] += part[i + width];
+  return part[0];
 }
+
+// A part of a sample: some columns of some frames. It depends on the shape alone, like the order of
+// every sum.
+struct Part {
+  std::int64_t batch, first_frame, last_frame, first_column, last_column;
+};
+
+class Partition {
+ public:
+  // With frame strides, a part has all frames of its columns.
+  Partition(const std::array<std::int64_t, 4>& size, bool whole_columns)
+      : frames_(size[1]), columns_(size[2] * size[3]) {
+    if (count_of(size) == 0) return;
+    const std::int64_t at_once = whole_columns ? frames_ : 1;
+    columns_per_part_ = divided_up(kTaskSize, at_once * kColumns) * kColumns;
+    frames_per_part_ = whole_columns ? frames_ : divided_up(kTaskSize, columns_);
+    parts_by_column_ = divided_up(columns_, columns_per_part_);
+    parts_by_frame_ = divided_up(frames_, frames_per_part_);
+  }
+
+  std::int64_t parts_per_sample() const { return parts_by_column_ * parts_by_frame_; }
+
+  Part part(std::int64_t index) const {
+    const std::int64_t frame = index / parts_by_column_ % parts_by_frame_ * frames_per_part_;
+    const std::int64_t column = index % parts_by_column_ * columns_per_part_;
+    return {index / parts_per_sample(), frame, std::min(frame + frames_per_part_, frames_), column,
+            std::min(column + columns_per_part_, columns_)};
+  }
+
+ private:
+  std::int64_t frames_, columns_;
+  std::int64_t columns_per_part_ = 0, frames_per_part_ = 0;
+  std::int64_t parts_by_column_ = 0, parts_by_frame_ = 0;
+};
+
+// The columns of a frame of a view as contiguous memory: where they are, or copied.
+class Columns {
+ public:
+  Columns() = default;
+  explicit Columns(const View& view)
+      : view_(view), is_flat_(view.size[2] == 1 || view.stride[2] == view.size[3]) {}
+
+  bool is_flat() const { return is_flat_; }
+
+  Run run(std::int64_t batch, std::int64_t frame, std::int64_t column) const {
+    return view_.run(batch, frame, column / view_.size[3], column % view_.size[3]);
+  }
+
+  Run copied(std::int64_t batch, std::int64_t frame, std::int64_t column, std::int64_t count,
+             char* memory) const {
+    each_row(batch, frame, column, count, [&](const Run& row, std::int64_t at, std::int64_t bytes) {
+      std::memcpy(memory + at, row.data, bytes);
+    });
+    return {memory, view_.dtype};
+  }
+
+  void copy_back(std::int64_t batch, std::int64_t frame, std::int64_t column, std::int64_t count,
+                 const char* memory) const {
+    each_row(batch, frame, column, count, [&](const Run& row, std::int64_t at, std::int64_t bytes) {
+      std::memcpy(row.data, memory + at, bytes);
+    });
+  }
+
+ private:
+  template <typename Body>
+  void each_row(std::int64_t batch, std::int64_t frame, std::int64_t column, std::int64_t count,
+                const Body& body) const {
+    const std::int64_t width = size_of(view_.dtype);
+    for (std::int64_t done = 0; done < count;) {
+      const std::int64_t left = view_.size[3] - (column + done) % view_.size[3];
+      const std::int64_t now = std::min(left, count - done);
+      body(run(batch, frame, column + done), done * width, now * width);
+      done += now;
+    }
+  }
+
+  View view_{};
+  bool is_flat_ = true;
+};
+
+constexpr int kMaxOperands = 7;  // slot, x_out, x_in, three previous ones, an earlier frame
+constexpr std::int64_t kScratch = kMaxOperands * kColumns * 4;
+
+Sums sums_of(Metric metric) {
+  switch (metric) {
+    case Metric::kL1:
+      return Sums::kL1;
+    case Metric::kL2:
+      return Sums::kL2;
+    case Metric::kCosine:
+      return Sums::kCosine;
+  }
+  return Sums::kNone;
+}
+
+class Distance {
+ public:
+  explicit Distance(const DistanceUpdate& o)
+      : o_(o),
+        kernels_(kernels()),
+        partition_(o.slot.size, !o.frame_strides.empty()),
+        slot_(o.slot),
+        x_out_(o.x_out) {
+    if (o.x_in) x_in_ = Columns(*o.x_in);
+    whole_ = slot_.is_flat() && x_out_.is_flat() && x_in_.is_flat();
+    for (const View& view : o.previous) {
+      previous_.emplace_back(view);
+      whole_ = whole_ && previous_.back().is_flat();
+    }
+    copies_ = !whole_ && o.slot.size[3] % kGroup != 0;
+  }
+
+  void run(float* sums, int threads) const {
+    const std::int64_t width = 3 + 2 * strides(), batch = o_.slot.size[0];
+    const std::int64_t parts = partition_.parts_per_sample();
+    std::vector<double> partial(batch * parts * width);
+    const std::unique_ptr<char[]> scratch(copies_ ? new char[threads * kScratch] : nullptr);
+    parallel_for(batch * parts, threads, [&](std::int64_t index, int worker) {
+      run_part(partition_.part(index), partial.data() + index * width,
+               copies_ ? scratch.get() + worker * kScratch : nullptr);
+    });
+    for (std::int64_t b = 0; b < batch; ++b)
+      for (std::int64_t column = 0; column < width; ++column) {
+        double sum = 0;
+        for (std::int64_t p = 0; p < parts; ++p) sum += partial[(b * parts + p) * width + column];
+        sums[b * width + column] = static_cast<float>(sum);
+      }
+  }
+
+ private:
+  std::int64_t strides() const { return static_cast<std::int64_t>(o_.frame_strides.size()); }
+
+  void run_part(const Part& part, double* sums, char* scratch) const {
+    UpdateSums lanes{};
+    for (auto column = part.first_column; column < part.last_column; column += kColumns) {
+      const std::int64_t count = std::min(kColumns, part.last_column - column);
+      for (auto frame = part.first_frame; frame < part.last_frame; ++frame) {
+        update(part.batch, frame, column, count, lanes, scratch);
+        add_motion(part.batch, frame, column, count, lanes, sums + 3, scratch);
+      }
+    }
+    sums[0] = total(lanes.first);
+    sums[1] = total(lanes.second);
+    sums[2] = total(lanes.third);
+    if (strides() > 0) sums[3] = total(lanes.change);
+  }
+
+  void update(std::int64_t batch, std::int64_t frame, std::int64_t column, std::int64_t count,
+              UpdateSums& lanes, char* scratch) const {
+    each_cut(column, count, [&](std::int64_t first, std::int64_t length) {
+      const auto place = [&](const Columns& columns, int operand) {
+        if (!copies_) return columns.run(batch, frame, first);
+        return columns.copied(batch, frame, first, length, scratch + operand * kColumns * 4);
+      };
+      Update update{};
+      update.slot = place(slot_, 0);
+      update.x_out = place(x_out_, 1);
+      if (o_.x_in) update.x_in = place(x_in_, 2);
+      update.accumulate = o_.slot_holds == SlotHolds::kSum;
+      set_terms(update, place);
+      update.with_size = strides() > 0;
+      if (strides() > 0 && frame >= o_.frame_strides[0])
+        update.earlier = earlier(batch, frame - o_.frame_strides[0], first, length, scratch);
+      kernels_.update(update, length, &lanes);
+      if (copies_) slot_.copy_back(batch, frame, first, length, scratch);
+    });
+  }
+
+  template <typename Place>
+  void set_terms(Update& update, const Place& place) const {
+    const auto previous = static_cast<int>(previous_.size());
+    for (int t = 0; t < previous; ++t) update.term[t] = place(previous_[t], 3 + t);
+    const bool slot_is_term = o_.slot_holds == SlotHolds::kPrevious;
+    if (slot_is_term) update.term[previous] = update.slot;
+    update.terms = previous + (slot_is_term ? 1 : 0);
+    for (int t = 0; t < update.terms; ++t)
+      update.coefficient[t] = o_.coefficients == nullptr ? 1 : o_.coefficients[t];
+    update.sums = update.terms == 0 ? Sums::kNone : sums_of(o_.metric);
+  }
+
+  Run earlier(std::int64_t batch, std::int64_t frame, std::int64_t column, std::int64_t count,
+              char* scratch) const {
+    if (!copies_) return slot_.run(batch, frame, column);
+    char* memory = scratch + (kMaxOperands - 1) * kColumns * 4;
+    return slot_.copied(batch, frame, column, count, memory);
+  }
+
+  // What a frame adds to the motion sums. update() has taken the change over the first stride.
+  void add_motion(std::int64_t batch, std::int64_t frame, std::int64_t column, std::int64_t count,
+                  UpdateSums& lanes, double* sums, char* scratch) const {
+    const double size = total(lanes.size);
+    lanes.size = {};
+    for (std::int64_t s = 0; s < strides(); ++s) {
+      const std::int64_t stride = o_.frame_strides[s];
+      if (frame >= stride) sums[2 * s + 1] += size;
+      if (frame < o_.slot.size[1] - stride) sums[2 * s + 1] += size;
+      if (s > 0 && frame >= stride)
+        sums[2 * s] += change(batch, frame, frame - stride, column, count, scratch);
+    }
+  }
+
+  double change(std::int64_t batch, std::int64_t frame, std::int64_t earlier_frame,
+                std::int64_t column, std::int64_t count, char* scratch) const {
+    Lanes lanes{};
+    each_cut(column, count, [&](std::int64_t first, std::int64_t length) {
+      const Run now = copies_ ? slot_.copied(batch, frame, first, length, scratch)
+                              : slot_.run(batch, frame, first);
+      kernels_.change(now, earlier(batch, earlier_frame, first, length, scratch), length, &lanes);
+    });
+    return total(lanes);
+  }
+
+  // Calls `body(column, count)` for what the kernels can take at once.
+  template <typename Body>
+  void each_cut(std::int64_t column, std::int64_t count, const Body& body) const {
+    if (whole_ || copies_) return body(column, count);
+    const std::int64_t row = o_.slot.size[3];
+    for (const std::int64_t end = column + count; column < end;) {
+      const std::int64_t length = std::min(row - column % row, end - column);
+      body(column, length);
+      column += length;
+    }
+  }
+
+  const DistanceUpdate& o_;
+  const Kernels& kernels_;
+  Partition partition_;
+  Columns slot_, x_out_, x_in_;
+  std::vector<Columns> previous_;
+  bool whole_ = true;    // Columns are contiguous across rows, in every operand.
+  bool copies_ = false;  // They are not, and rows are no multiple of what the sums need.
+};
 
 }  // namespace
 
-void distance_update(const View& slot, const View& x_out, const std::optional<View>& x_in,
-                     const std::vector<std::int64_t>& frame_strides, Metric metric,
-                     bool has_previous, float* sums) {
-  const auto [batch, frames, tokens, channels] = slot.size;
-  for (std::int64_t b = 0; b < batch; ++b) {
-    Row row(frames, frame_strides);
-    for (std::int64_t token = 0; token < tokens; ++token)
-      for (std::int64_t first = 0; first < channels; first += kChunk)
-        // Frames innermost: the earlier frames of this column are still in the cache.
-        for (std::int64_t frame = 0; frame < frames; ++frame) {
-          const std::int64_t count = std::min(kChunk, channels - first);
-          const std::int64_t offset = slot.offset(b, frame, token) + first;
-          Buffer p, in, c;
-          load(x_out, x_out.offset(b, frame, token) + first, count, p);
-          if (x_in) {
-            load(*x_in, x_in->offset(b, frame, token) + first, count, in);
-            for (std::int64_t i = 0; i < count; ++i) p[i] -= in[i];
-          }
-          round_to(slot.dtype, count, p);
-          if (has_previous) {
-            load(slot, offset, count, c);
-            row.distance.add(metric, count, c, p);
-          }
-          store(slot, offset, count, p);
-          row.add_motion(slot, offset, frame, count, p);
-        }
-    row.write(sums + b * (3 + 2 * frame_strides.size()));
-  }
+void distance_update(const DistanceUpdate& operands, float* sums, int threads) {
+  Distance(operands).run(sums, std::max(threads, 1));
 }
 
 }  // namespace adacache

@@ -1,20 +1,27 @@
 #include "../ops.hpp"
-#include "row.hpp"
+#include "../pool.hpp"
+#include "instruction_set.hpp"
+#include "pieces.hpp"
 
 namespace adacache {
 
-void residual_update(const View& slot, const View& x_out, const View& x_in, bool accumulate) {
-  for_each_chunk(slot, [&](auto i, auto j, auto k, auto first, auto count) {
-    Buffer out, in, old;
-    load(x_out, x_out.offset(i, j, k) + first, count, out);
-    load(x_in, x_in.offset(i, j, k) + first, count, in);
-    for (std::int64_t n = 0; n < count; ++n) out[n] -= in[n];
-    if (accumulate) {
-      load(slot, slot.offset(i, j, k) + first, count, old);
-      for (std::int64_t n = 0; n < count; ++n) out[n] += old[n];
-    }
-    store(slot, slot.offset(i, j, k) + first, count, out);
-  });
+void residual_update(View slot, View x_out, View x_in, bool accumulate, int threads) {
+  merge_rows({&slot, &x_out, &x_in});
+  const std::int64_t total = count_of(slot.size);
+  const Kernels& kernel = kernels();
+  const auto body = [&](std::int64_t task, int) {
+    const std::int64_t begin = task * kTaskSize, end = std::min(begin + kTaskSize, total);
+    UpdateSums unused{};
+    for_each_piece(slot.size, begin, end, [&](auto i, auto j, auto k, auto first, auto count) {
+      Update update{};
+      update.slot = slot.run(i, j, k, first);
+      update.x_out = x_out.run(i, j, k, first);
+      update.x_in = x_in.run(i, j, k, first);
+      update.accumulate = accumulate;
+      kernel.update(update, count, &unused);
+    });
+  };
+  parallel_for(divided_up(total, kTaskSize), threads, body);
 }
 
 }  // namespace adacache

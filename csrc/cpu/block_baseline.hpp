@@ -1,0 +1,112 @@
+// Sixteen floats, and what the kernels do with them, in plain C++: what any compiler turns into the
+// vector instructions that every machine of the architecture has. block_avx2.hpp and
+// block_avx512.hpp have the same functions with the same results.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "../half.hpp"
+
+namespace adacache {
+namespace {
+
+struct Block {
+  float v[16];
+};
+
+// What sums end up in: the lanes of a Block in float64.
+struct Wide {
+  double v[16];
+};
+
+template <typename Value>
+Block block_of(const Value& value) {
+  Block block;
+  for (int i = 0; i < 16; ++i) block.v[i] = value(i);
+  return block;
+}
+
+inline Block zero_block() { return {}; }
+inline Block broadcast(float value) {
+  return block_of([=](int) { return value; });
+}
+inline Block operator+(const Block& a, const Block& b) {
+  return block_of([&](int i) { return a.v[i] + b.v[i]; });
+}
+inline Block operator-(const Block& a, const Block& b) {
+  return block_of([&](int i) { return a.v[i] - b.v[i]; });
+}
+inline Block operator*(const Block& a, const Block& b) {
+  return block_of([&](int i) { return a.v[i] * b.v[i]; });
+}
+inline Block absolute(const Block& a) {
+  return block_of([&](int i) { return std::fabs(a.v[i]); });
+}
+inline Block keep_first(const Block& a, std::int64_t count) {
+  return block_of([&](int i) { return i < count ? a.v[i] : 0.0f; });
+}
+
+inline Wide load_wide(const double* in) {
+  Wide wide;
+  std::memcpy(wide.v, in, sizeof wide.v);
+  return wide;
+}
+
+inline void add_to(Wide& total, const Block& part) {
+  for (int i = 0; i < 16; ++i) total.v[i] += static_cast<double>(part.v[i]);
+}
+inline void store_wide(double* out, const Wide& a) { std::memcpy(out, a.v, sizeof a.v); }
+
+inline Block load_float32(const void* in) {
+  Block block;
+  std::memcpy(block.v, in, sizeof block.v);
+  return block;
+}
+inline void store_float32(void* out, const Block& a) { std::memcpy(out, a.v, sizeof a.v); }
+
+template <typename Element, typename Convert>
+Block convert_from(const void* in, const Convert& convert) {
+  Element elements[16];
+  std::memcpy(elements, in, sizeof elements);
+  return block_of([&](int i) { return convert(elements[i]); });
+}
+
+template <typename Convert>
+void convert_to_halves(void* out, const Block& a, const Convert& convert) {
+  std::uint16_t halves[16];
+  for (int i = 0; i < 16; ++i) halves[i] = convert(a.v[i]);
+  std::memcpy(out, halves, sizeof halves);
+}
+
+[[gnu::noinline]] Block load_bfloat16(const void* in) {
+  return convert_from<std::uint16_t>(in, [](std::uint16_t x) { return bfloat16_to_float(x); });
+}
+[[gnu::noinline]] Block round_bfloat16(const Block& a) {
+  return block_of([&](int i) { return bfloat16_to_float(float_to_bfloat16(a.v[i])); });
+}
+// `a` has been rounded: its upper halves are the number.
+[[gnu::noinline]] void store_rounded_bfloat16(void* out, const Block& a) {
+  convert_to_halves(out, a, [](float x) { return static_cast<std::uint16_t>(bits_of(x) >> 16); });
+}
+
+[[gnu::noinline]] Block load_float16(const void* in) {
+  return convert_from<std::uint16_t>(in, [](std::uint16_t x) { return float16_to_float(x); });
+}
+[[gnu::noinline]] Block round_float16(const Block& a) {
+  return block_of([&](int i) { return float16_to_float(float_to_float16(a.v[i])); });
+}
+[[gnu::noinline]] void store_rounded_float16(void* out, const Block& a) {
+  convert_to_halves(out, a, [](float x) { return float_to_float16(x); });
+}
+
+[[gnu::noinline]] Block load_int8(const void* in) {
+  return convert_from<std::int8_t>(in, [](std::int8_t x) { return static_cast<float>(x); });
+}
+[[gnu::noinline]] Block load_float8(const void* in) {
+  return convert_from<std::uint8_t>(in, [](std::uint8_t x) { return float8_to_float(x); });
+}
+
+}  // namespace
+}  // namespace adacache

@@ -1,0 +1,75 @@
+// The inner loops, compiled once per instruction set. They see nothing but contiguous stretches of
+// memory; what is strided, split into tasks or summed up over them is the business of the callers.
+//
+// Plain types without member functions: an inline function used by two instruction sets would be
+// linked once, perhaps with instructions that the machine at hand does not have.
+#pragma once
+
+#include <cstdint>
+
+#include "../run.hpp"
+
+namespace adacache {
+
+constexpr int kMaxTerms = 4;
+
+enum class Sums { kNone, kL1, kL2, kCosine };
+
+// p = x_out - x_in, or slot + (x_out - x_in); slot = p.
+struct Update {
+  Run slot, x_out;
+  Run x_in;  // no data: p = x_out
+  bool accumulate;
+  Sums sums;  // of p and of c = sum_i coefficient[i] * term[i]
+  int terms;
+  Run term[kMaxTerms];  // the last one may be the slot
+  float coefficient[kMaxTerms];
+  Run earlier;     // the slot of an earlier frame, for the sum of changes; no data: none
+  bool with_size;  // whether sum|p| is wanted
+};
+
+constexpr int kLanes = 16;
+
+// A sum in parts, the i-th element of a run in part i % kLanes: its order, and so its bits, are the
+// same whatever the width of the registers. The kernels add to what is there. A run that is not the
+// last one of its sums has a multiple of kGroup elements, or the bits depend on where it was cut.
+struct Lanes {
+  double part[kLanes];
+};
+
+struct UpdateSums {
+  Lanes first, second, third;  // of the distance
+  Lanes size;                  // sum|p|
+  Lanes change;                // sum|p - earlier|
+};
+
+// Terms are added up in float32 over this many elements, one after another in each lane, then in
+// float64: a sum loses at most (kGroup / kLanes - 1) * 2^-24 of its sum of |terms|.
+#ifndef ADACACHE_GROUP
+#define ADACACHE_GROUP 2
+#endif
+constexpr int kGroup = ADACACHE_GROUP * kLanes;
+
+// x += sum_i coefficient[i] * (residual[i] * scale[i])
+struct Add {
+  Run x;
+  int terms;
+  Run residual[kMaxTerms];
+  float coefficient[kMaxTerms];
+  float scale[kMaxTerms];  // 1: none
+};
+
+struct Kernels {
+  const char* name;
+  void (*update)(const Update& update, std::int64_t count, UpdateSums* sums);
+  void (*add)(const Add& add, std::int64_t count);
+  void (*change)(Run a, Run b, std::int64_t count, Lanes* sum);  // sum|a - b|
+};
+
+extern const Kernels kBaselineKernels;
+#ifdef ADACACHE_X86_KERNELS
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+#endif
+
+}  // namespace adacache

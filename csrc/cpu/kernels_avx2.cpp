@@ -1,0 +1,8 @@
+#include "block_avx2.hpp"
+#include "kernels_impl.hpp"
+
+namespace adacache {
+
+const Kernels kAvx2Kernels = {"avx2", update, add, change};
+
+}  // namespace adacache

@@ -1,0 +1,324 @@
+// The kernels in terms of Block, sixteen floats. Include a block_*.hpp first. Everything is in an
+// anonymous namespace: each instruction set keeps its own copy, and none leaks out.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernels.hpp"
+
+namespace adacache {
+namespace {
+
+// Stands for "look at the dtype of each run", where the runs do not have the same.
+constexpr int kAnyFormat = -1;
+
+template <int kFormat>
+constexpr DType format_of(const Run& run) {
+  return kFormat == kAnyFormat ? run.dtype : static_cast<DType>(kFormat);
+}
+
+[[gnu::always_inline]] inline Block load_as(DType dtype, const Run& run, std::int64_t i) {
+  const void* in = static_cast<const char*>(run.data) + i * size_of(dtype);
+  switch (dtype) {
+    case DType::kFloat32:
+      return load_float32(in);
+    case DType::kBFloat16:
+      return load_bfloat16(in);
+    case DType::kFloat16:
+      return load_float16(in);
+    case DType::kInt8:
+      return load_int8(in);
+    case DType::kFloat8:
+      return load_float8(in);
+  }
+  return zero_block();
+}
+
+// Out of line: in place, five dtypes for each of five operands made a megabyte of code.
+[[gnu::noinline]] Block load_any(const Run& run, std::int64_t i) {
+  return load_as(run.dtype, run, i);
+}
+
+template <int kFormat>
+[[gnu::always_inline]] inline Block load(const Run& run, std::int64_t i) {
+  return kFormat == kAnyFormat ? load_any(run, i) : load_as(format_of<kFormat>(run), run, i);
+}
+
+// Rounds to the dtype of the run, stores, and returns what was stored.
+template <int kFormat>
+[[gnu::always_inline]] inline Block store(const Run& run, std::int64_t i, Block value) {
+  const DType dtype = format_of<kFormat>(run);
+  void* out = static_cast<char*>(run.data) + i * size_of(dtype);
+  if (dtype == DType::kBFloat16) {
+    value = round_bfloat16(value);
+    store_rounded_bfloat16(out, value);
+  } else if (dtype == DType::kFloat16) {
+    value = round_float16(value);
+    store_rounded_float16(out, value);
+  } else {
+    store_float32(out, value);
+  }
+  return value;
+}
+
+#ifndef ADACACHE_AHEAD
+#define ADACACHE_AHEAD 1024
+#endif
+// Asks for what the kernels will read `ADACACHE_AHEAD` bytes further on.
+template <int kFormat>
+[[gnu::always_inline]] inline void prefetch(const Run& run, std::int64_t i, std::int64_t count) {
+  if (kFormat == kAnyFormat || run.data == nullptr) return;
+  const std::int64_t width = size_of(format_of<kFormat>(run));
+  const char* ahead = static_cast<const char*>(run.data) + i * width + ADACACHE_AHEAD;
+  for (std::int64_t line = 0; line < count * width; line += 64) __builtin_prefetch(ahead + line);
+}
+
+// Fewer than kLanes elements at the end of a run, followed by zeros in memory of their own.
+class Tail {
+ public:
+  Tail(Run& run, std::int64_t first, std::int64_t count)
+      : origin_(static_cast<char*>(run.data) + first * size_of(run.dtype)),
+        bytes_(run.data == nullptr ? 0 : count * size_of(run.dtype)) {
+    if (bytes_ == 0) return;
+    std::memcpy(memory_, origin_, bytes_);
+    run.data = memory_;
+  }
+
+  void write_back() const { std::memcpy(origin_, memory_, bytes_); }
+
+ private:
+  char* origin_;
+  std::int64_t bytes_;
+  char memory_[kLanes * 4] = {};
+};
+
+struct Group {  // the float32 part of the five sums
+  Block first = zero_block(), second = zero_block(), third = zero_block();
+  Block size = zero_block(), change = zero_block();
+};
+
+template <int kFormat, Sums kSums, bool kMotion>
+class Updater {
+ public:
+  static void run(const Update& update, std::int64_t count, UpdateSums* sums) {
+    Updater updater(*sums);
+    updater.add_all(update, count);
+    updater.write(*sums);
+  }
+
+ private:
+  explicit Updater(const UpdateSums& sums)
+      : first_(load_wide(sums.first.part)),
+        second_(load_wide(sums.second.part)),
+        third_(load_wide(sums.third.part)),
+        size_(load_wide(sums.size.part)),
+        change_(load_wide(sums.change.part)) {}
+
+  void write(UpdateSums& sums) const {
+    store_wide(sums.first.part, first_);
+    store_wide(sums.second.part, second_);
+    store_wide(sums.third.part, third_);
+    store_wide(sums.size.part, size_);
+    store_wide(sums.change.part, change_);
+  }
+
+  [[gnu::always_inline]] void add_all(Update update, std::int64_t count) {
+    std::int64_t i = 0;
+    for (; i + kGroup <= count; i += kGroup) {
+      prefetch<kFormat>(update.slot, i, kGroup);
+      prefetch<kFormat>(update.x_out, i, kGroup);
+      prefetch<kFormat>(update.x_in, i, kGroup);
+      for (int t = 0; t < 3; ++t)
+        if (t < update.terms) prefetch<kFormat>(update.term[t], i, kGroup);
+      Group group;
+      for (std::int64_t k = 0; k < kGroup; k += kLanes) step(update, i + k, kLanes, group);
+      flush(group);
+    }
+    Group group;
+    for (; i + kLanes <= count; i += kLanes) step(update, i, kLanes, group);
+    if (i < count) step_tail(update, i, count - i, group);
+    flush(group);
+  }
+
+  [[gnu::always_inline]] static void step(const Update& update, std::int64_t i, std::int64_t valid,
+                                          Group& group) {
+    Block p = load<kFormat>(update.x_out, i);
+    if (update.x_in.data != nullptr) p = p - load<kFormat>(update.x_in, i);
+    if (update.accumulate) p = load<kFormat>(update.slot, i) + p;
+    if (kSums == Sums::kNone) {
+      p = store<kFormat>(update.slot, i, p);
+    } else {
+      Block c = combined(update, i);
+      // Zeros times an infinite coefficient are NaN.
+      if (valid < kLanes) c = keep_first(c, valid);
+      p = store<kFormat>(update.slot, i, p);
+      add_distance(c, p, group);
+    }
+    if (!kMotion) return;
+    group.size = group.size + absolute(p);
+    if (update.earlier.data != nullptr)
+      group.change = group.change + absolute(p - load<kFormat>(update.earlier, i));
+  }
+
+  [[gnu::always_inline]] static Block combined(const Update& update, std::int64_t i) {
+    Block c = term(update, 0, i);
+    if (update.terms > 1) c = c + term(update, 1, i);
+    if (update.terms > 2) c = c + term(update, 2, i);
+    if (update.terms > 3) c = c + term(update, 3, i);
+    return c;
+  }
+
+  [[gnu::always_inline]] static Block term(const Update& update, int index, std::int64_t i) {
+    return broadcast(update.coefficient[index]) * load<kFormat>(update.term[index], i);
+  }
+
+  [[gnu::always_inline]] static void add_distance(Block c, Block p, Group& group) {
+    const Block difference = c - p;
+    if (kSums == Sums::kL1) {
+      group.first = group.first + absolute(difference);
+      group.second = group.second + absolute(c);
+    } else if (kSums == Sums::kL2) {
+      group.first = group.first + difference * difference;
+      group.second = group.second + c * c;
+    } else {
+      group.first = group.first + c * p;
+      group.second = group.second + c * c;
+      group.third = group.third + p * p;
+    }
+  }
+
+  // Apart from the loops, whose code would be the worse for it.
+  [[gnu::noinline]] static void step_tail(Update update, std::int64_t first, std::int64_t count,
+                                          Group& group) {
+    Tail term0(update.term[0], first, count), term1(update.term[1], first, count);
+    Tail term2(update.term[2], first, count), term3(update.term[3], first, count);
+    Tail slot(update.slot, first, count), x_out(update.x_out, first, count);
+    Tail x_in(update.x_in, first, count), earlier(update.earlier, first, count);
+    step(update, 0, count, group);
+    slot.write_back();
+  }
+
+  [[gnu::always_inline]] void flush(const Group& group) {
+    if (kSums != Sums::kNone) {
+      add_to(first_, group.first);
+      add_to(second_, group.second);
+    }
+    if (kSums == Sums::kCosine) add_to(third_, group.third);
+    if (!kMotion) return;
+    add_to(size_, group.size);
+    add_to(change_, group.change);
+  }
+
+  Wide first_, second_, third_, size_, change_;
+};
+
+template <int kFormat, Sums kSums>
+void update_with(const Update& update, std::int64_t count, UpdateSums* sums) {
+  const auto run =
+      update.with_size ? Updater<kFormat, kSums, true>::run : Updater<kFormat, kSums, false>::run;
+  run(update, count, sums);
+}
+
+template <int kFormat>
+void update_as(const Update& update, std::int64_t count, UpdateSums* sums) {
+  switch (update.sums) {
+    case Sums::kNone:
+      return update_with<kFormat, Sums::kNone>(update, count, sums);
+    case Sums::kL1:
+      return update_with<kFormat, Sums::kL1>(update, count, sums);
+    case Sums::kL2:
+      return update_with<kFormat, Sums::kL2>(update, count, sums);
+    case Sums::kCosine:
+      return update_with<kFormat, Sums::kCosine>(update, count, sums);
+  }
+}
+
+int common_format(const Update& update) {
+  const DType dtype = update.slot.dtype;
+  bool is_common = update.x_out.dtype == dtype;
+  is_common &= update.x_in.data == nullptr || update.x_in.dtype == dtype;
+  for (int i = 0; i < update.terms; ++i) is_common &= update.term[i].dtype == dtype;
+  return is_common ? static_cast<int>(dtype) : kAnyFormat;
+}
+
+void update(const Update& update, std::int64_t count, UpdateSums* sums) {
+  switch (common_format(update)) {
+    case static_cast<int>(DType::kFloat32):
+      return update_as<static_cast<int>(DType::kFloat32)>(update, count, sums);
+    case static_cast<int>(DType::kBFloat16):
+      return update_as<static_cast<int>(DType::kBFloat16)>(update, count, sums);
+    case static_cast<int>(DType::kFloat16):
+      return update_as<static_cast<int>(DType::kFloat16)>(update, count, sums);
+    default:
+      return update_as<kAnyFormat>(update, count, sums);
+  }
+}
+
+template <int kFormat>
+class Adder {
+ public:
+  static void run(Add add, std::int64_t count) {
+    std::int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes) step(add, i);
+    if (i < count) step_tail(add, i, count - i);
+  }
+
+ private:
+  [[gnu::always_inline]] static void step(const Add& add, std::int64_t i) {
+    Block total = load<kFormat>(add.x, i) + term(add, 0, i);
+    if (add.terms > 1) total = total + term(add, 1, i);
+    if (add.terms > 2) total = total + term(add, 2, i);
+    if (add.terms > 3) total = total + term(add, 3, i);
+    store<kFormat>(add.x, i, total);
+  }
+
+  [[gnu::always_inline]] static Block term(const Add& add, int index, std::int64_t i) {
+    Block residual = load<kFormat>(add.residual[index], i);
+    if (kFormat == kAnyFormat) residual = residual * broadcast(add.scale[index]);
+    return broadcast(add.coefficient[index]) * residual;
+  }
+
+  [[gnu::noinline]] static void step_tail(Add add, std::int64_t first, std::int64_t count) {
+    Tail x(add.x, first, count);
+    Tail residual0(add.residual[0], first, count), residual1(add.residual[1], first, count);
+    Tail residual2(add.residual[2], first, count), residual3(add.residual[3], first, count);
+    step(add, 0);
+    x.write_back();
+  }
+};
+
+int common_format(const Add& add) {
+  bool is_common = true;
+  for (int i = 0; i < add.terms; ++i)
+    is_common &= add.residual[i].dtype == add.x.dtype && add.scale[i] == 1;
+  return is_common ? static_cast<int>(add.x.dtype) : kAnyFormat;
+}
+
+void add(const Add& add, std::int64_t count) {
+  switch (common_format(add)) {
+    case static_cast<int>(DType::kFloat32):
+      return Adder<static_cast<int>(DType::kFloat32)>::run(add, count);
+    case static_cast<int>(DType::kBFloat16):
+      return Adder<static_cast<int>(DType::kBFloat16)>::run(add, count);
+    case static_cast<int>(DType::kFloat16):
+      return Adder<static_cast<int>(DType::kFloat16)>::run(add, count);
+    default:
+      return Adder<kAnyFormat>::run(add, count);
+  }
+}
+
+void change(Run a, Run b, std::int64_t count, Lanes* sum) {
+  Wide total = load_wide(sum->part);
+  std::int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes)
+    add_to(total, absolute(load<kAnyFormat>(a, i) - load<kAnyFormat>(b, i)));
+  if (i < count) {
+    Tail tail_a(a, i, count - i), tail_b(b, i, count - i);
+    add_to(total, absolute(load<kAnyFormat>(a, 0) - load<kAnyFormat>(b, 0)));
+  }
+  store_wide(sum->part, total);
+}
+
+}  // namespace
+}  // namespace adacache

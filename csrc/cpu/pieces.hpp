@@ -1,0 +1,51 @@
+// Walks the elements of several views of one shape in stretches that are contiguous in all of them.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "../view.hpp"
+
+namespace adacache {
+
+// The elements of a task: enough to make up for the handing out (0.1 us), and few enough that the
+// threads finish together. It must not depend on the number of threads: sums do depend on it.
+constexpr std::int64_t kTaskSize = 1 << 16;
+
+inline std::int64_t count_of(const std::array<std::int64_t, 4>& size) {
+  return size[0] * size[1] * size[2] * size[3];
+}
+
+inline std::int64_t divided_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+// Makes the rows of all views as long as possible: [2, 3, 4, 5] becomes [1, 1, 1, 120] if all are
+// contiguous.
+inline void merge_rows(const std::vector<View*>& views) {
+  const auto is_mergeable = [](const View* view) {
+    return view->size[2] == 1 || view->stride[2] == view->size[3];
+  };
+  for (int i = 0; i < 3; ++i) {
+    if (!std::all_of(views.begin(), views.end(), is_mergeable)) return;
+    for (View* view : views) {
+      const auto [first, second, third, row] = view->size;
+      view->size = {1, first, second, third * row};
+      view->stride = {0, view->stride[0], view->stride[1], 1};
+    }
+  }
+}
+
+// Calls `body(i, j, k, first, count)` for each part of a row among the elements `begin` to `end`.
+template <typename Body>
+void for_each_piece(const std::array<std::int64_t, 4>& size, std::int64_t begin, std::int64_t end,
+                    const Body& body) {
+  while (begin < end) {
+    const std::int64_t row = begin / size[3], first = begin % size[3];
+    const std::int64_t count = std::min(size[3] - first, end - begin);
+    body(row / (size[1] * size[2]), row / size[2] % size[1], row % size[2], first, count);
+    begin += count;
+  }
+}
+
+}  // namespace adacache

@@ -1,0 +1,389 @@
+"""The compiled CPU kernels: the contract's bits in every instruction set, on any number of threads.
+
+The maths is written down here once more, in plain torch: reference.py is held to the ops elsewhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from adacache_kernels import _native
+
+_C: Any = _native.module()
+BEST = _C.instruction_sets()[-1]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+SHAPES = [
+    (1, 1, 1, 1),
+    (2, 3, 5, 7),
+    (3, 2, 1, 1),
+    (1, 3, 2, 4099),  # odd, and longer than what is taken at once
+    (2, 17, 9, 32),
+    (2, 1, 70, 1000),  # several tasks
+    (0, 3, 2, 4),
+    (2, 0, 2, 4),
+    (2, 3, 0, 4),
+    (2, 3, 2, 0),
+]
+METRICS = {"l1": 0, "l2": 1, "cosine": 2}
+NOTHING, PREVIOUS, SUM = range(3)
+
+
+@pytest.fixture(params=_C.instruction_sets())
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+    _C.set_instruction_set(request.param)
+    yield request.param
+    _C.set_instruction_set(BEST)
+
+
+def distance_update(
+    slot: Tensor,
+    x_out: Tensor,
+    x_in: Tensor | None = None,
+    previous: Sequence[Tensor] = (),
+    coefficients: Tensor | None = None,
+    strides: Sequence[int] = (),
+    metric: int = 0,
+    slot_holds: int = PREVIOUS,
+    threads: int = 1,
+) -> Tensor:
+    sums = torch.full((slot.shape[0], 3 + 2 * len(strides)), torch.nan)
+    _C.distance_update(
+        _native.view(slot),
+        _native.view(x_out),
+        None if x_in is None else _native.view(x_in),
+        [_native.view(p) for p in previous],
+        0 if coefficients is None else coefficients.data_ptr(),
+        slot_holds,
+        strides,
+        metric,
+        sums.data_ptr(),
+        threads,
+    )
+    return sums
+
+
+def residual_update(
+    slot: Tensor, x_out: Tensor, x_in: Tensor, accumulate: bool = False, threads: int = 1
+) -> None:
+    _C.residual_update(*map(_native.view, (slot, x_out, x_in)), accumulate, threads)
+
+
+def conditional_add(
+    x: Tensor,
+    residuals: Sequence[Tensor],
+    coefficients: Tensor,
+    flag: int = 1,
+    scales: Sequence[Tensor | None] = (),
+    threads: int = 1,
+) -> None:
+    on = torch.tensor([flag], dtype=torch.int32)
+    _C.conditional_add(
+        _native.view(x),
+        [_native.view(r) for r in residuals],
+        [None if s is None else _native.view(s) for s in scales or [None] * len(residuals)],
+        coefficients.data_ptr(),
+        on.data_ptr(),
+        threads,
+    )
+
+
+def expected_distance_update(
+    slot: Tensor,
+    x_out: Tensor,
+    x_in: Tensor | None,
+    previous: Sequence[Tensor],
+    coefficients: Tensor | None,
+    strides: Sequence[int],
+    metric: int,
+    slot_holds: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The new slot, the sums in float64, and the sums of the magnitudes of their terms."""
+    p = x_out.float() if x_in is None else x_out.float() - x_in.float()
+    if slot_holds == SUM:
+        p = slot.float() + p
+    new = p.to(slot.dtype)
+    p = new.float()
+    terms = [*previous, *([slot] if slot_holds == PREVIOUS else [])]
+    columns = [torch.zeros_like(p)] * 3
+    if terms:
+        factors = torch.ones(1) if coefficients is None else coefficients
+        c = factors[0] * terms[0].float()
+        for factor, term in zip(factors[1:], terms[1:], strict=True):
+            c = c + factor * term.float()
+        columns = {
+            0: [(c - p).abs(), c.abs(), 0 * c],
+            1: [(c - p).square(), c.square(), 0 * c],
+            2: [c * p, c.square(), p.square()],
+        }[metric]
+    sums = [t.double().sum((1, 2, 3)) for t in columns]
+    magnitudes = [t.double().abs().sum((1, 2, 3)) for t in columns]
+    for s in strides:
+        later, earlier = p[:, s:], p[:, :-s]
+        change = (later - earlier).abs().double().sum((1, 2, 3))
+        size = sum(t.double().abs().sum((1, 2, 3)) for t in (later, earlier))
+        sums += [change, size]
+        magnitudes += [change, size]
+    return new, torch.stack(sums, 1), torch.stack(magnitudes, 1)
+
+
+def assert_same_bits(actual: Tensor, expected: Tensor) -> None:
+    nan = expected.isnan()
+    assert torch.equal(actual.isnan(), nan)
+    integer = {2: torch.int16, 4: torch.int32}[expected.element_size()]
+    actual, expected = (
+        t.masked_fill(nan, 0).contiguous().view(integer) for t in (actual, expected)
+    )
+    assert torch.equal(actual, expected)
+
+
+def layouts(values: Tensor) -> Iterator[Tensor]:
+    """The values in memory that is contiguous, not aligned, padded by row, and permuted."""
+    yield values.clone(memory_format=torch.contiguous_format)
+    yield torch.zeros(values.numel() + 1, dtype=values.dtype)[1:].view(values.shape).copy_(values)
+    padded = torch.zeros((*values.shape[:-1], values.shape[-1] + 3), dtype=values.dtype)
+    yield padded[..., : values.shape[-1]].copy_(values)
+    yield values.transpose(1, 2).clone(memory_format=torch.contiguous_format).transpose(1, 2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_distance_update(
+    instruction_set: str, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    modes = itertools.product(METRICS.values(), (NOTHING, PREVIOUS, SUM), range(4), (True, False))
+    for number, (metric, holds, count, has_input) in enumerate(modes):
+        start, x_out, *others = (torch.randn(shape).to(dtype) for _ in range(6))
+        x_in, previous = others[3] if has_input else None, others[:count]
+        terms = count + (holds == PREVIOUS)
+        coefficients = None if terms < 2 and number % 2 else torch.randn(terms)
+        strides = [(), (1,), (1, 2, 7)][number % 3]
+        arguments = (x_out, x_in, previous, coefficients, strides, metric, holds)
+        new, sums, magnitudes = expected_distance_update(start, *arguments)
+        slot = start.clone()
+        result = distance_update(slot, *arguments, threads=1 + number % 2)
+        assert_same_bits(slot, new)
+        assert bool(((result - sums).abs() <= 2**-23 * magnitudes).all())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(2, 5, 33, 70), (2, 5, 33, 96), (2, 5, 40, 5), (1, 3, 2, 5000)])
+def test_sums_are_the_same_however_they_are_computed(
+    shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    values = [torch.randn(shape).to(dtype) for _ in range(4)]
+    coefficients = torch.tensor([0.75, 1.25])
+    for strides, metric in [((), 0), ((1, 2), 1), ((1,), 2)]:
+        results = []
+        for name, threads in itertools.product(_C.instruction_sets(), (1, 2, 3, 8)):
+            _C.set_instruction_set(name)
+            for slot, x_out, x_in, previous in zip(*map(layouts, values), strict=True):
+                sums = distance_update(
+                    slot, x_out, x_in, [previous], coefficients, strides, metric, threads=threads
+                )
+                results.append((sums, slot))
+        for sums, slot in results[1:]:
+            assert_same_bits(sums, results[0][0])
+            assert_same_bits(slot, results[0][1])
+
+
+def test_many_tasks_in_any_number_of_threads(instruction_set: str) -> None:
+    shape = (2, 6, 300, 256)
+    start, x_out, x_in = (torch.randn(shape).bfloat16() for _ in range(3))
+    results = []
+    for threads in (1, 2, 5, 1, 16):
+        slot = start.clone()
+        results.append((distance_update(slot, x_out, x_in, strides=(1,), threads=threads), slot))
+    for sums, slot in results[1:]:
+        assert_same_bits(sums, results[0][0])
+        assert_same_bits(slot, results[0][1])
+
+
+@pytest.mark.parametrize(
+    "dtypes", [d for d in itertools.product(DTYPES, DTYPES, DTYPES) if len({*d}) > 1], ids=str
+)
+def test_dtypes_may_differ(instruction_set: str, dtypes: tuple[torch.dtype, ...]) -> None:
+    start, x_out, x_in = (torch.randn(2, 3, 4, 37).to(dtype) for dtype in dtypes)
+    previous = [torch.randn(start.shape).to(dtypes[1])]
+    for strides in ((), (1, 2)):
+        arguments = (x_out, x_in, previous, torch.tensor([2.0, -0.7]), strides, 0, PREVIOUS)
+        new, sums, magnitudes = expected_distance_update(start, *arguments)
+        slot = start.clone()
+        result = distance_update(slot, *arguments)
+        assert_same_bits(slot, new)
+        assert bool(((result - sums).abs() <= 2**-23 * magnitudes).all())
+
+
+def test_an_infinite_coefficient_does_not_make_nan_of_the_padding(instruction_set: str) -> None:
+    slot = torch.ones(1, 1, 1, 5)
+    sums = distance_update(slot, torch.ones_like(slot), coefficients=torch.tensor([math.inf]))
+    assert sums.tolist() == [[math.inf, math.inf, 0.0]]
+
+
+def test_an_undefined_slot_is_not_read(instruction_set: str) -> None:
+    slot, x_out = torch.full((1, 2, 3, 40), torch.nan), torch.randn(1, 2, 3, 40)
+    sums = distance_update(slot, x_out, strides=(1,), slot_holds=NOTHING)
+    assert torch.equal(slot, x_out)
+    assert bool(sums.isfinite().all())
+
+
+def test_a_nan_stays_in_its_sample(instruction_set: str) -> None:
+    slot, x_out = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    x_out[0, 1, 2, 3] = torch.nan
+    sums = distance_update(slot, x_out, strides=(1,))
+    assert sums.isnan().tolist() == [[True, False, False, True, True], [False] * 5]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_every_rounding(instruction_set: str, dtype: torch.dtype) -> None:
+    """All values of the type and all midpoints, with their neighbours on either side."""
+    values = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype).float()
+    nan = torch.tensor([0x7F800001, 0x7FFFFFFF, -1, -0x7FFFFF], dtype=torch.int32)
+    finite = values[values.isfinite()].sort().values
+    between = (finite[1:] + finite[:-1]) / 2
+    below, above = (torch.nextafter(between, torch.tensor(s * math.inf)) for s in (-1, 1))
+    beyond = torch.tensor([65504.0, 65519.99, 65520.0, 1e6, 3.3961e38, 1e-45, math.inf])
+    x = torch.cat([values, between, below, above, beyond, -beyond, nan.view(torch.float32)])
+    slot = torch.empty(x.shape, dtype=dtype)
+    residual_update(slot, x, torch.zeros_like(x))
+    assert_same_bits(slot, (x - 0).to(dtype))
+    for back in (torch.empty_like(x), torch.empty_like(slot)):
+        residual_update(back, slot, torch.zeros_like(slot))
+        assert_same_bits(back, slot.float().to(back.dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("accumulate", [True, False])
+def test_residual_update(
+    instruction_set: str, shape: tuple[int, ...], dtype: torch.dtype, accumulate: bool
+) -> None:
+    start, x_out, x_in = (torch.randn(shape).to(dtype) for _ in range(3))
+    residual = x_out.float() - x_in.float()
+    expected = (start.float() + residual if accumulate else residual).to(dtype)
+    for slot, out, other in zip(layouts(start), layouts(x_out), layouts(x_in), strict=True):
+        residual_update(slot, out, other, accumulate, threads=2)
+        assert_same_bits(slot, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_conditional_add(
+    instruction_set: str, shape: tuple[int, ...], dtype: torch.dtype, count: int
+) -> None:
+    start, *residuals = (torch.randn(shape).to(dtype) for _ in range(1 + count))
+    coefficients = torch.randn(count)
+    total = start.float()
+    for coefficient, residual in zip(coefficients, residuals, strict=True):
+        total = total + coefficient * residual.float()
+    for x, *others in zip(*map(layouts, (start, *residuals)), strict=True):
+        conditional_add(x, others, coefficients, flag=0, threads=2)
+        assert_same_bits(x, start)
+        conditional_add(x, others, coefficients, flag=-1, threads=2)
+        assert_same_bits(x, total.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("stored", [torch.int8, torch.float8_e4m3fn])
+def test_conditional_add_of_eight_bits(
+    instruction_set: str, stored: torch.dtype, scaled: bool, dtype: torch.dtype
+) -> None:
+    codes = torch.arange(-128, 128).to(torch.int8).repeat(6).view(2, 3, 1, 256)
+    residual, plain = codes.view(stored), torch.randn(codes.shape).to(dtype)
+    x, coefficients = torch.randn(codes.shape).to(dtype), torch.tensor([0.3, -1.7])
+    scale = torch.rand(2, 3, 1, 1) if scaled else None
+    value = residual.float() * (scale if scaled else 1)
+    expected = x.float() + coefficients[0] * value + coefficients[1] * plain.float()
+    conditional_add(x, [residual, plain], coefficients, scales=[scale, None], threads=2)
+    assert_same_bits(x, expected.to(dtype))
+
+
+def test_each_row_has_its_scale(instruction_set: str) -> None:
+    codes = torch.randint(-128, 128, (2, 3, 5, 37), dtype=torch.int8)
+    scale = torch.rand(5, 3, 2, 1).transpose(0, 2)
+    for layout in layouts(codes):
+        x = torch.zeros(codes.shape)
+        conditional_add(x, [layout], torch.ones(1), scales=[scale], threads=2)
+        assert torch.equal(x, codes.float() * scale)
+
+
+def test_decide_sums_over_batch_and_partials() -> None:
+    sums, book = torch.rand(2, 3, 4, 5), torch.tensor([[0.1, 0.2], [3.0, 2.0]])
+    states = []
+    for partial in (sums, sums.double().sum(2, keepdim=True).float()):
+        state = torch.tensor([0.0, math.nan, 1, 1, 1, 1, 0, math.nan])
+        addresses = state.data_ptr(), partial.data_ptr(), partial.shape, book.data_ptr()
+        _C.decide(*addresses, 2, 3, 0, True, True, True, 0.385, 2, 1.0, 10.0)
+        states.append(state)
+    assert torch.allclose(states[0], states[1], rtol=1e-6)
+    assert states[0].isfinite().all()
+
+
+def a_job(rounds: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    start, x_out = (torch.randn(1, 4, 500, 256, generator=generator) for _ in range(2))
+    results = []
+    for _ in range(rounds):
+        slot = start.clone()
+        results.append(distance_update(slot, x_out, strides=(1,), threads=2))
+    return results
+
+
+def test_two_python_threads_at_once(instruction_set: str) -> None:
+    expected, results = a_job(1)[0], []
+    threads = [threading.Thread(target=lambda: results.extend(a_job(8))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 24
+    for result in results:
+        assert_same_bits(result, expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_has_threads_of_its_own() -> None:
+    start, x_out, slot = (torch.randn(1, 4, 500, 256) for _ in range(3))
+    operands = map(_native.view, (slot, x_out))
+    arguments = (*operands, None, [], 0, NOTHING, [1], 0)
+    expected, sums = distance_update(start, x_out, strides=(1,), slot_holds=NOTHING), start[0, 0]
+    _C.distance_update(*arguments, sums.data_ptr(), 4)
+    child = os.fork()
+    if child == 0:  # torch is left alone here: its own threads do not survive a fork.
+        _C.distance_update(*arguments, sums.data_ptr(), 4)
+        os._exit(0 if sums.view(-1)[:5].tolist() == expected.view(-1).tolist() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_instruction_sets() -> None:
+    names = _C.instruction_sets()
+    assert names[0] == "baseline"
+    assert {*names} <= {*_C.build_config()["instruction_sets"]}
+    assert _C.build_config()["instruction_set"] == BEST
+    with pytest.raises(ValueError, match="instruction set sse9 is not one"):
+        _C.set_instruction_set("sse9")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"slot_holds": 3}, "slot_holds must be"),
+        ({"metric": 3}, "metric must be"),
+        ({"previous": [torch.zeros(1, 1, 1, 1)] * 4}, "at most 3"),
+    ],
+)
+def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
+    slot = torch.zeros(1, 1, 1, 1)
+    with pytest.raises(ValueError, match=message):
+        distance_update(slot, slot.clone(), **arguments)
