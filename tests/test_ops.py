@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +14,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
 
-from adacache_kernels import _native, ops, reference
+from adacache_kernels import AdaCacheWarning, _native, ops, reference
+from adacache_kernels.ops import gpu
+from emulator import emulated
 from statement import exact_forecast
 
 EPS = torch.finfo(torch.float32).eps
@@ -306,7 +309,7 @@ def test_other_devices_run_the_reference(name: str) -> None:
 
 def a_step(slot: Tensor, x_out: Tensor, x_in: Tensor, state: Tensor, codebook: Tensor) -> Tensor:
     sums = ops.distance_update(slot, x_out, x_in, strides=(1, 2), metric="l2")
-    ops.decide(state, sums[None], codebook, 3, "l2", apply_moreg=True, in_window=True)
+    ops.decide(state, sums.unsqueeze(0), codebook, 3, "l2", apply_moreg=True, in_window=True)
     ops.residual_update(slot, x_out, x_in, accumulate=True)
     ops.conditional_add(x_out, [slot], torch.ones(1), torch.ones(1, dtype=torch.int32))
     return sums
@@ -338,6 +341,59 @@ def test_meta_and_fake_tensors() -> None:
     assert fake.shape == (2, 1, 7)
 
 
+def test_fake_cuda_tensors() -> None:
+    """As torch.compile traces them, on a machine without a GPU: one partial sum a program."""
+    torch._C._ensureCUDADeviceGuardSet()
+    with FakeTensorMode(), torch.device("cuda"):
+        arguments = [torch.empty(2, 4, 300, 512, dtype=torch.bfloat16) for _ in range(3)]
+        sums = a_step(*arguments, torch.empty(8), torch.empty(2, 2))
+    # A small sample: 300 * 512 columns, 64 groups of 8 a program.
+    assert (sums.device.type, sums.shape) == ("cuda", (2, 300, 7))
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compile_on_triton(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADACACHE_BACKEND", "triton")
+    torch._dynamo.reset()
+    eager = arguments_of_a_step()
+    compiled = [argument.clone() for argument in eager]
+    with emulated(90):
+        expected = a_step(*eager)
+        actual = torch.compile(a_step, fullgraph=True, backend=backend)(*compiled)
+    for a, b in zip([actual, *compiled], [expected, *eager], strict=True):
+        assert_same_bits(a, b)
+
+
+@pytest.mark.parametrize("case", range(len(arguments_of_each_op())))
+def test_opcheck_on_triton(case: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADACACHE_BACKEND", "triton")
+    name, arguments = arguments_of_each_op()[case]
+    with emulated(90):
+        opcheck(getattr(torch.ops.adacache, name).default, arguments)
+
+
+def test_an_unknown_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADACACHE_BACKEND", "cuda")
+    with pytest.raises(ValueError, match="ADACACHE_BACKEND is 'cuda', expected one of auto, tri"):
+        ops.residual_update(torch.zeros(2), torch.zeros(2), torch.zeros(2))
+
+
+def test_without_triton_the_reference_runs_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADACACHE_BACKEND", "triton")
+    monkeypatch.setitem(sys.modules, "triton", None)
+    for cached in (gpu._kernels, gpu._has_triton):
+        cached.cache_clear()
+    slot, x_out = torch.randn(2, 3, 300, 64), torch.randn(2, 3, 300, 64)
+    with pytest.warns(AdaCacheWarning, match="needs? Triton 3.6 or newer"):
+        sums = ops.distance_update(slot.clone(), x_out, strides=(1,))
+    expected = reference.distance_update(slot, x_out, None, [], None, (1,), 0, 1)
+    # As many partial sums as the kernel would make, the rest of them zero.
+    assert sums.shape[1] == gpu.partials(slot, (1,)) > 1
+    assert torch.equal(sums.sum(dim=1), expected.sum(dim=1))
+    for cached in (gpu._kernels, gpu._has_triton):
+        cached.cache_clear()
+
+
 def test_kernels_know_what_they_cannot_take() -> None:
     assert _native.takes(torch.randn(2, 3), torch.randn(3, 1).T[:1], torch.randn(()))
     assert not _native.takes(torch.randn(2, 3).T)
@@ -346,7 +402,7 @@ def test_kernels_know_what_they_cannot_take() -> None:
 
 
 def test_a_missing_extension_says_how_to_build_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "adacache_kernels._C", None)
+    monkeypatch.setitem(sys.modules, "adacache_kernels._C", None)
     monkeypatch.delattr("adacache_kernels._C")
     _native.module.cache_clear()
     with pytest.raises(ImportError, match=r"pip install"):
