@@ -72,8 +72,14 @@ def reader(symbols: Symbols, token: str, ptx_type: str) -> Read:
     raise Unsupported(f"operand {token}")
 
 
+PREDICATE_CONSTANTS = {"0": False, "1": True, "-1": True}
+
+
 def _predicate_reader(symbols: Symbols, token: str) -> Read:
     name = token.lstrip("!")
+    if token in PREDICATE_CONSTANTS:
+        value = np.bool_(PREDICATE_CONSTANTS[token])
+        return lambda lanes: value
     if symbols.registers.get(name) != 1:
         raise Unsupported(f"predicate operand {token}")
     if token.startswith("!"):
