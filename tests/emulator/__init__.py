@@ -1,5 +1,6 @@
 """Runs compiled GPU kernels on a machine without a GPU. See README.md in this folder."""
 
+from .aot import Compiled, compile_ahead
 from .errors import (
     EmulatorError,
     MemoryFault,
@@ -12,9 +13,11 @@ from .errors import (
 )
 from .machine import Execution, Kernel, Order, launch, load_kernel
 from .memory import GlobalMemory, Traffic
+from .mutants import Mutant, Report, Verdict, survey
 from .triton_driver import EmulatorDriver, Launch, emulated, install
 
 __all__ = [
+    "Compiled",
     "EmulatorDriver",
     "EmulatorError",
     "Execution",
@@ -22,16 +25,21 @@ __all__ = [
     "Kernel",
     "Launch",
     "MemoryFault",
+    "Mutant",
     "Order",
     "RaceError",
+    "Report",
     "StepLimit",
     "SyncError",
     "Traffic",
     "Trap",
     "UninitialisedRead",
     "Unsupported",
+    "Verdict",
+    "compile_ahead",
     "emulated",
     "install",
     "launch",
     "load_kernel",
+    "survey",
 ]

@@ -128,13 +128,11 @@ class Lanes:
             parts = values if inside is None else [value[inside] for value in values]
             buffer.traffic.stores[total] += mine.size
             buffer.traffic.store_instructions[total] += self._warps_among(mine)
-            shared_bytes = self.check and buffer.check_store(offsets, total, self.keys[mine])
+            if self.check:
+                buffer.check_store(offsets, total, self.keys[mine])
+                buffer.note_written(offsets, total)
             data, index = buffer.elements(offsets, width)
             _scatter(data, index, parts)
-            if self.check:
-                buffer.note_written(offsets, total)
-            if shared_bytes:
-                _forbid_lost_values(data, index, parts, buffer.name)
 
     def load_shared(self, addresses: Array, lanes: Array, width: int, count: int) -> list[Array]:
         """Load `count` elements of `width` bytes for each of the lanes."""
@@ -157,7 +155,7 @@ class Lanes:
         self._shared_written.note_store(offsets, total)
         _scatter(data, index, values)
         if same_bytes:
-            _forbid_lost_values(data, index, values, "shared memory")
+            _forbid_lost_values(data, index, values)
 
     def shared_elements(self, addresses: Array, lanes: Array, width: int) -> tuple[Array, Array]:
         """Shared memory as elements of `width` bytes, and the indices of the accesses in it."""
@@ -233,7 +231,7 @@ def _scatter(data: Array, index: Array, values: list[Array]) -> None:
         data[index + element] = value
 
 
-def _forbid_lost_values(data: Array, index: Array, values: list[Array], name: str) -> None:
+def _forbid_lost_values(data: Array, index: Array, values: list[Array]) -> None:
     for element, value in enumerate(values):
         if (data[index + element] != value).any():
-            raise RaceError(f"{name}: lanes of one store write different values to the same byte")
+            raise RaceError("lanes of one store write different values to the same shared byte")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import MemoryFault, UninitialisedRead
+from .errors import MemoryFault, RaceError, UninitialisedRead
 from .ptx_types import UNSIGNED, Array
 from .shadow import Initialised, RaceShadow
 
@@ -80,9 +80,10 @@ class Buffer:
         if not ordered:
             self._shadow().note_load(offsets, width, keys)
 
-    def check_store(self, offsets: Array, width: int, keys: Array) -> bool:
-        """Raise on a race; returns whether lanes of this instruction write the same bytes."""
-        return self._shadow().note_store(offsets + self._lead, width, keys)
+    def check_store(self, offsets: Array, width: int, keys: Array) -> None:
+        """Raise if another thread may be reading or writing the bytes."""
+        if self._shadow().note_store(offsets + self._lead, width, keys):
+            raise RaceError(f"{self.name}: lanes of one store write the same byte")
 
     def note_written(self, offsets: Array, width: int) -> None:
         """These bytes count as written from now on."""

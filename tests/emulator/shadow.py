@@ -106,7 +106,7 @@ class RaceShadow:
         """Threads write; raises RaceError like `note_load`.
 
         Returns whether several threads of a program wrote the same byte in this very
-        instruction, which is harmless only if they wrote the same value.
+        instruction, which Triton's stores to shared memory do, with equal values.
         """
         index = self._cells.index(offsets, width)
         me = keys[:, None]
