@@ -43,12 +43,14 @@ class Lanes:
         parameters: dict[str, Array],
         memory: GlobalMemory,
         check: bool,
+        thread_races: bool,
     ) -> None:
         """All lanes are alive and every register is poisoned."""
         self.geometry = geometry
         self.parameters = parameters
         self.memory = memory
         self.check = check
+        self._thread_races = thread_races
         self.programs = len(ctas)
         self.count = self.programs * geometry.threads
         self.slot = np.repeat(np.arange(self.programs), geometry.threads)
@@ -129,7 +131,7 @@ class Lanes:
             buffer.traffic.stores[total] += mine.size
             buffer.traffic.store_instructions[total] += self._warps_among(mine)
             if self.check:
-                buffer.check_store(offsets, total, self.keys[mine])
+                buffer.check_store(offsets, total, self._global_keys(mine))
                 buffer.note_written(offsets, total)
             data, index = buffer.elements(offsets, width)
             _scatter(data, index, parts)
@@ -171,9 +173,15 @@ class Lanes:
         buffer.traffic.loads[total] += lanes.size
         buffer.traffic.load_instructions[total] += self._warps_among(lanes)
         if self.check:
-            buffer.check_load(offsets, total, self.keys[lanes], ordered)
+            buffer.check_load(offsets, total, self._global_keys(lanes), ordered)
         data, index = buffer.elements(offsets, width)
         return _gather(data, index, count)
+
+    def _global_keys(self, lanes: Array) -> Array:
+        """Who acts on global memory: threads, or whole programs if only those are checked."""
+        if self._thread_races:
+            return self.keys[lanes]
+        return thread_keys(self.cta[lanes], np.zeros(lanes.size, np.int64))
 
     def _shared_offsets(self, addresses: Array, lanes: Array, width: int, what: str) -> Array:
         if int(addresses.max()) + width > self.geometry.shared or int(addresses.min()) < 0:

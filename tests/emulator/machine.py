@@ -134,12 +134,14 @@ def launch(
     shared: int = 0,
     order: Order = None,
     check: bool = True,
+    thread_races: bool = True,
     max_steps: int = MAX_STEPS,
 ) -> Execution:
     """Run a whole grid.
 
     `shared` is the dynamic shared memory in bytes. Without `check`, only bounds and alignment
-    are checked. `max_steps` bounds the instructions of one batch of programs.
+    are checked; without `thread_races`, races on global memory are looked for between programs
+    but not between the threads of one. `max_steps` bounds the instructions of a batch of programs.
     """
     sizes = (*grid, 1, 1)[:3]
     programs = int(np.prod(sizes))
@@ -157,7 +159,7 @@ def launch(
         for start in range(0, programs, batch):
             ctas = numbers[start : start + batch]
             registers = kernel.symbols.registers
-            lanes = Lanes(geometry, ctas, registers, parameters, memory, check)
+            lanes = Lanes(geometry, ctas, registers, parameters, memory, check, thread_races)
             steps += _Run(kernel, lanes, max_steps).run()
     return Execution(steps, {buffer.name: buffer.traffic for buffer in memory.buffers})
 

@@ -81,15 +81,21 @@ class EmulatorDriver(DriverBase):
         *,
         check: bool = True,
         order: Order = None,
+        thread_races: bool = True,
         max_steps: int = MAX_STEPS,
         guard_views: bool = False,
         keep_arguments: bool = False,
     ) -> None:
-        """`guard_views` bounds accesses to the views passed, not to their whole storage."""
+        """Options of `launch`, and two more.
+
+        `guard_views` bounds accesses to the views passed, not to their whole storage;
+        `keep_arguments` keeps the arguments of each launch in its record.
+        """
         super().__init__()
         self.arch = arch
         self.check = check
         self.order = order
+        self.thread_races = thread_races
         self.max_steps = max_steps
         self.guard_views = guard_views
         self.keep_arguments = keep_arguments
@@ -144,6 +150,7 @@ class EmulatorDriver(DriverBase):
             shared=metadata.shared,
             order=self.order,
             check=self.check,
+            thread_races=self.thread_races,
             max_steps=self.max_steps,
         )
         traffic = {name: execution.traffic[owner] for name, owner in owners.items()}
