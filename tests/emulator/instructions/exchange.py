@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .. import floats
 from ..errors import SyncError, Unsupported
-from ..lanes import Lanes
+from ..lanes import WARP, Lanes
 from ..operands import Read, Symbols, reader, writer
 from ..parser import Instruction
 from ..ptx_types import Array, Mask
@@ -13,7 +14,7 @@ from .common import Builder, Execute, allow, type_of
 
 SHUFFLES = ("bfly", "up", "down", "idx")
 VOTES = ("ballot", "any", "all", "uni")
-REDUCTIONS: dict[str, Callable[..., Array]] = {
+REDUCTIONS: dict[str, np.ufunc] = {
     "add": np.add,
     "min": np.minimum,
     "max": np.maximum,
@@ -113,26 +114,47 @@ def _vote(instruction: Instruction, symbols: Symbols) -> Execute:
 
 
 def _redux(instruction: Instruction, symbols: Symbols) -> Execute:
-    allow(instruction, ("sync", *REDUCTIONS))
+    allow(instruction, ("sync", "abs", "NaN", *REDUCTIONS))
     ptx_type = type_of(instruction)
-    if ptx_type not in ("u32", "s32", "b32"):
-        raise Unsupported(f"redux on .{ptx_type}")
-    combine = REDUCTIONS[next(m for m in instruction.modifiers if m in REDUCTIONS)]
+    combine = _reduction(instruction, ptx_type)
     write = writer(symbols, instruction.operands[0], ptx_type)
     value = reader(symbols, instruction.operands[1], ptx_type)
     named = reader(symbols, instruction.operands[2], "b32")
 
     def redux(lanes: Lanes, mask: Mask) -> None:
         _check_members(lanes, mask, named, instruction)
-        active = lanes.active(mask)
         values = np.broadcast_to(value(lanes), lanes.count)
-        result = np.array(values)
+        if mask is None and lanes.geometry.threads % WARP == 0:
+            by_warp = combine(values.reshape(-1, WARP))
+            write(lanes, np.repeat(by_warp, WARP), mask)
+            return
+        active, result = lanes.active(mask), np.array(values)
         for warp in np.unique(lanes.warp[active]):
             members = active & (lanes.warp == warp)
-            result[members] = combine.reduce(values[members], dtype=values.dtype)
+            result[members] = combine(values[members][None, :])[0]
         write(lanes, result, mask)
 
     return redux
+
+
+def _reduction(instruction: Instruction, ptx_type: str) -> Callable[[Array], Array]:
+    """A function that reduces the rows of a matrix."""
+    name = next(m for m in instruction.modifiers if m in REDUCTIONS)
+    if ptx_type in ("u32", "s32", "b32") and not instruction.has("abs", "NaN"):
+        return lambda rows: REDUCTIONS[name].reduce(rows, axis=1, dtype=rows.dtype)
+    if ptx_type != "f32" or name not in ("min", "max"):
+        raise Unsupported(f"redux on .{ptx_type}")
+    combine = floats.minimum if name == "min" else floats.maximum
+
+    def reduce_floats(rows: Array) -> Array:
+        rows = np.abs(rows) if instruction.has("abs") else rows
+        result = rows[:, 0]
+        for column in range(1, rows.shape[1]):
+            result = combine(result, rows[:, column])
+        spoiled = instruction.has("NaN") & np.isnan(rows).any(axis=1)
+        return np.where(spoiled, np.float32(np.nan), result)
+
+    return reduce_floats
 
 
 def _activemask(instruction: Instruction, symbols: Symbols) -> Execute:

@@ -73,10 +73,13 @@ def build(instruction: Instruction, symbols: Symbols) -> Execute:
     if len(types) == 2:
         return _mixed(instruction, symbols, types)
     ptx_type = type_of(instruction)
-    if ptx_type == "f64" and instruction.opcode in ONLY_APPROXIMATE - {"rsqrt"}:
+    if ptx_type == "f64" and instruction.has("approx", "full"):
+        if instruction.opcode not in ("rcp", "rsqrt"):
+            raise Unsupported("approximate f64")
+        function = _upper_half(FUNCTIONS[instruction.opcode])
+        return pointwise(instruction, symbols, function, ["f64"], "f64")
+    if ptx_type == "f64" and instruction.opcode in ONLY_APPROXIMATE:
         raise Unsupported(f"{instruction.opcode} for f64")
-    if ptx_type == "f64" and instruction.has("approx"):
-        raise Unsupported("approximate f64")
     function = _function(instruction, ptx_type)
     count = OPERANDS.get(instruction.opcode, 1)
     return pointwise(instruction, symbols, function, [ptx_type] * count, ptx_type)
@@ -133,6 +136,17 @@ def _saturated(function: Function) -> Function:
 
 def _flushed(function: Function) -> Function:
     return lambda *values: floats.flush(function(*map(floats.flush, values)))
+
+
+def _upper_half(function: Function) -> Function:
+    """The fp64 approximations use the upper halves of their operand and of their result."""
+    upper = np.uint64(0xFFFFFFFF00000000)
+
+    def approximate(x: Array) -> Array:
+        result = function((np.asarray(x).view(np.uint64) & upper).view(np.float64))
+        return (np.asarray(result).view(np.uint64) & upper).view(np.float64)
+
+    return approximate
 
 
 def _on_halves(function: Function, ptx_type: str) -> Function:
