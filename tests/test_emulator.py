@@ -1,6 +1,5 @@
 """The emulator: its arithmetic against exact results, its checks against kernels to refuse."""
 
-import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 triton = pytest.importorskip("triton")
 
 import triton.language as tl  # noqa: E402
@@ -782,7 +780,8 @@ def blocks(n: int, size: int) -> tuple[int]:
 def test_elementwise(driver: EmulatorDriver, dtype: torch.dtype, n: int, order: Order) -> None:
     driver.order = order
     x, y, out = torch.randn(n).to(dtype), torch.randn(n).to(dtype), torch.empty(n, dtype=dtype)
-    scaled_sum[blocks(n, 512)](x, y, out, 1.75, n, BLOCK=512, num_warps=2)
+    options = {"num_warps": 2, "enable_fp_fusion": True}
+    scaled_sum[blocks(n, 512)](x, y, out, 1.75, n, BLOCK=512, **options)
     exact = (x.double() * 1.75 + y.double()).float()
     assert torch.equal(out, exact.to(dtype))
 
@@ -1082,6 +1081,7 @@ def test_planted_equivalents_are_recognised() -> None:
         "add.s32 %r4, %r4, 1",
         "ret",
     }
+    assert all(trial(mutant.kernel) for mutant in mutants(kernel) if mutant.equivalent)
     # The branch only skips what nothing reads.
     assert {mutant.before for mutant in report.survivors} == {"bra $end"}
 
@@ -1100,6 +1100,18 @@ def test_what_is_called_equivalent_survives_when_run() -> None:
                 with driver.substituted(original, mutant.kernel):
                     row_norms[(3,)](x, again, 300, BLOCK=128, num_warps=warps)
                 assert torch.equal(out, again), mutant.description
+
+
+def test_a_mutant_that_never_ends_is_stopped_soon() -> None:
+    x, out = torch.randn(1, 300), torch.empty(1)
+    with emulated(90) as driver:
+        row_norms[(1,)](x, out, 300, BLOCK=128)
+        original = driver.launches[-1].original
+        driver.launches.clear()
+        endless = load_kernel(module("$again: bra $again;", parameters=2, threads=128))
+        with driver.substituted(original, endless), pytest.raises(StepLimit) as error:
+            row_norms[(1,)](x, out, 300, BLOCK=128)
+    assert int(str(error.value).split()[2]) < 5000
 
 
 def test_liveness_of_predicated_writes_and_loops() -> None:

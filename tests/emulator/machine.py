@@ -143,8 +143,8 @@ def launch(
     are checked; without `thread_races`, races on global memory are looked for between programs
     but not between the threads of one. `max_steps` bounds the instructions of a batch of programs.
     """
-    sizes = (*grid, 1, 1)[:3]
-    programs = int(np.prod(sizes))
+    x, y, z, *_ = (*grid, 1, 1)
+    sizes, programs = (x, y, z), x * y * z
     if programs < 1 or not 1 <= threads <= 1024:
         raise EmulatorError(f"invalid launch: grid {grid}, {threads} threads")
     if kernel.threads is not None and threads != kernel.threads:

@@ -83,7 +83,7 @@ def _predicate_reader(symbols: Symbols, token: str) -> Read:
     if symbols.registers.get(name) != 1:
         raise Unsupported(f"predicate operand {token}")
     if token.startswith("!"):
-        return lambda lanes: ~lanes.registers[name]
+        return lambda lanes: np.invert(lanes.registers[name])
     return lambda lanes: lanes.registers[name]
 
 

@@ -9,11 +9,9 @@ Array: TypeAlias = npt.NDArray[Any]
 Mask: TypeAlias = npt.NDArray[np.bool_] | None
 """Which lanes take part; None stands for all of them."""
 
-UNSIGNED = {8: np.dtype(np.uint8), 16: np.dtype(np.uint16)}
-UNSIGNED |= {32: np.dtype(np.uint32), 64: np.dtype(np.uint64)}
-SIGNED = {8: np.dtype(np.int8), 16: np.dtype(np.int16)}
-SIGNED |= {32: np.dtype(np.int32), 64: np.dtype(np.int64)}
-FLOAT = {"f16": np.dtype(np.float16), "f32": np.dtype(np.float32), "f64": np.dtype(np.float64)}
+UNSIGNED: dict[int, np.dtype[Any]] = {width: np.dtype(f"uint{width}") for width in (8, 16, 32, 64)}
+SIGNED: dict[int, np.dtype[Any]] = {width: np.dtype(f"int{width}") for width in (8, 16, 32, 64)}
+FLOAT: dict[str, np.dtype[Any]] = {f"f{width}": np.dtype(f"float{width}") for width in (16, 32, 64)}
 
 INTEGER_TYPES = frozenset(f"{kind}{width}" for kind in "bus" for width in (8, 16, 32, 64))
 FLOAT_TYPES = frozenset({"f16", "bf16", "f32", "f64"})

@@ -106,6 +106,7 @@ class EmulatorDriver(DriverBase):
             get_device_properties=lambda device: dict(PROPERTIES),
             unload_module=lambda module: None,
         )
+        self._most_steps: dict[Kernel, int] = {}
         self._unwritten: dict[int, tuple[torch.UntypedStorage, Initialised]] = {}
 
     def mark_uninitialised(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -119,10 +120,10 @@ class EmulatorDriver(DriverBase):
     @contextmanager
     def substituted(self, original: Kernel, replacement: Kernel) -> Iterator[None]:
         """Run a replacement, such as a mutant, wherever the original would run."""
-        steps = [record.steps for record in self.launches if record.original is original]
         before_limit, before_substitutes = self.max_steps, dict(self.substitutes)
         # A mutant that runs much longer than the kernel ever did will never end.
-        self.max_steps = min(before_limit, 3 * max(steps) + 1000) if steps else before_limit
+        usual = self._most_steps.get(original, before_limit)
+        self.max_steps = min(before_limit, 3 * usual + 1000)
         self.substitutes[original] = replacement
         try:
             yield
@@ -153,6 +154,9 @@ class EmulatorDriver(DriverBase):
             thread_races=self.thread_races,
             max_steps=self.max_steps,
         )
+        if kernel is original:
+            longest = self._most_steps.get(kernel, 0)
+            self._most_steps[kernel] = max(longest, execution.steps)
         traffic = {name: execution.traffic[owner] for name, owner in owners.items()}
         kept = dict(zip(names, values, strict=False)) if self.keep_arguments else None
         self.launches.append(

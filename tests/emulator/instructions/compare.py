@@ -34,21 +34,20 @@ def _setp(instruction: Instruction, symbols: Symbols) -> Execute:
     name = instruction.modifiers[0]
     compare = _comparison(name, ptx_type)
     allow(instruction, (name, *COMBINATIONS))
-    combination = next((m for m in instruction.modifiers[1:] if m in COMBINATIONS), None)
+    combine = next((COMBINATIONS[m] for m in instruction.modifiers[1:] if m in COMBINATIONS), None)
 
     targets = instruction.operands[0].split("|")
     write = writer(symbols, targets[0], "pred")
     write_other = writer(symbols, targets[1], "pred") if len(targets) > 1 else None
     first = reader(symbols, instruction.operands[1], ptx_type)
     second = reader(symbols, instruction.operands[2], ptx_type)
-    third = reader(symbols, instruction.operands[3], "pred") if combination else None
+    third = reader(symbols, instruction.operands[3], "pred") if combine else None
 
     def setp(lanes: Lanes, mask: Mask) -> None:
         result = compare(first(lanes), second(lanes))
         inverse = ~result
-        if third is not None:
-            result = COMBINATIONS[combination](result, third(lanes))
-            inverse = COMBINATIONS[combination](inverse, third(lanes))
+        if combine is not None and third is not None:
+            result, inverse = combine(result, third(lanes)), combine(inverse, third(lanes))
         write(lanes, result, mask)
         if write_other is not None:
             write_other(lanes, inverse, mask)
