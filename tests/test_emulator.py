@@ -388,6 +388,16 @@ def test_conversions_saturate() -> None:
     assert np.array_equal(wide, (np.arange(WARP) * 9).astype(np.int8))
 
 
+@pytest.mark.parametrize(("constant", "expected"), [("0", 2), ("1", 1), ("-1", 1)])
+def test_constant_predicates(constant: str, expected: int) -> None:
+    out = np.zeros(32, np.int32)
+    body = (
+        f"{ADDRESS} mov.pred %p1, {constant}; selp.b32 %r2, 1, 2, %p1; st.global.b32 [%rd6], %r2;"
+    )
+    run(module(body), out)
+    assert (out == expected).all()
+
+
 def test_subnormals_are_flushed_only_on_request() -> None:
     tiny, one = np.full(WARP, 1e-39, np.float32), np.ones(WARP, np.float32)
     assert (evaluate("mul.f32 $0, $1, $2", [tiny, one], np.float32) == tiny).all()
@@ -1108,7 +1118,7 @@ def test_a_mutant_that_never_ends_is_stopped_soon() -> None:
         row_norms[(1,)](x, out, 300, BLOCK=128)
         original = driver.launches[-1].original
         driver.launches.clear()
-        endless = load_kernel(module("$again: bra $again;", parameters=2, threads=128))
+        endless = load_kernel(module("$again: bra $again;", parameters=5, threads=128))
         with driver.substituted(original, endless), pytest.raises(StepLimit) as error:
             row_norms[(1,)](x, out, 300, BLOCK=128)
     assert int(str(error.value).split()[2]) < 5000

@@ -78,12 +78,12 @@ PREDICATE_CONSTANTS = {"0": False, "1": True, "-1": True}
 def _predicate_reader(symbols: Symbols, token: str) -> Read:
     name = token.lstrip("!")
     if token in PREDICATE_CONSTANTS:
-        value = np.bool_(PREDICATE_CONSTANTS[token])
+        value = np.asarray(PREDICATE_CONSTANTS[token])
         return lambda lanes: value
     if symbols.registers.get(name) != 1:
         raise Unsupported(f"predicate operand {token}")
     if token.startswith("!"):
-        return lambda lanes: np.invert(lanes.registers[name])
+        return lambda lanes: np.logical_not(lanes.registers[name])
     return lambda lanes: lanes.registers[name]
 
 
