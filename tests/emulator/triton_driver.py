@@ -1,0 +1,352 @@
+"""A Triton driver without a GPU: `kernel[grid](cpu_tensors)` runs the compiled PTX here.
+
+Triton specialises and compiles as for a GPU of the chosen architecture; only loading and
+launching are ours. Not for use with TRITON_INTERPRET.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.backends.driver import DriverBase
+from triton.compiler.compiler import CompiledKernel
+
+from .errors import EmulatorError
+from .machine import MAX_STEPS, Kernel, Order, launch, load_kernel
+from .memory import ALIGNMENT, GlobalMemory, Traffic
+from .shadow import Initialised
+
+WARP = 32
+FIRST_DEVICE = 1000
+"""Device numbers: a number of its own for each architecture, far from those of real GPUs."""
+
+PROPERTIES = {
+    "max_shared_mem": 232448,
+    "max_num_regs": 65536,
+    "multiprocessor_count": 132,
+    "warpSize": WARP,
+    "sm_clock_rate": 1,
+    "mem_clock_rate": 1,
+    "mem_bus_width": 1,
+}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """The record of one launch."""
+
+    name: str
+    grid: tuple[int, int, int]
+    num_warps: int
+    shared: int
+    """Bytes of dynamic shared memory."""
+    steps: int
+    """Instructions executed, each counted once for all the lanes that execute it together."""
+    traffic: dict[str, Traffic]
+    """By argument name; arguments in the same memory share one record."""
+    kernel: Kernel
+    """What was executed: the compiled kernel, or the one put in its place."""
+    original: Kernel
+    compiled: CompiledKernel = field(repr=False)
+    arguments: dict[str, Any] | None = field(repr=False, default=None)
+    """The kernel's arguments by name, if the driver was told to keep them."""
+
+    @property
+    def bytes_loaded(self) -> int:
+        """Bytes read from global memory."""
+        return sum(traffic.bytes_loaded for traffic in self._distinct())
+
+    @property
+    def bytes_stored(self) -> int:
+        """Bytes written to global memory."""
+        return sum(traffic.bytes_stored for traffic in self._distinct())
+
+    def _distinct(self) -> list[Traffic]:
+        return list({id(traffic): traffic for traffic in self.traffic.values()}.values())
+
+
+class EmulatorDriver(DriverBase):
+    """The driver; `launches` grows with every launch until the test clears it."""
+
+    def __init__(
+        self,
+        arch: int = 90,
+        *,
+        check: bool = True,
+        order: Order = None,
+        thread_races: bool = True,
+        max_steps: int = MAX_STEPS,
+        guard_views: bool = False,
+        keep_arguments: bool = False,
+    ) -> None:
+        """Options of `launch`, and two more.
+
+        `guard_views` bounds accesses to the views passed, not to their whole storage;
+        `keep_arguments` keeps the arguments of each launch in its record.
+        """
+        super().__init__()
+        self.arch = arch
+        self.check = check
+        self.order = order
+        self.thread_races = thread_races
+        self.max_steps = max_steps
+        self.guard_views = guard_views
+        self.keep_arguments = keep_arguments
+        self.launches: list[Launch] = []
+        self.substitutes: dict[Kernel | str, Kernel] = {}
+        """What to run in place of a kernel, which is given as such or by its PTX name."""
+        self.utils = SimpleNamespace(
+            get_device_properties=lambda device: dict(PROPERTIES),
+            unload_module=lambda module: None,
+        )
+        self._most_steps: dict[Kernel, int] = {}
+        self._unwritten: dict[int, tuple[torch.UntypedStorage, Initialised]] = {}
+
+    def mark_uninitialised(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Treat a tensor's storage as never written, until kernels write it; returns it."""
+        storage = tensor.untyped_storage()
+        written = Initialised(storage.nbytes() + 2 * ALIGNMENT)
+        # The storage is kept, so that its address is not given to another tensor.
+        self._unwritten[storage.data_ptr()] = (storage, written)
+        return tensor
+
+    @contextmanager
+    def substituted(self, original: Kernel, replacement: Kernel) -> Iterator[None]:
+        """Run a replacement, such as a mutant, wherever the original would run."""
+        before_limit, before_substitutes = self.max_steps, dict(self.substitutes)
+        # A mutant that runs much longer than the kernel ever did will never end.
+        usual = self._most_steps.get(original, before_limit)
+        self.max_steps = min(before_limit, 3 * usual + 1000)
+        self.substitutes[original] = replacement
+        try:
+            yield
+        finally:
+            self.max_steps, self.substitutes = before_limit, before_substitutes
+
+    def run(
+        self, compiled: CompiledKernel, grid: tuple[int, int, int], values: Sequence[Any]
+    ) -> None:
+        """Execute one launch of a kernel that Triton compiled."""
+        names, types = list(compiled.src.signature), list(compiled.src.signature.values())
+        arguments = list(_flatten(names, types, values))
+        memory, addresses, owners = self._expose(arguments)
+        packed = [_argument(kind, value, addresses.get(name)) for name, kind, value in arguments]
+        original = load_kernel(compiled.asm["ptx"])
+        by_name = self.substitutes.get(original.name, original)
+        kernel = self.substitutes.get(original, by_name)
+        metadata = compiled.metadata
+        execution = launch(
+            kernel,
+            grid,
+            WARP * metadata.num_warps,
+            packed,
+            memory,
+            shared=metadata.shared,
+            order=self.order,
+            check=self.check,
+            thread_races=self.thread_races,
+            max_steps=self.max_steps,
+        )
+        if kernel is original:
+            longest = self._most_steps.get(kernel, 0)
+            self._most_steps[kernel] = max(longest, execution.steps)
+        traffic = {name: execution.traffic[owner] for name, owner in owners.items()}
+        kept = dict(zip(names, values, strict=False)) if self.keep_arguments else None
+        self.launches.append(
+            Launch(
+                name=original.name,
+                grid=grid,
+                num_warps=metadata.num_warps,
+                shared=metadata.shared,
+                steps=execution.steps,
+                traffic=traffic,
+                kernel=kernel,
+                original=original,
+                compiled=compiled,
+                arguments=kept,
+            )
+        )
+
+    def _expose(
+        self, arguments: list[tuple[str, str, Any]]
+    ) -> tuple[GlobalMemory, dict[str, int], dict[str, str]]:
+        """Put the memory of all tensors into an address space; also the name of each's buffer."""
+        tensors = {name: value for name, _, value in arguments if hasattr(value, "data_ptr")}
+        for name, tensor in tensors.items():
+            if tensor.device.type != "cpu":
+                raise EmulatorError(f"{name} is on {tensor.device}: the emulator takes CPU tensors")
+        memory, addresses, owners = GlobalMemory(), {}, {}
+        for start, stop, storage, names in _regions(tensors, self.guard_views):
+            written = self._unwritten.get(storage.data_ptr(), (None, True))[1]
+            if self.guard_views and written is not True:
+                raise EmulatorError("guard_views cannot track memory marked as uninitialised")
+            raw = torch.empty(0, dtype=torch.uint8).set_(storage)
+            begin = start - storage.data_ptr()
+            base = memory.add(
+                raw[begin : begin + stop - start],
+                "+".join(names),
+                initialised=written,
+                misalignment=start % ALIGNMENT,
+            )
+            for name in names:
+                addresses[name] = base + tensors[name].data_ptr() - start
+                owners[name] = "+".join(names)
+        return memory, addresses, {name: owners[name] for name in tensors}
+
+    # ---- what Triton asks of a driver
+
+    @staticmethod
+    def is_active() -> bool:
+        """Never chosen by itself: only through `install` or `emulated`."""
+        return False
+
+    def map_python_to_cpp_type(self, ty: str) -> str:
+        """No C++ launcher is built."""
+        return ty
+
+    def get_current_target(self) -> GPUTarget:
+        """The architecture that kernels are compiled for."""
+        return GPUTarget("cuda", self.arch, WARP)
+
+    def get_current_device(self) -> int:
+        """Triton keeps its compiled kernels by device: one device for each architecture."""
+        return FIRST_DEVICE + self.arch
+
+    def set_current_device(self, device: int) -> None:
+        """There is nothing to switch."""
+
+    def get_current_stream(self, device: int) -> int:
+        """Launches are synchronous."""
+        return 0
+
+    def get_device_capability(self, device: int = 0) -> tuple[int, int]:
+        """Major and minor number of the architecture."""
+        return divmod(self.arch, 10)
+
+    def get_active_torch_device(self) -> torch.device:
+        """Where the tensors are."""
+        return torch.device("cpu")
+
+    def get_benchmarker(self) -> Callable[..., Any]:
+        """Runs a candidate once and reports that all take the same time."""
+
+        def benchmark(
+            run: Callable[[], Any], *, quantiles: Sequence[float] | None = None, **options: Any
+        ) -> list[float]:
+            run()
+            return [1.0] * len(quantiles or [0.5])
+
+        return benchmark
+
+    def get_empty_cache_for_benchmark(self) -> torch.Tensor:
+        """There is no cache to empty."""
+        return torch.empty(1)
+
+    def clear_cache(self, cache: torch.Tensor) -> None:
+        """There is no cache to empty."""
+
+
+def install(arch: int = 90, **options: Any) -> EmulatorDriver:
+    """Make the emulator Triton's driver from now on; options as for EmulatorDriver."""
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        raise EmulatorError("kernels decorated under TRITON_INTERPRET are never compiled")
+    driver = EmulatorDriver(arch, **options)
+    triton.runtime.driver.set_active(driver)
+    CompiledKernel._init_handles = _init_handles
+    return driver
+
+
+@contextmanager
+def emulated(
+    arch: int = 90, *, order: Order = None, check: bool = True, **options: Any
+) -> Iterator[EmulatorDriver]:
+    """Run Triton kernels in the emulator inside the block, and as before after it."""
+    config = triton.runtime.driver
+    before_driver, before_handles = config._active, CompiledKernel._init_handles
+    try:
+        yield install(arch, order=order, check=check, **options)
+    finally:
+        config._active = before_driver
+        CompiledKernel._init_handles = before_handles
+
+
+def _init_handles(self: CompiledKernel) -> None:
+    """Stands in for the method that loads a kernel onto a GPU."""
+    if self._run is not None:
+        return
+
+    def run(x: int, y: int, z: int, stream: int, function: Any, *rest: Any) -> None:
+        # After the packed metadata, the launch metadata and two hooks come the arguments.
+        triton.runtime.driver.active.run(self, (x, y, z), rest[4:])
+
+    self._run = run
+
+
+def _flatten(
+    names: Sequence[str], types: Sequence[Any], values: Sequence[Any]
+) -> Iterator[tuple[str, str, Any]]:
+    """Arguments that reach the kernel, with the members of tuples one by one."""
+    for name, kind, value in zip(names, types, values, strict=False):
+        if kind == "constexpr":
+            continue
+        if isinstance(kind, tuple):
+            members = [f"{name}.{index}" for index in range(len(kind))]
+            yield from _flatten(members, kind, value)
+        else:
+            yield name, kind, value
+
+
+def _argument(kind: str, value: Any, address: int | None) -> Any:
+    if address is not None:
+        return address
+    if value is None:
+        return 0
+    match kind:
+        case "fp32":
+            return np.float32(value)
+        case "fp64":
+            return np.float64(value)
+        case "fp16":
+            return np.float16(value)
+    if kind.startswith(("i", "u")):
+        return int(value)
+    raise EmulatorError(f"an argument of type {kind}")
+
+
+Region = tuple[int, int, torch.UntypedStorage, list[str]]
+"""Host addresses from where to where, in which storage, for which arguments."""
+
+
+def _regions(tensors: dict[str, torch.Tensor], views: bool) -> list[Region]:
+    """The pieces of memory behind the tensors; overlapping views are one piece."""
+    spans = []
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage()
+        start, stop = storage.data_ptr(), storage.data_ptr() + storage.nbytes()
+        if views:
+            start, stop = tensor.data_ptr(), tensor.data_ptr() + _span(tensor)
+        spans.append((start, stop, storage, name))
+    regions: list[Region] = []
+    for start, stop, storage, name in sorted(spans, key=lambda span: span[:2]):
+        if regions and (start < regions[-1][1] or start == regions[-1][0]):
+            before = regions[-1]
+            regions[-1] = (before[0], max(stop, before[1]), before[2], [*before[3], name])
+        else:
+            regions.append((start, stop, storage, [name]))
+    return regions
+
+
+def _span(tensor: torch.Tensor) -> int:
+    """Bytes from the first element of a view to the end of its last."""
+    if tensor.numel() == 0:
+        return 0
+    extents = zip(tensor.shape, tensor.stride(), strict=True)
+    last = sum((size - 1) * stride for size, stride in extents)
+    return (last + 1) * tensor.element_size()
