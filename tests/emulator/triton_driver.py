@@ -255,11 +255,8 @@ class EmulatorDriver(DriverBase):
 
 def install(arch: int = 90, **options: Any) -> EmulatorDriver:
     """Make the emulator Triton's driver from now on; options as for EmulatorDriver."""
-    if os.environ.get("TRITON_INTERPRET") == "1":
-        raise EmulatorError("kernels decorated under TRITON_INTERPRET are never compiled")
     driver = EmulatorDriver(arch, **options)
-    triton.runtime.driver.set_active(driver)
-    CompiledKernel._init_handles = _init_handles
+    _activate(driver)
     return driver
 
 
@@ -268,13 +265,29 @@ def emulated(
     arch: int = 90, *, order: Order = None, check: bool = True, **options: Any
 ) -> Iterator[EmulatorDriver]:
     """Run Triton kernels in the emulator inside the block, and as before after it."""
+    driver = EmulatorDriver(arch, order=order, check=check, **options)
+    with active(driver):
+        yield driver
+
+
+@contextmanager
+def active(driver: EmulatorDriver) -> Iterator[None]:
+    """Inside the block, the driver is Triton's."""
     config = triton.runtime.driver
     before_driver, before_handles = config._active, CompiledKernel._init_handles
     try:
-        yield install(arch, order=order, check=check, **options)
+        _activate(driver)
+        yield
     finally:
         config._active = before_driver
         CompiledKernel._init_handles = before_handles
+
+
+def _activate(driver: EmulatorDriver) -> None:
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        raise EmulatorError("kernels decorated under TRITON_INTERPRET are never compiled")
+    triton.runtime.driver.set_active(driver)
+    CompiledKernel._init_handles = _init_handles
 
 
 def _init_handles(self: CompiledKernel) -> None:
