@@ -10,16 +10,17 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
-from emulator import EmulatorDriver, UninitialisedRead, emulated
 from torch import Tensor
 
 import test_ops
 from adacache_kernels import ops, reference
 from adacache_kernels.kernels.config import MAX_STRIDE, Config
 from adacache_kernels.ops import gpu
+from emulator import EmulatorDriver, UninitialisedRead, emulated
 from statement import exact_decision
 from test_ops import (
     assert_same_bits,
@@ -47,18 +48,27 @@ def video_tokens(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Te
 
 @dataclass(frozen=True)
 class Case:
-    """A shape, and how the written tensor and the others lie in memory."""
+    """A shape, and how the written tensor and the others lie in memory.
+
+    `special` puts NaN and infinity among the numbers; `programs` is how many share a sample's tiles
+    in distance_update, where it is not as many as there are.
+    """
 
     name: str
     shape: tuple[int, ...]
     written: test_ops.Layout = contiguous
     read: test_ops.Layout = contiguous
     special: bool = False
+    programs: int | None = None
 
 
 CASES = [
     Case("aligned", (2, 4, 6, 64)),
     Case("several tiles, the last one short", (1, 5, 36, 64)),
+    Case("one group more than two tiles", (1, 2, 129, 8)),
+    Case("two tiles to the last group", (1, 2, 128, 8)),
+    Case("tiles in turn", (1, 3, 36, 64), programs=2),
+    Case("programs without a tile", (1, 2, 36, 64), programs=7),
     Case("frames in batch", (2, 4, 6, 64), read=padded),
     Case("tokens in batch", (2, 4, 6, 64), permuted, permuted),
     Case("two layouts", (2, 3, 5, 32), permuted, contiguous),
@@ -153,67 +163,87 @@ def summation_error(case: Case, terms: Tensor) -> Tensor:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_distance_update(driver: EmulatorDriver, dtype: torch.dtype, mode: Mode) -> None:
     for case in CASES:
-        base, slot, (x_out, x_in, *previous) = operands(case, dtype, 2 + mode.previous)
-        terms = mode.previous + (mode.slot_holds == "previous")
-        coefficients = torch.randn(terms) if mode.previous else None
-        arguments = (x_out, x_in if mode.has_input else None, previous, coefficients, mode.strides)
-        expected_slot, indices = (
-            slot.clone(),
-            (
-                ops.METRICS[mode.metric],
-                ops.SLOT_HOLDS[mode.slot_holds],
-            ),
-        )
-        old = [tensor.float() for tensor in [*previous, slot.clone()][:terms]]
-        expected = reference.distance_update(expected_slot, *arguments, *indices)[:, 0]
+        check_distance_update(driver, dtype, mode, case)
+
+
+def check_distance_update(
+    driver: EmulatorDriver, dtype: torch.dtype, mode: Mode, case: Case
+) -> None:
+    base, slot, (x_out, x_in, *previous) = operands(case, dtype, 2 + mode.previous)
+    terms = mode.previous + (mode.slot_holds == "previous")
+    coefficients = torch.randn(terms) if mode.previous else None
+    arguments = (x_out, x_in if mode.has_input else None, previous, coefficients, mode.strides)
+    expected_slot, indices = (
+        slot.clone(),
+        (
+            ops.METRICS[mode.metric],
+            ops.SLOT_HOLDS[mode.slot_holds],
+        ),
+    )
+    old = [tensor.float() for tensor in [*previous, slot.clone()][:terms]]
+    expected = reference.distance_update(expected_slot, *arguments, *indices)[:, 0]
+    partials = gpu.partials if case.programs is None else lambda *_: case.programs
+    with mock.patch.object(gpu, "partials", partials):
         sums = in_both_orders(
             driver, ops.distance_update, slot, *arguments, mode.metric, mode.slot_holds
         )
-        assert_same_bits(slot, expected_slot)
-        assert_tail_untouched(base, slot)
-        total = sums.double().sum(dim=1)
-        magnitudes = expected.double()
-        if mode.metric == "cosine" and terms:  # The only sum whose terms have either sign.
-            forecast = reference._forecast(old, coefficients)
-            products = (forecast * expected_slot.float()).double().abs()
-            magnitudes[:, 0] = products.sum(dim=(1, 2, 3))
-        exact = expected.isfinite()
-        error = (total - expected.double()).abs()
-        assert bool((error <= summation_error(case, magnitudes))[exact].all()), case
-        assert torch.equal(total.float().isnan(), expected.isnan()), case
-        assert torch.equal(
-            total[~exact & ~expected.isnan()].float(), expected[~exact & ~expected.isnan()]
-        ), case
+    assert_same_bits(slot, expected_slot)
+    assert_tail_untouched(base, slot)
+    total = sums.double().sum(dim=1)
+    magnitudes = expected.double()
+    if mode.metric == "cosine" and terms:  # The only sum whose terms have either sign.
+        forecast = reference._forecast(old, coefficients)
+        products = (forecast * expected_slot.float()).double().abs()
+        magnitudes[:, 0] = products.sum(dim=(1, 2, 3))
+    exact = expected.isfinite()
+    error = (total - expected.double()).abs()
+    assert bool((error <= summation_error(case, magnitudes))[exact].all()), case
+    assert torch.equal(total.float().isnan(), expected.isnan()), case
+    assert torch.equal(
+        total[~exact & ~expected.isnan()].float(), expected[~exact & ~expected.isnan()]
+    ), case
 
 
 @pytest.mark.parametrize("accumulate", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_residual_update(driver: EmulatorDriver, dtype: torch.dtype, accumulate: bool) -> None:
     for case in CASES:
-        base, slot, (x_out, x_in) = operands(case, dtype, 2)
-        expected = slot.clone()
-        reference.residual_update(expected, x_out, x_in, accumulate)
-        in_both_orders(driver, ops.residual_update, slot, x_out, x_in, accumulate)
-        assert_same_bits(slot, expected)
-        assert_tail_untouched(base, slot)
+        check_residual_update(driver, dtype, accumulate, case)
+
+
+def check_residual_update(
+    driver: EmulatorDriver, dtype: torch.dtype, accumulate: bool, case: Case
+) -> None:
+    base, slot, (x_out, x_in) = operands(case, dtype, 2)
+    expected = slot.clone()
+    reference.residual_update(expected, x_out, x_in, accumulate)
+    in_both_orders(driver, ops.residual_update, slot, x_out, x_in, accumulate)
+    assert_same_bits(slot, expected)
+    assert_tail_untouched(base, slot)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_conditional_add(driver: EmulatorDriver, dtype: torch.dtype, count: int) -> None:
     for case in CASES:
-        for flag in (0, 1, -7):
-            base, x, residuals = operands(case, dtype, count)
-            arguments = torch.randn(count), torch.tensor([flag], dtype=torch.int32)
-            expected = x.clone()
-            reference.conditional_add(expected, residuals, [None] * count, *arguments)
-            driver.launches.clear()
-            in_both_orders(driver, ops.conditional_add, x, residuals, *arguments)
-            assert_same_bits(x, expected)
-            assert_tail_untouched(base, x)
-            if flag == 0:
-                touched = {name for launch in driver.launches for name in touching(launch)}
-                assert touched <= {"flag"}, case
+        check_conditional_add(driver, dtype, count, case)
+
+
+def check_conditional_add(
+    driver: EmulatorDriver, dtype: torch.dtype, count: int, case: Case
+) -> None:
+    for flag in (0, 1, -7):
+        base, x, residuals = operands(case, dtype, count)
+        arguments = torch.randn(count), torch.tensor([flag], dtype=torch.int32)
+        expected = x.clone()
+        reference.conditional_add(expected, residuals, [None] * count, *arguments)
+        driver.launches.clear()
+        in_both_orders(driver, ops.conditional_add, x, residuals, *arguments)
+        assert_same_bits(x, expected)
+        assert_tail_untouched(base, x)
+        if flag == 0:
+            touched = {name for launch in driver.launches for name in touching(launch)}
+            assert touched <= {"flag"}, case
 
 
 def touching(launch: Any) -> Iterator[str]:
@@ -226,16 +256,22 @@ def touching(launch: Any) -> Iterator[str]:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_conditional_add_of_eight_bits(driver: EmulatorDriver, dtype: torch.dtype) -> None:
     """Every int8 and every float8 there is, with and without a scale, aligned and not."""
-    every = torch.arange(256, dtype=torch.uint8)
     for channels in (64, 63):
-        x = torch.randn(2, 6, channels).to(dtype)
-        bits = every.repeat(3)[: x.numel()].view(x.shape)
-        residuals = [bits.view(torch.int8), bits.view(torch.float8_e4m3fn)]
-        for scales in ([torch.rand(2, 6, 1), None], [torch.rand(2, 6, 1), torch.rand(2, 6, 1)]):
-            expected, arguments = x.clone(), (torch.randn(2), torch.ones(1, dtype=torch.int32))
-            reference.conditional_add(expected, residuals, scales, *arguments)
-            in_both_orders(driver, ops.conditional_add, x, residuals, *arguments, scales)
-            assert_same_bits(x, expected)
+        check_conditional_add_of_eight_bits(driver, dtype, channels)
+
+
+def check_conditional_add_of_eight_bits(
+    driver: EmulatorDriver, dtype: torch.dtype, channels: int
+) -> None:
+    every = torch.arange(256, dtype=torch.uint8)
+    x = torch.randn(2, 6, channels).to(dtype)
+    bits = every.repeat(3)[: x.numel()].view(x.shape)
+    residuals = [bits.view(torch.int8), bits.view(torch.float8_e4m3fn)]
+    for scales in ([torch.rand(2, 6, 1), None], [torch.rand(2, 6, 1), torch.rand(2, 6, 1)]):
+        expected, arguments = x.clone(), (torch.randn(2), torch.ones(1, dtype=torch.int32))
+        reference.conditional_add(expected, residuals, scales, *arguments)
+        in_both_orders(driver, ops.conditional_add, x, residuals, *arguments, scales)
+        assert_same_bits(x, expected)
 
 
 NAN, INF = math.nan, math.inf
@@ -256,26 +292,38 @@ SITUATIONS = [(5, True, True), (5, True, False), (2, True, True), (5, False, Tru
 @pytest.mark.parametrize("metric", ops.METRICS)
 @pytest.mark.parametrize("apply_moreg", [True, False])
 def test_decide(driver: EmulatorDriver, metric: str, apply_moreg: bool) -> None:
-    thresholds, rates = [0.03, 0.06, 0.125], [8.0, 4.0, 2.0]
-    codebook = torch.tensor([thresholds, rates])
     for sums in SUMS.values():
         for partials in (1, 3, 700):
-            for step, has_previous, in_window in SITUATIONS:
-                state = [2.0, 0.5, 1.0, 1.0, 1.0, 0.25, 0.0, 0.5]
-                split = torch.tensor([sums, SUMS["usual"]]).unsqueeze(2)
-                split = torch.cat([split, torch.zeros(2, 2, partials - 1, 5)], dim=2)
-                flags = (has_previous, apply_moreg, in_window)
-                expected = exact_decision(
-                    state,
-                    [sums, SUMS["usual"]],
-                    list(zip(thresholds, rates, strict=True)),
-                    step,
-                    metric,
-                    *flags,
-                )
-                found = torch.tensor(state)
-                in_both_orders(driver, ops.decide, found, split, codebook, step, metric, *flags)
-                assert_decision(found.tolist(), expected, thresholds)
+            for situation in SITUATIONS:
+                check_decide(driver, metric, apply_moreg, sums, partials, situation)
+
+
+def check_decide(
+    driver: EmulatorDriver,
+    metric: str,
+    apply_moreg: bool,
+    sums: list[list[float]],
+    partials: int,
+    situation: tuple[int, bool, bool],
+) -> None:
+    thresholds, rates = [0.03, 0.06, 0.125], [8.0, 4.0, 2.0]
+    codebook = torch.tensor([thresholds, rates])
+    step, has_previous, in_window = situation
+    state = [2.0, 0.5, 1.0, 1.0, 1.0, 0.25, 0.0, 0.5]
+    split = torch.tensor([sums, SUMS["usual"]]).unsqueeze(2)
+    split = torch.cat([split, torch.zeros(2, 2, partials - 1, 5)], dim=2)
+    flags = (has_previous, apply_moreg, in_window)
+    expected = exact_decision(
+        state,
+        [sums, SUMS["usual"]],
+        list(zip(thresholds, rates, strict=True)),
+        step,
+        metric,
+        *flags,
+    )
+    found = torch.tensor(state)
+    in_both_orders(driver, ops.decide, found, split, codebook, step, metric, *flags)
+    assert_decision(found.tolist(), expected, thresholds)
 
 
 def test_partial_sums_are_added_in_float64(driver: EmulatorDriver) -> None:

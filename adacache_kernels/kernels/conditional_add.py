@@ -46,7 +46,7 @@ def load_stored(view, outer, middle, row, first, mask, KIND: tl.constexpr, VECTO
     """A residual in float32, before its scale."""
     if KIND == "e4m3":
         address = pointers(view, outer, middle, row, first, VECTOR)
-        return e4m3_to_float(tl.load(address, mask=mask, other=0))
+        return e4m3_to_float(tl.load(address, mask=mask))
     return load(view, outer, middle, row, first, mask, VECTOR)
 
 

@@ -3,9 +3,9 @@
 import triton
 import triton.language as tl
 
-from .views import load, pointers, tile_columns
+from .views import load_or_zero, pointers, tile_columns
 
-SIZES = ("frames", "groups", "groups_per_row")
+SIZES = ("frames", "tiles", "groups", "groups_per_row")
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -17,6 +17,7 @@ def distance_update_kernel(
     coefficients,
     partials,
     frames,
+    tiles,
     groups,
     groups_per_row,
     METRIC: tl.constexpr,
@@ -36,27 +37,28 @@ def distance_update_kernel(
     sample = tl.program_id(1).to(tl.int64)
     dtype: tl.constexpr = slot.pointer.dtype.element_ty
     compared: tl.constexpr = len(previous) + (SLOT_HOLDS == "previous") > 0
+    tl.assume(frames > 0)
     zero = tl.zeros((ROWS,), tl.float32)
     sums = (zero,) * (3 + 2 * len(STRIDES))
-    for tile in range(program, tl.cdiv(groups, ROWS), tl.num_programs(0)):
+    for tile in range(program, tiles, tl.num_programs(0)):
         row, first, mask = tile_columns(tile, groups, groups_per_row, ROWS, VECTOR, INDEX)
         recent = (tl.zeros((ROWS, VECTOR), dtype),) * RING
         for frame in range(frames):
             at = frame.to(tl.int64)
-            new = load(x_out, sample, at, row, first, mask, VECTOR)
+            new = load_or_zero(x_out, sample, at, row, first, mask, VECTOR)
             if x_in is not None:
-                new -= load(x_in, sample, at, row, first, mask, VECTOR)
+                new -= load_or_zero(x_in, sample, at, row, first, mask, VECTOR)
             if SLOT_HOLDS == "sum":
-                new = load(slot, sample, at, row, first, mask, VECTOR) + new
+                new = load_or_zero(slot, sample, at, row, first, mask, VECTOR) + new
             stored = new.to(dtype)
             new = stored.to(tl.float32)
             if compared:
                 old = tl.zeros((ROWS, VECTOR), tl.float32)
                 for i in tl.static_range(len(previous)):
-                    term = load(previous[i], sample, at, row, first, mask, VECTOR)
+                    term = load_or_zero(previous[i], sample, at, row, first, mask, VECTOR)
                     old = add_term(old, coefficients, term, i)
                 if SLOT_HOLDS == "previous":
-                    term = load(slot, sample, at, row, first, mask, VECTOR)
+                    term = load_or_zero(slot, sample, at, row, first, mask, VECTOR)
                     old = add_term(old, coefficients, term, len(previous))
                 sums = add_distance(sums, old, new, METRIC)
             tl.store(pointers(slot, sample, at, row, first, VECTOR), stored, mask=mask)
@@ -65,7 +67,10 @@ def distance_update_kernel(
                 recent = (stored,) + recent[:-1]
     out = partials + (sample * tl.num_programs(0) + program) * len(sums)
     for i in tl.static_range(len(sums)):
-        tl.store(out + i, tl.sum(sums[i]))
+        if i == 2 and METRIC != "cosine":
+            tl.store(out + i, 0.0)
+        else:
+            tl.store(out + i, tl.sum(sums[i]))
 
 
 @triton.jit

@@ -44,6 +44,13 @@ def pointers(view, outer, middle, row, first, VECTOR: tl.constexpr):
 
 @triton.jit
 def load(view, outer, middle, row, first, mask, VECTOR: tl.constexpr):
-    """The elements of a tile in float32; 0 outside of the mask."""
+    """The elements of a tile in float32, undefined outside of the mask."""
+    address = pointers(view, outer, middle, row, first, VECTOR)
+    return tl.load(address, mask=mask).to(tl.float32)
+
+
+@triton.jit
+def load_or_zero(view, outer, middle, row, first, mask, VECTOR: tl.constexpr):
+    """The elements of a tile in float32, 0 outside of the mask: what is to be summed."""
     address = pointers(view, outer, middle, row, first, VECTOR)
     return tl.load(address, mask=mask, other=0).to(tl.float32)

@@ -73,6 +73,7 @@ def distance_update(
             None if coefficients is None else coefficients.contiguous(),
             sums,
             planes.sizes[1],
+            planes.tiles(config, slot),
             *planes.groups,
             METRIC=METRICS[metric],
             SLOT_HOLDS=SLOT_HOLDS[slot_holds],
@@ -97,9 +98,9 @@ def residual_update(slot: Tensor, x_out: Tensor, x_in: Tensor, accumulate: bool)
     if slot.numel() == 0:
         return
     config = elementwise_config(slot.element_size(), slot.numel(), _architecture(slot.device))
-    grid, tiles = planes.grid(config, slot)
+    tiles = planes.tiles(config, slot)
     with _on(slot):
-        _kernels().residual_update_kernel[grid](
+        _kernels().residual_update_kernel[planes.count * tiles,](
             *planes.views,
             planes.sizes[1],
             tiles,
@@ -123,11 +124,11 @@ def conditional_add(
     if x.numel() == 0:
         return
     config = elementwise_config(x.element_size(), x.numel(), _architecture(x.device))
-    grid, tiles = planes.grid(config, x)
+    tiles = planes.tiles(config, x)
     view_of_x, *views = planes.views
     views_of_scales = iter(views[len(residuals) :])
     with _on(x):
-        _kernels().conditional_add_kernel[grid](
+        _kernels().conditional_add_kernel[planes.count * tiles,](
             view_of_x,
             tuple(views[: len(residuals)]),
             tuple(None if scale is None else next(views_of_scales) for scale in scales),
@@ -198,6 +199,11 @@ class Planes:
     vector: int
 
     @property
+    def count(self) -> int:
+        """Planes: pairs of places in the first two dimensions."""
+        return self.sizes[0] * self.sizes[1]
+
+    @property
     def groups(self) -> tuple[int, int]:
         """In the last two dimensions, and in the last."""
         groups_per_row = self.sizes[3] // self.vector
@@ -217,11 +223,10 @@ class Planes:
             "enable_fp_fusion": False,
         }
 
-    def grid(self, config: Config, x: Tensor) -> tuple[tuple[int], int]:
-        """Programs for one tile each, and tiles of a plane."""
+    def tiles(self, config: Config, x: Tensor) -> int:
+        """Tiles of the last two dimensions."""
         rows = config.elements(x.element_size()) // self.vector
-        tiles = -(-self.groups[0] // rows)
-        return (self.sizes[0] * self.sizes[1] * tiles,), tiles
+        return -(-self.groups[0] // rows)
 
 
 def _frame_planes(tensors: Sequence[Tensor], walks_frames: bool) -> Planes | None:
