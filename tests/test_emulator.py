@@ -738,6 +738,12 @@ def to_fp8(x_ptr, out_ptr, back_ptr, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def cast(x_ptr, out_ptr, BLOCK: tl.constexpr):
+    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out_ptr + offsets, tl.load(x_ptr + offsets).to(out_ptr.dtype.element_ty))
+
+
+@triton.jit
 def transposed(x_ptr, out_ptr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     rows, columns = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
     x = tl.load(x_ptr + rows[:, None] * COLUMNS + columns[None, :])
@@ -824,10 +830,11 @@ def test_int8(driver: EmulatorDriver) -> None:
     assert torch.equal(back, expected * scale)
 
 
-def test_fp64_scalars_and_a_loop_with_carried_values(driver: EmulatorDriver) -> None:
+@pytest.mark.parametrize("warps", [1, 4])
+def test_fp64_scalars_and_a_loop_with_carried_values(driver: EmulatorDriver, warps: int) -> None:
     state = torch.tensor([1.3, 2.7], dtype=torch.float64)
     a, b = state.tolist()
-    scalar_recurrence[(1,)](state, 9, 0.37, enable_fp_fusion=False)
+    scalar_recurrence[(1,)](state, 9, 0.37, enable_fp_fusion=False, num_warps=warps)
     for step in range(9):
         a, b = float(np.sqrt(a * a + 0.37)) / (b + step), a
     assert state.tolist() == [a, b]
@@ -840,6 +847,26 @@ def test_a_scalar_updated_in_place_without_a_barrier(driver: EmulatorDriver, war
         scalar_recurrence[(1,)](state, 9, 0.37, BARRIER=False, num_warps=warps)
     driver.thread_races = False
     scalar_recurrence[(1,)](state, 9, 0.37, BARRIER=False, num_warps=warps)
+
+
+@pytest.mark.parametrize("source", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("target", [torch.float16, torch.bfloat16, torch.float32])
+def test_every_16_bit_value_is_converted_as_by_torch(
+    driver: EmulatorDriver, source: torch.dtype, target: torch.dtype
+) -> None:
+    driver.check = False
+    bits = torch.arange(65536, dtype=torch.int32)
+    halves = source if source.itemsize == 2 else torch.float16
+    x = bits.to(torch.int16).view(halves).to(source)
+    if source == torch.float32:
+        # Next to the ties between neighbouring halves, and on them.
+        ties = ((bits << 16) | 0x8000).view(torch.float32)
+        x = torch.cat([x, ties, ties.nextafter(torch.tensor(torch.inf))])
+    out = torch.empty(x.numel(), dtype=target)
+    cast[blocks(x.numel(), 8192)](x, out, BLOCK=8192)
+    assert torch.equal(out.isnan(), x.isnan())
+    numbers = ~x.isnan()
+    assert torch.equal(out[numbers], x.to(target)[numbers])
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
@@ -1066,7 +1093,7 @@ PLANTED = f"""
     bra $next;
     $next: st.global.b32 [%rd6], %r4;
     bra $end;
-    add.s32 %r4, %r4, 1;
+    st.global.b32 [%rd6], %r1;
     $end:
 """
 
@@ -1088,12 +1115,40 @@ def test_planted_equivalents_are_recognised() -> None:
         "add.s32 %r2, %r1, 5",
         "mov.b32 %r3, 1",
         "bra $next",
-        "add.s32 %r4, %r4, 1",
+        "st.global.b32 [%rd6], %r1",
         "ret",
     }
     assert all(trial(mutant.kernel) for mutant in mutants(kernel) if mutant.equivalent)
-    # The branch only skips what nothing reads.
-    assert {mutant.before for mutant in report.survivors} == {"bra $end"}
+    assert report.survivors == []
+
+
+def test_which_mutants_there_are() -> None:
+    body = f"""
+        setp.lt.s32 %p1, %r1, 7;
+        sub.f32 %r2, %r3, 0f3F800000;
+        shfl.sync.bfly.b32 %r4, %r2, 16, 31, -1;
+        bar.sync 0;
+        {ADDRESS}
+        @%p1 st.global.b32 [%rd6+8], %r4;
+    """
+    found = list(mutants(load_kernel(module(body))))
+    assert all(mutant.before != mutant.after for mutant in found)
+    changes = {(mutant.kind, mutant.after) for mutant in found}
+    assert changes >= {
+        ("delete", ""),
+        ("remove barrier", ""),
+        ("other comparison", "setp.le.s32 %p1, %r1, 7"),
+        ("swap sources", "setp.lt.s32 %p1, 7, %r1"),
+        ("constant", "setp.lt.s32 %p1, %r1, 8"),
+        ("constant", "setp.lt.s32 %p1, %r1, 6"),
+        ("sub -> add", "add.f32 %r2, %r3, 0f3F800000"),
+        ("swap sources", "sub.f32 %r2, 0f3F800000, %r3"),
+        ("constant", "sub.f32 %r2, %r3, 0f40000000"),
+        ("shuffle offset", "shfl.sync.bfly.b32 %r4, %r2, 8, 31, -1"),
+        ("drop predicate", "st.global.b32 [%rd6+8], %r4"),
+        ("negate predicate", "@!%p1 st.global.b32 [%rd6+8], %r4"),
+        ("address", "@%p1 st.global.b32 [ %rd6 + 12 ], %r4"),
+    }
 
 
 def test_what_is_called_equivalent_survives_when_run() -> None:

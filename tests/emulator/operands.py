@@ -16,6 +16,7 @@ Read: TypeAlias = Callable[[Lanes], Array]
 Write: TypeAlias = Callable[[Lanes, Array, Mask], None]
 
 INTEGER = re.compile(r"^-?(0[xX][0-9a-fA-F]+|\d+)U?$")
+PREDICATE_CONSTANTS = {"0": False, "1": True, "-1": True}
 ADDRESS = re.compile(r"^\[\s*([%\w$]+)\s*(?:\+\s*(-?\w+))?\s*\]$")
 
 
@@ -70,9 +71,6 @@ def reader(symbols: Symbols, token: str, ptx_type: str) -> Read:
         dtype = dtype_of(ptx_type)
         return lambda lanes: lanes.special(token).astype(dtype)
     raise Unsupported(f"operand {token}")
-
-
-PREDICATE_CONSTANTS = {"0": False, "1": True, "-1": True}
 
 
 def _predicate_reader(symbols: Symbols, token: str) -> Read:
