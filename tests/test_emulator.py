@@ -398,6 +398,78 @@ def test_constant_predicates(constant: str, expected: int) -> None:
     assert (out == expected).all()
 
 
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("comparison", "expected"),
+    [
+        ("lt", [1, 0, 0, 0, 0]),
+        ("le", [1, 1, 0, 0, 0]),
+        ("ne", [1, 0, 1, 0, 0]),
+        ("eq", [0, 1, 0, 0, 0]),
+        ("ltu", [1, 0, 0, 1, 1]),
+        ("neu", [1, 0, 1, 1, 1]),
+        ("equ", [0, 1, 0, 1, 1]),
+        ("num", [1, 1, 1, 0, 0]),
+        ("nan", [0, 0, 0, 1, 1]),
+    ],
+)
+def test_comparisons_with_nan(comparison: str, expected: list[int]) -> None:
+    a = np.resize(np.array([1, 2, 3, NAN, NAN], np.float32), WARP)
+    b = np.resize(np.array([2, 2, 2, 2, NAN], np.float32), WARP)
+    compare = f"setp.{comparison}.f32 %p1, $1, $2; selp.b32 $0, 1, 0, %p1"
+    assert evaluate(compare, [a, b], np.int32)[:5].tolist() == expected
+
+
+def test_division_by_zero_gives_all_bits() -> None:
+    a, zero = integers(np.int32, 17), np.zeros(WARP, np.int32)
+    assert (evaluate("div.s32 $0, $1, $2", [a, zero], np.int32) == -1).all()
+    assert (evaluate("div.u32 $0, $1, $2", [a, zero], np.uint32) == 2**32 - 1).all()
+
+
+def test_generic_addresses_reach_shared_and_global_memory() -> None:
+    out = np.zeros(64, np.int32)
+    body = f"""
+        mov.b64 %rd2, cells; cvta.shared.u64 %rd3, %rd2; mul.wide.u32 %rd5, %r1, 4;
+        add.s64 %rd3, %rd3, %rd5; st.b32 [%rd3], %r1; ld.b32 %r2, [%rd3];
+        cvta.to.shared.u64 %rd4, %rd3; ld.shared.b32 %r3, [%rd4];
+        add.s32 %r2, %r2, %r3; {ADDRESS} st.b32 [%rd6], %r2;
+    """
+    run(module(body, shared=256, threads=64), out, threads=64)
+    assert out.tolist() == [2 * thread for thread in range(64)]
+
+
+def test_program_numbers_in_three_dimensions() -> None:
+    out = np.full((4, 3, 2), -1, np.int32)
+    body = """
+        mov.u32 %r2, %ctaid.x; mov.u32 %r3, %ctaid.y; mov.u32 %r4, %ctaid.z;
+        mov.u32 %r5, %nctaid.x; mov.u32 %r6, %nctaid.y;
+        mad.lo.s32 %r7, %r4, %r6, %r3; mad.lo.s32 %r7, %r7, %r5, %r2;
+        mul.wide.u32 %rd5, %r7, 4; add.s64 %rd6, %rd1, %rd5;
+        mad.lo.s32 %r8, %r4, 100, %r2; mad.lo.s32 %r8, %r3, 10, %r8;
+        setp.eq.s32 %p1, %r1, 0; @%p1 st.global.b32 [%rd6], %r8;
+    """
+    memory = GlobalMemory()
+    kernel = load_kernel(module(body))
+    launch(kernel, (2, 3, 4), 32, [memory.add(out)], memory)
+    z, y, x = np.indices(out.shape)
+    assert np.array_equal(out, 100 * z + 10 * y + x)
+
+
+def test_launches_that_the_kernel_does_not_allow() -> None:
+    ptx, out = module("", threads=32), np.zeros(4, np.int32)
+    for problem in ({"threads": 64}, {"threads": 0}, {"programs": 0}):
+        with pytest.raises(EmulatorError):
+            run(ptx, out, **problem)
+
+
+def test_registers_start_poisoned() -> None:
+    out = np.zeros(32, np.float32)
+    run(module(f"{ADDRESS} st.global.b32 [%rd6], %r9;"), out)
+    assert np.isnan(out).all()
+
+
 def test_subnormals_are_flushed_only_on_request() -> None:
     tiny, one = np.full(WARP, 1e-39, np.float32), np.ones(WARP, np.float32)
     assert (evaluate("mul.f32 $0, $1, $2", [tiny, one], np.float32) == tiny).all()
@@ -556,6 +628,11 @@ BROKEN: dict[str, tuple[str, type[EmulatorError], str]] = {
         "setp.lt.s32 %p1, %r1, 5; @%p1 shfl.sync.bfly.b32 %r2, %r1, 1, 31, -1;",
         SyncError,
         "shfl.sync.bfly",
+    ),
+    "a warp barrier that lanes miss": (
+        "setp.lt.s32 %p1, %r1, 5; @%p1 bar.warp.sync -1;",
+        SyncError,
+        "warp barrier",
     ),
     "a shuffle by an uninvited lane": (
         "shfl.sync.bfly.b32 %r2, %r1, 1, 31, 0xff;",
