@@ -1016,6 +1016,20 @@ def test_a_misaligned_view(driver: EmulatorDriver) -> None:
         assert (out[[0, 1, 1026]] == 0).all()
 
 
+def test_code_for_aligned_pointers_is_refused_others(driver: EmulatorDriver) -> None:
+    x, out = torch.randn(1024), torch.empty(1024)
+    scaled_sum[(2,)](x, x, out, 1.0, 1024, BLOCK=512)
+    compiled = driver.launches[-1].compiled
+    memory = np.zeros(1028, np.float32)
+    start = next(i for i in range(4) if memory[i:].ctypes.data % 16 == 4)
+    shifted = torch.from_numpy(memory[start : start + 1024])
+    with pytest.raises(MemoryFault, match="misaligned global store of 16 bytes"):
+        driver.run(compiled, (2, 1, 1), (x, x, shifted, 1.0, 1024, 512))
+    # Triton itself sees the pointer, and compiles other code.
+    scaled_sum[(2,)](x, x, shifted, 1.0, 1024, BLOCK=512)
+    assert torch.equal(shifted, x + x)
+
+
 def test_memory_marked_as_uninitialised() -> None:
     with emulated() as driver:
         x, out = torch.randn(1024), driver.mark_uninitialised(torch.empty(1024))
