@@ -441,7 +441,7 @@ def test_generic_addresses_reach_shared_and_global_memory() -> None:
 
 
 def test_program_numbers_in_three_dimensions() -> None:
-    out = np.full((4, 3, 2), -1, np.int32)
+    out = np.full((3, 4, 2), -1, np.int32)
     body = """
         mov.u32 %r2, %ctaid.x; mov.u32 %r3, %ctaid.y; mov.u32 %r4, %ctaid.z;
         mov.u32 %r5, %nctaid.x; mov.u32 %r6, %nctaid.y;
@@ -452,9 +452,24 @@ def test_program_numbers_in_three_dimensions() -> None:
     """
     memory = GlobalMemory()
     kernel = load_kernel(module(body))
-    launch(kernel, (2, 3, 4), 32, [memory.add(out)], memory)
+    launch(kernel, (2, 4, 3), 32, [memory.add(out)], memory)
     z, y, x = np.indices(out.shape)
     assert np.array_equal(out, 100 * z + 10 * y + x)
+
+
+def test_a_buffer_that_starts_between_aligned_addresses() -> None:
+    data = np.arange(10, dtype=np.int32)
+    body = """
+        setp.eq.s32 %p1, %r1, 0;
+        @%p1 ld.global.b64 %rd2, [%rd1+4]; @%p1 st.global.b64 [%rd1+28], %rd2;
+    """
+    memory = GlobalMemory()
+    address = memory.add(data, misalignment=4)
+    launch(load_kernel(module(body)), (1,), 32, [address], memory)
+    assert data.tolist() == [0, 1, 2, 3, 4, 5, 6, 1, 2, 9]
+    beyond = load_kernel(module("ld.global.b64 %rd2, [%rd1+36];"))
+    with pytest.raises(MemoryFault, match="out of bounds"):
+        launch(beyond, (1,), 32, [address], memory)
 
 
 def test_launches_that_the_kernel_does_not_allow() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from .errors import Unsupported
 from .lanes import Lanes
 from .parser import vector_elements
-from .ptx_types import SIGNED, UNSIGNED, WIDTH, Array, Mask, bits_of, dtype_of
+from .ptx_types import UNSIGNED, WIDTH, Array, Mask, bits_of, dtype_of
 
 Read: TypeAlias = Callable[[Lanes], Array]
 Write: TypeAlias = Callable[[Lanes, Array, Mask], None]
@@ -126,7 +126,7 @@ def writer(symbols: Symbols, token: str, ptx_type: str) -> Write:
         raise Unsupported(f"destination {token}")
     if width == 1:
         return _predicate_writer(token)
-    size, signed, unsigned = width // 8, SIGNED[width], UNSIGNED[width]
+    size, unsigned = width // 8, UNSIGNED[width]
 
     def write(lanes: Lanes, value: Array, mask: Mask) -> None:
         if value.ndim == 0:
@@ -134,7 +134,7 @@ def writer(symbols: Symbols, token: str, ptx_type: str) -> Write:
         if value.dtype.itemsize != size:
             if value.dtype.kind == "f":
                 raise Unsupported(f"a {value.dtype} result in {token} of {width} bits")
-            value = value.astype(signed if value.dtype.kind == "i" else unsigned)
+            value = value.astype(unsigned)  # sign extension included
         if mask is not None:
             old = lanes.registers[token]
             if old.dtype is not value.dtype:
