@@ -398,6 +398,93 @@ def test_constant_predicates(constant: str, expected: int) -> None:
     assert (out == expected).all()
 
 
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("comparison", "expected"),
+    [
+        ("lt", [1, 0, 0, 0, 0]),
+        ("le", [1, 1, 0, 0, 0]),
+        ("ne", [1, 0, 1, 0, 0]),
+        ("eq", [0, 1, 0, 0, 0]),
+        ("ltu", [1, 0, 0, 1, 1]),
+        ("neu", [1, 0, 1, 1, 1]),
+        ("equ", [0, 1, 0, 1, 1]),
+        ("num", [1, 1, 1, 0, 0]),
+        ("nan", [0, 0, 0, 1, 1]),
+    ],
+)
+def test_comparisons_with_nan(comparison: str, expected: list[int]) -> None:
+    a = np.resize(np.array([1, 2, 3, NAN, NAN], np.float32), WARP)
+    b = np.resize(np.array([2, 2, 2, 2, NAN], np.float32), WARP)
+    compare = f"setp.{comparison}.f32 %p1, $1, $2; selp.b32 $0, 1, 0, %p1"
+    assert evaluate(compare, [a, b], np.int32)[:5].tolist() == expected
+
+
+def test_division_by_zero_gives_all_bits() -> None:
+    a, zero = integers(np.int32, 17), np.zeros(WARP, np.int32)
+    assert (evaluate("div.s32 $0, $1, $2", [a, zero], np.int32) == -1).all()
+    assert (evaluate("div.u32 $0, $1, $2", [a, zero], np.uint32) == 2**32 - 1).all()
+
+
+def test_generic_addresses_reach_shared_and_global_memory() -> None:
+    out = np.zeros(64, np.int32)
+    body = f"""
+        mov.b64 %rd2, cells; cvta.shared.u64 %rd3, %rd2; mul.wide.u32 %rd5, %r1, 4;
+        add.s64 %rd3, %rd3, %rd5; st.b32 [%rd3], %r1; ld.b32 %r2, [%rd3];
+        cvta.to.shared.u64 %rd4, %rd3; ld.shared.b32 %r3, [%rd4];
+        add.s32 %r2, %r2, %r3; {ADDRESS} st.b32 [%rd6], %r2;
+    """
+    run(module(body, shared=256, threads=64), out, threads=64)
+    assert out.tolist() == [2 * thread for thread in range(64)]
+
+
+def test_program_numbers_in_three_dimensions() -> None:
+    out = np.full((3, 4, 2), -1, np.int32)
+    body = """
+        mov.u32 %r2, %ctaid.x; mov.u32 %r3, %ctaid.y; mov.u32 %r4, %ctaid.z;
+        mov.u32 %r5, %nctaid.x; mov.u32 %r6, %nctaid.y;
+        mad.lo.s32 %r7, %r4, %r6, %r3; mad.lo.s32 %r7, %r7, %r5, %r2;
+        mul.wide.u32 %rd5, %r7, 4; add.s64 %rd6, %rd1, %rd5;
+        mad.lo.s32 %r8, %r4, 100, %r2; mad.lo.s32 %r8, %r3, 10, %r8;
+        setp.eq.s32 %p1, %r1, 0; @%p1 st.global.b32 [%rd6], %r8;
+    """
+    memory = GlobalMemory()
+    kernel = load_kernel(module(body))
+    launch(kernel, (2, 4, 3), 32, [memory.add(out)], memory)
+    z, y, x = np.indices(out.shape)
+    assert np.array_equal(out, 100 * z + 10 * y + x)
+
+
+def test_a_buffer_that_starts_between_aligned_addresses() -> None:
+    data = np.arange(10, dtype=np.int32)
+    body = """
+        setp.eq.s32 %p1, %r1, 0;
+        @%p1 ld.global.b64 %rd2, [%rd1+4]; @%p1 st.global.b64 [%rd1+28], %rd2;
+    """
+    memory = GlobalMemory()
+    address = memory.add(data, misalignment=4)
+    launch(load_kernel(module(body)), (1,), 32, [address], memory)
+    assert data.tolist() == [0, 1, 2, 3, 4, 5, 6, 1, 2, 9]
+    beyond = load_kernel(module("ld.global.b64 %rd2, [%rd1+36];"))
+    with pytest.raises(MemoryFault, match="out of bounds"):
+        launch(beyond, (1,), 32, [address], memory)
+
+
+def test_launches_that_the_kernel_does_not_allow() -> None:
+    ptx, out = module("", threads=32), np.zeros(4, np.int32)
+    for problem in ({"threads": 64}, {"threads": 0}, {"programs": 0}):
+        with pytest.raises(EmulatorError):
+            run(ptx, out, **problem)
+
+
+def test_registers_start_poisoned() -> None:
+    out = np.zeros(32, np.float32)
+    run(module(f"{ADDRESS} st.global.b32 [%rd6], %r9;"), out)
+    assert np.isnan(out).all()
+
+
 def test_subnormals_are_flushed_only_on_request() -> None:
     tiny, one = np.full(WARP, 1e-39, np.float32), np.ones(WARP, np.float32)
     assert (evaluate("mul.f32 $0, $1, $2", [tiny, one], np.float32) == tiny).all()
@@ -556,6 +643,11 @@ BROKEN: dict[str, tuple[str, type[EmulatorError], str]] = {
         "setp.lt.s32 %p1, %r1, 5; @%p1 shfl.sync.bfly.b32 %r2, %r1, 1, 31, -1;",
         SyncError,
         "shfl.sync.bfly",
+    ),
+    "a warp barrier that lanes miss": (
+        "setp.lt.s32 %p1, %r1, 5; @%p1 bar.warp.sync -1;",
+        SyncError,
+        "warp barrier",
     ),
     "a shuffle by an uninvited lane": (
         "shfl.sync.bfly.b32 %r2, %r1, 1, 31, 0xff;",
@@ -738,6 +830,12 @@ def to_fp8(x_ptr, out_ptr, back_ptr, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def cast(x_ptr, out_ptr, BLOCK: tl.constexpr):
+    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out_ptr + offsets, tl.load(x_ptr + offsets).to(out_ptr.dtype.element_ty))
+
+
+@triton.jit
 def transposed(x_ptr, out_ptr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     rows, columns = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
     x = tl.load(x_ptr + rows[:, None] * COLUMNS + columns[None, :])
@@ -824,10 +922,11 @@ def test_int8(driver: EmulatorDriver) -> None:
     assert torch.equal(back, expected * scale)
 
 
-def test_fp64_scalars_and_a_loop_with_carried_values(driver: EmulatorDriver) -> None:
+@pytest.mark.parametrize("warps", [1, 4])
+def test_fp64_scalars_and_a_loop_with_carried_values(driver: EmulatorDriver, warps: int) -> None:
     state = torch.tensor([1.3, 2.7], dtype=torch.float64)
     a, b = state.tolist()
-    scalar_recurrence[(1,)](state, 9, 0.37, enable_fp_fusion=False)
+    scalar_recurrence[(1,)](state, 9, 0.37, enable_fp_fusion=False, num_warps=warps)
     for step in range(9):
         a, b = float(np.sqrt(a * a + 0.37)) / (b + step), a
     assert state.tolist() == [a, b]
@@ -840,6 +939,26 @@ def test_a_scalar_updated_in_place_without_a_barrier(driver: EmulatorDriver, war
         scalar_recurrence[(1,)](state, 9, 0.37, BARRIER=False, num_warps=warps)
     driver.thread_races = False
     scalar_recurrence[(1,)](state, 9, 0.37, BARRIER=False, num_warps=warps)
+
+
+@pytest.mark.parametrize("source", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("target", [torch.float16, torch.bfloat16, torch.float32])
+def test_every_16_bit_value_is_converted_as_by_torch(
+    driver: EmulatorDriver, source: torch.dtype, target: torch.dtype
+) -> None:
+    driver.check = False
+    bits = torch.arange(65536, dtype=torch.int32)
+    halves = source if source.itemsize == 2 else torch.float16
+    x = bits.to(torch.int16).view(halves).to(source)
+    if source == torch.float32:
+        # Next to the ties between neighbouring halves, and on them.
+        ties = ((bits << 16) | 0x8000).view(torch.float32)
+        x = torch.cat([x, ties, ties.nextafter(torch.tensor(torch.inf))])
+    out = torch.empty(x.numel(), dtype=target)
+    cast[blocks(x.numel(), 8192)](x, out, BLOCK=8192)
+    assert torch.equal(out.isnan(), x.isnan())
+    numbers = ~x.isnan()
+    assert torch.equal(out[numbers], x.to(target)[numbers])
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
@@ -910,6 +1029,20 @@ def test_a_misaligned_view(driver: EmulatorDriver) -> None:
         scaled_sum[(2,)](x[1:], x[1:], out[2:1026], 1.0, 1024, BLOCK=512)
         assert torch.equal(out[2:1026], x[1:] + x[1:])
         assert (out[[0, 1, 1026]] == 0).all()
+
+
+def test_code_for_aligned_pointers_is_refused_others(driver: EmulatorDriver) -> None:
+    x, out = torch.randn(1024), torch.empty(1024)
+    scaled_sum[(2,)](x, x, out, 1.0, 1024, BLOCK=512)
+    compiled = driver.launches[-1].compiled
+    memory = np.zeros(1028, np.float32)
+    start = next(i for i in range(4) if memory[i:].ctypes.data % 16 == 4)
+    shifted = torch.from_numpy(memory[start : start + 1024])
+    with pytest.raises(MemoryFault, match="misaligned global store of 16 bytes"):
+        driver.run(compiled, (2, 1, 1), (x, x, shifted, 1.0, 1024, 512))
+    # Triton itself sees the pointer, and compiles other code.
+    scaled_sum[(2,)](x, x, shifted, 1.0, 1024, BLOCK=512)
+    assert torch.equal(shifted, x + x)
 
 
 def test_memory_marked_as_uninitialised() -> None:
@@ -1066,7 +1199,7 @@ PLANTED = f"""
     bra $next;
     $next: st.global.b32 [%rd6], %r4;
     bra $end;
-    add.s32 %r4, %r4, 1;
+    st.global.b32 [%rd6], %r1;
     $end:
 """
 
@@ -1088,12 +1221,40 @@ def test_planted_equivalents_are_recognised() -> None:
         "add.s32 %r2, %r1, 5",
         "mov.b32 %r3, 1",
         "bra $next",
-        "add.s32 %r4, %r4, 1",
+        "st.global.b32 [%rd6], %r1",
         "ret",
     }
     assert all(trial(mutant.kernel) for mutant in mutants(kernel) if mutant.equivalent)
-    # The branch only skips what nothing reads.
-    assert {mutant.before for mutant in report.survivors} == {"bra $end"}
+    assert report.survivors == []
+
+
+def test_which_mutants_there_are() -> None:
+    body = f"""
+        setp.lt.s32 %p1, %r1, 7;
+        sub.f32 %r2, %r3, 0f3F800000;
+        shfl.sync.bfly.b32 %r4, %r2, 16, 31, -1;
+        bar.sync 0;
+        {ADDRESS}
+        @%p1 st.global.b32 [%rd6+8], %r4;
+    """
+    found = list(mutants(load_kernel(module(body))))
+    assert all(mutant.before != mutant.after for mutant in found)
+    changes = {(mutant.kind, mutant.after) for mutant in found}
+    assert changes >= {
+        ("delete", ""),
+        ("remove barrier", ""),
+        ("other comparison", "setp.le.s32 %p1, %r1, 7"),
+        ("swap sources", "setp.lt.s32 %p1, 7, %r1"),
+        ("constant", "setp.lt.s32 %p1, %r1, 8"),
+        ("constant", "setp.lt.s32 %p1, %r1, 6"),
+        ("sub -> add", "add.f32 %r2, %r3, 0f3F800000"),
+        ("swap sources", "sub.f32 %r2, 0f3F800000, %r3"),
+        ("constant", "sub.f32 %r2, %r3, 0f40000000"),
+        ("shuffle offset", "shfl.sync.bfly.b32 %r4, %r2, 8, 31, -1"),
+        ("drop predicate", "st.global.b32 [%rd6+8], %r4"),
+        ("negate predicate", "@!%p1 st.global.b32 [%rd6+8], %r4"),
+        ("address", "@%p1 st.global.b32 [ %rd6 + 12 ], %r4"),
+    }
 
 
 def test_what_is_called_equivalent_survives_when_run() -> None:

@@ -47,9 +47,6 @@ def _f64_to_odd_f32(values: Array) -> Array:
     even = (bits & np.uint32(1)) == 0
     outwards = np.abs(values) > np.abs(back)
     neighbour = np.where(outwards, bits + np.uint32(1), bits - np.uint32(1))
-    # A zero has no neighbour below it: the smallest subnormal of the right sign is odd.
-    tiny = np.where(np.signbit(values), np.uint32(0x80000001), np.uint32(1))
-    neighbour = np.where(back == 0, tiny, neighbour)
     return np.where(inexact & even, neighbour, bits).view(np.float32)
 
 

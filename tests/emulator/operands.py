@@ -10,12 +10,13 @@ import numpy as np
 from .errors import Unsupported
 from .lanes import Lanes
 from .parser import vector_elements
-from .ptx_types import SIGNED, UNSIGNED, WIDTH, Array, Mask, bits_of, dtype_of
+from .ptx_types import UNSIGNED, WIDTH, Array, Mask, bits_of, dtype_of
 
 Read: TypeAlias = Callable[[Lanes], Array]
 Write: TypeAlias = Callable[[Lanes, Array, Mask], None]
 
 INTEGER = re.compile(r"^-?(0[xX][0-9a-fA-F]+|\d+)U?$")
+PREDICATE_CONSTANTS = {"0": False, "1": True, "-1": True}
 ADDRESS = re.compile(r"^\[\s*([%\w$]+)\s*(?:\+\s*(-?\w+))?\s*\]$")
 
 
@@ -72,9 +73,6 @@ def reader(symbols: Symbols, token: str, ptx_type: str) -> Read:
     raise Unsupported(f"operand {token}")
 
 
-PREDICATE_CONSTANTS = {"0": False, "1": True, "-1": True}
-
-
 def _predicate_reader(symbols: Symbols, token: str) -> Read:
     name = token.lstrip("!")
     if token in PREDICATE_CONSTANTS:
@@ -128,7 +126,7 @@ def writer(symbols: Symbols, token: str, ptx_type: str) -> Write:
         raise Unsupported(f"destination {token}")
     if width == 1:
         return _predicate_writer(token)
-    size, signed, unsigned = width // 8, SIGNED[width], UNSIGNED[width]
+    size, unsigned = width // 8, UNSIGNED[width]
 
     def write(lanes: Lanes, value: Array, mask: Mask) -> None:
         if value.ndim == 0:
@@ -136,7 +134,7 @@ def writer(symbols: Symbols, token: str, ptx_type: str) -> Write:
         if value.dtype.itemsize != size:
             if value.dtype.kind == "f":
                 raise Unsupported(f"a {value.dtype} result in {token} of {width} bits")
-            value = value.astype(signed if value.dtype.kind == "i" else unsigned)
+            value = value.astype(unsigned)  # sign extension included
         if mask is not None:
             old = lanes.registers[token]
             if old.dtype is not value.dtype:
