@@ -82,6 +82,12 @@ class Liveness:
             return False
         return not self.written(instruction) & self.live_after[position]
 
+    def is_sign_unread(self, position: int) -> bool:
+        """Whether all that read the result take its absolute value or its square."""
+        (result, *others) = self.written(self._code[position])
+        readers = [code for code in self._code if result in self.read(code)]
+        return not others and all(_ignores_sign(reader, result) for reader in readers)
+
     def is_needless_barrier(self, position: int) -> bool:
         """Whether the barrier has another one, or no memory access, before or after it."""
         if not is_barrier(self._code[position]):
@@ -142,3 +148,9 @@ class Liveness:
             if not is_barrier(instruction) or instruction.predicate or current == position:
                 waiting.extend(neighbours[current])
         return True
+
+
+def _ignores_sign(reader: Instruction, operand: str) -> bool:
+    if reader.opcode == "abs":
+        return True
+    return reader.opcode == "mul" and reader.operands[1:] == (operand, operand)

@@ -190,6 +190,9 @@ def _replacement(
     reason = _same_whatever_it_does(kernel, position, facts)
     if not reason and only_computes(changed) and facts.is_dead(position):
         reason = "nothing reads its result"
+    is_difference = kind == "swap sources" and instruction.opcode == "sub"
+    if not reason and is_difference and facts.is_sign_unread(position):
+        reason = "nothing reads the sign of its result"
     return Mutant(kind, position, instruction.text, changed.text, mutated, reason)
 
 
