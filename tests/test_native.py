@@ -156,9 +156,7 @@ def layouts(values: Tensor) -> Iterator[Tensor]:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_distance_update(
-    instruction_set: str, shape: tuple[int, ...], dtype: torch.dtype
-) -> None:
+def test_distance_update(instruction_set: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     modes = itertools.product(METRICS.values(), (NOTHING, PREVIOUS, SUM), range(4), (True, False))
     for number, (metric, holds, count, has_input) in enumerate(modes):
         start, x_out, *others = (torch.randn(shape).to(dtype) for _ in range(6))

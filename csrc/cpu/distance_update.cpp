@@ -133,7 +133,7 @@ class Distance {
       previous_.emplace_back(view);
       whole_ = whole_ && previous_.back().is_flat();
     }
-    copies_ = !whole_ && o.slot.size[3] % kGroup != 0;
+    copies_ = !whole_ && o.slot.size[3] % kBlock != 0;
   }
 
   void run(float* sums, int threads) const {
