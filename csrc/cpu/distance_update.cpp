@@ -12,10 +12,7 @@ namespace {
 // Columns, elements of a frame, that are taken at a time. The frames of a column are taken one
 // after another, so that those before it are still in the cache when the next is compared with
 // them.
-#ifndef ADACACHE_COLUMNS
-#define ADACACHE_COLUMNS 4096
-#endif
-constexpr std::int64_t kColumns = ADACACHE_COLUMNS;
+constexpr std::int64_t kColumns = 4096;
 
 double total(const Lanes& lanes) {
   double part[kLanes];

@@ -78,10 +78,7 @@ template <int kFormat>
 
 // How far ahead memory is asked for. The processor's own prefetching starts anew on each page, and
 // the arithmetic leaves it little room: without this, bfloat16 came from memory 2.7 times slower.
-#ifndef ADACACHE_AHEAD
-#define ADACACHE_AHEAD 1024
-#endif
-constexpr std::int64_t kBytesAhead = ADACACHE_AHEAD;
+constexpr std::int64_t kBytesAhead = 1024;
 
 template <int kFormat>
 [[gnu::always_inline]] inline void prefetch(const Run& run, std::int64_t i) {
