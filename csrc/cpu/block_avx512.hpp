@@ -1,4 +1,4 @@
-// Sixteen floats in one AVX-512 register: see block_baseline.hpp.
+// Thirty-two floats in two AVX-512 registers: see block_baseline.hpp.
 #pragma once
 
 #include <immintrin.h>
@@ -9,29 +9,41 @@ namespace adacache {
 namespace {
 
 struct Block {
-  __m512 v;
+  __m512 first, second;
 };
 
 struct Wide {
   __m512d low, high;
 };
 
-inline Block zero_block() { return {_mm512_setzero_ps()}; }
-inline Block broadcast(float value) { return {_mm512_set1_ps(value)}; }
-inline Block operator+(Block a, Block b) { return {_mm512_add_ps(a.v, b.v)}; }
-inline Block operator-(Block a, Block b) { return {_mm512_sub_ps(a.v, b.v)}; }
-inline Block operator*(Block a, Block b) { return {_mm512_mul_ps(a.v, b.v)}; }
-inline Block absolute(Block a) { return {_mm512_abs_ps(a.v)}; }
+inline Block zero_block() { return {_mm512_setzero_ps(), _mm512_setzero_ps()}; }
+inline Block broadcast(float value) { return {_mm512_set1_ps(value), _mm512_set1_ps(value)}; }
+inline Block operator+(Block a, Block b) {
+  return {_mm512_add_ps(a.first, b.first), _mm512_add_ps(a.second, b.second)};
+}
+inline Block operator-(Block a, Block b) {
+  return {_mm512_sub_ps(a.first, b.first), _mm512_sub_ps(a.second, b.second)};
+}
+inline Block operator*(Block a, Block b) {
+  return {_mm512_mul_ps(a.first, b.first), _mm512_mul_ps(a.second, b.second)};
+}
+inline Block absolute(Block a) { return {_mm512_abs_ps(a.first), _mm512_abs_ps(a.second)}; }
 
-inline Block keep_first(Block a, std::int64_t count) {
-  return {_mm512_maskz_mov_ps(static_cast<__mmask16>((1u << count) - 1), a.v)};
+inline __m512 keep_where(__m512 a, __m512 mask) {
+  const __mmask16 kept = _mm512_cmp_ps_mask(mask, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+  return _mm512_maskz_mov_ps(kept, a);
+}
+
+inline Block keep_where(Block a, Block mask) {
+  return {keep_where(a.first, mask.first), keep_where(a.second, mask.second)};
 }
 
 inline Wide load_wide(const double* in) { return {_mm512_loadu_pd(in), _mm512_loadu_pd(in + 8)}; }
 
 inline void add_to(Wide& total, Block part) {
-  total.low = _mm512_add_pd(total.low, _mm512_cvtps_pd(_mm512_castps512_ps256(part.v)));
-  total.high = _mm512_add_pd(total.high, _mm512_cvtps_pd(_mm512_extractf32x8_ps(part.v, 1)));
+  const __m512 sum = _mm512_add_ps(part.first, part.second);
+  total.low = _mm512_add_pd(total.low, _mm512_cvtps_pd(_mm512_castps512_ps256(sum)));
+  total.high = _mm512_add_pd(total.high, _mm512_cvtps_pd(_mm512_extractf32x8_ps(sum, 1)));
 }
 
 inline void store_wide(double* out, Wide a) {
@@ -39,49 +51,87 @@ inline void store_wide(double* out, Wide a) {
   _mm512_storeu_pd(out + 8, a.high);
 }
 
-inline Block load_float32(const void* in) { return {_mm512_loadu_ps(in)}; }
-inline void store_float32(void* out, Block a) { _mm512_storeu_ps(out, a.v); }
+inline Block load_float32(const void* in) {
+  const auto* values = static_cast<const float*>(in);
+  return {_mm512_loadu_ps(values), _mm512_loadu_ps(values + 16)};
+}
+
+inline void store_float32(void* out, Block a) {
+  auto* values = static_cast<float*>(out);
+  _mm512_storeu_ps(values, a.first);
+  _mm512_storeu_ps(values + 16, a.second);
+}
+
+inline __m256i sixteen_halves(const void* in, int part) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(in) + part);
+}
+
+inline __m512 widen_bfloat16(__m256i halves) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+}
 
 inline Block load_bfloat16(const void* in) {
-  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(in)));
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
+  return {widen_bfloat16(sixteen_halves(in, 0)), widen_bfloat16(sixteen_halves(in, 1))};
 }
 
-inline Block round_bfloat16(Block a) {
-  const __m512i bits = _mm512_castps_si512(a.v);
+inline Block load_bfloat16_pairs(const void* in) {
+  const __m512i pairs = _mm512_loadu_si512(in);
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)),
+          _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(~0xffff)))};
+}
+
+inline __m512 round_bfloat16(__m512 a) {
+  const __m512i bits = _mm512_castps_si512(a);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
   const __m512i sum = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
-  const __m512i rounded = _mm512_and_si512(sum, _mm512_set1_epi32(~0xffff));
-  const __mmask16 is_nan = _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q);
-  return {
-      _mm512_castsi512_ps(_mm512_mask_mov_epi32(rounded, is_nan, _mm512_set1_epi32(0x7fc00000)))};
+  const __mmask16 is_number = _mm512_cmp_ps_mask(a, a, _CMP_ORD_Q);
+  return _mm512_castsi512_ps(_mm512_mask_and_epi32(_mm512_set1_epi32(0x7fc00000), is_number, sum,
+                                                   _mm512_set1_epi32(~0xffff)));
 }
 
+inline Block round_bfloat16(Block a) { return {round_bfloat16(a.first), round_bfloat16(a.second)}; }
+
 inline void store_rounded_bfloat16(void* out, Block a) {
-  const __m512i high = _mm512_srli_epi32(_mm512_castps_si512(a.v), 16);
-  _mm256_storeu_si256(static_cast<__m256i*>(out), _mm512_cvtepi32_epi16(high));
+  auto* halves = static_cast<__m256i*>(out);
+  const __m512i first = _mm512_srli_epi32(_mm512_castps_si512(a.first), 16);
+  const __m512i second = _mm512_srli_epi32(_mm512_castps_si512(a.second), 16);
+  _mm256_storeu_si256(halves, _mm512_cvtepi32_epi16(first));
+  _mm256_storeu_si256(halves + 1, _mm512_cvtepi32_epi16(second));
+}
+
+inline void store_rounded_bfloat16_pairs(void* out, Block a) {
+  const __m512i first = _mm512_srli_epi32(_mm512_castps_si512(a.first), 16);
+  _mm512_storeu_si512(out, _mm512_or_si512(first, _mm512_castps_si512(a.second)));
 }
 
 inline Block load_float16(const void* in) {
-  return {_mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(in)))};
+  return {_mm512_cvtph_ps(sixteen_halves(in, 0)), _mm512_cvtph_ps(sixteen_halves(in, 1))};
 }
 
+inline __m256i narrow_float16(__m512 a) { return _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT); }
+
 inline Block round_float16(Block a) {
-  return {_mm512_cvtph_ps(_mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT))};
+  return {_mm512_cvtph_ps(narrow_float16(a.first)), _mm512_cvtph_ps(narrow_float16(a.second))};
 }
 
 inline void store_rounded_float16(void* out, Block a) {
-  const __m256i halves = _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT);
-  _mm256_storeu_si256(static_cast<__m256i*>(out), halves);
+  auto* halves = static_cast<__m256i*>(out);
+  _mm256_storeu_si256(halves, narrow_float16(a.first));
+  _mm256_storeu_si256(halves + 1, narrow_float16(a.second));
 }
+
+inline __m128i sixteen_bytes(const void* in, int part) {
+  return _mm_loadu_si128(static_cast<const __m128i*>(in) + part);
+}
+
+inline __m512 widen_int8(__m128i bytes) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)); }
 
 inline Block load_int8(const void* in) {
-  const __m128i bytes = _mm_loadu_si128(static_cast<const __m128i*>(in));
-  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))};
+  return {widen_int8(sixteen_bytes(in, 0)), widen_int8(sixteen_bytes(in, 1))};
 }
 
-inline Block load_float8(const void* in) {
-  const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(in)));
+inline __m512 widen_float8(__m128i sixteen) {
+  const __m512i bytes = _mm512_cvtepu8_epi32(sixteen);
   const __m512i sign = _mm512_slli_epi32(_mm512_srli_epi32(bytes, 7), 31);
   const __m512i code = _mm512_and_si512(bytes, _mm512_set1_epi32(0x7f));
   const __m512i magnitude = _mm512_slli_epi32(code, 20);
@@ -93,7 +143,11 @@ inline Block load_float8(const void* in) {
   const __mmask16 is_nan = _mm512_cmpeq_epi32_mask(code, _mm512_set1_epi32(0x7f));
   __m512i value = _mm512_mask_mov_epi32(normal, is_subnormal, _mm512_castps_si512(subnormal));
   value = _mm512_mask_mov_epi32(value, is_nan, _mm512_set1_epi32(0x7fc00000));
-  return {_mm512_castsi512_ps(_mm512_or_si512(value, sign))};
+  return _mm512_castsi512_ps(_mm512_or_si512(value, sign));
+}
+
+inline Block load_float8(const void* in) {
+  return {widen_float8(sixteen_bytes(in, 0)), widen_float8(sixteen_bytes(in, 1))};
 }
 
 }  // namespace

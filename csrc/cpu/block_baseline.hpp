@@ -1,5 +1,5 @@
-// Sixteen floats, and what the kernels do with them, in plain C++: what any compiler turns into the
-// vector instructions that every machine of the architecture has. block_avx2.hpp and
+// Thirty-two floats, and what the kernels do with them, in plain C++: what any compiler turns into
+// the vector instructions that every machine of the architecture has. block_avx2.hpp and
 // block_avx512.hpp have the same functions with the same results.
 #pragma once
 
@@ -13,10 +13,10 @@ namespace adacache {
 namespace {
 
 struct Block {
-  float v[16];
+  float v[32];
 };
 
-// What sums end up in: the lanes of a Block in float64.
+// What sums end up in. The two halves of a Block are added to each other in float32, then here.
 struct Wide {
   double v[16];
 };
@@ -24,7 +24,7 @@ struct Wide {
 template <typename Value>
 Block block_of(const Value& value) {
   Block block;
-  for (int i = 0; i < 16; ++i) block.v[i] = value(i);
+  for (int i = 0; i < 32; ++i) block.v[i] = value(i);
   return block;
 }
 
@@ -44,8 +44,9 @@ inline Block operator*(const Block& a, const Block& b) {
 inline Block absolute(const Block& a) {
   return block_of([&](int i) { return std::fabs(a.v[i]); });
 }
-inline Block keep_first(const Block& a, std::int64_t count) {
-  return block_of([&](int i) { return i < count ? a.v[i] : 0.0f; });
+// Zero where the mask is.
+inline Block keep_where(const Block& a, const Block& mask) {
+  return block_of([&](int i) { return mask.v[i] != 0 ? a.v[i] : 0.0f; });
 }
 
 inline Wide load_wide(const double* in) {
@@ -55,7 +56,7 @@ inline Wide load_wide(const double* in) {
 }
 
 inline void add_to(Wide& total, const Block& part) {
-  for (int i = 0; i < 16; ++i) total.v[i] += static_cast<double>(part.v[i]);
+  for (int i = 0; i < 16; ++i) total.v[i] += static_cast<double>(part.v[i] + part.v[i + 16]);
 }
 inline void store_wide(double* out, const Wide& a) { std::memcpy(out, a.v, sizeof a.v); }
 
@@ -68,15 +69,15 @@ inline void store_float32(void* out, const Block& a) { std::memcpy(out, a.v, siz
 
 template <typename Element, typename Convert>
 Block convert_from(const void* in, const Convert& convert) {
-  Element elements[16];
+  Element elements[32];
   std::memcpy(elements, in, sizeof elements);
   return block_of([&](int i) { return convert(elements[i]); });
 }
 
 template <typename Convert>
 void convert_to_halves(void* out, const Block& a, const Convert& convert) {
-  std::uint16_t halves[16];
-  for (int i = 0; i < 16; ++i) halves[i] = convert(a.v[i]);
+  std::uint16_t halves[32];
+  for (int i = 0; i < 32; ++i) halves[i] = convert(a.v[i]);
   std::memcpy(out, halves, sizeof halves);
 }
 
@@ -89,6 +90,22 @@ void convert_to_halves(void* out, const Block& a, const Convert& convert) {
 // `a` has been rounded: its upper halves are the number.
 [[gnu::noinline]] void store_rounded_bfloat16(void* out, const Block& a) {
   convert_to_halves(out, a, [](float x) { return static_cast<std::uint16_t>(bits_of(x) >> 16); });
+}
+
+// The elements with an even number come first, then the others: two instructions in the place of
+// four. It does for whatever treats each element alike.
+[[gnu::noinline]] Block load_bfloat16_pairs(const void* in) {
+  std::uint32_t pairs[16];
+  std::memcpy(pairs, in, sizeof pairs);
+  Block block;
+  for (int i = 0; i < 16; ++i) block.v[i] = float_of(pairs[i] << 16);
+  for (int i = 0; i < 16; ++i) block.v[i + 16] = float_of(pairs[i] & 0xffff0000u);
+  return block;
+}
+[[gnu::noinline]] void store_rounded_bfloat16_pairs(void* out, const Block& a) {
+  std::uint32_t pairs[16];
+  for (int i = 0; i < 16; ++i) pairs[i] = bits_of(a.v[i]) >> 16 | bits_of(a.v[i + 16]);
+  std::memcpy(out, pairs, sizeof pairs);
 }
 
 [[gnu::noinline]] Block load_float16(const void* in) {

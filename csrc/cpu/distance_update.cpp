@@ -12,10 +12,7 @@ namespace {
 // Columns, elements of a frame, that are taken at a time. The frames of a column are taken one
 // after another, so that those before it are still in the cache when the next is compared with
 // them.
-#ifndef ADACACHE_COLUMNS
-#define ADACACHE_COLUMNS 4096
-#endif
-constexpr std::int64_t kColumns = ADACACHE_COLUMNS;
+constexpr std::int64_t kColumns = 4096;
 
 double total(const Lanes& lanes) {
   double part[kLanes];
@@ -133,7 +130,7 @@ class Distance {
       previous_.emplace_back(view);
       whole_ = whole_ && previous_.back().is_flat();
     }
-    copies_ = !whole_ && o.slot.size[3] % kGroup != 0;
+    copies_ = !whole_ && o.slot.size[3] % kBlock != 0;
   }
 
   void run(float* sums, int threads) const {

@@ -28,11 +28,13 @@ struct Update {
   bool with_size;  // whether sum|p| is wanted
 };
 
+constexpr int kBlock = 32;  // what the kernels work on at a time
 constexpr int kLanes = 16;
 
-// A sum in parts, the i-th element of a run in part i % kLanes: its order, and so its bits, are the
-// same whatever the width of the registers. The kernels add to what is there. A run that is not the
-// last one of its sums has a multiple of kGroup elements, or the bits depend on where it was cut.
+// A sum in parts, each over its own places of every block: its order, and so its bits, are the same
+// whatever the width of the registers. Two terms of a block are added in float32, everything else
+// in float64: at most 2^-24 of the sum of |terms| is lost. The kernels add to what is there. A run
+// that is not the last one of a sum has whole blocks, or the bits depend on where it was cut.
 struct Lanes {
   double part[kLanes];
 };
@@ -42,13 +44,6 @@ struct UpdateSums {
   Lanes size;                  // sum|p|
   Lanes change;                // sum|p - earlier|
 };
-
-// Terms are added up in float32 over this many elements, one after another in each lane, then in
-// float64: a sum loses at most (kGroup / kLanes - 1) * 2^-24 of its sum of |terms|.
-#ifndef ADACACHE_GROUP
-#define ADACACHE_GROUP 2
-#endif
-constexpr int kGroup = ADACACHE_GROUP * kLanes;
 
 // x += sum_i coefficient[i] * (residual[i] * scale[i])
 struct Add {

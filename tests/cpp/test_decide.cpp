@@ -20,7 +20,7 @@ struct Case {
 std::vector<float> decided(const Case& c) {
   const float codebook[] = {0.1f, 0.2f, 6, 4};
   std::vector<float> state{0, NAN, 1, 1, 1, 1, 0, NAN};
-  decide(state.data(), {c.sums.data(), 1, 1, static_cast<std::int64_t>(c.sums.size())},
+  decide(state.data(), {c.sums.data(), 1, 1, 1, static_cast<std::int64_t>(c.sums.size())},
          {codebook, 2}, c.step, c.metric, c.has_previous, c.moreg);
   return state;
 }

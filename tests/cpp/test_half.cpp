@@ -66,5 +66,13 @@ int main() {
     CHECK(std::isnan(bfloat16_to_float(float_to_bfloat16(float_of(bits)))));
   }
   CHECK(std::isnan(float16_to_float(0x7c01)) && std::isnan(float16_to_float(0xffff)));
+  for (int code = 0; code < 0x7f; ++code) {
+    const int exponent = code >> 3, mantissa = code & 7;
+    const double value =
+        exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 7 - 3);
+    CHECK(same(float8_to_float(static_cast<std::uint8_t>(code)), value));
+    CHECK(same(float8_to_float(static_cast<std::uint8_t>(code | 0x80)), -value));
+  }
+  CHECK(std::isnan(float8_to_float(0x7f)) && std::isnan(float8_to_float(0xff)));
   return failures() > 0;
 }

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "check.hpp"
+#include "cpu/instruction_set.hpp"
 #include "ops.hpp"
 
 using namespace adacache;
@@ -95,7 +96,9 @@ void check_distance_update(std::int64_t channels, std::int64_t gap, bool exchang
   for (std::size_t i = 0; i < p.size(); ++i) p[i] = minuend[i] - p[i];
 
   std::vector<float> sums(5, kGuard);
-  distance_update(view(slot), view(out), view(in), {1}, Metric::kL1, true, sums.data());
+  const DistanceUpdate operands{view(slot),           view(out), view(in),   {}, nullptr,
+                                SlotHolds::kPrevious, {1},       Metric::kL1};
+  distance_update(operands, sums.data(), 2);
   CHECK(values_of(view(slot)) == p);
   CHECK(slot.guards_hold());
   CHECK(sums == expected_sums(c, p, view(slot).size[2] * channels));
@@ -109,25 +112,53 @@ void check_residual_update_and_add() {
   auto expected = values_of(slot.view());
   const auto minuend = values_of(out.view()), subtrahend = values_of(in.view());
   for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += minuend[i] - subtrahend[i];
-  residual_update(slot.view(), out.view(), in.view(), true);
+  residual_update(slot.view(), out.view(), in.view(), true, 2);
   CHECK(values_of(slot.view()) == expected);
 
   const float coefficients[] = {2, -1};
   const std::int32_t off = 0, on = 1;
-  conditional_add(slot.view(), {out.view(), in.view()}, coefficients, &off);
+  conditional_add(slot.view(), {{out.view(), {}}, {in.view(), {}}}, coefficients, &off, 2);
   CHECK(values_of(slot.view()) == expected);
   for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += 2 * minuend[i] - subtrahend[i];
-  conditional_add(slot.view(), {out.view(), in.view()}, coefficients, &on);
+  conditional_add(slot.view(), {{out.view(), {}}, {in.view(), {}}}, coefficients, &on, 2);
   CHECK(values_of(slot.view()) == expected);
   CHECK(slot.guards_hold() && out.guards_hold() && in.guards_hold());
+}
+
+// Nothing is touched, but the sums are written.
+void check_empty(std::array<std::int64_t, 4> size) {
+  Array slot(size, 0), out(size, 0);
+  std::vector<float> sums(5 * size[0] + 1, kGuard);
+  distance_update(
+      {slot.view(), out.view(), {}, {}, nullptr, SlotHolds::kPrevious, {1}, Metric::kL2},
+      sums.data(), 2);
+  CHECK(std::count(sums.begin(), sums.end(), 0.0f) == 5 * size[0]);
+  CHECK(sums.back() == kGuard);
+  residual_update(slot.view(), out.view(), out.view(), true, 2);
+  const float coefficient = 1;
+  const std::int32_t on = 1;
+  conditional_add(slot.view(), {{out.view(), {}}}, &coefficient, &on, 2);
+  CHECK(slot.guards_hold() && out.guards_hold());
+}
+
+void check_all() {
+  for (std::int64_t channels : {1, 8, 32, 511, 512, 513, 5000})
+    for (std::int64_t gap : {0, 3})
+      for (bool exchanged : {false, true}) check_distance_update(channels, gap, exchanged);
+  check_residual_update_and_add();
+  for (int dimension = 0; dimension < 4; ++dimension) {
+    std::array<std::int64_t, 4> size{2, 3, 4, 5};
+    size[dimension] = 0;
+    check_empty(size);
+  }
 }
 
 }  // namespace
 
 int main() {
-  for (std::int64_t channels : {1, 8, 511, 512, 513})
-    for (std::int64_t gap : {0, 3})
-      for (bool exchanged : {false, true}) check_distance_update(channels, gap, exchanged);
-  check_residual_update_and_add();
+  for (const std::string& name : instruction_sets()) {
+    set_instruction_set(name);
+    check_all();
+  }
   return failures() > 0;
 }
