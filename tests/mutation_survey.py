@@ -33,13 +33,17 @@ def checks() -> dict[str, list[Check]]:
     unaligned = [case for case in tests.CASES if case.name.startswith(("odd", "misal", "rows"))]
     name = "distance_update unaligned"
     found[name] = [partial(distance_update, fp32, tests.MODES[0], case) for case in unaligned]
-    found["residual_update"] = [partial(residual_update, fp32, case) for case in tests.CASES]
-    found["conditional_add"] = [partial(conditional_add, bf16, case) for case in tests.CASES]
-    found["conditional_add of eight bits"] = [partial(eight_bits, bf16, n) for n in (64, 63)]
+    # First a case that needs all four dimensions.
+    cases = sorted(tests.CASES, key=lambda case: case.name != "two layouts, several tiles")
+    found["residual_update"] = [partial(residual_update, fp32, case) for case in cases]
+    found["conditional_add"] = [partial(conditional_add, bf16, case) for case in cases]
+    found["conditional_add of eight bits"] = [
+        partial(eight_bits, bf16, case) for case in tests.EIGHT_BIT_CASES
+    ]
     for metric, apply_moreg in (("l2", True), ("cosine", False)):
         found[f"decide {metric}"] = [
             partial(decide, metric, apply_moreg, sums, partials, situation)
-            for partials in (3, 1, 700)
+            for partials in tests.PARTIALS
             for sums in tests.SUMS.values()
             for situation in tests.SITUATIONS
         ]
@@ -60,8 +64,8 @@ def conditional_add(dtype: torch.dtype, case: tests.Case, driver: EmulatorDriver
     tests.check_conditional_add(driver, dtype, 2, case)
 
 
-def eight_bits(dtype: torch.dtype, channels: int, driver: EmulatorDriver) -> None:
-    tests.check_conditional_add_of_eight_bits(driver, dtype, channels)
+def eight_bits(dtype: torch.dtype, case: tests.Case, driver: EmulatorDriver) -> None:
+    tests.check_conditional_add_of_eight_bits(driver, dtype, case)
 
 
 def decide(

@@ -1228,6 +1228,46 @@ def test_planted_equivalents_are_recognised() -> None:
     assert report.survivors == []
 
 
+MASKED_LOAD = f"""
+    setp.lt.s32 %p1, %r1, 7;
+    {ADDRESS}
+    mov.u32 %r2, 0;
+    @%p1 ld.global.b32 %r2, [%rd6];
+    add.s32 %r3, %r2, 5;
+    @%p1 st.global.b32 [%rd6], %r3;
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_masked"),
+    [
+        ("", "", True),
+        ("@%p1 st", "st", False),
+        ("@%p1 st", "@!%p1 st", False),
+        ("add.s32 %r3, %r2, 5", "shfl.sync.bfly.b32 %r3, %r2, 1, 31, -1", False),
+        ("add.s32 %r3, %r2, 5", "setp.lt.s32 %p1, %r2, 5", False),
+        ("mov.u32 %r2, 0;", "mov.u32 %r2, 0; add.s32 %r4, %r2, 1;", False),
+        ("@%p1 ld", "ld", False),
+    ],
+)
+def test_what_lanes_that_do_not_load_hold(before: str, after: str, is_masked: bool) -> None:
+    """Nobody sees it, if it reaches stores under the load's predicate alone."""
+    kernel = load_kernel(module(MASKED_LOAD.replace(before, after, 1)))
+    found = {m.equivalent for m in mutants(kernel) if m.before == "mov.u32 %r2, 0"}
+    assert ("seen by no lane that stores" in found) == is_masked
+
+
+def test_a_difference_whose_sign_nobody_reads() -> None:
+    for reader, is_unread in (
+        ("abs.f32 %r5, %r4", True),
+        ("mul.f32 %r5, %r4, %r4", True),
+        ("mul.f32 %r5, %r4, %r3", False),
+    ):
+        body = f"sub.f32 %r4, %r2, %r3; {reader}; {ADDRESS} st.global.b32 [%rd6], %r5;"
+        found = [m for m in mutants(load_kernel(module(body))) if m.kind == "swap sources"]
+        assert [bool(m.equivalent) for m in found] == [is_unread]
+
+
 def test_which_mutants_there_are() -> None:
     body = f"""
         setp.lt.s32 %p1, %r1, 7;

@@ -73,6 +73,7 @@ CASES = [
     Case("tokens in batch", (2, 4, 6, 64), permuted, permuted),
     Case("two layouts", (2, 3, 5, 32), permuted, contiguous),
     Case("text and history", (2, 4, 6, 64), video_tokens, video_tokens),
+    Case("two layouts, several tiles", (2, 3, 140, 32), permuted, contiguous),
     Case("odd", (1, 3, 5, 7)),
     Case("misaligned", (2, 3, 5, 64), misaligned, contiguous),
     Case("misaligned input", (2, 3, 5, 64), contiguous, misaligned),
@@ -255,37 +256,53 @@ def touching(launch: Any) -> Iterator[str]:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_conditional_add_of_eight_bits(driver: EmulatorDriver, dtype: torch.dtype) -> None:
-    """Every int8 and every float8 there is, with and without a scale, aligned and not."""
-    for channels in (64, 63):
-        check_conditional_add_of_eight_bits(driver, dtype, channels)
+    for case in EIGHT_BIT_CASES:
+        check_conditional_add_of_eight_bits(driver, dtype, case)
+
+
+EIGHT_BIT_CASES = [
+    Case("two layouts, several tiles", (2, 3, 140, 32), permuted, contiguous),
+    Case("two planes", (2, 4, 6, 64), video_tokens, contiguous),
+    Case("odd", (2, 3, 5, 63)),
+    Case("no token", (2, 3, 0, 8)),
+]
 
 
 def check_conditional_add_of_eight_bits(
-    driver: EmulatorDriver, dtype: torch.dtype, channels: int
+    driver: EmulatorDriver, dtype: torch.dtype, case: Case
 ) -> None:
-    every = torch.arange(256, dtype=torch.uint8)
-    x = torch.randn(2, 6, channels).to(dtype)
-    bits = every.repeat(3)[: x.numel()].view(x.shape)
-    residuals = [bits.view(torch.int8), bits.view(torch.float8_e4m3fn)]
-    for scales in ([torch.rand(2, 6, 1), None], [torch.rand(2, 6, 1), torch.rand(2, 6, 1)]):
-        expected, arguments = x.clone(), (torch.randn(2), torch.ones(1, dtype=torch.int32))
-        reference.conditional_add(expected, residuals, scales, *arguments)
-        in_both_orders(driver, ops.conditional_add, x, residuals, *arguments, scales)
-        assert_same_bits(x, expected)
+    """Every int8 and every float8 there is, in every place of a group; with scales and without."""
+    base, x = random(case.shape, dtype, case.written)
+    bits = [torch.randint(0, 256, case.shape, dtype=torch.uint8) for _ in range(2)]
+    residuals = [bits[0].view(torch.int8), bits[1].view(torch.float8_e4m3fn)]
+    scale, other = (torch.rand(*case.shape[:3], 1) for _ in range(2))
+    for scales in ([scale, None], [scale, other]):
+        for flag in (1, 0):
+            arguments = torch.randn(2), torch.tensor([flag], dtype=torch.int32)
+            expected = x.clone()
+            reference.conditional_add(expected, residuals, scales, *arguments)
+            in_both_orders(driver, ops.conditional_add, x, residuals, *arguments, scales)
+            assert_same_bits(x, expected)
+            assert_tail_untouched(base, x)
+            x.copy_(torch.randn(case.shape))
 
 
 NAN, INF = math.nan, math.inf
 SUMS = {
-    "usual": [[3.0, 40.0, 50.0, 2.0, 7.0], [1.0, 30.0, 20.0, 1.0, 5.0]],
+    "near": [[0.3, 40.0, 50.0, 2.0, 7.0], [0.1, 30.0, 20.0, 1.0, 5.0]],
+    "middle": [[9.0, 40.0, 50.0, 2.0, 7.0], [6.0, 30.0, 20.0, 3.0, 5.0]],
+    "far": [[300.0, 40.0, 50.0, 2.0, 7.0], [1.0, 30.0, 20.0, 1.0, 5.0]],
+    "similar": [[44.0, 40.0, 50.0, 1.0, 7.0], [23.0, 30.0, 20.0, 2.0, 5.0]],
     "zero denominator": [[3.0, 0.0, 0.0, 2.0, 7.0], [1.0, 0.0, 0.0, 1.0, 5.0]],
     "no motion": [[3.0, 40.0, 50.0, 0.0, 0.0], [1.0, 30.0, 20.0, 0.0, 0.0]],
     "infinite": [[INF, 40.0, 50.0, 2.0, 7.0], [1.0, 30.0, 20.0, 1.0, 5.0]],
     "not a number": [[3.0, NAN, 50.0, 2.0, NAN], [1.0, 30.0, 20.0, 1.0, 5.0]],
-    "far": [[300.0, 40.0, 50.0, 2.0, 7.0], [1.0, 30.0, 20.0, 1.0, 5.0]],
 }
+OTHER_LOCATION = [[2.0, 35.0, 45.0, 5.0, 6.0], [1.5, 25.0, 30.0, 2.5, 4.0]]
 
 
 # Step, whether there is a previous residual, whether motion counts; the last computed step was 2.
+PARTIALS = (1, 3, 200)
 SITUATIONS = [(5, True, True), (5, True, False), (2, True, True), (5, False, True)]
 
 
@@ -293,7 +310,7 @@ SITUATIONS = [(5, True, True), (5, True, False), (2, True, True), (5, False, Tru
 @pytest.mark.parametrize("apply_moreg", [True, False])
 def test_decide(driver: EmulatorDriver, metric: str, apply_moreg: bool) -> None:
     for sums in SUMS.values():
-        for partials in (1, 3, 700):
+        for partials in PARTIALS:
             for situation in SITUATIONS:
                 check_decide(driver, metric, apply_moreg, sums, partials, situation)
 
@@ -309,21 +326,20 @@ def check_decide(
     thresholds, rates = [0.03, 0.06, 0.125], [8.0, 4.0, 2.0]
     codebook = torch.tensor([thresholds, rates])
     step, has_previous, in_window = situation
-    state = [2.0, 0.5, 1.0, 1.0, 1.0, 0.25, 0.0, 0.5]
-    split = torch.tensor([sums, SUMS["usual"]]).unsqueeze(2)
-    split = torch.cat([split, torch.zeros(2, 2, partials - 1, 5)], dim=2)
     flags = (has_previous, apply_moreg, in_window)
+    state = torch.tensor([2.0, 0.5, 7.0, 9.0, 11.0, 0.25, 13.0, 0.75])
+    shares = torch.rand(partials, 1) + 0.5
+    split = torch.tensor([OTHER_LOCATION, sums]).unsqueeze(2) * (shares / shares.sum())
     expected = exact_decision(
-        state,
-        [sums, SUMS["usual"]],
+        state.tolist(),
+        split.double().sum(dim=2).tolist(),
         list(zip(thresholds, rates, strict=True)),
         step,
         metric,
         *flags,
     )
-    found = torch.tensor(state)
-    in_both_orders(driver, ops.decide, found, split, codebook, step, metric, *flags)
-    assert_decision(found.tolist(), expected, thresholds)
+    in_both_orders(driver, ops.decide, state, split, codebook, step, metric, *flags)
+    assert_decision(state.tolist(), expected, thresholds)
 
 
 def test_partial_sums_are_added_in_float64(driver: EmulatorDriver) -> None:

@@ -19,12 +19,11 @@ def conditional_add_kernel(
     tiles,
     groups,
     groups_per_row,
-    KINDS: tl.constexpr,
     ROWS: tl.constexpr,
     VECTOR: tl.constexpr,
     INDEX: tl.constexpr,
 ):
-    """One tile of one plane. `KINDS` names what each residual is stored as."""
+    """One tile of one plane. Residuals of uint8 are float8 e4m3fn."""
     if tl.load(flag) == 0:
         return
     program = tl.program_id(0)
@@ -32,8 +31,8 @@ def conditional_add_kernel(
     outer, inner = plane // middle, plane % middle
     row, first, mask = tile_columns(program % tiles, groups, groups_per_row, ROWS, VECTOR, INDEX)
     total = load(x, outer, inner, row, first, mask, VECTOR)
-    for i in tl.static_range(len(KINDS)):
-        term = load_stored(residuals[i], outer, inner, row, first, mask, KINDS[i], VECTOR)
+    for i in tl.static_range(len(residuals)):
+        term = load_stored(residuals[i], outer, inner, row, first, mask, VECTOR)
         if scales[i] is not None:
             term *= load(scales[i], outer, inner, row, 0 * first, mask, 1)
         total += tl.load(coefficients + i) * term
@@ -42,12 +41,12 @@ def conditional_add_kernel(
 
 
 @triton.jit
-def load_stored(view, outer, middle, row, first, mask, KIND: tl.constexpr, VECTOR: tl.constexpr):
+def load_stored(view, outer, middle, row, first, mask, VECTOR: tl.constexpr):
     """A residual in float32, before its scale."""
-    if KIND == "e4m3":
-        address = pointers(view, outer, middle, row, first, VECTOR)
-        return e4m3_to_float(tl.load(address, mask=mask))
-    return load(view, outer, middle, row, first, mask, VECTOR)
+    value = tl.load(pointers(view, outer, middle, row, first, VECTOR), mask=mask)
+    if view.pointer.dtype.element_ty == tl.uint8:
+        value = e4m3_to_float(value)
+    return value.to(tl.float32)
 
 
 @triton.jit

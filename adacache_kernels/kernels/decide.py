@@ -22,7 +22,10 @@ def decide_kernel(
     in_window,
     METRIC: tl.constexpr,
     APPLY_MOREG: tl.constexpr,
-    MOREG: tl.constexpr,
+    MOREG_A: tl.constexpr,
+    MOREG_B: tl.constexpr,
+    MOREG_D: tl.constexpr,
+    MOGRAD_MUL: tl.constexpr,
     COLUMNS: tl.constexpr,
     BLOCK: tl.constexpr,
     ENTRIES: tl.constexpr,
@@ -30,8 +33,7 @@ def decide_kernel(
     """The fields of `ops.State` and flags of `ops.Flag` after a computed step.
 
     `sums` is `[locations, samples, COLUMNS]`: the samples are those of the batch, times the partial
-    sums of each. `MOREG` is a, b, d and the factor of the gradient, `ENTRIES` a power of two that
-    is not below the codebook's `entries`.
+    sums of each. `ENTRIES` is a power of two that is not below the codebook's `entries`.
     """
     one = tl.full((), 1.0, tl.float64)
     nan = tl.full((), float("nan"), tl.float64)
@@ -47,9 +49,9 @@ def decide_kernel(
             if in_window != 0:
                 last = sums + (locations - 1) * samples * COLUMNS
                 motion, is_zero = mean_motion(last, samples, COLUMNS, BLOCK)
-                score = power(motion / MOREG[0], MOREG[1]) / MOREG[2]
+                score = power(motion / MOREG_A, MOREG_B) / MOREG_D
                 is_undefined |= is_zero
-            gradient = MOREG[3] * (score - previous_motion.to(tl.float64)) / gap
+            gradient = MOGRAD_MUL * (score - previous_motion.to(tl.float64)) / gap
             distance = raw * (score + tl.abs(gradient))
             if is_finite(score):
                 previous_motion = score.to(tl.float32)

@@ -2,8 +2,8 @@
 
 A tensor is a :class:`View` of four dimensions, the last one contiguous. Programs work on tiles of
 `ROWS` groups; a group is `VECTOR` neighbouring elements of the last dimension, 16 bytes of the
-widest dtype where everything is aligned. Groups are numbered over the last two dimensions together; `groups_per_row`
-of them are in the last one.
+widest dtype where everything is aligned. Groups are numbered over the last two dimensions together;
+`groups_per_row` of them are in the last one.
 """
 
 from typing import Any, NamedTuple

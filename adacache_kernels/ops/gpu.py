@@ -25,16 +25,9 @@ from .planes import merge, pad
 
 METRICS = ("l1", "l2", "cosine")
 SLOT_HOLDS = ("nothing", "previous", "sum")
-KINDS = {
-    torch.float32: "float",
-    torch.bfloat16: "float",
-    torch.float16: "float",
-    torch.int8: "float",
-    torch.float8_e4m3fn: "e4m3",
-}
-# Few sizes, for each is compiled anew: partial sums that are added at once, codebook entries.
-DECIDE_BLOCKS = (32, 1024)
-MIN_ENTRIES = 16
+DTYPES = {torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.float8_e4m3fn}
+DECIDE_BLOCK = 256  # Partial sums that are added at once: 8 a thread of the only warp.
+MIN_ENTRIES = 16  # One compiled kernel for every codebook up to this size.
 
 
 def distance_update(
@@ -137,7 +130,6 @@ def conditional_add(
             planes.sizes[1],
             tiles,
             *planes.groups,
-            KINDS=tuple(KINDS[residual.dtype] for residual in residuals),
             **planes.tile(config, x),
         )
 
@@ -175,11 +167,14 @@ def decide(
             int(in_window),
             METRIC=METRICS[metric],
             APPLY_MOREG=apply_moreg,
-            MOREG=(moreg_a, int(moreg_b), moreg_d, mograd_mul),
+            MOREG_A=moreg_a,
+            MOREG_B=int(moreg_b),
+            MOREG_D=moreg_d,
+            MOGRAD_MUL=mograd_mul,
             COLUMNS=columns,
-            BLOCK=DECIDE_BLOCKS[batch * parts > DECIDE_BLOCKS[0]],
+            BLOCK=DECIDE_BLOCK,
             ENTRIES=max(MIN_ENTRIES, _power_of_two(entries)),
-            num_warps=4,
+            num_warps=1,
             enable_fp_fusion=False,
         )
 
@@ -267,7 +262,7 @@ def _as_planes(
 ) -> Planes | None:
     """None if the kernels do not take them."""
     contiguous = sizes[-1] == 1 or all(stride[-1] == 1 for stride in strides[: len(tensors)])
-    if len(sizes) > 4 or not contiguous or any(tensor.dtype not in KINDS for tensor in tensors):
+    if len(sizes) > 4 or not contiguous or any(tensor.dtype not in DTYPES for tensor in tensors):
         return None
     if not _has_triton():
         return None

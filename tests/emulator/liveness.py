@@ -88,6 +88,38 @@ class Liveness:
         readers = [code for code in self._code if result in self.read(code)]
         return not others and all(_ignores_sign(reader, result) for reader in readers)
 
+    def is_masked_out(self, position: int) -> bool:
+        """Whether the result matters only in lanes that store nothing.
+
+        So it is with what a register holds before a predicated load into it: it stays in the lanes
+        that do not load, and if it reaches nothing but stores under the same predicate, by
+        instructions that compute lane by lane, nobody sees it.
+        """
+        (result, *others) = self.written(self._code[position])
+        load = self._next_writer(position, result)
+        if others or load is None or load.predicate is None:
+            return False
+        if sum(load.predicate in self.written(code) for code in self._code) != 1:
+            return False
+        reached, grown = {result}, True
+        while grown:
+            readers = [code for code in self._code if self.read(code) & reached]
+            if not all(_stays_in_lane(reader, load) for reader in readers):
+                return False
+            written = {name for reader in readers for name in self.written(reader)}
+            grown = not written <= reached
+            reached |= written
+        return True
+
+    def _next_writer(self, position: int, register: str) -> Instruction | None:
+        """The load that comes next for a register, if nothing reads it before."""
+        for code in self._code[position + 1 :]:
+            if register in self.read(code) or code.opcode in ("bra", "ret", "exit"):
+                return None
+            if register in self.written(code):
+                return code if code.opcode == "ld" else None
+        return None
+
     def is_needless_barrier(self, position: int) -> bool:
         """Whether the barrier has another one, or no memory access, before or after it."""
         if not is_barrier(self._code[position]):
@@ -154,3 +186,10 @@ def _ignores_sign(reader: Instruction, operand: str) -> bool:
     if reader.opcode == "abs":
         return True
     return reader.opcode == "mul" and reader.operands[1:] == (operand, operand)
+
+
+def _stays_in_lane(reader: Instruction, load: Instruction) -> bool:
+    """Whether it computes for each lane by itself, or stores where the load has loaded."""
+    if reader.opcode == "st":
+        return (reader.predicate, reader.negated) == (load.predicate, load.negated)
+    return only_computes(reader) and reader.opcode != "setp"

@@ -200,6 +200,8 @@ def _same_whatever_it_does(kernel: Kernel, position: int, facts: Liveness) -> st
     instruction = kernel.instructions[position]
     if position not in facts.reachable:
         return "never reached"
+    if instruction.opcode == "mov" and facts.is_masked_out(position):
+        return "seen by no lane that stores"
     if instruction.opcode == "bra" and kernel.labels[instruction.operands[0]] == position + 1:
         return "a branch to the next instruction"
     return ""
