@@ -34,6 +34,15 @@ def describe() -> dict[str, str]:
     return built | {
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "triton": _triton_version(),
         "torch cuda": torch.version.cuda or "off",
         "devices": ", ".join(devices) or "cpu only",
     }
+
+
+def _triton_version() -> str:
+    try:
+        import triton
+    except ImportError:
+        return "none: the ops run in plain torch on a GPU"
+    return str(triton.__version__)

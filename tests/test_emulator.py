@@ -1257,6 +1257,14 @@ def test_what_lanes_that_do_not_load_hold(before: str, after: str, is_masked: bo
     assert ("seen by no lane that stores" in found) == is_masked
 
 
+@pytest.mark.parametrize(("selector", "is_equivalent"), [("0x9b31U", True), ("0x3214U", False)])
+def test_a_source_of_prmt_that_is_not_taken(selector: str, is_equivalent: bool) -> None:
+    body = f"prmt.b32 %r4, %r1, 0, {selector}; {ADDRESS} st.global.b32 [%rd6], %r4;"
+    found = [m for m in mutants(load_kernel(module(body))) if m.after.startswith("prmt.b32")]
+    of_source = [m for m in found if f", {selector}" in m.after]
+    assert of_source and all(bool(m.equivalent) == is_equivalent for m in of_source)
+
+
 def test_a_difference_whose_sign_nobody_reads() -> None:
     for reader, is_unread in (
         ("abs.f32 %r5, %r4", True),

@@ -109,7 +109,7 @@ class Liveness:
             written = {name for reader in readers for name in self.written(reader)}
             grown = not written <= reached
             reached |= written
-        return True
+        return load.predicate not in reached
 
     def _next_writer(self, position: int, register: str) -> Instruction | None:
         """The load that comes next for a register, if nothing reads it before."""
@@ -192,4 +192,4 @@ def _stays_in_lane(reader: Instruction, load: Instruction) -> bool:
     """Whether it computes for each lane by itself, or stores where the load has loaded."""
     if reader.opcode == "st":
         return (reader.predicate, reader.negated) == (load.predicate, load.negated)
-    return only_computes(reader) and reader.opcode != "setp"
+    return only_computes(reader)

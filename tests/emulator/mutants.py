@@ -190,10 +190,21 @@ def _replacement(
     reason = _same_whatever_it_does(kernel, position, facts)
     if not reason and only_computes(changed) and facts.is_dead(position):
         reason = "nothing reads its result"
+    if not reason and kind == "constant" and _is_other_bytes_constant(instruction, changed):
+        reason = "the selector takes no byte of it"
     is_difference = kind == "swap sources" and instruction.opcode == "sub"
     if not reason and is_difference and facts.is_sign_unread(position):
         reason = "nothing reads the sign of its result"
     return Mutant(kind, position, instruction.text, changed.text, mutated, reason)
+
+
+def _is_other_bytes_constant(instruction: Instruction, changed: Instruction) -> bool:
+    """Whether the second source of a `prmt` changed, of which a constant selector takes nothing."""
+    if instruction.opcode != "prmt" or instruction.operands[2] == changed.operands[2]:
+        return False
+    selector = instruction.operands[3].rstrip("U")
+    digits = int(selector, 0) if INTEGER.match(selector) else 4
+    return all((digits >> 4 * place) & 7 < 4 for place in range(4))
 
 
 def _same_whatever_it_does(kernel: Kernel, position: int, facts: Liveness) -> str:
