@@ -42,10 +42,7 @@ def checks() -> dict[str, list[Check]]:
     ]
     for metric, apply_moreg in (("l2", True), ("cosine", False)):
         found[f"decide {metric}"] = [
-            partial(decide, metric, apply_moreg, sums, partials, situation)
-            for partials in tests.PARTIALS
-            for sums in tests.SUMS.values()
-            for situation in tests.SITUATIONS
+            partial(decide, metric, apply_moreg, *decision) for decision in tests.DECISIONS
         ]
     return found
 

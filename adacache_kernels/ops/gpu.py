@@ -26,7 +26,7 @@ from .planes import merge, pad
 METRICS = ("l1", "l2", "cosine")
 SLOT_HOLDS = ("nothing", "previous", "sum")
 DTYPES = {torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.float8_e4m3fn}
-DECIDE_BLOCK = 256  # Partial sums that are added at once: 8 a thread of the only warp.
+DECIDE_BLOCK = 1024  # Partial sums that are added at once: 8 a thread.
 MIN_ENTRIES = 16  # One compiled kernel for every codebook up to this size.
 
 
@@ -174,7 +174,7 @@ def decide(
             COLUMNS=columns,
             BLOCK=DECIDE_BLOCK,
             ENTRIES=max(MIN_ENTRIES, _power_of_two(entries)),
-            num_warps=1,
+            num_warps=4,
             enable_fp_fusion=False,
         )
 
