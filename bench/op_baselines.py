@@ -74,6 +74,15 @@ def add_quantised(
     x.copy_(torch.where(flag != 0, total.to(x.dtype), x))
 
 
+def decide(sums: Tensor, codebook: Tensor, gap: Tensor, previous_score: Tensor) -> Tensor:
+    """The rate, from sums per sample as `distance_and_motion` returns them, all on the device."""
+    totals = sums.sum(dim=0)
+    raw = totals[0] / totals[1] / gap
+    distance = raw * _motion_factor(totals[3] / totals[4], gap, previous_score)
+    index = (distance >= codebook[0]).sum().clamp(max=codebook.shape[1] - 1)
+    return codebook[1].gather(0, index.view(1))
+
+
 def residual_in_place(slot: Tensor, x_out: Tensor, x_in: Tensor) -> None:
     """`residual` in one pass."""
     torch.sub(x_out, x_in, out=slot)
@@ -122,6 +131,19 @@ def authors_distance_and_motion(slot: Tensor, x_out: Tensor) -> Tensor:
     later, earlier = x_out[:, 1:], x_out[:, :-1]
     motion = (later - earlier).norm(1) / (later.norm(1) + earlier.norm(1))
     return torch.cat([authors_distance(slot, x_out), motion.view(1)])
+
+
+def authors_comparisons(
+    distances: Tensor, thresholds: list[float], gap: int, previous_score: Tensor
+) -> list[Tensor]:
+    """What the host reads, one truth value a threshold, to find the rate of `distances`."""
+    distance = distances[0] / gap * _motion_factor(distances[1], gap, previous_score)
+    return [distance < threshold for threshold in thresholds]
+
+
+def _motion_factor(motion: Tensor, gap: Tensor | int, previous_score: Tensor) -> Tensor:
+    score = (motion / 0.385) ** 8
+    return score + (10 * (score - previous_score) / gap).abs()
 
 
 def _distance_sums(c: Tensor, p: Tensor) -> list[Tensor]:
