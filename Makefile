@@ -1,5 +1,6 @@
 # make demo    a text-to-video pipeline, unpatched and patched, into demo_out/
 # make quality methods against each other at equal compute (the quick form), into quality_out/
+# make bench   each op against PyTorch, compiled PyTorch and its roof (the quick form), into bench_out/
 # make test    every check: lint, the tests of csrc/, the tests of the package
 # Both install the package the ordinary way into .venv, with the versions of constraints.txt.
 
@@ -9,13 +10,16 @@ SOURCES := $(shell find adacache_kernels csrc python -type f ! -name '*.pyc' ! -
            CMakeLists.txt MANIFEST.in constraints.txt pyproject.toml setup.py
 CPP := $(shell find csrc python tests/cpp -name '*.[ch]pp')
 
-.PHONY: demo quality test pytest ctest lint clean
+.PHONY: demo quality bench test pytest ctest lint clean
 
 demo: .venv/demo
 	$(BIN)/adacache demo --out demo_out
 
 quality: .venv/demo
 	$(BIN)/python bench/quality.py --quick --out quality_out
+
+bench: .venv/demo
+	$(BIN)/python bench/ops.py --quick --out bench_out
 
 test: lint ctest pytest
 
@@ -45,4 +49,4 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 clean:
-	rm -rf .venv build demo_out quality_out
+	rm -rf .venv build demo_out quality_out bench_out

@@ -1,0 +1,155 @@
+"""The ops as a PyTorch user writes them, and as the authors of AdaCache did.
+
+Natural code first, in the dtype of the tensors: it runs as "eager" and, through `torch.compile`,
+as "compile". Then what eager PyTorch does best without temporaries, where it can ("eager in
+place"); that lets the host read the flag, for which a GPU would have to be waited for. Last the
+formulation of the released code, which takes norms over the whole batch and stores nothing: it
+keeps the residual that the block has made.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def distance(slot: Tensor, x_out: Tensor) -> Tensor:
+    """Sums of |slot - x_out| and |slot| per sample; slot = x_out."""
+    sums = torch.stack(_distance_sums(slot, x_out), dim=1)
+    slot.copy_(x_out)
+    return sums
+
+
+def distance_of_difference(slot: Tensor, x_out: Tensor, x_in: Tensor) -> Tensor:
+    """As `distance`, of x_out - x_in."""
+    return distance(slot, x_out - x_in)
+
+
+def distance_and_motion(slot: Tensor, x_out: Tensor) -> Tensor:
+    """As `distance`, and the sums of the motion score at frame stride 1."""
+    later, earlier = x_out[:, 1:], x_out[:, :-1]
+    motion = [_sum((later - earlier).abs()), _sum(later.abs()) + _sum(earlier.abs())]
+    sums = torch.stack([*_distance_sums(slot, x_out), *motion], dim=1)
+    slot.copy_(x_out)
+    return sums
+
+
+def distance_to_forecast(
+    slot: Tensor, x_out: Tensor, x_in: Tensor, newer: Tensor, coefficients: Tensor
+) -> Tensor:
+    """As `distance_of_difference`, against a forecast from `newer` and the old slot."""
+    p = x_out - x_in
+    forecast = coefficients[0] * newer + coefficients[1] * slot
+    sums = torch.stack(_distance_sums(forecast, p), dim=1)
+    slot.copy_(p)
+    return sums
+
+
+def residual(slot: Tensor, x_out: Tensor, x_in: Tensor) -> None:
+    """slot = x_out - x_in."""
+    slot.copy_(x_out - x_in)
+
+
+def residual_accumulated(slot: Tensor, x_out: Tensor, x_in: Tensor) -> None:
+    """slot = slot + (x_out - x_in)."""
+    slot.copy_(slot + (x_out - x_in))
+
+
+def add(x: Tensor, newer: Tensor, coefficients: Tensor, flag: Tensor) -> None:
+    """x = x + c * newer if the flag is set, chosen on the device."""
+    x.copy_(torch.where(flag != 0, x + coefficients[0] * newer, x))
+
+
+def add_two(x: Tensor, newer: Tensor, older: Tensor, coefficients: Tensor, flag: Tensor) -> None:
+    """As `add`, of two residuals."""
+    total = x + coefficients[0] * newer + coefficients[1] * older
+    x.copy_(torch.where(flag != 0, total, x))
+
+
+def add_quantised(
+    x: Tensor, quantised: Tensor, scale: Tensor, coefficients: Tensor, flag: Tensor
+) -> None:
+    """As `add`, of an int8 residual with a scale for each token."""
+    total = x + coefficients[0] * (quantised * scale)
+    x.copy_(torch.where(flag != 0, total.to(x.dtype), x))
+
+
+def decide(sums: Tensor, codebook: Tensor, gap: Tensor, previous_score: Tensor) -> Tensor:
+    """The rate, from sums per sample as `distance_and_motion` returns them, all on the device."""
+    totals = sums.sum(dim=0)
+    raw = totals[0] / totals[1] / gap
+    distance = raw * _motion_factor(totals[3] / totals[4], gap, previous_score)
+    index = (distance >= codebook[0]).sum().clamp(max=codebook.shape[1] - 1)
+    return codebook[1].gather(0, index.view(1))
+
+
+def residual_in_place(slot: Tensor, x_out: Tensor, x_in: Tensor) -> None:
+    """`residual` in one pass."""
+    torch.sub(x_out, x_in, out=slot)
+
+
+def residual_accumulated_in_place(slot: Tensor, x_out: Tensor, x_in: Tensor) -> None:
+    """`residual_accumulated` in two passes."""
+    slot.add_(x_out).sub_(x_in)
+
+
+def add_in_place(x: Tensor, newer: Tensor, coefficients: Tensor, flag: Tensor) -> None:
+    """`add` in one pass."""
+    if flag.item():
+        x.add_(newer, alpha=coefficients[0].item())
+
+
+def add_two_in_place(
+    x: Tensor, newer: Tensor, older: Tensor, coefficients: Tensor, flag: Tensor
+) -> None:
+    """`add_two` in two passes."""
+    if flag.item():
+        first, second = coefficients.tolist()
+        x.add_(newer, alpha=first).add_(older, alpha=second)
+
+
+def add_quantised_in_place(
+    x: Tensor, quantised: Tensor, scale: Tensor, coefficients: Tensor, flag: Tensor
+) -> None:
+    """`add_quantised` with two conversions first."""
+    if flag.item():
+        x.addcmul_(quantised.to(x.dtype), scale.to(x.dtype), value=coefficients[0].item())
+
+
+def authors_distance(slot: Tensor, x_out: Tensor) -> Tensor:
+    """||c - p|| / ||c|| over the batch, as [1]."""
+    return ((slot - x_out).norm(1) / slot.norm(1)).view(1)
+
+
+def authors_distance_of_difference(slot: Tensor, x_out: Tensor, x_in: Tensor) -> Tensor:
+    """`authors_distance` where the residual has to be made first."""
+    return authors_distance(slot, x_out - x_in)
+
+
+def authors_distance_and_motion(slot: Tensor, x_out: Tensor) -> Tensor:
+    """The distance, and ||p[1:] - p[:-1]|| / (||p[1:]|| + ||p[:-1]||), as [2]."""
+    later, earlier = x_out[:, 1:], x_out[:, :-1]
+    motion = (later - earlier).norm(1) / (later.norm(1) + earlier.norm(1))
+    return torch.cat([authors_distance(slot, x_out), motion.view(1)])
+
+
+def authors_comparisons(
+    distances: Tensor, thresholds: list[float], gap: int, previous_score: Tensor
+) -> list[Tensor]:
+    """What the host reads, one truth value a threshold, to find the rate of `distances`."""
+    distance = distances[0] / gap * _motion_factor(distances[1], gap, previous_score)
+    return [distance < threshold for threshold in thresholds]
+
+
+def _motion_factor(motion: Tensor, gap: Tensor | int, previous_score: Tensor) -> Tensor:
+    score = (motion / 0.385) ** 8
+    return score + (10 * (score - previous_score) / gap).abs()
+
+
+def _distance_sums(c: Tensor, p: Tensor) -> list[Tensor]:
+    change = _sum((c - p).abs())
+    return [change, _sum(c.abs()), torch.zeros_like(change)]
+
+
+def _sum(x: Tensor) -> Tensor:
+    return x.sum(dim=(1, 2, 3), dtype=torch.float32)
