@@ -257,7 +257,8 @@ def _add(
         ops.conditional_add(*arguments(**tensors))
 
     def truth(**tensors: Tensor) -> None:
-        reference.conditional_add(*arguments(**tensors), scales=())
+        x, stored, *controls = arguments(**tensors)
+        reference.conditional_add(x, stored, [None] * len(stored), *controls)
 
     return Case(
         op="conditional_add",
@@ -290,7 +291,7 @@ def _add_quantised() -> Case:
     def truth(
         x: Tensor, quantised: Tensor, scale: Tensor, coefficients: Tensor, flag: Tensor
     ) -> None:
-        reference.conditional_add(x, [quantised], coefficients, flag, scales=[scale])
+        reference.conditional_add(x, [quantised], [scale], coefficients, flag)
 
     def moved(x: Tensor, quantised: Tensor, scale: Tensor, **unused: Tensor) -> None:
         roof.add_bytes(x, quantised, scale)

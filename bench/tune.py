@@ -3,8 +3,8 @@
     python bench/tune.py
 
 Every candidate is timed on the cases of `op_cases.py`, for both dtypes and several sizes, and the
-fastest is printed, keyed by (lookup, itemsize, MiB a tensor, architecture). The launchers have to
-look a config up as `config.distance_config(...)`, so that a candidate can take its place.
+fastest is printed with its case. The rows of the table, which are keyed by bytes, follow from where
+the fastest changes.
 
 This script has not been run on a GPU yet: the table in the package was reasoned, not tuned.
 """
@@ -37,13 +37,15 @@ LOOKUPS = {
 
 def fastest(call: Callable[[], object], lookup: str) -> tuple[Any, float]:
     """The best candidate for a call, and its milliseconds; whatever is looked up, it is used."""
-    from adacache_kernels.kernels import config
     from triton.testing import do_bench
+
+    from adacache_kernels.kernels.config import Config
+    from adacache_kernels.ops import gpu
 
     found = []
     for vectors, warps, programs in itertools.product(VECTORS, WARPS, PROGRAMS):
-        candidate = config.Config(vectors=vectors, num_warps=warps, max_programs=programs)
-        with mock.patch.object(config, lookup, lambda *_, chosen=candidate: chosen):
+        candidate = Config(vectors=vectors, num_warps=warps, max_programs=programs)
+        with mock.patch.object(gpu, lookup, lambda *_, chosen=candidate: chosen):
             found.append((do_bench(call, quantiles=[0.5]), candidate))
     milliseconds, best = min(found, key=lambda pair: pair[0])
     return best, milliseconds
@@ -62,8 +64,8 @@ def lines(arch: int) -> Iterator[str]:
             continue
         for dtype, size in itertools.product(DTYPES, SIZES_MB):
             best, milliseconds = fastest(on_gpu(case, size, dtype), LOOKUPS[case.op])
-            key = f"({LOOKUPS[case.op]!r}, {dtype.itemsize}, {size}, {arch})"
-            yield f"{key}: {best},  # {case.key}, {milliseconds:.4f} ms"
+            where = f"sm_{arch}, {LOOKUPS[case.op]}, {case.key}, {dtype}, {size} MiB a tensor"
+            yield f"{where}: {best}, {milliseconds:.4f} ms"
 
 
 def main() -> None:
