@@ -386,6 +386,33 @@ def test_long_strides(driver: EmulatorDriver, stride: int) -> None:
     assert len(driver.launches) == (stride != MAX_STRIDE + 1)
 
 
+def test_groups_numbered_in_64_bits(
+    driver: EmulatorDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from 2^31 groups in a plane on."""
+    monkeypatch.setattr(gpu._kernels(), "int32", gpu._kernels().int64)
+    case = Case("several tiles", (1, 5, 36, 64))
+    check_distance_update(driver, torch.bfloat16, MODES[0], case)
+    check_residual_update(driver, torch.bfloat16, True, case)
+    check_conditional_add(driver, torch.bfloat16, 2, case)
+
+
+def test_offsets_beyond_32_bits(on_triton: None) -> None:
+    """The second sample begins 2^31 + 64 elements after the first; only its pages are touched."""
+    apart = 2**31 + 64
+    base = torch.empty(apart + 1024, dtype=torch.bfloat16)
+    slot = base.as_strided((2, 2, 4, 64), (apart, 256, 64, 1))
+    slot.copy_(torch.randn(slot.shape))
+    x_out, x_in = torch.randn(slot.shape).bfloat16(), torch.randn(slot.shape).bfloat16()
+    with emulated(90, check=False):
+        sums = ops.distance_update(slot, x_out, x_in, strides=(1,))
+        assert torch.equal(slot, (x_out.float() - x_in.float()).bfloat16())
+        assert bool(sums.isfinite().all())
+        expected = (slot.float() + 2.0 * x_out.float()).bfloat16()
+        ops.conditional_add(slot, [x_out], torch.tensor([2.0]), torch.ones(1, dtype=torch.int32))
+        assert torch.equal(slot, expected)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_an_undefined_slot_is_not_read(on_triton: None, dtype: torch.dtype) -> None:
     x_out, x_in = torch.randn(2, 3, 4, 8).to(dtype), torch.randn(2, 3, 4, 8).to(dtype)
