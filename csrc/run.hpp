@@ -20,6 +20,7 @@ constexpr std::int64_t size_of(DType dtype) {
 struct Run {
   void* data;
   DType dtype;
+  void* next = nullptr;  // the run that comes after this one, if it is known: to prefetch it
 };
 
 }  // namespace adacache

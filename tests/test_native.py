@@ -33,6 +33,7 @@ SHAPES = [
     (2, 3, 0, 4),
     (2, 3, 2, 0),
 ]
+SUM_ERROR = 2**-21  # of the magnitudes of the terms, as csrc/cpu/kernels.hpp says
 METRICS = {"l1": 0, "l2": 1, "cosine": 2}
 NOTHING, PREVIOUS, SUM = range(3)
 
@@ -169,7 +170,7 @@ def test_distance_update(instruction_set: str, shape: tuple[int, ...], dtype: to
         slot = start.clone()
         result = distance_update(slot, *arguments, threads=1 + number % 2)
         assert_same_bits(slot, new)
-        assert bool(((result - sums).abs() <= 2**-23 * magnitudes).all())
+        assert bool(((result - sums).abs() <= SUM_ERROR * magnitudes).all())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -205,6 +206,36 @@ def test_many_tasks_in_any_number_of_threads(instruction_set: str) -> None:
         assert_same_bits(slot, results[0][1])
 
 
+def cancelling_terms(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """c and p whose products add up to zero, but for what float64 loses in the order of its sums.
+
+    Each stretch of 128, which is added up in float32, has a negative twin elsewhere. The products
+    vary over 2^40: with their 24 bits that is more than float64 holds.
+    """
+    generator = torch.Generator().manual_seed(3)
+    half = math.prod(shape) // 256, 128
+    exponents = torch.randint(-10, 11, (2, *half), generator=generator)
+    c, p = torch.randn(2, *half, generator=generator).ldexp(exponents)
+    order = torch.randperm(half[0], generator=generator)
+    return torch.cat([c, c[order]]).view(shape), torch.cat([p, -p[order]]).view(shape)
+
+
+@pytest.mark.parametrize("strides", [(), (1,)])
+def test_the_order_of_the_float64_sums_is_the_same(strides: tuple[int, ...]) -> None:
+    c, p = cancelling_terms((1, 6, 300, 256))
+    results = []
+    for name, threads in itertools.product(_C.instruction_sets(), (1, 2, 3, 5)):
+        _C.set_instruction_set(name)
+        results.append(
+            distance_update(
+                c.clone(), p, strides=strides, metric=METRICS["cosine"], threads=threads
+            )
+        )
+    assert 0 < abs(results[0][0, 0]) < 1e-12 * (c * p).abs().sum()
+    for sums in results[1:]:
+        assert_same_bits(sums, results[0])
+
+
 @pytest.mark.parametrize(
     "dtypes", [d for d in itertools.product(DTYPES, DTYPES, DTYPES) if len({*d}) > 1], ids=str
 )
@@ -217,7 +248,7 @@ def test_dtypes_may_differ(instruction_set: str, dtypes: tuple[torch.dtype, ...]
         slot = start.clone()
         result = distance_update(slot, *arguments)
         assert_same_bits(slot, new)
-        assert bool(((result - sums).abs() <= 2**-23 * magnitudes).all())
+        assert bool(((result - sums).abs() <= SUM_ERROR * magnitudes).all())
 
 
 def test_an_infinite_coefficient_does_not_make_nan_of_the_padding(instruction_set: str) -> None:

@@ -89,10 +89,10 @@ def assert_tail_untouched(base: Tensor, view: Tensor) -> None:
 
 
 def assert_same_sums(actual: Tensor, expected: Tensor, terms: Tensor) -> None:
-    """The terms have the same bits; sums in float64 that differ in order round to neighbours."""
+    """The terms have the same bits; of their sums, eight terms are added in float32 on the CPU."""
     assert actual.dtype == torch.float32
     assert actual.shape == expected.shape
-    assert bool(((actual - expected).abs() <= EPS * terms).all())
+    assert bool(((actual - expected).abs() <= 2**-21 * terms).all())
 
 
 def random_modes() -> Iterator[tuple[str, str, bool, int]]:

@@ -12,6 +12,10 @@ struct Block {
   __m256 quarter[4];
 };
 
+struct Narrow {
+  __m256 half[2];
+};
+
 struct Wide {
   __m256d quarter[4];
 };
@@ -52,11 +56,16 @@ inline Wide load_wide(const double* in) {
            _mm256_loadu_pd(in + 12)}};
 }
 
-inline void add_to(Wide& total, const Block& part) {
+inline Narrow zero_narrow() { return {{_mm256_setzero_ps(), _mm256_setzero_ps()}}; }
+inline void add_to(Narrow& sum, const Block& terms) {
+  for (int i = 0; i < 2; ++i)
+    sum.half[i] = _mm256_add_ps(sum.half[i], _mm256_add_ps(terms.quarter[i], terms.quarter[i + 2]));
+}
+
+inline void add_to(Wide& total, const Narrow& sum) {
   for (int i = 0; i < 2; ++i) {
-    const __m256 sum = _mm256_add_ps(part.quarter[i], part.quarter[i + 2]);
-    const __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(sum));
-    const __m256d high = _mm256_cvtps_pd(_mm256_extractf128_ps(sum, 1));
+    const __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(sum.half[i]));
+    const __m256d high = _mm256_cvtps_pd(_mm256_extractf128_ps(sum.half[i], 1));
     total.quarter[2 * i] = _mm256_add_pd(total.quarter[2 * i], low);
     total.quarter[2 * i + 1] = _mm256_add_pd(total.quarter[2 * i + 1], high);
   }
@@ -104,6 +113,17 @@ inline __m256 round_bfloat16(__m256 a) {
 
 inline Block round_bfloat16(const Block& a) {
   return block_of([&](int i) { return round_bfloat16(a.quarter[i]); });
+}
+
+inline __m256 round_bfloat16_sum(__m256 a) {
+  const __m256i bits = _mm256_castps_si256(a);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i sum = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+  return _mm256_castsi256_ps(_mm256_and_si256(sum, _mm256_set1_epi32(~0xffff)));
+}
+
+inline Block round_bfloat16_sum(const Block& a) {
+  return block_of([&](int i) { return round_bfloat16_sum(a.quarter[i]); });
 }
 
 inline __m256i high_halves(__m256 a) { return _mm256_srli_epi32(_mm256_castps_si256(a), 16); }

@@ -12,6 +12,10 @@ struct Block {
   __m512 first, second;
 };
 
+struct Narrow {
+  __m512 v;
+};
+
 struct Wide {
   __m512d low, high;
 };
@@ -40,10 +44,13 @@ inline Block keep_where(Block a, Block mask) {
 
 inline Wide load_wide(const double* in) { return {_mm512_loadu_pd(in), _mm512_loadu_pd(in + 8)}; }
 
-inline void add_to(Wide& total, Block part) {
-  const __m512 sum = _mm512_add_ps(part.first, part.second);
-  total.low = _mm512_add_pd(total.low, _mm512_cvtps_pd(_mm512_castps512_ps256(sum)));
-  total.high = _mm512_add_pd(total.high, _mm512_cvtps_pd(_mm512_extractf32x8_ps(sum, 1)));
+inline Narrow zero_narrow() { return {_mm512_setzero_ps()}; }
+inline void add_to(Narrow& sum, Block terms) {
+  sum.v = _mm512_add_ps(sum.v, _mm512_add_ps(terms.first, terms.second));
+}
+inline void add_to(Wide& total, Narrow sum) {
+  total.low = _mm512_add_pd(total.low, _mm512_cvtps_pd(_mm512_castps512_ps256(sum.v)));
+  total.high = _mm512_add_pd(total.high, _mm512_cvtps_pd(_mm512_extractf32x8_ps(sum.v, 1)));
 }
 
 inline void store_wide(double* out, Wide a) {
@@ -90,6 +97,19 @@ inline __m512 round_bfloat16(__m512 a) {
 }
 
 inline Block round_bfloat16(Block a) { return {round_bfloat16(a.first), round_bfloat16(a.second)}; }
+
+inline __m512 round_bfloat16_sum(__m512 a) {
+  const __m512i bits = _mm512_castps_si512(a);
+  // -0x7fff, or -0x8000 where the number rounded down is odd: one instruction, not two.
+  const __m512i half = _mm512_ternarylogic_epi32(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1),
+                                                 _mm512_set1_epi32(-0x8000), 0x2e);
+  return _mm512_castsi512_ps(
+      _mm512_and_si512(_mm512_sub_epi32(bits, half), _mm512_set1_epi32(~0xffff)));
+}
+
+inline Block round_bfloat16_sum(Block a) {
+  return {round_bfloat16_sum(a.first), round_bfloat16_sum(a.second)};
+}
 
 inline void store_rounded_bfloat16(void* out, Block a) {
   auto* halves = static_cast<__m256i*>(out);

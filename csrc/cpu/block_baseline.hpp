@@ -16,7 +16,12 @@ struct Block {
   float v[32];
 };
 
-// What sums end up in. The two halves of a Block are added to each other in float32, then here.
+// Sums that few terms go into: the two halves of a Block are added to each other, then here.
+struct Narrow {
+  float v[16];
+};
+
+// What sums end up in.
 struct Wide {
   double v[16];
 };
@@ -55,8 +60,12 @@ inline Wide load_wide(const double* in) {
   return wide;
 }
 
-inline void add_to(Wide& total, const Block& part) {
-  for (int i = 0; i < 16; ++i) total.v[i] += static_cast<double>(part.v[i] + part.v[i + 16]);
+inline Narrow zero_narrow() { return {}; }
+inline void add_to(Narrow& sum, const Block& terms) {
+  for (int i = 0; i < 16; ++i) sum.v[i] += terms.v[i] + terms.v[i + 16];
+}
+inline void add_to(Wide& total, const Narrow& sum) {
+  for (int i = 0; i < 16; ++i) total.v[i] += static_cast<double>(sum.v[i]);
 }
 inline void store_wide(double* out, const Wide& a) { std::memcpy(out, a.v, sizeof a.v); }
 
@@ -87,6 +96,8 @@ void convert_to_halves(void* out, const Block& a, const Convert& convert) {
 [[gnu::noinline]] Block round_bfloat16(const Block& a) {
   return block_of([&](int i) { return bfloat16_to_float(float_to_bfloat16(a.v[i])); });
 }
+// The same for sums of bfloat16: a NaN among them has nothing in its lower half that could carry.
+inline Block round_bfloat16_sum(const Block& a) { return round_bfloat16(a); }
 // `a` has been rounded: its upper halves are the number.
 [[gnu::noinline]] void store_rounded_bfloat16(void* out, const Block& a) {
   convert_to_halves(out, a, [](float x) { return static_cast<std::uint16_t>(bits_of(x) >> 16); });

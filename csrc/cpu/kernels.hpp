@@ -28,13 +28,17 @@ struct Update {
   bool with_size;  // whether sum|p| is wanted
 };
 
-constexpr int kBlock = 32;  // what the kernels work on at a time
+constexpr int kBlock = 32;   // what the kernels work on at a time
+constexpr int kGroup = 128;  // whose terms are added in float32 before they get to float64
 constexpr int kLanes = 16;
 
 // A sum in parts, each over its own places of every block: its order, and so its bits, are the same
-// whatever the width of the registers. Two terms of a block are added in float32, everything else
-// in float64: at most 2^-24 of the sum of |terms| is lost. The kernels add to what is there. A run
-// that is not the last one of a sum has whole blocks, or the bits depend on where it was cut.
+// whatever the width of the registers. The eight terms of a lane in a group are added in float32,
+// everything else in float64. A term goes through at most four additions in float32: with the
+// rounding of the result, less than 2^-21 of the sum of |terms| is lost. That took bfloat16 with
+// frame strides from 5.2 to 3.7 ns a vector (AVX-512, in the cache) against two terms in float32.
+// The kernels add to what is there. A run that is not the last one of a sum has whole groups, or
+// the bits depend on where it was cut.
 struct Lanes {
   double part[kLanes];
 };

@@ -10,7 +10,7 @@
 
 namespace adacache {
 
-// The elements of a task: enough to make up for the handing out (0.1 us), and few enough that the
+// The elements of a task: enough to make up for the handing out (9 ns), and few enough that the
 // threads finish together. It must not depend on the number of threads: sums do depend on it.
 constexpr std::int64_t kTaskSize = 1 << 16;
 
