@@ -29,6 +29,7 @@ pytest: .venv/dev
 ctest: .venv/dev
 	$(BIN)/cmake -S . -B build/cpp -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
 	  -DADACACHE_BUILD_PYTHON=OFF -DADACACHE_BUILD_TESTS=ON -DADACACHE_CUDA=OFF \
+	  -DCMAKE_CXX_FLAGS_RELEASE=-O1 \
 	  -DCMAKE_CXX_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all" $(CMAKE_ARGS)
 	$(BIN)/cmake --build build/cpp
 	$(BIN)/ctest --test-dir build/cpp --output-on-failure

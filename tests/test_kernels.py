@@ -293,7 +293,6 @@ SUMS = {
     "near": [[0.3, 40.0, 50.0, 2.0, 7.0], [0.1, 30.0, 20.0, 1.0, 5.0]],
     "middle": [[9.0, 40.0, 50.0, 2.0, 7.0], [6.0, 30.0, 20.0, 3.0, 5.0]],
     "far": [[300.0, 40.0, 50.0, 2.0, 7.0], [1.0, 30.0, 20.0, 1.0, 5.0]],
-    "similar": [[44.0, 40.0, 50.0, 1.0, 7.0], [23.0, 30.0, 20.0, 2.0, 5.0]],
     "zero denominator": [[3.0, 0.0, 0.0, 2.0, 7.0], [1.0, 0.0, 0.0, 1.0, 5.0]],
     "no motion": [[3.0, 40.0, 50.0, 0.0, 0.0], [1.0, 30.0, 20.0, 0.0, 0.0]],
     "infinite": [[INF, 40.0, 50.0, 2.0, 7.0], [1.0, 30.0, 20.0, 1.0, 5.0]],
@@ -333,7 +332,10 @@ def check_decide(
     flags = (has_previous, apply_moreg, in_window)
     state = torch.tensor([2.0, 0.5, 7.0, 9.0, 11.0, 0.25, 13.0, 0.75])
     shares = torch.rand(partials, 1) + 0.5
-    split = torch.tensor([OTHER_LOCATION, sums]).unsqueeze(2) * (shares / shares.sum())
+    whole = torch.tensor([OTHER_LOCATION, sums])
+    if metric == "cosine":  # Distances as large as those of the others.
+        whole[..., 0] = whole[..., 1] - whole[..., 0]
+    split = whole.unsqueeze(2) * (shares / shares.sum())
     expected = exact_decision(
         state.tolist(),
         split.double().sum(dim=2).tolist(),

@@ -35,6 +35,8 @@ def decide_kernel(
     `sums` is `[locations, samples, COLUMNS]`: the samples are those of the batch, times the partial
     sums of each. `ENTRIES` is a power of two that is not below the codebook's `entries`.
     """
+    tl.assume(samples > 0)
+    tl.assume(locations > 0)
     one = tl.full((), 1.0, tl.float64)
     nan = tl.full((), float("nan"), tl.float64)
     previous_step, previous_motion = tl.load(state), tl.load(state + 5)

@@ -149,7 +149,8 @@ def decide(
     mograd_mul: float,
 ) -> None:
     flags = (has_previous, apply_moreg, in_window)
-    if not (has_whole_power(moreg_b) and state.is_contiguous() and _has_triton()):
+    is_taken = has_whole_power(moreg_b) and state.is_contiguous() and sums.numel() > 0
+    if not (is_taken and _has_triton()):
         moreg = (moreg_a, moreg_b, moreg_d, mograd_mul)
         return reference.decide(state, sums, codebook, step, metric, *flags, *moreg)
     locations, batch, parts, columns = sums.shape
