@@ -42,7 +42,8 @@ def checks() -> dict[str, list[Check]]:
     ]
     for metric, apply_moreg in (("l2", True), ("cosine", False)):
         found[f"decide {metric}"] = [
-            partial(decide, metric, apply_moreg, *decision) for decision in tests.DECISIONS
+            *(partial(decide, metric, apply_moreg, *decision) for decision in tests.DECISIONS),
+            partial(on_a_threshold, metric, apply_moreg),
         ]
     return found
 
@@ -74,6 +75,10 @@ def decide(
     driver: EmulatorDriver,
 ) -> None:
     tests.check_decide(driver, metric, apply_moreg, sums, partials, situation)
+
+
+def on_a_threshold(metric: str, apply_moreg: bool, driver: EmulatorDriver) -> None:
+    tests.check_on_a_threshold(driver, metric, apply_moreg)
 
 
 def survey_kernel(all_checks: list[Check], *, sample: int | None = None) -> Report:

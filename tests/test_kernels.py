@@ -316,6 +316,7 @@ DECISIONS = [
 def test_decide(driver: EmulatorDriver, metric: str, apply_moreg: bool) -> None:
     for decision in DECISIONS:
         check_decide(driver, metric, apply_moreg, *decision)
+    check_on_a_threshold(driver, metric, apply_moreg)
 
 
 def check_decide(
@@ -349,6 +350,16 @@ def check_decide(
     # What float64 rounds differently is lost in float32, but for a neighbour.
     for found, exact in zip(state.tolist(), expected, strict=True):
         assert math.isnan(exact) or found == pytest.approx(exact, rel=EPS, abs=0)
+
+
+def check_on_a_threshold(driver: EmulatorDriver, metric: str, apply_moreg: bool) -> None:
+    """A distance of exactly 1/8 is not below it."""
+    first = {"l1": 0.125, "l2": 0.125**2, "cosine": 1 - 0.125}[metric]
+    sums = torch.tensor([[[[first, 1.0, 1.0, 2.0, 7.0]]]])
+    state, codebook = ops.new_state("cpu"), torch.tensor([[0.125, 0.25, 0.5], [6.0, 4.0, 2.0]])
+    in_both_orders(driver, ops.decide, state, sums, codebook, 1, metric, True, apply_moreg, False)
+    assert state[ops.State.DISTANCE] == 0.125
+    assert state[ops.State.RATE] == 4
 
 
 def test_partial_sums_are_added_in_float64(driver: EmulatorDriver) -> None:
