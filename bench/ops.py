@@ -1,15 +1,15 @@
 """Each op against eager PyTorch, `torch.compile`, the authors' formulation and its roof, on a CPU.
 
-    python bench/ops.py --out bench/results/ops        # sizes 1 to 256 MiB a tensor
+    python bench/ops.py --out bench/results/ops        # sizes 1 to 256 MiB a tensor, 10 minutes
     python bench/ops.py --out /tmp/ops --quick         # 16 MiB, under 3 minutes
 
 Sizes are those of one tensor; an op has two to five of them. A size that fits the caches (see
 `environment.json`) is measured in the caches: there the roof is not memory but a simple loop.
 
-Every provider is checked against the reference before it is timed, up to 16 MiB. Then the providers take turns,
-in a new order each round; a turn makes enough calls for 2 ms, from Python, on tensors made
-beforehand. Each number of threads has a process of its own, because code of `torch.compile` is made
-for one. The process keeps freed memory, so that the temporaries of eager PyTorch cost no page
+Every provider is checked against the reference before it is timed, up to 16 MiB. Then the providers
+take turns, in a new order each round; a turn makes enough calls for 2 ms, from Python, on tensors
+made beforehand. Each number of threads has a process of its own, because code of `torch.compile` is
+made for one. The process keeps freed memory, so that the temporaries of eager PyTorch cost no page
 faults.
 
 The rounds are written to `raw.csv`; `op_report.py` makes the tables and the plot.
