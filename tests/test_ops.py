@@ -411,7 +411,7 @@ def test_a_missing_extension_says_how_to_build_it(monkeypatch: pytest.MonkeyPatc
 
 ONE = torch.ones(1)
 FLAG = torch.ones(1, dtype=torch.int32)
-X, Y = torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 4)
+X, Y = torch.zeros(1, 2, 3, 4), torch.ones(1, 2, 3, 4)
 SUMS = torch.zeros(1, 1, 1, 3)
 BOOK = torch.tensor([[0.1], [2.0]])
 
@@ -479,3 +479,4 @@ BOOK = torch.tensor([[0.1], [2.0]])
 def test_wrong_arguments(call: Callable[[], object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+    assert not X.any(), "something was written"
