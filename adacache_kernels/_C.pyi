@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import TypedDict, type_check_only
+from typing import Any, TypedDict, type_check_only
 
 @type_check_only
 class BuildConfig(TypedDict):
@@ -10,6 +10,56 @@ class BuildConfig(TypedDict):
     cuda_kernels: list[str]
     instruction_sets: list[str]
     instruction_set: str
+
+@type_check_only
+class Stats(TypedDict):
+    budget: int
+    reserved: int
+    mapped: int
+    peak_mapped: int
+    in_use: int
+    peak_in_use: int
+    chunks: int
+    slots: int
+    leases: int
+    maps: int
+    unmaps: int
+    failures: int
+    is_virtual: bool
+    why_not_virtual: str
+
+class ArenaError(RuntimeError): ...
+class OutOfMemory(ArenaError): ...
+class CaptureError(ArenaError): ...
+
+class Slot:
+    @property
+    def address(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+    def __dlpack__(
+        self,
+        *,
+        stream: object = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+        **kwargs: Any,
+    ) -> object: ...
+
+class Lease:
+    def grow(self, sizes: Sequence[int], stream: int) -> list[Slot]: ...
+    def replan(self, sizes: Sequence[int], stream: int) -> list[Slot]: ...
+    def release(self, stream: int) -> None: ...
+    def acquire(self, stream: int) -> None: ...
+    def mark(self, stream: int) -> None: ...
+
+class Arena:
+    def __init__(self, device_type: str, device: int, budget: int, chunk_bytes: int) -> None: ...
+    def lease(self) -> Lease: ...
+    def stats(self) -> Stats: ...
+    def close(self) -> None: ...
 
 class View:
     def __init__(

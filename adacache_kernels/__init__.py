@@ -4,6 +4,8 @@ import adacache_kernels as ak
 ak.patch(pipe)
 """
 
+from .arena import ArenaStats, CacheArena
+from .arena_errors import ArenaError, ArenaOutOfMemoryError, CaptureError
 from .calibration import calibrate
 from .config import AdaCacheConfig
 from .context import cache_context
@@ -17,6 +19,11 @@ __version__ = "0.1.0"
 __all__ = [
     "AdaCacheConfig",
     "AdaCacheWarning",
+    "ArenaError",
+    "ArenaOutOfMemoryError",
+    "ArenaStats",
+    "CacheArena",
+    "CaptureError",
     "Profile",
     "Summary",
     "cache_context",

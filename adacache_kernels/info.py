@@ -8,6 +8,7 @@ import platform
 import torch
 
 from . import _native
+from .arena_errors import ArenaError, package_errors
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +38,18 @@ def describe() -> dict[str, str]:
         "triton": _triton_version(),
         "torch cuda": torch.version.cuda or "off",
         "devices": ", ".join(devices) or "cpu only",
+        "virtual memory": _virtual_memory(),
     }
+
+
+def _virtual_memory() -> str:
+    """Whether an arena maps memory to addresses of the first device, by making a small one."""
+    try:
+        with package_errors():
+            stats = _native.module().Arena("cuda", 0, 1 << 20, 1 << 20).stats()
+    except ArenaError as error:
+        return f"no: {error}"
+    return "yes" if stats["is_virtual"] else f"no: {stats['why_not_virtual']}"
 
 
 def _triton_version() -> str:

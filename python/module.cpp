@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "bind.hpp"
 #include "cpu/instruction_set.hpp"
 #include "ops.hpp"
 
@@ -115,4 +116,5 @@ PYBIND11_MODULE(_C, module) {
   module.def("instruction_sets", &adacache::instruction_sets);
   module.def("set_instruction_set", &adacache::set_instruction_set, py::arg("name"));
   module.def("build_config", &build_config);
+  adacache::bind_arena(module);
 }

@@ -1,0 +1,160 @@
+// The arena for Python. adacache_kernels/arena.py checks what comes here and makes tensors of
+// slots.
+#include "arena/arena.hpp"
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bind.hpp"
+#include "dlpack.hpp"
+#include "without_gil.hpp"
+
+namespace py = pybind11;
+
+namespace adacache {
+namespace {
+
+using Sizes = std::vector<std::size_t>;
+using Version = std::pair<int, int>;
+using DeviceKey = std::pair<int, int>;
+
+// Python drops its objects with the GIL; the last owner of memory waits for the device and unmaps.
+struct DeleteWithoutGil {
+  template <typename T>
+  void operator()(T* owner) const {
+    without_gil([owner] { delete owner; });
+  }
+};
+
+template <typename T>
+struct Held {
+  using Owner = std::unique_ptr<T, DeleteWithoutGil>;
+  Owner it;
+  dlpack::Device device;
+};
+
+using HeldSlot = Held<arena::Slot>;
+using HeldLease = Held<arena::Lease>;
+using HeldArena = Held<arena::Arena>;
+
+HeldArena make_arena(const std::string& device_type, int device, std::size_t budget,
+                     std::size_t chunk_bytes) {
+  if (device_type != "cpu" && device_type != "cuda")
+    throw std::invalid_argument("device_type is '" + device_type + "', expected 'cpu' or 'cuda'");
+  const bool cuda = device_type == "cuda";
+  HeldArena made{nullptr, {cuda ? dlpack::kCuda : dlpack::kCpu, cuda ? device : 0}};
+  without_gil([&] {
+    made.it.reset(new arena::Arena(cuda ? arena::Arena::on_cuda(device, budget, chunk_bytes)
+                                        : arena::Arena::on_host(budget, chunk_bytes)));
+  });
+  return made;
+}
+
+HeldLease make_lease(HeldArena& self) {
+  HeldLease made{nullptr, self.device};
+  without_gil([&] { made.it.reset(self.it->lease().release()); });
+  return made;
+}
+
+py::dict stats(HeldArena& self) {
+  arena::Stats now;
+  without_gil([&] { now = self.it->stats(); });
+  py::dict dict;
+  dict["budget"] = now.budget;
+  dict["reserved"] = now.reserved;
+  dict["mapped"] = now.mapped;
+  dict["peak_mapped"] = now.peak_mapped;
+  dict["in_use"] = now.in_use;
+  dict["peak_in_use"] = now.peak_in_use;
+  dict["chunks"] = now.chunks;
+  dict["slots"] = now.slots;
+  dict["leases"] = now.leases;
+  dict["maps"] = now.maps;
+  dict["unmaps"] = now.unmaps;
+  dict["failures"] = now.failures;
+  dict["is_virtual"] = now.is_virtual;
+  dict["why_not_virtual"] = now.why_not_virtual;
+  return dict;
+}
+
+using Plan = std::vector<arena::Slot> (arena::Lease::*)(const Sizes&, arena::Stream);
+
+template <Plan plan>
+std::vector<HeldSlot> planned(HeldLease& self, const Sizes& sizes, arena::Stream stream) {
+  std::vector<arena::Slot> slots;
+  without_gil([&] { slots = (self.it.get()->*plan)(sizes, stream); });
+  std::vector<HeldSlot> held;
+  held.reserve(slots.size());
+  for (arena::Slot& slot : slots) {
+    HeldSlot::Owner owner(new arena::Slot(std::move(slot)));
+    held.push_back({std::move(owner), self.device});
+  }
+  return held;
+}
+
+using Order = void (arena::Lease::*)(arena::Stream);
+
+template <Order order>
+void ordered(HeldLease& self, arena::Stream stream) {
+  without_gil([&] { (self.it.get()->*order)(stream); });
+}
+
+// `stream` and what a later DLPack may add are ignored: memory is handed out, not data, so there
+// is nothing to wait for, and waiting would break the capture of a graph.
+py::object export_slot(const HeldSlot& self, const py::object& /*stream*/,
+                       std::optional<Version> max_version, std::optional<DeviceKey> device,
+                       std::optional<bool> copy, const py::kwargs& /*later*/) {
+  if (copy.value_or(false))
+    throw py::buffer_error(
+        "a slot of an arena hands out its memory only: "
+        "copy=True is not possible, copy the result");
+  if (device && *device != DeviceKey(self.device.type, self.device.id))
+    throw py::buffer_error("a slot of an arena stays on its device: leave dl_device out");
+  const bool versioned = max_version && max_version->first >= 1;
+  PyObject* capsule = versioned ? dlpack::make_capsule<dlpack::Versioned>(*self.it, self.device)
+                                : dlpack::make_capsule<dlpack::Managed>(*self.it, self.device);
+  if (capsule == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(capsule);
+}
+
+void bind_errors(py::module_& module) {
+  // The last that fits translates an exception: derived ones come after their bases.
+  auto& error = py::register_exception<arena::Error>(module, "ArenaError", PyExc_RuntimeError);
+  py::register_exception<arena::OutOfMemory>(module, "OutOfMemory", error);
+  py::register_exception<arena::CaptureError>(module, "CaptureError", error);
+}
+
+}  // namespace
+
+void bind_arena(py::module_& module) {
+  bind_errors(module);
+  py::class_<HeldSlot>(module, "Slot")
+      .def_property_readonly("address", [](const HeldSlot& self) { return self.it->address; })
+      .def_property_readonly("bytes", [](const HeldSlot& self) { return self.it->bytes; })
+      .def("__dlpack_device__",
+           [](const HeldSlot& self) { return DeviceKey(self.device.type, self.device.id); })
+      .def("__dlpack__", &export_slot, py::kw_only(), py::arg("stream") = py::none(),
+           py::arg("max_version") = py::none(), py::arg("dl_device") = py::none(),
+           py::arg("copy") = py::none());
+  py::class_<HeldLease>(module, "Lease")
+      .def("grow", &planned<&arena::Lease::grow>, py::arg("sizes"), py::arg("stream"))
+      .def("replan", &planned<&arena::Lease::replan>, py::arg("sizes"), py::arg("stream"))
+      .def("release", &ordered<&arena::Lease::release>, py::arg("stream"))
+      .def("acquire", &ordered<&arena::Lease::acquire>, py::arg("stream"))
+      .def("mark", &ordered<&arena::Lease::mark>, py::arg("stream"));
+  py::class_<HeldArena>(module, "Arena")
+      .def(py::init(&make_arena), py::arg("device_type"), py::arg("device"), py::arg("budget"),
+           py::arg("chunk_bytes"))
+      .def("lease", &make_lease)
+      .def("stats", &stats)
+      .def("close", [](HeldArena& self) { without_gil([&self] { self.it->close(); }); });
+}
+
+}  // namespace adacache

@@ -1,0 +1,10 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace adacache {
+
+// Arena, Lease, Slot and their exceptions.
+void bind_arena(pybind11::module_& module);
+
+}  // namespace adacache
