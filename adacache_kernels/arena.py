@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -226,9 +227,10 @@ def _usable(device: torch.device) -> torch.device:
             f"an arena on {device} needs a CUDA device, and torch {torch.__version__} sees none; "
             f"`adacache info` says more. Use device='cpu', or a machine and a torch with CUDA"
         )
-    if device.index is None:
-        return torch.device(device.type, torch.get_device_module(device).current_device())
-    return device
+    if device.index is not None:
+        return device
+    current = getattr(getattr(torch, device.type, None), "current_device", None)
+    return torch.device(device.type, current() if current else 0)
 
 
 def _budget(max_bytes: int | float | str | None, device: torch.device) -> int:
@@ -273,7 +275,10 @@ def _bytes_of(spec: Spec) -> int:
         raise TypeError(f"a tensor of an arena is (shape, dtype), the dtype here is {dtype!r}")
     if any(size < 0 for size in shape):
         raise ValueError(f"the shape of a tensor is {tuple(shape)}, expected no negative size")
-    return math.prod(shape) * dtype.itemsize
+    size = math.prod(shape) * dtype.itemsize
+    if size > sys.maxsize:
+        raise ArenaOutOfMemoryError(f"a tensor of {size} bytes is more than addresses can reach")
+    return size
 
 
 def _tensor(slot: Any, spec: Spec) -> Tensor:
