@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from . import _native
-from .arena_errors import ArenaError, ArenaOutOfMemoryError, package_errors
+from .arena_errors import ArenaError, ArenaOutOfMemoryError, OverBudgetError, package_errors
 from .byte_sizes import format_bytes, free_memory, parse_bytes, total_memory
 from .plain_arena import PlainArena, PlainLease
 
@@ -84,7 +84,8 @@ class Lease:
         Those that there are keep their addresses and contents. All are made, or none.
 
         Raises:
-            ArenaOutOfMemoryError: the budget or the device has less.
+            OverBudgetError: the budget does not allow it.
+            ArenaOutOfMemoryError: the device has less, also after torch's cache was emptied.
             CaptureError: memory would have to be mapped during the capture of a CUDA graph.
             ArenaError: the arena is closed.
             TypeError: something else than (shape, dtype).
@@ -131,6 +132,8 @@ class Lease:
         try:
             with package_errors():
                 return plan(sizes, _stream(self._device))
+        except OverBudgetError:
+            raise
         except ArenaOutOfMemoryError:
             if not _torch_may_hold_memory(self._device):
                 raise
