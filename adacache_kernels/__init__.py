@@ -5,7 +5,7 @@ ak.patch(pipe)
 """
 
 from .arena import ArenaStats, CacheArena
-from .arena_errors import ArenaError, ArenaOutOfMemoryError, CaptureError
+from .arena_errors import ArenaError, ArenaOutOfMemoryError, CaptureError, OverBudgetError
 from .calibration import calibrate
 from .config import AdaCacheConfig
 from .context import cache_context
@@ -24,6 +24,7 @@ __all__ = [
     "ArenaStats",
     "CacheArena",
     "CaptureError",
+    "OverBudgetError",
     "Profile",
     "Summary",
     "cache_context",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from . import _native
-from .arena_errors import ArenaError, ArenaOutOfMemoryError, package_errors
+from .arena_errors import ArenaError, ArenaOutOfMemoryError, OverBudgetError, package_errors
 from .byte_sizes import format_bytes, free_memory, parse_bytes, total_memory
 from .plain_arena import PlainArena, PlainLease
 
@@ -83,7 +84,8 @@ class Lease:
         Those that there are keep their addresses and contents. All are made, or none.
 
         Raises:
-            ArenaOutOfMemoryError: the budget or the device has less.
+            OverBudgetError: the budget does not allow it.
+            ArenaOutOfMemoryError: the device has less, also after torch's cache was emptied.
             CaptureError: memory would have to be mapped during the capture of a CUDA graph.
             ArenaError: the arena is closed.
             TypeError: something else than (shape, dtype).
@@ -130,6 +132,8 @@ class Lease:
         try:
             with package_errors():
                 return plan(sizes, _stream(self._device))
+        except OverBudgetError:
+            raise
         except ArenaOutOfMemoryError:
             if not _torch_may_hold_memory(self._device):
                 raise
@@ -226,9 +230,10 @@ def _usable(device: torch.device) -> torch.device:
             f"an arena on {device} needs a CUDA device, and torch {torch.__version__} sees none; "
             f"`adacache info` says more. Use device='cpu', or a machine and a torch with CUDA"
         )
-    if device.index is None:
-        return torch.device(device.type, torch.get_device_module(device).current_device())
-    return device
+    if device.index is not None:
+        return device
+    current = getattr(getattr(torch, device.type, None), "current_device", None)
+    return torch.device(device.type, current() if current else 0)
 
 
 def _budget(max_bytes: int | float | str | None, device: torch.device) -> int:
@@ -273,7 +278,10 @@ def _bytes_of(spec: Spec) -> int:
         raise TypeError(f"a tensor of an arena is (shape, dtype), the dtype here is {dtype!r}")
     if any(size < 0 for size in shape):
         raise ValueError(f"the shape of a tensor is {tuple(shape)}, expected no negative size")
-    return math.prod(shape) * dtype.itemsize
+    size = math.prod(shape) * dtype.itemsize
+    if size > sys.maxsize:
+        raise ArenaOutOfMemoryError(f"a tensor of {size} bytes is more than addresses can reach")
+    return size
 
 
 def _tensor(slot: Any, spec: Spec) -> Tensor:

@@ -25,12 +25,18 @@ class ArenaOutOfMemoryError(ArenaError, torch.OutOfMemoryError):
     """
 
 
+class OverBudgetError(ArenaOutOfMemoryError):
+    """The budget is what there is less of: no memory that is freed elsewhere would help."""
+
+
 @contextmanager
 def package_errors() -> Iterator[None]:
     """Raises the errors of the compiled arena as those of this package."""
     native = _native.module()
     try:
         yield
+    except native.OverBudget as error:
+        raise OverBudgetError(str(error)) from None
     except native.OutOfMemory as error:
         raise ArenaOutOfMemoryError(str(error)) from None
     except native.CaptureError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ def parse_bytes(text: str) -> int:
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*", text, re.ASCII)
     factor = _BY_LOWER_CASE.get(found[2].lower() or "b") if found else None
-    amount = int(float(found[1]) * factor) if found and factor else 0
+    amount = int(Fraction(found[1]) * factor) if found and factor else 0
     if amount < 1:
         raise ValueError(
             f"{text!r} is no amount of memory, expected a number with a unit of "
@@ -67,7 +68,7 @@ def _device_memory(device: torch.device) -> tuple[int, int]:
     if device.type == "mps":
         total = torch.mps.recommended_max_memory()
         return total - torch.mps.driver_allocated_memory(), total
-    tells = getattr(torch.get_device_module(device), "mem_get_info", None)
+    tells = getattr(getattr(torch, device.type, None), "mem_get_info", None)
     if tells is None:
         raise ValueError(_does_not_tell(device.type))
     free, total = tells(device)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from .arena_errors import ArenaError, ArenaOutOfMemoryError, CaptureError
+from .arena_errors import ArenaError, ArenaOutOfMemoryError, CaptureError, OverBudgetError
 from .byte_sizes import format_bytes
 
 ALIGNMENT = 256
@@ -117,7 +117,7 @@ class PlainArena:
         mapped = self.mapped()
         left = self.budget - mapped
         if size > left:
-            raise self._refused(size, lease, "the budget does not allow it")
+            raise OverBudgetError(self._refused(size, lease, "the budget does not allow it"))
         if lease.chunks:
             size = max(size, min(self.chunk_bytes, left) // ALIGNMENT * ALIGNMENT)
         if _is_capturing(self.device):
@@ -129,7 +129,7 @@ class PlainArena:
             with torch.inference_mode(False):
                 memory = torch.empty(size, dtype=torch.uint8, device=self.device)
         except (torch.OutOfMemoryError, RuntimeError) as error:
-            raise self._refused(size, lease, str(error)) from error
+            raise ArenaOutOfMemoryError(self._refused(size, lease, str(error))) from error
         self._mapped.append(Mapped(StorageWeakRef(memory.untyped_storage()), size))
         self.counts.maps += 1
         self.counts.peak_mapped = max(self.counts.peak_mapped, mapped + size)
@@ -141,12 +141,12 @@ class PlainArena:
     def _in_use(self) -> int:
         return sum(lease.in_use for lease in self.leases)
 
-    def _refused(self, size: int, lease: PlainLease, why: str) -> ArenaOutOfMemoryError:
+    def _refused(self, size: int, lease: PlainLease, why: str) -> str:
         self.counts.failures += 1
         mapped = self.mapped()
         others = [other.mapped for other in self.leases if other is not lease and other.mapped]
         views = mapped - lease.mapped - sum(others)
-        return ArenaOutOfMemoryError(
+        return (
             f"no memory for {format_bytes(size)} ({size} bytes) more on {self.device}: {why}. Of "
             f"{self.budget} bytes of budget {mapped} are mapped: {lease.mapped} by this lease, "
             f"{sum(others)} by {len(others)} others, {views} by tensors of released leases. "

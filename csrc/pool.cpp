@@ -9,9 +9,7 @@
 #include <system_error>
 #include <thread>
 
-#ifndef _WIN32
-#include <unistd.h>
-#endif
+#include "process.hpp"
 
 namespace adacache {
 namespace {
@@ -106,14 +104,6 @@ class Pool {
   std::atomic<int> busy_{0};
 };
 
-long process() noexcept {
-#ifdef _WIN32
-  return 0;
-#else
-  return getpid();
-#endif
-}
-
 struct Owned {
   long owner;
   Pool pool;
@@ -124,8 +114,8 @@ struct Owned {
 Pool* own_pool() noexcept {
   static std::atomic<Owned*> current{nullptr};
   Owned* found = current.load(std::memory_order_acquire);
-  while (found == nullptr || found->owner != process()) {
-    auto* fresh = new (std::nothrow) Owned{process(), {}};
+  while (found == nullptr || found->owner != process_id()) {
+    auto* fresh = new (std::nothrow) Owned{process_id(), {}};
     if (fresh == nullptr) return nullptr;
     if (current.compare_exchange_strong(found, fresh, std::memory_order_acq_rel))
       return &fresh->pool;

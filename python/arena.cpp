@@ -127,7 +127,8 @@ py::object export_slot(const HeldSlot& self, const py::object& /*stream*/,
 void bind_errors(py::module_& module) {
   // The last that fits translates an exception: derived ones come after their bases.
   auto& error = py::register_exception<arena::Error>(module, "ArenaError", PyExc_RuntimeError);
-  py::register_exception<arena::OutOfMemory>(module, "OutOfMemory", error);
+  auto& memory = py::register_exception<arena::OutOfMemory>(module, "OutOfMemory", error);
+  py::register_exception<arena::OverBudget>(module, "OverBudget", memory);
   py::register_exception<arena::CaptureError>(module, "CaptureError", error);
 }
 

@@ -8,10 +8,9 @@
 #include <vector>
 
 #include "memory.hpp"
+#include "plan.hpp"
 
 namespace adacache::arena {
-
-constexpr std::size_t kAlignment = 256;
 
 // Bytes, but for counts. `peak` since the arena was made.
 struct Stats {
@@ -60,6 +59,8 @@ class Lease {
   void mark(Stream stream);
 
  private:
+  std::vector<Slot> grow_locked(const std::vector<std::size_t>& sizes, Stream stream);
+
   std::shared_ptr<Core> core_;
   struct State;
   std::unique_ptr<State> state_;
@@ -71,6 +72,7 @@ class Arena {
   // mapped when a lease grows a second time, so that chunks stay few.
   static Arena on_host(std::size_t budget, std::size_t chunk_bytes = 32u << 20);
   static Arena on_cuda(int device, std::size_t budget, std::size_t chunk_bytes = 32u << 20);
+  static Arena on(std::unique_ptr<Memory> memory, std::size_t budget, std::size_t chunk_bytes);
 
   std::unique_ptr<Lease> lease();
   Stats stats() const;
@@ -82,8 +84,5 @@ class Arena {
   explicit Arena(std::shared_ptr<Core> core);
   std::shared_ptr<Core> core_;
 };
-
-// Bytes that slots of these sizes take on `granularity`: what grow() maps in an empty lease.
-std::size_t planned_bytes(const std::vector<std::size_t>& sizes, std::size_t granularity);
 
 }  // namespace adacache::arena

@@ -1,10 +1,12 @@
 // CHECK(condition): counts and prints what does not hold; main() returns whether there were any.
 #pragma once
 
+#include <atomic>
 #include <cstdio>
+#include <string>
 
-inline int& failures() {
-  static int count = 0;
+inline std::atomic<int>& failures() {
+  static std::atomic<int> count{0};
   return count;
 }
 
@@ -15,3 +17,18 @@ inline int& failures() {
       ++failures();                                                         \
     }                                                                       \
   } while (false)
+
+// What `call` throws says; empty if it throws nothing. Another type of exception is not caught.
+template <typename Exception, typename Call>
+std::string message_of(const Call& call) {
+  try {
+    call();
+  } catch (const Exception& error) {
+    return error.what();
+  }
+  return {};
+}
+
+inline bool has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Looks for leaks and wrong accesses of the extension module, under Python without torch:
+#   tests/check_leaks.sh lsan      LeakSanitizer of GCC, 0.1 s; test_leaks.py runs this
+#   tests/check_leaks.sh valgrind  memcheck: invalid accesses, uninitialised values, leaks, 5 s
+# Further arguments go to leak_script.py. PYTHON is the interpreter, with the package installed.
+# LeakSanitizer needs no suppressions: Python's own memory stays reachable. python.supp is for
+# memcheck, which says nothing of blocks that are only "possibly lost".
+#
+# RESULT
+set -euo pipefail
+PYTHON=${PYTHON:-python3}
+SCRIPT=$(dirname "$0")/leak_script.py
+TOOL=${1:-lsan}
+shift || true
+
+export PYTHONMALLOC=malloc # Its own allocator hides what is lost.
+case $TOOL in
+lsan)
+  LIBRARY=$("${CC:-gcc}" -print-file-name=liblsan.so)
+  test -e "$LIBRARY" || { echo "no liblsan.so, it comes with GCC" >&2; exit 2; }
+  LSAN_OPTIONS=exitcode=23 LD_PRELOAD=$LIBRARY "$PYTHON" "$SCRIPT" "$@"
+  ;;
+valgrind)
+  valgrind --quiet --suppressions="$(dirname "$0")/python.supp" --error-exitcode=23 --leak-check=full --show-leak-kinds=definite,indirect \
+    --errors-for-leak-kinds=definite,indirect "$PYTHON" "$SCRIPT" "$@"
+  ;;
+*)
+  echo "usage: $0 [lsan|valgrind] [leak]" >&2
+  exit 2
+  ;;
+esac
