@@ -6,6 +6,7 @@ ak.patch(pipe)
 
 from .arena import ArenaStats, CacheArena
 from .arena_errors import ArenaError, ArenaOutOfMemoryError, CaptureError, OverBudgetError
+from .cache_memory import CacheBudgetError
 from .calibration import calibrate
 from .config import AdaCacheConfig
 from .context import cache_context
@@ -23,6 +24,7 @@ __all__ = [
     "ArenaOutOfMemoryError",
     "ArenaStats",
     "CacheArena",
+    "CacheBudgetError",
     "CaptureError",
     "OverBudgetError",
     "Profile",

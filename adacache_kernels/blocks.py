@@ -31,6 +31,36 @@ class Observer(Protocol):
         """The block has run."""
 
 
+class Before:
+    """Calls `act` with the run before the block."""
+
+    taps: Sequence[str] = ()
+
+    def __init__(self, act: Callable[[BlockRun], None]) -> None:
+        self._act = act
+
+    def before(self, run: BlockRun) -> None:
+        self._act(run)
+
+    def after(self, run: BlockRun) -> None:
+        """Nothing is needed from after the block."""
+
+
+class After:
+    """Calls `act` with the run after the block."""
+
+    taps: Sequence[str] = ()
+
+    def __init__(self, act: Callable[[BlockRun], None]) -> None:
+        self._act = act
+
+    def before(self, run: BlockRun) -> None:
+        """Nothing is needed from before the block."""
+
+    def after(self, run: BlockRun) -> None:
+        self._act(run)
+
+
 class Parameters:
     """Names of the parameters of a module's forward, to find an argument by its name."""
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
-from .blocks import Observer
+from .blocks import After, Observer
+from .cache_memory import CacheMemory
 from .models import Adapter, BlockRun
 from .policies import Forecast
 from .ring import Ring
-from .slots import Slots
 from .spans import Comparison, Span
 from .types import Metric
 
@@ -19,19 +18,14 @@ NEW = -1
 """Stands for the place of the residual that is about to be stored."""
 
 
-class Completion:
-    """Watches the last block of the last list: calls the branch when all residuals are there."""
+def ring_places(adapter: Adapter, order: int, *, correct: bool, compare: bool) -> int:
+    """Places of each ring, for forecasts of this order.
 
-    taps: Sequence[str] = ()
-
-    def __init__(self, branch: Branch) -> None:
-        self._branch = branch
-
-    def before(self, run: BlockRun) -> None:
-        """Nothing is needed from before the block."""
-
-    def after(self, run: BlockRun) -> None:
-        self._branch.complete(run)
+    A residual may go over the oldest one as it is compared with it: in one pass, but only there.
+    What is summed block by block, or corrected, needs a place beside the others.
+    """
+    in_one_pass = all(blocks.chained for blocks in adapter.lists)
+    return order + (2 if correct or (compare and not in_one_pass) else 1)
 
 
 class Branch:
@@ -40,54 +34,56 @@ class Branch:
     Args:
         model: the transformer.
         adapter: what is known of it.
-        slots: where residuals are kept.
-        name: of the branch.
+        memory: where residuals are kept.
+        index: of the branch, in the order in which they come.
+        places: of the ring.
         forecast: how residuals are forecast.
         correct: whether computed steps make up for what forecasts missed.
-        compare: whether the forecast may be compared with what a computed step finds.
     """
 
     def __init__(
         self,
         model: nn.Module,
         adapter: Adapter,
-        slots: Slots,
-        name: str,
+        memory: CacheMemory,
+        index: int,
+        places: int,
         forecast: Forecast,
         *,
         correct: bool = False,
-        compare: bool = False,
     ) -> None:
         self._spans = tuple(
-            Span(blocks, getattr(model, blocks.attribute), slots, name) for blocks in adapter.lists
+            Span(blocks, getattr(model, blocks.attribute), memory, index)
+            for blocks in adapter.lists
         )
-        self._slots = slots
+        self._memory = memory
+        self.index = index
         self._forecast = forecast
         self._correct = correct
-        # A residual may go over the oldest one as it is compared with it: in one pass, but only
-        # there. What is summed block by block, or corrected, needs a place beside the others.
-        in_one_pass = all(blocks.chained for blocks in adapter.lists)
-        beside = correct or (compare and not in_one_pass)
-        self._ring = Ring(forecast.order + (2 if beside else 1))
+        self._ring = Ring(places)
         self.computed_at: int | None = None
         self.signature: object = None
         self.completed = self.corrected = False
         self.reused_since = False
+        self._correction: tuple[tuple[int, float], ...] = ()
 
     @property
     def steps(self) -> tuple[int, ...]:
         """Computed steps whose residuals are held, newest first."""
         return self._ring.steps
 
-    @property
-    def device(self) -> torch.device:
-        """Of the residuals that were stored last."""
-        return self._spans[0].residuals(self._place)[0].device
-
     def forget(self) -> None:
         """Nothing that is stored holds any longer."""
         self.computed_at = None
         self._ring.clear()
+
+    def lose(self) -> None:
+        """Nothing is stored any longer, nor is there anything that a forward which has begun could
+        be compared with."""
+        self.forget()
+        self._correction = ()
+        for span in self._spans:
+            span.compare_with_nothing()
 
     def drop(self, steps: Sequence[int]) -> None:
         """Residuals of these computed steps are not to be used."""
@@ -122,16 +118,16 @@ class Branch:
         history, places = self._ring.steps, self._ring.places
         if recording and history and measure is not None:
             coefficients = self._forecast.coefficients(history, step)
-            comparison = Comparison(places[: len(coefficients)], coefficients, shape, *measure)
+            comparison = Comparison(places[: len(coefficients)], coefficients, *measure)
         self._correction = self._missed(step) if recording else ()
         self._place = self._ring.claim() if recording else -1
         lists = {}
         for span in self._spans:
-            span.begin(self._place, comparison)
+            span.begin(self._place, shape, comparison)
             name = span.blocks.attribute
             watching = {index: list(who) for index, who in observers.get(name, {}).items()}
             if recording and span is self._spans[-1]:
-                watching.setdefault(span.last_index, []).append(Completion(self))
+                watching.setdefault(span.last_index, []).append(After(self._complete))
             lists[name] = span.observed(watching, recording)
         return lists
 
@@ -153,9 +149,10 @@ class Branch:
         self.reused_since = True
         coefficients = self._forecast.coefficients(self.steps, step)
         places = self._ring.places[: len(coefficients)]
+        self._spans[0].prefetch(places)
         return {span.blocks.attribute: span.reused(places, coefficients) for span in self._spans}
 
-    def complete(self, run: BlockRun) -> None:
+    def _complete(self, run: BlockRun) -> None:
         """All residuals are stored: correct what leaves the last list."""
         self._ring.push(self._step, self._place)
         self.completed = True
@@ -165,9 +162,7 @@ class Branch:
     def recorded(self) -> dict[str, Tensor]:
         """The video's residual of each list in the last computed forward, as [B, F, S, C]."""
         return {
-            span.blocks.attribute: span.blocks.layout.split(
-                span.residuals(self._place)[0], *self._shape
-            )
+            span.blocks.attribute: self._memory.slots.read(span.key(0, self._place), span.view(0))
             for span in self._spans
         }
 
@@ -198,9 +193,9 @@ class Branch:
         for span in self._spans:
             for index, stream in enumerate(span.blocks.streams):
                 x = leaving[stream.parameter]
-                residuals = [span.residuals(place)[index] for place in places]
                 if span.blocks.layout is not last.layout:
-                    x = last.layout.split(x, *self._shape)
-                    residuals = [span.blocks.layout.split(r, *self._shape) for r in residuals]
-                self._slots.add(x, residuals, [a for _, a in self._correction])
+                    x = last.split(x, index, self._shape)
+                keys = [span.key(index, place) for place in places]
+                coefficients = [a for _, a in self._correction]
+                self._memory.slots.add(x, keys, coefficients, span.view(index))
         self.corrected = True

@@ -46,6 +46,9 @@ class Clock(Protocol):
     def scheduler(self) -> Any:
         """The scheduler that is watched; None on a bare model."""
 
+    def calls(self, with_guidance: int) -> int | None:
+        """Calls that make a step, `with_guidance` if there is guidance; None if that is unknown."""
+
     def next_call(self, context: str | None) -> Call | None:
         """The call that begins now; None where its step cannot be told."""
 
@@ -69,6 +72,10 @@ class CallClock:
     @property
     def num_steps(self) -> int:
         return self._num_steps
+
+    def calls(self, with_guidance: int) -> int | None:
+        # One call is also what who names the branches leaves this at.
+        return self._calls_per_step if self._calls_per_step > 1 else None
 
     def restart(self) -> None:
         self._step = 0
@@ -110,6 +117,12 @@ class SchedulerClock:
     @property
     def num_steps(self) -> int:
         return self._num_steps
+
+    def calls(self, with_guidance: int) -> int | None:
+        has_guidance = getattr(self._pipeline, "do_classifier_free_guidance", None)
+        if has_guidance is None:
+            return None
+        return with_guidance if has_guidance else 1
 
     def restart(self) -> None:
         self._steps_done = 0

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
+from .byte_sizes import parse_bytes
 from .codebook import Codebook, parse_codebook, plain_pairs
 from .presets import PRESETS, moreg_window, preset_codebook
 from .profile import Profile
-from .types import CacheRes, ForecastTime, Measure, Metric
+from .types import CacheDtype, CacheRes, ForecastTime, Measure, Metric, OverBudget
 
 Location = int | str
 ORDERS = (0, 1, 2)
@@ -66,6 +67,14 @@ class AdaCacheConfig:
             shortened by the error of this video's forecasts; the forecasts fitted to it.
         computed_steps: how many steps the profile's plan computes; videos differ from it.
         adaptivity: 0 to 1, how much a profile's plan gives way to this video.
+        max_cache_bytes: most bytes that the cache may take on the model's device: a number of them,
+            "2GiB", or a fraction (0.25) of the memory that is free at the first generation. None:
+            what the device has. The plan is made from the shapes of the first forward.
+        cache_dtype: "int8" or "fp8" stores residuals in eight bits with one scale a token; None:
+            in the model's dtype. What distances are measured to stays in the model's dtype.
+        over_budget: what to do if the plan does not fit, in this order: store in "int8" or "fp8",
+            in "host" memory (which is copied to the device piece by piece), or "refuse" with a
+            `CacheBudgetError` that has the plan, as always if nothing else helps.
         max_warmup_steps: first steps that are always computed (the paper: 1).
         max_continuous_cached_steps: most reused steps in a row. None: what the codebook says.
 
@@ -92,6 +101,9 @@ class AdaCacheConfig:
     profile: Profile | Mapping[str, Any] | str | Path | None = None
     computed_steps: float | None = None
     adaptivity: float = 1.0
+    max_cache_bytes: int | float | str | None = None
+    cache_dtype: CacheDtype | None = None
+    over_budget: Iterable[OverBudget] = ("refuse",)
     max_warmup_steps: int = 1
     max_continuous_cached_steps: int | None = None
     _locations: tuple[Location, ...] = field(init=False, repr=False, compare=False)
@@ -131,6 +143,7 @@ class AdaCacheConfig:
             _set(self, "measure", "forecast-error")
         _check_choice("measure", self.measure, get_args(Measure))
         _check_finite("adaptivity", self.adaptivity, at_least=0.0, at_most=1.0)
+        _check_memory(self)
         _check_int("max_warmup_steps", self.max_warmup_steps, at_least=1)
         _check_int(
             "max_continuous_cached_steps",
@@ -185,7 +198,7 @@ class AdaCacheConfig:
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         if isinstance(self.codebook, Codebook):
             values["codebook"] = plain_pairs(self.codebook)
-        for name in ("cache_loc", "moreg_strides", "moreg_steps", "moreg_hyp", "schedule"):
+        for name in _TUPLES:
             if isinstance(values[name], tuple):
                 values[name] = list(values[name])
         if isinstance(self.profile, Path):
@@ -193,6 +206,9 @@ class AdaCacheConfig:
         elif self._profile is not None and not isinstance(self.profile, str):
             values["profile"] = self._profile.to_dict()
         return values
+
+
+_TUPLES = ("cache_loc", "moreg_strides", "moreg_steps", "moreg_hyp", "schedule", "over_budget")
 
 
 def _set(config: AdaCacheConfig, name: str, value: object) -> None:
@@ -253,6 +269,37 @@ def _check_profile_settings(config: AdaCacheConfig) -> None:
         )
     if config.computed_steps is not None:
         _check_finite("computed_steps", config.computed_steps, at_least=1.0)
+
+
+def _check_budget(value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, str):
+        try:
+            parse_bytes(value)
+        except ValueError as error:
+            raise ValueError(f"max_cache_bytes: {error}") from None
+    elif isinstance(value, float):
+        _check_finite("max_cache_bytes", value, at_least=0.0, at_most=1.0)
+    else:
+        _check_int("max_cache_bytes", value, at_least=1)
+
+
+def _check_memory(config: AdaCacheConfig) -> None:
+    _check_budget(config.max_cache_bytes)
+    if config.cache_dtype is not None:
+        _check_choice("cache_dtype", config.cache_dtype, get_args(CacheDtype))
+    given: object = config.over_budget
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(
+            f"over_budget is {given!r}; it must be a sequence, such as ('int8', 'host')"
+        )
+    ways = tuple(given)
+    for way in ways:
+        _check_choice("over_budget", way, get_args(OverBudget))
+    if "refuse" in ways[:-1]:
+        raise ValueError(f"over_budget is {ways}; nothing can come after 'refuse'")
+    _set(config, "over_budget", ways)
 
 
 def _parse_profile(value: object) -> Profile | None:

@@ -5,24 +5,28 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from .blocks import Parameters, shadowed
-from .branch import Branch
+from .arena import CacheArena
+from .blocks import Before, Parameters, shadowed
+from .branch import Branch, ring_places
+from .cache_memory import CacheMemory
+from .cache_plan import Demand, Storage, StreamShape
 from .clock import Call, Clock
 from .config import AdaCacheConfig
 from .context import current_context
 from .history import History, Summary, summarize
 from .meter import Meter, find_sites
-from .models import Adapter
+from .models import Adapter, BlockRun
 from .policies import Decision
 from .profile import identity
 from .recorder import Recorder
 from .schedule import make_forecast, make_policy
-from .slots import Slots
+from .signature import signature_of
 from .types import AdaCacheWarning
 
 Forward = Callable[..., Any]
@@ -36,25 +40,36 @@ class Engine:
         adapter: what is known of its class.
         config: the settings.
         clock: tells steps and branches apart.
+        arena: to share with other models; None for one of its own.
     """
 
     def __init__(
-        self, model: nn.Module, adapter: Adapter, config: AdaCacheConfig, clock: Clock
+        self,
+        model: nn.Module,
+        adapter: Adapter,
+        config: AdaCacheConfig,
+        clock: Clock,
+        arena: CacheArena | None = None,
     ) -> None:
         self.model = model
         self.config = config
         self.clock = clock
         self._adapter = adapter
-        self._slots = Slots()
+        self._memory = CacheMemory(
+            config.max_cache_bytes, Storage(config.cache_dtype), tuple(config.over_budget), arena
+        )
         # A schedule that is given decides by itself.
         self._measuring = config.schedule is None
         self._by_codebook = self._measuring and config.loaded_profile is None
         self._comparing = self._measuring and config.measure == "forecast-error"
-        self._meter = Meter(find_sites(model, adapter, config), config, self._slots)
+        self._meter = Meter(find_sites(model, adapter, config), config, self._memory)
         self._check_correction()
         self._parameters = Parameters(model)
         self._warned: set[str] = set()
         self.recorder: Recorder | None = None
+        self._branches: dict[str, Branch] = {}
+        self._branch_counts: dict[int | None, int] = {}
+        self._calls: int | None = None
         self._start_generation(clock.num_steps)
 
     def forward(self, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -72,6 +87,7 @@ class Engine:
         """Forget the generation and give its memory back; the next call begins a new one."""
         self.clock.restart()
         self._start_generation(0)
+        self._memory.release()
 
     def summary(self) -> Summary:
         """What happened in the last generation."""
@@ -80,8 +96,7 @@ class Engine:
             self._history,
             model=type(self.model).__name__,
             branches=tuple(self._branches),
-            cache_bytes=self._slots.nbytes,
-            cache_tensors=len(self._slots),
+            memory=self._memory.report(),
             config=self.config.to_dict(),
             codebook=tuple(self._codebook) if self._by_codebook else (),
         )
@@ -105,16 +120,18 @@ class Engine:
         self._decision: Decision | None = None
         self._reusable: int | None = None
         self._computing = True
-        # Branches and shapes may differ in the next generation: no slot outlives its own.
-        self._branches: dict[str, Branch] = {}
-        self._slots.clear()
+        # Branches and shapes may differ in the next generation: no residual outlives its own.
+        if self._branches:
+            self._branch_counts[self._calls] = len(self._branches)
+        self._branches = {}
+        self._memory.begin_generation()
 
     def _run(
         self, call: Call, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         branch = self._branch(call.branch)
         arguments = self._parameters.bind(args, kwargs)
-        signature = _signature(arguments)
+        signature = signature_of(arguments)
         obstacle = self._why_not_cached()
         can_reuse = obstacle is None and branch.holds(self._reusable, signature)
         if call.first_in_step:
@@ -153,8 +170,24 @@ class Engine:
     ) -> Any:
         if len(branch.steps) <= self._forecast.order:
             self._history.lower_order.setdefault(call.branch, []).append(call.step)
+        self._memory.acquire()
         with shadowed(self.model, branch.reused(call.step)):
-            return original(*args, **kwargs)
+            output = original(*args, **kwargs)
+        self._memory.mark()
+        return output
+
+    def _reserve(self, branch: Branch, video: tuple[int, int], run: BlockRun) -> None:
+        """The slots of a branch, before the first block of a computed forward runs."""
+        streams = self._adapter.lists[0].streams
+        entering = {s.parameter: StreamShape.of(run.arguments[s.parameter]) for s in streams}
+        demand = Demand(self._adapter.lists, self._places, self._meter.places, video)
+        self._calls = self.clock.calls(self._adapter.guidance_calls)
+        # What such a generation has turned out to need counts more than what is known before.
+        expected = self._branch_counts.get(self._calls, self._calls or 1)
+        kept = self._memory.ensure(branch.index, expected, demand, entering, run.x_in.device)
+        self._memory.acquire()
+        if not kept:
+            self._forget_all()
 
     def _compute(
         self,
@@ -175,6 +208,10 @@ class Engine:
             for blocks in self._adapter.lists:
                 observers[blocks.attribute] = self._meter.observers(blocks.attribute)
         recording = self._is_recording(branch, call.step)
+        if recording or measuring:
+            first = self._adapter.lists[0].attribute
+            reservation = Before(partial(self._reserve, branch, shape))
+            observers.setdefault(first, {}).setdefault(0, []).insert(0, reservation)
         measure = (self.config.strides, self.config.measured_metric)
         lists = branch.computed(
             call.step,
@@ -185,6 +222,7 @@ class Engine:
         )
         with shadowed(self.model, lists):
             output = original(*args, **kwargs)
+        self._memory.mark()
         branch.end()
         if self.recorder is not None:
             self.recorder.take(call.branch, branch.recorded())
@@ -223,7 +261,7 @@ class Engine:
         """Take what this forward measured; say so if there is nothing to decide by."""
         if self._comparing:
             if recording:
-                self._meter.take(branch.compared(), branch.device)
+                self._meter.take(branch.compared())
         elif not self._meter.measured:
             self._meter.forget()
             self._warn(
@@ -237,13 +275,34 @@ class Engine:
             self._branches[name] = Branch(
                 self.model,
                 self._adapter,
-                self._slots,
-                name,
+                self._memory,
+                len(self._branches),
+                self._places,
                 self._forecast,
                 correct=self.config.correct,
-                compare=self._comparing,
             )
         return self._branches[name]
+
+    @property
+    def _places(self) -> int:
+        return ring_places(
+            self._adapter,
+            self._forecast.order,
+            correct=self.config.correct,
+            compare=self._comparing,
+        )
+
+    def _forget_all(self) -> None:
+        """The memory had to be planned anew in the middle of a generation."""
+        for branch in self._branches.values():
+            branch.lose()
+        self._meter.forget()
+        self._warn(
+            "planned anew",
+            "the cache was planned anew in the middle of a generation, for a forward came that it "
+            "had no slots for (more branches of guidance than expected, or other shapes); what was "
+            "stored is lost and the steps that needed it are computed",
+        )
 
     def _forget(self, branch: Branch, call: Call) -> None:
         branch.forget()
@@ -337,15 +396,3 @@ class Engine:
         except BaseException:
             self.reset()
             raise
-
-
-def _signature(arguments: Mapping[str, Any]) -> object:
-    """What must stay the same for a residual to fit: shapes, dtypes, devices, switches."""
-    return tuple((name, _trait(value)) for name, value in sorted(arguments.items()))
-
-
-def _trait(value: object) -> object:
-    if isinstance(value, Tensor):
-        return tuple(value.shape), value.dtype, value.device
-    # Numbers are left out: a timestep may be one, and changes with every step.
-    return value if isinstance(value, bool | str) else type(value)

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .byte_sizes import format_bytes
+from .cache_memory import MemoryReport
+from .cache_plan import Storage
 from .codebook import plain_pairs
 from .policies import Decision
 
@@ -44,8 +47,9 @@ class Summary:
         raw_distances: distances without motion regularisation.
         rates: steps from this computed step to the next one.
         motion_scores: scores of motion regularisation; 1 without it or outside its window.
-        cache_bytes: bytes that the cache holds, counted over its tensors.
-        cache_tensors: number of those tensors.
+        cache_bytes: bytes that the cache holds on the model's device, counted over its tensors.
+        cache_tensors: number of its slots, those in host memory included.
+        memory: what was planned, how residuals are stored, what was refused, the arena.
         branches: branches of guidance, by context name or place in the step.
         recomputed: per branch, the steps to be reused that it computed, having nothing to reuse.
         lower_order: per branch, the reused steps with too few residuals for the forecast's order.
@@ -65,6 +69,7 @@ class Summary:
     motion_scores: list[float | None]
     cache_bytes: int
     cache_tensors: int
+    memory: MemoryReport
     branches: list[str]
     recomputed: dict[str, list[int]]
     lower_order: dict[str, list[int]]
@@ -83,7 +88,7 @@ class Summary:
         lines = [
             f"{self.model}: {len(self.computed_steps)} of {done} steps computed "
             f"({self.num_steps} planned), {len(self.reused_steps)} reused, "
-            f"{self.cache_tensors} tensors, {self.cache_bytes / 2**20:.2f} MiB cached",
+            f"{self.cache_tensors} slots, {format_bytes(self.cache_bytes)} cached",
             "  computed  " + " ".join(map(str, self.computed_steps)),
             "  distance  " + _row(self.distances, "{:.3f}"),
             "  motion    " + _row(self.motion_scores, "{:.2f}"),
@@ -97,7 +102,18 @@ class Summary:
             f"  branch {branch!r} forecast at a lower order {' '.join(map(str, steps))}"
             for branch, steps in self.lower_order.items()
         ]
-        return "\n".join(lines)
+        return "\n".join([*lines, *_memory_lines(self.memory)])
+
+
+def _memory_lines(memory: MemoryReport) -> list[str]:
+    """How residuals are stored where that is not as usual, and why."""
+    lines = []
+    if memory.on_host or memory.storage != str(Storage()):
+        lines.append(f"  stored    in {memory.storage}; {format_bytes(memory.on_host)} on the host")
+    lines += [f"  did not fit: {refused.splitlines()[0]}" for refused in memory.refused]
+    if memory.arena is not None and not memory.arena.is_virtual:
+        lines.append(f"  arena     plain allocations: {memory.arena.why_not_virtual}")
+    return lines
 
 
 def summarize(
@@ -105,8 +121,7 @@ def summarize(
     *,
     model: str,
     branches: Sequence[str],
-    cache_bytes: int,
-    cache_tensors: int,
+    memory: MemoryReport,
     config: Mapping[str, Any],
     codebook: Sequence[tuple[float, int]],
 ) -> Summary:
@@ -121,8 +136,9 @@ def summarize(
         raw_distances=[d.raw_distance if d else None for d in decisions],
         rates=[d.rate if d else None for d in decisions],
         motion_scores=[d.motion if d and d.distance is not None else None for d in decisions],
-        cache_bytes=cache_bytes,
-        cache_tensors=cache_tensors,
+        cache_bytes=memory.in_use,
+        cache_tensors=memory.slots,
+        memory=memory,
         branches=list(branches),
         recomputed=_copy(history.recomputed),
         lower_order=_copy(history.lower_order),

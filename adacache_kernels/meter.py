@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from . import ops
+from .cache_memory import CacheMemory
+from .cache_plan import metric_key
 from .codebook import Codebook
 from .config import AdaCacheConfig, Location
 from .models import Adapter, BlockList, BlockRun, Residual
 from .policies import Decision
-from .slots import Slots
 from .types import CacheRes
 
 # The paper's order of preference; "block" is what every model has.
@@ -99,10 +100,12 @@ class Meter:
     The decision is made in the middle of a computed step and read when the next step begins.
     """
 
-    def __init__(self, sites: tuple[Site, ...], config: AdaCacheConfig, slots: Slots) -> None:
+    def __init__(
+        self, sites: tuple[Site, ...], config: AdaCacheConfig, memory: CacheMemory
+    ) -> None:
         self._sites = sites
         self._config = config
-        self._slots = slots
+        self._memory = memory
 
     def restart(self, codebook: Codebook, window: tuple[int, int]) -> None:
         """A generation begins: nothing is stored, the motion score is 1."""
@@ -145,10 +148,16 @@ class Meter:
         """Whether every metric block of this forward ran."""
         return len(self._sums) == len(self._sites)
 
-    def take(self, sums: Sequence[Tensor], device: torch.device) -> None:
+    @property
+    def places(self) -> tuple[tuple[str, int], ...]:
+        """Attribute and index of the metric blocks."""
+        return tuple((site.blocks.attribute, site.index) for site in self._sites)
+
+    def take(self, sums: Sequence[Tensor]) -> None:
         """Sums that others have made, one row a location; none where nothing was compared."""
         self._has_previous = bool(sums)
         columns = 3 + 2 * len(self._config.strides)
+        device = self._memory.device
         self._sums = list(sums) or [torch.zeros(self._shape[0], 1, columns, device=device)]
         self._decide()
 
@@ -157,9 +166,7 @@ class Meter:
         value = site.residual.value
         x_out, x_in = (run.x_out, run.x_in) if value is None else (value(run), None)
         # Wan gates in float32; the residual is stored, and compared, as the model's own dtype.
-        slot = self._slots.like(
-            ("metric", site.blocks.attribute, site.index), x_out, dtype=run.x_in.dtype
-        )
+        slot = self._memory.tensor(metric_key(site.blocks.attribute, site.index))
         sums = ops.distance_update(
             self._split(site, slot),
             self._split(site, x_out),

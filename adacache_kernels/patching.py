@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from . import _native
+from .arena import CacheArena
 from .clock import CallClock, Clock, SchedulerClock
 from .config import AdaCacheConfig
 from .context import cache_context
@@ -27,7 +28,13 @@ INSTALLATION = "_adacache_installation"
 T = TypeVar("T")
 
 
-def patch(model: T, config: AdaCacheConfig | str | None = None, **overrides: Any) -> T:
+def patch(
+    model: T,
+    config: AdaCacheConfig | str | None = None,
+    *,
+    arena: CacheArena | None = None,
+    **overrides: Any,
+) -> T:
     """Patch a diffusers pipeline, or a transformer, so that it reuses what changes little.
 
         x_out = x_in + R        R = residual of the last computed step, on a reused step
@@ -37,6 +44,8 @@ def patch(model: T, config: AdaCacheConfig | str | None = None, **overrides: Any
             where a step ends; or the transformer itself, which needs `num_inference_steps`.
         config: an `AdaCacheConfig`, a preset's name, or None for the defaults ("fast"). "fast" and
             "slow" are the paper's; "forecast" forecasts residuals and goes by the forecast's error.
+        arena: memory that several patched models share, within its budget; by default each has its
+            own, see `max_cache_bytes`.
         overrides: fields of `AdaCacheConfig` to change.
 
     Returns:
@@ -46,9 +55,12 @@ def patch(model: T, config: AdaCacheConfig | str | None = None, **overrides: Any
         ImportError: the package's compiled part is missing.
         TypeError: neither a pipeline nor a module; an unknown setting.
         ValueError: already patched, an unsupported class, a setting that does not fit the model.
+
+    The first forward raises `CacheBudgetError` where the cache does not fit its budget.
     """
     _native.module()
     settings = _settings(config, overrides)
+    _check_arena(arena, settings)
     transformer = _transformer(model)
     if _engine(transformer) is not None:
         raise ValueError(
@@ -58,7 +70,7 @@ def patch(model: T, config: AdaCacheConfig | str | None = None, **overrides: Any
     adapter = adapter_for(transformer)
     clock = _clock(model, settings)
     try:
-        Installation(transformer, Engine(transformer, adapter, settings, clock))
+        Installation(transformer, Engine(transformer, adapter, settings, clock, arena))
     except BaseException:
         clock.detach()
         raise
@@ -168,6 +180,18 @@ def _settings(config: AdaCacheConfig | str | None, overrides: dict[str, Any]) ->
     if unknown:
         raise TypeError(f"unknown setting {', '.join(unknown)}; there are {', '.join(known)}")
     return replace(config, **overrides)
+
+
+def _check_arena(arena: object, settings: AdaCacheConfig) -> None:
+    if arena is None:
+        return
+    if not isinstance(arena, CacheArena):
+        raise TypeError(f"arena is {arena!r}; it must be a CacheArena")
+    if settings.max_cache_bytes is not None:
+        raise ValueError(
+            f"max_cache_bytes={settings.max_cache_bytes!r}: an arena has a budget of its own; give "
+            "one of the two"
+        )
 
 
 def _transformer(model: object) -> nn.Module:

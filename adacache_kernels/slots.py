@@ -1,61 +1,123 @@
-"""Memory of the cache: one tensor per slot, made at its first use, kept while its shape holds."""
+"""Stored residuals on the model's device: written by the distance update, read by the add."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from . import ops
+from .cache_plan import Key, scale_key
+from .constants import Constants
+from .types import Metric
+
+View = Callable[[Tensor], Tensor]
+"""From a stream to four dimensions: the video as [B, F, S, C]."""
 
 
-class Slots:
-    """Tensors by key. Contents are undefined until somebody writes them."""
+@dataclass(frozen=True)
+class Update:
+    """A residual that is to be stored.
 
-    def __init__(self) -> None:
-        self._slots: dict[Hashable, Tensor] = {}
-        self._constants: dict[tuple[torch.device, torch.dtype, tuple[float, ...]], Tensor] = {}
+    Args:
+        x_out: after the blocks.
+        x_in: before them; None where `x_out` is the residual.
+        view: of both, and of the slot.
+        slot_holds: "nothing", "previous" or "sum", as `ops.distance_update` has it.
+        previous: keys of the residuals that it is compared with, without the slot itself.
+        coefficients: of those, and of the slot if it holds the oldest one.
+        strides: frame strides of the motion sums.
+        metric: of the distance.
+    """
 
-    def like(self, key: Hashable, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """The contiguous slot `key` of `x`'s shape and device; made anew if it had another one."""
-        dtype = dtype or x.dtype
-        slot = self._slots.get(key)
-        if slot is None or (slot.shape, slot.dtype, slot.device) != (x.shape, dtype, x.device):
-            # Outside of inference mode: a slot made inside could not be written outside later.
-            with torch.inference_mode(False):
-                slot = torch.empty(x.shape, dtype=dtype, device=x.device)
-            self._slots[key] = slot
-        return slot
-
-    def add(self, x: Tensor, residuals: Sequence[Tensor], coefficients: Sequence[float]) -> None:
-        """x = x + sum_i coefficients[i] * residuals[i], in place: decided on the host."""
-        always = self._constant(x.device, torch.int32, (1,))
-        ops.conditional_add(x, residuals, self.coefficients(x.device, coefficients), always)
-
-    def coefficients(self, device: torch.device, values: Sequence[float]) -> Tensor:
-        """`values` in float32 on the device."""
-        return self._constant(device, torch.float32, tuple(values))
-
-    def _constant(
-        self, device: torch.device, dtype: torch.dtype, values: tuple[float, ...]
-    ) -> Tensor:
-        """`values` on the device; kept, for a copy from the host each time would cost more."""
-        key = (device, dtype, values)
-        if key not in self._constants:
-            with torch.inference_mode(False):
-                self._constants[key] = torch.tensor(values, dtype=dtype, device=device)
-        return self._constants[key]
-
-    def clear(self) -> None:
-        """Give all memory back."""
-        self._slots.clear()
-        self._constants.clear()
+    x_out: Tensor
+    x_in: Tensor | None
+    view: View
+    slot_holds: str = "nothing"
+    previous: Sequence[Key] = ()
+    coefficients: Sequence[float] = ()
+    strides: Sequence[int] = ()
+    metric: Metric = "l1"
 
     @property
-    def nbytes(self) -> int:
-        """Bytes that the slots hold now."""
-        return sum(slot.nbytes for slot in self._slots.values())
+    def terms(self) -> int:
+        """How many residuals it is compared with."""
+        return len(self.previous) + (self.slot_holds == "previous")
 
-    def __len__(self) -> int:
-        return len(self._slots)
+
+class Slots(Protocol):
+    """Where residuals are stored; keys as in `cache_plan`."""
+
+    def update(self, key: Key, update: Update) -> Tensor | None:
+        """Store a residual; sums as `ops.distance_update` returns them, if it is compared."""
+
+    def add(
+        self, x: Tensor, keys: Sequence[Key], coefficients: Sequence[float], view: View
+    ) -> None:
+        """x = x + sum_i coefficients[i] * residual_i, in place: decided on the host.
+
+        `x` is a stream, or has the four dimensions that `view` gives the residuals.
+        """
+
+    def read(self, key: Key, view: View) -> Tensor:
+        """A copy of a residual in four dimensions, in floating point."""
+
+    def prefetch(self, keys: Sequence[Key]) -> None:
+        """The next thing is `add` of these."""
+
+
+@dataclass(frozen=True)
+class DeviceSlots:
+    """Slots on the model's device.
+
+    Args:
+        tensors: by key, in the shape of their stream.
+        constants: coefficients and flags on the device.
+    """
+
+    tensors: Mapping[Key, Tensor]
+    constants: Constants = field(default_factory=Constants)
+
+    def update(self, key: Key, update: Update) -> Tensor | None:
+        view, scale = update.view, self.tensors.get(scale_key(key))
+        if update.x_in is not None and update.terms == 0 and scale is None:
+            accumulate = update.slot_holds == "sum"
+            ops.residual_update(self.tensors[key], update.x_out, update.x_in, accumulate)
+            return None
+        device = update.x_out.device
+        return ops.distance_update(
+            view(self.tensors[key]),
+            view(update.x_out),
+            None if update.x_in is None else view(update.x_in),
+            [view(self.tensors[previous]) for previous in update.previous],
+            self.constants.floats(device, update.coefficients) if update.terms else None,
+            update.strides,
+            update.metric,
+            slot_holds=update.slot_holds,
+            # TEMP
+        )
+
+    def add(
+        self, x: Tensor, keys: Sequence[Key], coefficients: Sequence[float], view: View
+    ) -> None:
+        tensors = [self.tensors[key] for key in keys]
+        scales = [self.tensors.get(scale_key(key)) for key in keys]
+        if x.dim() == 4:  # As streams they have longer rows to walk along.
+            tensors = [view(tensor) for tensor in tensors]
+            scales = [None if scale is None else view(scale) for scale in scales]
+        given = self.constants.floats(x.device, coefficients)
+        ops.conditional_add(x, tensors, given, self.constants.true(x.device), scales)
+
+    def read(self, key: Key, view: View) -> Tensor:
+        scale = self._scale(key, view)
+        residual = view(self.tensors[key])
+        return residual.clone() if scale is None else residual.float() * scale
+
+    def prefetch(self, keys: Sequence[Key]) -> None:
+        """They are there."""
+
+    def _scale(self, key: Key, view: View) -> Tensor | None:
+        scale = self.tensors.get(scale_key(key))
+        return None if scale is None else view(scale)

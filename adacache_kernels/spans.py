@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 
 from . import ops
 from .blocks import ObservedBlock, Observer, Parameters, ReusedBlocks
+from .cache_memory import CacheMemory
+from .cache_plan import Key, residual_key, sum_key
 from .models import BlockList, BlockRun
-from .slots import Slots
+from .slots import Update, View
 from .types import Metric
 
 
@@ -25,14 +28,12 @@ class Comparison:
     Args:
         places: of the residuals that the forecast is made from, newest first.
         coefficients: of the forecast, one a place.
-        shape: videos and frames.
         strides: frame strides of the motion sums.
         metric: of the distance.
     """
 
     places: Sequence[int]
     coefficients: Sequence[float]
-    shape: tuple[int, int]
     strides: Sequence[int]
     metric: Metric
 
@@ -43,24 +44,29 @@ class Span:
     taps: Sequence[str] = ()
 
     def __init__(
-        self, blocks: BlockList, modules: nn.ModuleList, slots: Slots, branch: str
+        self, blocks: BlockList, modules: nn.ModuleList, memory: CacheMemory, branch: int
     ) -> None:
         self.blocks = blocks
         self._modules = tuple(modules)
-        self._slots = slots
+        self._memory = memory
         self._branch = branch
         self._parameters = Parameters(self._modules[0])
-        self._residuals: dict[int, list[Tensor]] = {}
-        self.begin(0)
+        self.begin(0, (1, 1))
 
-    def begin(self, place: int, comparison: Comparison | None = None) -> None:
-        """A computed forward begins, whose residuals go to `place`."""
+    def begin(
+        self, place: int, video: tuple[int, int], comparison: Comparison | None = None
+    ) -> None:
+        """A computed forward of (videos, frames) begins, whose residuals go to `place`."""
         self.end()
-        self._place = place
+        self._place, self._video = place, video
         self._comparison = comparison
         self.sums: Tensor | None = None
         self._runs = 0
         self.written_in_place = False
+
+    def compare_with_nothing(self) -> None:
+        """What the residual was to be compared with is lost."""
+        self._comparison = None
 
     def end(self) -> None:
         """A computed forward is over."""
@@ -72,9 +78,13 @@ class Span:
         """Index of the last block."""
         return len(self._modules) - 1
 
-    def residuals(self, place: int) -> list[Tensor]:
-        """What is stored at `place`, one residual a stream."""
-        return self._residuals[place]
+    def key(self, stream: int, place: int) -> Key:
+        """Of the residual of a stream at a place of the ring."""
+        return residual_key(self._branch, self.blocks.attribute, stream, place)
+
+    def view(self, stream: int) -> View:
+        """From a stream to four dimensions."""
+        return partial(self.blocks.split, stream=stream, video=self._video)
 
     def observed(
         self, observers: Mapping[int, Sequence[Observer]], recording: bool
@@ -95,9 +105,14 @@ class Span:
 
         def add(streams: Sequence[Tensor]) -> None:
             for index, x in enumerate(streams):
-                self._slots.add(x, [self._residuals[p][index] for p in places], coefficients)
+                keys = [self.key(index, place) for place in places]
+                self._memory.slots.add(x, keys, coefficients, self.view(index))
 
         return (ReusedBlocks(self._modules[0], self.blocks, self._parameters, add),)
+
+    def prefetch(self, places: Sequence[int]) -> None:
+        """The next thing is to reuse what lies at these places."""
+        self._memory.slots.prefetch([self.key(0, place) for place in places])
 
     def _observed(self, index: int, others: Sequence[Observer], recording: bool) -> object:
         inner = 0 < index < len(self._modules) - 1
@@ -123,38 +138,58 @@ class Span:
             return
         if self._versions != [_version(x) for x in self._x_in]:
             self.written_in_place = True
-        accumulate = not (first or self.blocks.chained)
-        streams = [stream.read(run.output) for stream in self.blocks.streams]
-        slots = [
-            self._slots.like(self._key(index, self._place), x) for index, x in enumerate(streams)
-        ]
-        for index, (slot, x_out, x_in) in enumerate(zip(slots, streams, self._x_in, strict=True)):
-            if index == 0 and last and self._comparison is not None:
-                self.sums = self._compare(self._comparison, slot, x_out, x_in, accumulate)
+        for index, stream in enumerate(self.blocks.streams):
+            x_out, x_in = stream.read(run.output), self._x_in[index]
+            if self.blocks.chained:
+                self._store(index, x_out, x_in, "nothing")
+            elif self._memory.can_add_up:
+                self._add_in_slot(index, x_out, x_in, first=first, last=last)
             else:
-                ops.residual_update(slot, x_out, x_in, accumulate=accumulate)
-        self._residuals[self._place] = slots
+                self._add_beside(index, x_out, x_in, first=first, last=last)
 
-    def _compare(
-        self, to: Comparison, slot: Tensor, x_out: Tensor, x_in: Tensor, accumulate: bool
-    ) -> Tensor:
-        """The residual into its slot, which may hold the oldest one that it is compared with."""
-        slot, x_out, x_in = (self.blocks.layout.split(x, *to.shape) for x in (slot, x_out, x_in))
-        others = [place for place in to.places if place != self._place]
-        held = "previous" if self._place in to.places else "nothing"
-        return ops.distance_update(
-            slot,
-            x_out,
-            x_in,
-            [self.blocks.layout.split(self._residuals[p][0], *to.shape) for p in others],
-            self._slots.coefficients(slot.device, to.coefficients),
-            to.strides,
-            to.metric,
-            slot_holds="sum" if accumulate else held,
+    def _add_in_slot(
+        self, index: int, x_out: Tensor, x_in: Tensor, *, first: bool, last: bool
+    ) -> None:
+        """The residual of one block, added to those of the list in the slot itself."""
+        if last and self._compares(index):
+            return self._store(index, x_out, x_in, "nothing" if first else "sum")
+        slot = self._memory.tensor(self.key(index, self._place))
+        ops.residual_update(slot, x_out, x_in, accumulate=not first)
+
+    def _add_beside(
+        self, index: int, x_out: Tensor, x_in: Tensor, *, first: bool, last: bool
+    ) -> None:
+        """The residual of one block, added up beside the slot, which gets the sum at the end."""
+        total = self._memory.tensor(sum_key(self.blocks.attribute, index, tuple(x_out.shape)))
+        ops.residual_update(total, x_out, x_in, accumulate=not first)
+        if last:
+            self._store(index, total, None, "nothing")
+
+    def _compares(self, index: int) -> bool:
+        return index == 0 and self._comparison is not None
+
+    def _store(self, index: int, x_out: Tensor, x_in: Tensor | None, slot_holds: str) -> None:
+        """The list's residual into its slot, which may hold the oldest one it is compared with."""
+        key, view = self.key(index, self._place), self.view(index)
+        if not self._compares(index):
+            self._memory.slots.update(key, Update(x_out, x_in, view, slot_holds))
+            return
+        to = self._comparison
+        assert to is not None
+        holds_oldest = slot_holds == "nothing" and self._place in to.places
+        self.sums = self._memory.slots.update(
+            key,
+            Update(
+                x_out,
+                x_in,
+                view,
+                "previous" if holds_oldest else slot_holds,
+                [self.key(0, place) for place in to.places if place != self._place],
+                to.coefficients,
+                to.strides,
+                to.metric,
+            ),
         )
-
-    def _key(self, index: int, place: int) -> tuple[str, str, int, int]:
-        return (self._branch, self.blocks.attribute, index, place)
 
 
 def _version(x: Tensor) -> int:

@@ -5,6 +5,8 @@ from typing import Literal
 CacheRes = Literal["t-attn", "s-attn", "ca-mlp", "block"]
 Metric = Literal["l1", "l2", "cosine"]
 Measure = Literal["distance", "forecast-error"]
+CacheDtype = Literal["int8", "fp8"]
+OverBudget = Literal["int8", "fp8", "host", "refuse"]
 ForecastTime = Literal["step", "timestep", "sigma", "log-snr"]
 
 

@@ -60,6 +60,7 @@ EVEN, EVEN_FITTED = "even, order 1, corrected", "even, fitted, corrected"
 EVEN_SIGMA, EVEN_LOG_SNR = "even, along sigma", "even, along log-SNR"
 ON_ERROR = "preset forecast"
 STATIC, ADAPTIVE, ADAPTIVE_MOREG = "profile, static", "profile, adaptive", "profile, MoReg"
+ADAPTIVE_INT8, ADAPTIVE_FP8 = "profile, adaptive, int8", "profile, adaptive, fp8"
 
 
 def full_runs(steps: int) -> list[Method]:
@@ -99,6 +100,8 @@ def _at(steps: int, budget: int, profile: Path, quick: bool) -> list[Method]:
         rows += [
             _even(EVEN_ORDER_2, steps, budget, FORECAST | {"forecast": 2}),
             _patched(ADAPTIVE_MOREG, steps, budget, planned | {"apply_moreg": True}),
+            _patched(ADAPTIVE_INT8, steps, budget, planned | {"cache_dtype": "int8"}),
+            _patched(ADAPTIVE_FP8, steps, budget, planned | {"cache_dtype": "fp8"}),
         ]
     if steps == 50 and budget >= 17:
         rows += [

@@ -270,7 +270,7 @@ def test_unpatch_frees_the_engine() -> None:
     model = ak.patch(wan(), codebook=EVERY_THIRD, num_inference_steps=STEPS)
     denoise(TINY["wan"], model, STEPS)
     slots = weakref.ref(
-        next(iter(vars(model)["_adacache_installation"].engine._slots._slots.values()))
+        next(iter(vars(model)["_adacache_installation"].engine._memory._plan.tensors.values()))
     )
     ak.unpatch(model)
     gc.collect()

@@ -20,6 +20,14 @@ class Layout(Enum):
     FRAMES_IN_BATCH = "[B*F, S, C]"
     TOKENS_IN_BATCH = "[B*S, F, C]"
 
+    def shape(self, batch: int, frames: int, tokens: int, channels: int) -> tuple[int, int, int]:
+        """Shape of a stream of `batch` videos of `frames` frames of `tokens` tokens."""
+        if self is Layout.FRAME_MAJOR:
+            return batch, frames * tokens, channels
+        if self is Layout.FRAMES_IN_BATCH:
+            return batch * frames, tokens, channels
+        return batch * tokens, frames, channels
+
     def split(self, x: Tensor, batch: int, frames: int) -> Tensor:
         """`x` as a view [B, F, S, C], without a copy.
 
@@ -73,6 +81,10 @@ class BlockList:
     streams: tuple[Stream, ...]
     layout: Layout
     chained: bool = True
+
+    def split(self, x: Tensor, stream: int, video: tuple[int, int]) -> Tensor:
+        """The stream of that index as a view of four dimensions: the video as [B, F, S, C]."""
+        return self.layout.split(x, *video) if stream == 0 else x.unsqueeze(1)
 
 
 @dataclass
@@ -135,11 +147,14 @@ class Adapter:
         lists: block lists in the order in which the model runs through them.
         residuals: residuals that can be measured, by `cache_res`.
         frames: from the model and its forward's arguments to (videos, frames of tokens).
+        guidance_calls: calls that its pipelines make a step with classifier-free guidance: 1 where
+            both branches are in one batch.
     """
 
     lists: tuple[BlockList, ...]
     residuals: Mapping[CacheRes, Residual]
     frames: Callable[[nn.Module, Mapping[str, Any]], tuple[int, int]]
+    guidance_calls: int = 1
 
 
 def video_shape(arguments: Mapping[str, Any], frame_axis: int) -> tuple[int, int]:

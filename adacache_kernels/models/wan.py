@@ -46,4 +46,5 @@ WAN = Adapter(
         "block": Residual((BLOCKS,)),
     },
     frames=_frames,
+    guidance_calls=2,
 )

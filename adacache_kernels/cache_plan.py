@@ -1,0 +1,214 @@
+"""The plan of the cache: which slots a patched model needs, of which shape and dtype.
+
+Pure arithmetic on shapes. A branch of guidance needs one residual for every block list, stream and
+place of the ring; the first branch also the residuals that distances are measured to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .byte_sizes import format_bytes
+from .models import BlockList
+from .pieces import Pieces
+from .types import CacheDtype
+
+Key = tuple[object, ...]
+STAGING = "staging"
+TURNS = 2
+"""Sets of pieces on the device: while one is added, the next one comes."""
+STORED: dict[CacheDtype, torch.dtype] = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
+
+
+@dataclass(frozen=True)
+class StreamShape:
+    """Shape and dtype of a hidden stream between the blocks."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, x: Tensor) -> StreamShape:
+        return cls(tuple(x.shape), x.dtype)
+
+
+@dataclass(frozen=True)
+class SlotSpec:
+    """One slot.
+
+    Args:
+        key: its name, see the functions that make keys.
+        shape: of the tensor.
+        dtype: of the tensor.
+        pieces: how it is cut, if it lies in host memory while the model runs on a device.
+    """
+
+    key: Key
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    pieces: Pieces | None = None
+
+    @property
+    def on_host(self) -> bool:
+        return self.pieces is not None
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How residuals are kept.
+
+    Args:
+        dtype: None: as the model has them; "int8" or "fp8": in eight bits, with one scale a token.
+        on_host: in host memory, brought to the device piece by piece where they are needed.
+    """
+
+    dtype: CacheDtype | None = None
+    on_host: bool = False
+
+    @property
+    def can_add_up(self) -> bool:
+        """Whether residuals of single blocks can be added up where they are stored: eight bits
+        would round each time, and host memory is far."""
+        return self.dtype is None and not self.on_host
+
+    def __str__(self) -> str:
+        name = self.dtype or "full precision"
+        return f"{name}, in host memory" if self.on_host else name
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What the engine keeps, however it is stored.
+
+    Args:
+        lists: block lists.
+        places: of each ring.
+        sites: attribute and index of the metric blocks.
+        video: videos and frames.
+    """
+
+    lists: tuple[BlockList, ...]
+    places: int
+    sites: tuple[tuple[str, int], ...]
+    video: tuple[int, int]
+
+    def slots(
+        self, branch: int, entering: Mapping[str, StreamShape], storage: Storage
+    ) -> list[SlotSpec]:
+        """The slots of one branch, whose streams enter the first list in these shapes."""
+        specs: dict[Key, SlotSpec] = {}
+        largest = 0
+        for blocks in self.lists:
+            for index, stream in enumerate(self.streams(blocks, entering)):
+                pieces = self.pieces(blocks, index, stream, storage)
+                largest = max(largest, pieces.largest)
+                for place in range(self.places):
+                    key = residual_key(branch, blocks.attribute, index, place)
+                    specs |= _stored(key, stream, storage, pieces)
+                if not (blocks.chained or storage.can_add_up):
+                    key = sum_key(blocks.attribute, index, stream.shape)
+                    specs[key] = SlotSpec(key, stream.shape, stream.dtype)
+        for attribute, block in self.sites if branch == 0 else ():
+            blocks = next(blocks for blocks in self.lists if blocks.attribute == attribute)
+            stream, key = self.streams(blocks, entering)[0], metric_key(attribute, block)
+            specs[key] = SlotSpec(key, stream.shape, stream.dtype)
+        if storage.on_host:
+            for turn in range(TURNS):
+                for term in range(self.places):
+                    key = staging_key(turn, term, largest)
+                    specs[key] = SlotSpec(key, (largest,), torch.uint8)
+        return list(specs.values())
+
+    def streams(
+        self, blocks: BlockList, entering: Mapping[str, StreamShape]
+    ) -> tuple[StreamShape, ...]:
+        """The streams of a list, from those that enter the first list.
+
+        The video has the same elements in every list, in the order of the list's layout. A stream
+        that does not enter the first list is taken to be as large as the video.
+        """
+        batch, frames = self.video
+        whole = entering[self.lists[0].streams[0].parameter]
+        channels = whole.shape[-1]
+        tokens = math.prod(whole.shape[:-1]) // (batch * frames)
+        video = StreamShape(blocks.layout.shape(batch, frames, tokens, channels), whole.dtype)
+        return (
+            video,
+            *(entering.get(stream.parameter, video) for stream in blocks.streams[1:]),
+        )
+
+    def pieces(
+        self, blocks: BlockList, index: int, stream: StreamShape, storage: Storage
+    ) -> Pieces:
+        """How a residual in host memory is cut."""
+        split = blocks.split(torch.empty(stream.shape, device="meta"), index, self.video)
+        dtype = stream.dtype if storage.dtype is None else STORED[storage.dtype]
+        return Pieces(tuple(split.shape), dtype, has_scale=storage.dtype is not None)
+
+
+def residual_key(branch: int, attribute: str, stream: int, place: int) -> Key:
+    """A residual."""
+    return ("residual", branch, attribute, stream, place)
+
+
+def scale_key(key: Key) -> Key:
+    """The scales of a residual in eight bits, one a token."""
+    return ("scale", *key)
+
+
+def sum_key(attribute: str, stream: int, shape: tuple[int, ...]) -> Key:
+    """Where the residuals of single blocks are added up, for all branches in turn."""
+    return ("sum", attribute, stream, shape)
+
+
+def metric_key(attribute: str, block: int) -> Key:
+    """What the next distance is measured to. Always in full precision: codebooks tell distances of
+    a few percent apart."""
+    return ("metric", attribute, block)
+
+
+def staging_key(turn: int, term: int, nbytes: int) -> Key:
+    """A piece of a residual on its way between host and device."""
+    return (STAGING, turn, term, nbytes)
+
+
+def total_bytes(specs: Iterable[SlotSpec], *, on_host: bool = False) -> int:
+    """Bytes of the slots on the device, or of those in host memory."""
+    return _sum(spec for spec in specs if spec.on_host is on_host)
+
+
+def describe(specs: Sequence[SlotSpec]) -> str:
+    """A line for each kind of slot: how many, of what, how much."""
+    kinds: dict[tuple[object, ...], list[SlotSpec]] = {}
+    for spec in specs:
+        kinds.setdefault((spec.key[0], spec.shape, spec.dtype, spec.on_host), []).append(spec)
+    return "\n".join(
+        f"  {len(group)} x {kind[0]} {list(group[0].shape)} {group[0].dtype}"
+        f"{' in host memory' if group[0].on_host else ''}: {format_bytes(_sum(group))}"
+        for kind, group in kinds.items()
+    )
+
+
+def _sum(specs: Iterable[SlotSpec]) -> int:
+    return sum(spec.nbytes for spec in specs)
+
+
+def _stored(key: Key, stream: StreamShape, storage: Storage, pieces: Pieces) -> dict[Key, SlotSpec]:
+    if storage.on_host:
+        return {key: SlotSpec(key, (pieces.nbytes,), torch.uint8, pieces)}
+    if storage.dtype is None:
+        return {key: SlotSpec(key, stream.shape, stream.dtype)}
+    scales = scale_key(key)
+    return {
+        key: SlotSpec(key, stream.shape, STORED[storage.dtype]),
+        scales: SlotSpec(scales, (*stream.shape[:-1], 1), torch.float32),
+    }

@@ -1,0 +1,20 @@
+"""What must stay the same from call to call for a residual to fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+
+def signature_of(arguments: Mapping[str, Any]) -> object:
+    """What must stay the same for a residual to fit: shapes, dtypes, devices, switches."""
+    return tuple((name, _trait(value)) for name, value in sorted(arguments.items()))
+
+
+def _trait(value: object) -> object:
+    if isinstance(value, Tensor):
+        return tuple(value.shape), value.dtype, value.device
+    # Numbers are left out: a timestep may be one, and changes with every step.
+    return value if isinstance(value, bool | str) else type(value)
