@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-PIECE_BYTES = 32 << 20
-"""Most bytes of a piece, unless a single token of all frames has more."""
 _ALIGNMENT = 256
 
 
@@ -20,13 +18,13 @@ class Pieces:
         shape: of the residual.
         dtype: that it is stored in.
         has_scale: whether there is a float32 scale a token.
-        most: bytes of a piece.
+        most: bytes of a piece, unless a single token of all frames has more.
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     has_scale: bool
-    most: int = PIECE_BYTES
+    most: int
 
     @property
     def count(self) -> int:

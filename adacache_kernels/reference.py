@@ -14,6 +14,10 @@ from torch import Tensor
 
 NOTHING, PREVIOUS, SUM = 0, 1, 2
 """What a slot holds when `distance_update` comes, see there."""
+LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
+"""The largest numbers of the dtypes in which a residual is stored with a scale."""
+SMALLEST_MAXIMUM = 2.0**-100
+"""What a token of zeros is scaled by, so that nothing is divided by zero."""
 
 
 def distance_update(
@@ -25,19 +29,46 @@ def distance_update(
     strides: Sequence[int],
     metric: int,
     slot_holds: int,
+    scale: Tensor | None = None,
+    previous_scales: Sequence[Tensor | None] = (),
 ) -> Tensor:
     """``p = x_out - x_in; c = sum_i a_i * previous_i; sums over (c, p); slot = p``."""
     residual = _wide(x_out) if x_in is None else _wide(x_out) - _wide(x_in)
     if slot_holds == SUM:
         residual = _wide(slot) + residual
-    residual = residual.to(slot.dtype)
-    current = _wide(residual)
-    terms = [_wide(tensor) for tensor in (*previous, *([slot] if slot_holds == PREVIOUS else []))]
+    stored, new_scale = (
+        (residual.to(slot.dtype), None) if scale is None else quantize(residual, slot.dtype)
+    )
+    current = _scaled(stored, new_scale)
+    scales = previous_scales or [None] * len(previous)
+    terms = [_scaled(tensor, own) for tensor, own in zip(previous, scales, strict=True)]
+    if slot_holds == PREVIOUS:
+        terms.append(_scaled(slot, scale))
     columns = [*_distance_sums(_forecast(terms, coefficients), current, metric)]
     for stride in strides:
         columns += _motion_sums(current, stride)
-    slot.copy_(residual)
+    slot.copy_(stored)
+    if scale is not None and new_scale is not None:
+        scale.copy_(new_scale)
     return torch.stack(columns, dim=1).float().unsqueeze(1)
+
+
+def quantize(residual: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """``m = max_c |p|; q = round(p * (L / m)); scale = m / L``: eight bits and a scale a token.
+
+    ``L`` is the largest number of the dtype. A token that is not finite throughout gets the scale
+    infinity and zeros, so that it is NaN when it is read.
+    """
+    if residual.numel() == 0:
+        return residual.to(dtype), residual.new_ones((*residual.shape[:-1], 1))
+    largest = LARGEST[dtype]
+    sizes = residual.abs().nan_to_num(nan=torch.inf, posinf=torch.inf)
+    maximum = sizes.amax(dim=-1, keepdim=True).clamp(min=SMALLEST_MAXIMUM)
+    # An exact 1 / L would be another number in float64.
+    scale = maximum * torch.tensor(1.0, dtype=torch.float32).div(largest).item()
+    numbers = torch.where(maximum.isinf(), 0.0, residual * (largest / maximum))
+    numbers = numbers.round() if dtype == torch.int8 else numbers
+    return numbers.to(dtype), scale.float()
 
 
 def residual_update(slot: Tensor, x_out: Tensor, x_in: Tensor, accumulate: bool) -> None:
@@ -56,7 +87,7 @@ def conditional_add(
     """``if flag: x += sum_i c_i * (scale_i * r_i)``."""
     total = _wide(x)
     for index, (residual, scale) in enumerate(zip(residuals, scales, strict=True)):
-        term = _wide(residual) if scale is None else _wide(residual) * scale
+        term = _scaled(residual, scale)
         total = total + coefficients[index] * term
     # A choice on the device: a Python `if` would make the host wait for the flag.
     x.copy_(torch.where(flag[0] != 0, total.to(x.dtype), x))
@@ -108,6 +139,10 @@ def _wide(tensor: Tensor) -> Tensor:
     """The tensor in float32, or in its own type if that is wider."""
     is_wider = tensor.dtype == torch.float64
     return tensor if is_wider else tensor.float()
+
+
+def _scaled(tensor: Tensor, scale: Tensor | None) -> Tensor:
+    return _wide(tensor) if scale is None else _wide(tensor) * scale
 
 
 def _sum_dtype(device: torch.device) -> torch.dtype:

@@ -96,7 +96,8 @@ class DeviceSlots:
             update.strides,
             update.metric,
             slot_holds=update.slot_holds,
-            # TEMP
+            scale=None if scale is None else view(scale),
+            previous_scales=[self._scale(previous, view) for previous in update.previous],
         )
 
     def add(

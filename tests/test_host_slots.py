@@ -23,7 +23,7 @@ KEYS = [("residual", 0, "blocks", 0, place) for place in range(3)]
 
 
 def split(x: torch.Tensor) -> torch.Tensor:
-    return x.view(SHAPE)
+    return x.view(*SHAPE[:3], -1)
 
 
 def on_host(transfer, dtype: str | None = None, most: int = 2 * 2 * 3 * 16 * 4) -> HostSlots:

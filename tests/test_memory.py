@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import adacache_kernels as ak
-from adacache_kernels import cache_memory
+from adacache_kernels import cache_memory, cache_plan
 from adacache_kernels.patching import attached_engine
 from oracle import relative
 from tiny import FOUR, TINY, denoise
@@ -40,8 +40,9 @@ def addresses(model: nn.Module) -> list[int]:
 
 @pytest.fixture
 def host_is_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a device: host memory is another one than the model's."""
+    """As on a device: host memory is another one than the model's. Pieces of one token or two."""
     monkeypatch.setattr(cache_memory, "has_host_memory", lambda device: True)
+    monkeypatch.setattr(cache_plan, "PIECE_BYTES", 600)
 
 
 @pytest.mark.parametrize("dtype", [None, "int8", "fp8"])
@@ -90,7 +91,11 @@ def test_too_much_is_refused_with_the_plan() -> None:
     message = str(error.value)
     assert "3 x residual [4, 16, 16] torch.float32" in message
     assert "3 x residual [16, 4, 16] torch.float32" in message
-    assert "full precision: 24 KiB" in message and "max_cache_bytes" in message and "over_budget" in message
+    assert (
+        "full precision: 24 KiB" in message
+        and "max_cache_bytes" in message
+        and "over_budget" in message
+    )
     assert ak.summary(model).cache_bytes == 0
     ak.unpatch(model)
     assert torch.isfinite(denoise(TINY["latte"], model, 1)[0]).all()
@@ -102,8 +107,7 @@ def test_too_much_is_refused_with_the_plan() -> None:
         ("wan", 64 * KIB, ("int8",), "full precision"),
         ("wan", 8 * KIB, ("int8", "refuse"), "int8"),
         ("wan", 8 * KIB, ("fp8", "int8"), "fp8"),
-        # One residual a place is left on the device for what is on its way, twice.
-        ("cogvideox", 40 * KIB, ("host", "int8"), "full precision, in host memory"),
+        ("cogvideox", 8 * KIB, ("host", "int8"), "full precision, in host memory"),
     ],
 )
 def test_what_does_not_fit_is_stored_as_the_settings_say(

@@ -278,12 +278,24 @@ def arguments_of_each_op() -> list[tuple[str, tuple[Any, ...]]]:
         torch.rand(2, 2, 3, 5),
         torch.tensor([[0.1, 0.2], [3.0, 2.0]]),
     )
-    quantised = [torch.ones(2, 3, 4, 5, dtype=torch.int8), x_out]
+    codes, scale = torch.ones(2, 3, 4, 5, dtype=torch.int8), torch.ones(2, 3, 4, 1)
+    quantised = [codes, x_out]
     return [
-        ("distance_update", (slot.clone(), x_out, x_in, [], None, [1, 2], 0, 1)),
-        ("distance_update", (slot.clone(), x_out, x_in, [x_in], torch.ones(2), [1, 2], 0, 1)),
-        ("distance_update", (slot.clone(), x_out, x_in, [x_in], torch.ones(1), [], 1, 2)),
-        ("distance_update", (slot.bfloat16(), x_out.bfloat16(), None, [], None, [], 2, 0)),
+        ("distance_update", (slot.clone(), x_out, x_in, [], None, [1, 2], 0, 1, None, [])),
+        (
+            "distance_update",
+            (slot.clone(), x_out, x_in, [x_in], torch.ones(2), [1, 2], 0, 1, None, []),
+        ),
+        ("distance_update", (slot.clone(), x_out, x_in, [x_in], torch.ones(1), [], 1, 2, None, [])),
+        (
+            "distance_update",
+            (slot.bfloat16(), x_out.bfloat16(), None, [], None, [], 2, 0, None, []),
+        ),
+        ("distance_update", (codes, x_out, x_in, [], None, [1], 0, 1, scale, [])),
+        (
+            "distance_update",
+            (codes, x_out, None, [codes.clone()], None, [], 0, 0, scale, [scale.clone()]),
+        ),
         ("residual_update", (slot.clone(), x_out, x_in, True)),
         ("conditional_add", (slot.clone(), [x_out, x_in], [None, None], torch.ones(2), one)),
         ("conditional_add", (slot.half(), [x_out.half()], [None], torch.ones(1), 0 * one)),

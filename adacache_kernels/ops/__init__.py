@@ -15,7 +15,14 @@ from torch import Tensor
 
 from .. import reference
 from . import library
-from .checks import check_alike, check_exactly, check_place, check_writable
+from .checks import (
+    check_alike,
+    check_exactly,
+    check_floating,
+    check_place,
+    check_stored,
+    check_writable,
+)
 from .state import Flag, State, new_state
 
 __all__ = [
@@ -45,6 +52,8 @@ def distance_update(
     strides: Sequence[int] = (),
     metric: str = "l1",
     slot_holds: str = "previous",
+    scale: Tensor | None = None,
+    previous_scales: Sequence[Tensor | None] = (),
 ) -> Tensor:
     """``p = x_out - x_in; c = sum_i a_i * r_i; sums = f(c, p); slot = p`` in one pass.
 
@@ -60,6 +69,18 @@ def distance_update(
     times the float32 ``coefficients`` on the same device, added in float32 from left to right. One
     residual needs no coefficient; ``coefficients=None`` then means 1. There are up to three
     ``previous``. With none at all, the first three sums are zeros.
+
+    A slot may have eight bits, int8 or float8_e4m3fn, and then has a ``scale``, float32
+    ``[B, F, S, 1]``, that is written as well: one for each token, with ``L`` 127 or 448, the
+    largest number of the dtype::
+
+        m = max(max_c |p_c|, 2**-100);  scale = m * (1 / L);  slot = round(p * (L / m))
+
+    rounded to the nearest, ties to even, so that ``p`` is off by at most half a scale in int8, and
+    by ``max(|p| / 16, scale / 1024)`` in float8, times ``1 + 2**-20``. The sums are those of
+    ``slot * scale``. A token with an element that is not finite becomes NaN. ``previous`` may have
+    eight bits, too: ``previous_scales`` is empty or has an entry for each, None or its scale, which
+    int8 needs.
 
     The result is float32 ``[B, P, 3 + 2 * len(strides)]``: ``P`` partial sums, one on the CPU and
     one for each program on a GPU. The sum over ``P`` is
@@ -77,15 +98,28 @@ def distance_update(
     floating dtypes are accepted; float32, bfloat16 and float16 with contiguous channels are fast.
 
     Raises:
-        TypeError: a tensor that is not floating point.
+        TypeError: a tensor of the wrong dtype.
         ValueError: shapes or devices that differ, not exactly 4 dimensions, a stride below 1, an
             unknown metric or ``slot_holds``, more than three ``previous``, coefficients that are
-            not one for each residual, a slot whose elements share memory or that overlaps what is
-            read.
+            not one for each residual, a scale that is missing or of no use, a sum in eight bits
+            (each addition would round again), a slot whose elements share memory or that overlaps
+            what is read.
     """
-    operands = {"slot": slot, "x_out": x_out} | ({} if x_in is None else {"x_in": x_in})
-    check_alike(operands | {f"previous[{i}]": tensor for i, tensor in enumerate(previous)})
+    check_stored("slot", slot, "scale", scale, "slot", slot)
+    for name, tensor in (("x_out", x_out), ("x_in", x_in)):
+        if tensor is not None:
+            check_floating(name, tensor)
+            check_place(name, tensor, "slot", slot)
     check_writable("slot", slot)
+    if scale is not None:
+        _check_written_scale(slot, scale, slot_holds)
+    scales = list(previous_scales) or [None] * len(previous)
+    if len(scales) != len(previous):
+        raise ValueError(
+            f"there are {len(scales)} previous_scales, expected one for each previous or none"
+        )
+    for i, (tensor, own) in enumerate(zip(previous, scales, strict=True)):
+        check_stored(f"previous[{i}]", tensor, f"previous_scales[{i}]", own, "slot", slot)
     if slot.dim() != 4:
         raise ValueError(
             f"slot has shape {tuple(slot.shape)}, expected 4 dimensions [batch, frames, tokens, "
@@ -113,6 +147,8 @@ def distance_update(
         list(strides),
         _metric_index(metric),
         SLOT_HOLDS[slot_holds],
+        scale,
+        scales,
     )
     return sums
 
@@ -128,6 +164,11 @@ def residual_update(slot: Tensor, x_out: Tensor, x_in: Tensor, accumulate: bool 
         ValueError: shapes or devices that differ, a slot whose elements share memory or that
             overlaps what is read.
     """
+    if slot.dtype in reference.LARGEST:
+        raise TypeError(
+            f"slot is {slot.dtype}, expected more than eight bits; distance_update with a scale "
+            "stores those"
+        )
     check_alike({"slot": slot, "x_out": x_out, "x_in": x_in})
     check_writable("slot", slot)
     torch.ops.adacache.residual_update.default(slot, x_out, x_in, accumulate)
@@ -163,7 +204,7 @@ def conditional_add(
         raise ValueError(f"there are {len(scales)} scales, expected one for each residual or none")
     check_alike({"x": x})
     for index, (residual, scale) in enumerate(zip(residuals, scales, strict=True)):
-        _check_stored(index, residual, scale, x)
+        check_stored(f"residuals[{index}]", residual, f"scales[{index}]", scale, "x", x)
     check_writable("x", x)
     check_exactly("coefficients", coefficients, torch.float32, (len(residuals),), x.device)
     check_exactly("flag", flag, torch.int32, (1,), x.device)
@@ -247,13 +288,12 @@ def _metric_index(metric: str) -> int:
     return METRICS[metric]
 
 
-def _check_stored(index: int, residual: Tensor, scale: Tensor | None, x: Tensor) -> None:
-    name = f"residuals[{index}]"
-    if residual.dtype == torch.int8 and scale is None:
-        raise ValueError(f"{name} is torch.int8, expected a scale for it; pass scales")
-    if residual.dtype != torch.int8 and not residual.is_floating_point():
-        raise TypeError(f"{name} is {residual.dtype}, expected int8 or a floating-point dtype")
-    check_place(name, residual, "x", x)
-    if scale is not None:
-        shape = (*residual.shape[:-1], 1)
-        check_exactly(f"scales[{index}]", scale, torch.float32, shape, x.device)
+def _check_written_scale(slot: Tensor, scale: Tensor, slot_holds: str) -> None:
+    if slot.dtype not in reference.LARGEST:
+        raise TypeError(f"slot is {slot.dtype}, expected int8 or float8_e4m3fn with a scale")
+    if slot_holds == "sum":
+        raise ValueError(
+            'slot_holds is "sum", expected "nothing" or "previous" with a slot of eight bits; add '
+            "up in full precision and store the sum as x_out"
+        )
+    check_writable("scale", scale)

@@ -12,9 +12,14 @@ def check_alike(tensors: Mapping[str, Tensor]) -> None:
     """Floating-point tensors of one shape on one device."""
     (first_name, first), *_ = tensors.items()
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point():
-            raise TypeError(f"{name} is {tensor.dtype}, expected a floating-point dtype")
+        check_floating(name, tensor)
         check_place(name, tensor, first_name, first)
+
+
+def check_floating(name: str, tensor: Tensor) -> None:
+    """A tensor of a floating-point dtype."""
+    if not tensor.is_floating_point():
+        raise TypeError(f"{name} is {tensor.dtype}, expected a floating-point dtype")
 
 
 def check_place(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
@@ -41,6 +46,20 @@ def check_exactly(
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {shape}")
     if tensor.device != device:
         raise ValueError(f"{name} is on {tensor.device}, expected {device}; move it there")
+
+
+def check_stored(
+    name: str, residual: Tensor, scale_name: str, scale: Tensor | None, other_name: str, x: Tensor
+) -> None:
+    """A residual of the shape and on the device of `x`, and one scale a token if it has some."""
+    if residual.dtype == torch.int8 and scale is None:
+        raise ValueError(f"{name} is torch.int8, expected a scale for it; pass {scale_name}")
+    if residual.dtype != torch.int8 and not residual.is_floating_point():
+        raise TypeError(f"{name} is {residual.dtype}, expected int8 or a floating-point dtype")
+    check_place(name, residual, other_name, x)
+    if scale is not None:
+        shape = (*residual.shape[:-1], 1)
+        check_exactly(scale_name, scale, torch.float32, shape, x.device)
 
 
 def check_writable(name: str, tensor: Tensor) -> None:

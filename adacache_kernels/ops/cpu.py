@@ -19,12 +19,15 @@ def distance_update(
     strides: Sequence[int],
     metric: int,
     slot_holds: int,
+    scale: Tensor | None = None,
+    previous_scales: Sequence[Tensor | None] = (),
 ) -> Tensor:
     optional = [tensor for tensor in (x_in, coefficients) if tensor is not None]
-    if not _native.takes(slot, x_out, *previous, *optional):
-        return reference.distance_update(
-            slot, x_out, x_in, previous, coefficients, strides, metric, slot_holds
-        )
+    in_eight_bits = scale is not None or any(other is not None for other in previous_scales)
+    if in_eight_bits or not _native.takes(slot, x_out, *previous, *optional):
+        where_to = (slot, x_out, x_in, previous, coefficients)
+        how = (strides, metric, slot_holds, scale, previous_scales)
+        return reference.distance_update(*where_to, *how)
     sums = torch.empty((slot.shape[0], 1, 3 + 2 * len(strides)), dtype=torch.float32)
     _native.module().distance_update(
         _native.view(slot),

@@ -39,6 +39,8 @@ def distance_update(
     strides: Sequence[int],
     metric: int,
     slot_holds: int,
+    scale: Tensor | None = None,
+    previous_scales: Sequence[Tensor | None] = (),
 ) -> Tensor:
     frames = slot.shape[1]
     shape = (slot.shape[0], partials(slot, strides), 3 + 2 * len(strides))
@@ -46,10 +48,12 @@ def distance_update(
     strides_in_reach = tuple(stride if stride < frames else 0 for stride in strides)
     operands = [slot, x_out, *([] if x_in is None else [x_in]), *previous]
     planes = _frame_planes(operands, bool(strides))
-    if planes is None or max(strides_in_reach, default=0) > MAX_STRIDE or not _has_triton():
-        sums = reference.distance_update(
-            slot, x_out, x_in, previous, coefficients, strides, metric, slot_holds
-        )
+    in_eight_bits = scale is not None or any(other is not None for other in previous_scales)
+    is_out_of_reach = max(strides_in_reach, default=0) > MAX_STRIDE
+    if planes is None or in_eight_bits or is_out_of_reach or not _has_triton():
+        where_to = (slot, x_out, x_in, previous, coefficients)
+        how = (strides, metric, slot_holds, scale, previous_scales)
+        sums = reference.distance_update(*where_to, *how)
         return torch.cat([sums, sums.new_zeros(shape[0], shape[1] - 1, shape[2])], dim=1)
     sums = slot.new_empty(shape, dtype=torch.float32)
     if slot.numel() == 0:

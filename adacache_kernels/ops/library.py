@@ -24,7 +24,8 @@ BACKENDS = ("auto", "triton", "reference")
 
 SCHEMAS = {
     "distance_update": "(Tensor(a!) slot, Tensor x_out, Tensor? x_in, Tensor[] previous, "
-    "Tensor? coefficients, int[] strides, int metric, int slot_holds) -> Tensor",
+    "Tensor? coefficients, int[] strides, int metric, int slot_holds, Tensor(b!)? scale, "
+    "Tensor?[] previous_scales) -> Tensor",
     "residual_update": "(Tensor(a!) slot, Tensor x_out, Tensor x_in, bool accumulate) -> ()",
     "conditional_add": "(Tensor(a!) x, Tensor[] residuals, Tensor?[] scales, Tensor coefficients, "
     "Tensor flag) -> ()",
@@ -74,8 +75,8 @@ def _dispatch(name: str, native: Callable[..., Tensor | None]) -> Callable[..., 
     }
 
     def run(*arguments: Any) -> Tensor | None:
-        if name != "decide":
-            check_apart(*_written_and_read(name, arguments))
+        for written, tensor, read in _written_and_read(name, arguments):
+            check_apart(written, tensor, read)
         return alternatives[backend()](*arguments)
 
     return run
@@ -83,15 +84,26 @@ def _dispatch(name: str, native: Callable[..., Tensor | None]) -> Callable[..., 
 
 def _written_and_read(
     name: str, arguments: Sequence[Any]
-) -> tuple[str, Tensor, list[tuple[str, Tensor]]]:
+) -> list[tuple[str, Tensor, list[tuple[str, Tensor]]]]:
+    """Each tensor that the op writes, and what must lie apart from it."""
+    if name == "decide":
+        return []
     if name == "conditional_add":
-        x, residuals, *_ = arguments
-        return "x", x, [(f"residuals[{i}]", residual) for i, residual in enumerate(residuals)]
+        x, residuals, scales, *_ = arguments
+        return [("x", x, [*_named("residuals", residuals), *_named("scales", scales)])]
     slot, x_out, x_in, *rest = arguments
     read = [("x_out", x_out)] if x_in is None else [("x_out", x_out), ("x_in", x_in)]
-    if name == "distance_update":
-        read += [(f"previous[{i}]", tensor) for i, tensor in enumerate(rest[0])]
-    return "slot", slot, read
+    if name == "residual_update":
+        return [("slot", slot, read)]
+    previous, *_, scale, previous_scales = rest
+    read += [*_named("previous", previous), *_named("previous_scales", previous_scales)]
+    if scale is None:
+        return [("slot", slot, read)]
+    return [("slot", slot, [*read, ("scale", scale)]), ("scale", scale, read)]
+
+
+def _named(name: str, tensors: Sequence[Tensor | None]) -> list[tuple[str, Tensor]]:
+    return [(f"{name}[{i}]", tensor) for i, tensor in enumerate(tensors) if tensor is not None]
 
 
 def _distance_update_fake(
@@ -103,6 +115,8 @@ def _distance_update_fake(
     strides: Sequence[int],
     metric: int,
     slot_holds: int,
+    scale: Tensor | None = None,
+    previous_scales: Sequence[Tensor | None] = (),
 ) -> Tensor:
     on_triton = {"auto": slot.device.type == "cuda", "triton": slot.device.type != "meta"}
     partials = gpu.partials(slot, strides) if on_triton.get(backend()) else 1
