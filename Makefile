@@ -1,10 +1,11 @@
 # make demo    a text-to-video pipeline, unpatched and patched, into demo_out/
 # make quality methods against each other at equal compute (the quick form), into quality_out/
 # make bench   each op against PyTorch, compiled PyTorch and its roof (the quick form), into bench_out/
-# make test    every check: lint, the tests of csrc/, the tests of the package
+# make test    every check: lint, the tests of csrc/, the tests of the package in JOBS=2 processes
 # Both install the package the ordinary way into .venv, with the versions of constraints.txt.
 
 PYTHON ?= python3
+JOBS ?= 2
 BIN := .venv/bin
 SOURCES := $(shell find adacache_kernels csrc python -type f ! -name '*.pyc' ! -name '*.so') \
            CMakeLists.txt MANIFEST.in constraints.txt pyproject.toml setup.py
@@ -24,7 +25,7 @@ bench: .venv/demo
 test: lint ctest pytest
 
 pytest: .venv/dev
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(JOBS) --dist worksteal
 
 ctest: .venv/dev
 	$(BIN)/cmake -S . -B build/cpp -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
