@@ -1,5 +1,5 @@
-// bfloat16, float16 and float8 (e4m3fn) as bits: exact to float, and the first two from float
-// rounded to the nearest, ties to even. Integer arithmetic without branches, so that any C++17
+// bfloat16, float16 and float8 (e4m3fn) as bits: exact to float, and from float rounded to the
+// nearest, ties to even. Integer arithmetic without branches, so that any C++17
 // compiler can vectorise it.
 #pragma once
 
@@ -61,6 +61,18 @@ inline float float8_to_float(std::uint8_t value) {
   const std::uint32_t subnormal = bits_of(float_of(magnitude + (121u << 23)) - 0x1p-6f);
   const std::uint32_t finite = magnitude < (1u << 23) ? subnormal : normal;
   return float_of(sign | (magnitude == (0x7fu << 20) ? 0x7fc00000u : finite));
+}
+
+// Of numbers below 464, which is where the largest one, 448, is no longer the nearest.
+inline std::uint8_t float_to_float8(float value) {
+  const std::uint32_t bits = bits_of(value);
+  const std::uint32_t magnitude = bits & 0x7fffffffu;
+  const std::uint32_t normal = (magnitude + 0x7ffffu + ((magnitude >> 20) & 1u)) >> 20;
+  // The last place of 2^14f is that of a subnormal float8: the addition does the rounding.
+  const std::uint32_t subnormal = bits_of(float_of(magnitude) + 0x1p14f) - bits_of(0x1p14f);
+  const bool is_subnormal = magnitude < 121u << 23;
+  const std::uint32_t code = is_subnormal ? subnormal : normal - (120u << 3);
+  return static_cast<std::uint8_t>(code | (bits >> 24 & 0x80u));
 }
 
 }  // namespace adacache

@@ -19,8 +19,10 @@ enum class SlotHolds { kNothing, kPrevious, kSum };
 struct DistanceUpdate {  // All views are [batch, frames, tokens, channels].
   View slot, x_out;
   std::optional<View> x_in;
-  std::vector<View> previous;  // at most 3
-  const float* coefficients;   // one per term, or null: 1
+  std::optional<View> scale;                         // float32, [..., 1]: of a slot in eight bits
+  std::vector<View> previous;                        // at most 3
+  std::vector<std::optional<View>> previous_scales;  // as many
+  const float* coefficients;                         // one per term, or null: 1
   SlotHolds slot_holds;
   std::vector<std::int64_t> frame_strides;
   Metric metric;

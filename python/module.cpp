@@ -46,12 +46,17 @@ adacache::SlotHolds make_slot_holds(int slot_holds) {
 void distance_update(const View& slot, const View& x_out, const std::optional<View>& x_in,
                      const std::vector<View>& previous, std::uintptr_t coefficients, int slot_holds,
                      const std::vector<std::int64_t>& strides, int metric, std::uintptr_t sums,
-                     int threads) {
+                     int threads, const std::optional<View>& scale,
+                     const std::vector<std::optional<View>>& previous_scales) {
   if (previous.size() > 3) throw std::invalid_argument("previous must be at most 3 views");
+  if (previous_scales.size() != previous.size())
+    throw std::invalid_argument("previous_scales must be as many as previous");
   const adacache::DistanceUpdate operands{slot,
                                           x_out,
                                           x_in,
+                                          scale,
                                           previous,
+                                          previous_scales,
                                           pointer<const float>(coefficients),
                                           make_slot_holds(slot_holds),
                                           strides,
@@ -104,7 +109,8 @@ PYBIND11_MODULE(_C, module) {
            py::arg("stride"));
   module.def("distance_update", &distance_update, release_gil(), py::arg("slot"), py::arg("x_out"),
              py::arg("x_in"), py::arg("previous"), py::arg("coefficients"), py::arg("slot_holds"),
-             py::arg("strides"), py::arg("metric"), py::arg("sums"), py::arg("threads"));
+             py::arg("strides"), py::arg("metric"), py::arg("sums"), py::arg("threads"),
+             py::arg("scale"), py::arg("previous_scales"));
   module.def("residual_update", &adacache::residual_update, release_gil(), py::arg("slot"),
              py::arg("x_out"), py::arg("x_in"), py::arg("accumulate"), py::arg("threads"));
   module.def("conditional_add", &conditional_add, release_gil(), py::arg("x"), py::arg("residuals"),

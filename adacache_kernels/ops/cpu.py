@@ -22,9 +22,10 @@ def distance_update(
     scale: Tensor | None = None,
     previous_scales: Sequence[Tensor | None] = (),
 ) -> Tensor:
-    optional = [tensor for tensor in (x_in, coefficients) if tensor is not None]
-    in_eight_bits = scale is not None or any(other is not None for other in previous_scales)
-    if in_eight_bits or not _native.takes(slot, x_out, *previous, *optional):
+    read = [tensor for tensor in (x_out, x_in, coefficients, scale) if tensor is not None]
+    scales = [None] * len(previous) if not previous_scales else previous_scales
+    read += [other for other in scales if other is not None]
+    if not (_native.takes(*read) and _native.takes_stored(slot, *previous)):
         where_to = (slot, x_out, x_in, previous, coefficients)
         how = (strides, metric, slot_holds, scale, previous_scales)
         return reference.distance_update(*where_to, *how)
@@ -40,6 +41,8 @@ def distance_update(
         metric,
         sums.data_ptr(),
         torch.get_num_threads(),
+        None if scale is None else _native.view(scale),
+        [None if other is None else _native.view(other) for other in scales],
     )
     return sums
 

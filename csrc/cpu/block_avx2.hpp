@@ -189,5 +189,58 @@ inline Block load_float8(const void* in) {
   return block_of([=](int i) { return widen_float8(eight_bytes(in, i)); });
 }
 
+// Packing works within the halves of a register, so that its words come out of order.
+inline void store_bytes(void* out, __m256i a, __m256i b, __m256i c, __m256i d) {
+  const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  _mm256_storeu_si256(static_cast<__m256i*>(out), _mm256_permutevar8x32_epi32(packed, order));
+}
+
+inline void store_int8(void* out, const Block& a) {
+  store_bytes(out, _mm256_cvtps_epi32(a.quarter[0]), _mm256_cvtps_epi32(a.quarter[1]),
+              _mm256_cvtps_epi32(a.quarter[2]), _mm256_cvtps_epi32(a.quarter[3]));
+}
+
+// As a signed byte, which packing keeps.
+inline __m256i narrow_float8(__m256 a) {
+  const __m256i bits = _mm256_castps_si256(a);
+  const __m256i magnitude = _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff));
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(magnitude, 20), _mm256_set1_epi32(1));
+  const __m256i sum =
+      _mm256_add_epi32(_mm256_add_epi32(magnitude, _mm256_set1_epi32(0x7ffff)), odd);
+  const __m256i normal = _mm256_sub_epi32(_mm256_srli_epi32(sum, 20), _mm256_set1_epi32(120 << 3));
+  const __m256 one = _mm256_set1_ps(0x1p14f);
+  const __m256 shifted = _mm256_add_ps(_mm256_castsi256_ps(magnitude), one);
+  const __m256i subnormal =
+      _mm256_sub_epi32(_mm256_castps_si256(shifted), _mm256_castps_si256(one));
+  const __m256i is_subnormal = _mm256_cmpgt_epi32(_mm256_set1_epi32(121 << 23), magnitude);
+  const __m256i code = _mm256_blendv_epi8(normal, subnormal, is_subnormal);
+  const __m256i sign = _mm256_slli_epi32(_mm256_srai_epi32(bits, 31), 7);
+  return _mm256_or_si256(code, sign);
+}
+
+inline void store_float8(void* out, const Block& a) {
+  store_bytes(out, narrow_float8(a.quarter[0]), narrow_float8(a.quarter[1]),
+              narrow_float8(a.quarter[2]), narrow_float8(a.quarter[3]));
+}
+
+struct Peak {
+  __m256i v;
+};
+
+inline Peak zero_peak() { return {_mm256_setzero_si256()}; }
+inline void add_to(Peak& peak, const Block& a) {
+  const Block sizes = absolute(a);
+  for (const __m256& quarter : sizes.quarter)
+    peak.v = _mm256_max_epi32(peak.v, _mm256_castps_si256(quarter));
+}
+inline std::uint32_t largest(Peak peak) {
+  std::uint32_t lanes[8];
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(lanes), peak.v);
+  std::uint32_t found = 0;
+  for (const std::uint32_t lane : lanes) found = found < lane ? lane : found;
+  return found;
+}
+
 }  // namespace
 }  // namespace adacache

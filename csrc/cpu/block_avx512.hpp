@@ -170,5 +170,50 @@ inline Block load_float8(const void* in) {
   return {widen_float8(sixteen_bytes(in, 0)), widen_float8(sixteen_bytes(in, 1))};
 }
 
+inline void store_bytes(void* out, __m512i first, __m512i second) {
+  auto* bytes = static_cast<__m128i*>(out);
+  _mm_storeu_si128(bytes, _mm512_cvtepi32_epi8(first));
+  _mm_storeu_si128(bytes + 1, _mm512_cvtepi32_epi8(second));
+}
+
+inline void store_int8(void* out, Block a) {
+  store_bytes(out, _mm512_cvtps_epi32(a.first), _mm512_cvtps_epi32(a.second));
+}
+
+inline __m512i narrow_float8(__m512 a) {
+  const __m512i bits = _mm512_castps_si512(a);
+  const __m512i magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff));
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(magnitude, 20), _mm512_set1_epi32(1));
+  const __m512i sum =
+      _mm512_add_epi32(_mm512_add_epi32(magnitude, _mm512_set1_epi32(0x7ffff)), odd);
+  const __m512i normal = _mm512_sub_epi32(_mm512_srli_epi32(sum, 20), _mm512_set1_epi32(120 << 3));
+  const __m512 one = _mm512_set1_ps(0x1p14f);
+  const __m512 shifted = _mm512_add_ps(_mm512_castsi512_ps(magnitude), one);
+  const __m512i subnormal =
+      _mm512_sub_epi32(_mm512_castps_si512(shifted), _mm512_castps_si512(one));
+  const __mmask16 is_subnormal = _mm512_cmplt_epi32_mask(magnitude, _mm512_set1_epi32(121 << 23));
+  const __m512i code = _mm512_mask_mov_epi32(normal, is_subnormal, subnormal);
+  const __m512i sign = _mm512_and_si512(_mm512_srli_epi32(bits, 24), _mm512_set1_epi32(0x80));
+  return _mm512_or_si512(code, sign);
+}
+
+inline void store_float8(void* out, Block a) {
+  store_bytes(out, narrow_float8(a.first), narrow_float8(a.second));
+}
+
+struct Peak {
+  __m512i v;
+};
+
+inline Peak zero_peak() { return {_mm512_setzero_si512()}; }
+inline void add_to(Peak& peak, Block a) {
+  const __m512i first = _mm512_castps_si512(_mm512_abs_ps(a.first));
+  const __m512i second = _mm512_castps_si512(_mm512_abs_ps(a.second));
+  peak.v = _mm512_max_epi32(peak.v, _mm512_max_epi32(first, second));
+}
+inline std::uint32_t largest(Peak peak) {
+  return static_cast<std::uint32_t>(_mm512_reduce_max_epi32(peak.v));
+}
+
 }  // namespace
 }  // namespace adacache

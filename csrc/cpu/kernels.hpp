@@ -63,6 +63,15 @@ struct Kernels {
   void (*update)(const Update& update, std::int64_t count, UpdateSums* sums);
   void (*add)(const Add& add, std::int64_t count);
   void (*change)(Run a, Run b, std::int64_t count, Lanes* sum);  // sum|a - b|
+
+  // For rows that are stored in eight bits; `p` and `c` are float, with room for whole blocks.
+  // p = x_out - x_in; returns the bits of max|p|, above those of infinity if there is a NaN.
+  std::uint32_t (*residual)(Run x_out, Run x_in, std::int64_t count, float* p);
+  // slot = round(p * factor), in int8 or float8
+  void (*narrow)(const float* p, float factor, Run slot, std::int64_t count);
+  // c = (first ? 0 : c) + coefficient * (term * scale)
+  void (*add_term)(Run term, float scale, float coefficient, bool first, std::int64_t count,
+                   float* c);
 };
 
 extern const Kernels kBaselineKernels;
