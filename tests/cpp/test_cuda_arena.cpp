@@ -136,22 +136,60 @@ void check_order() {
 void check_wait_before_unmap() {
   Arena arena = Arena::on_cuda(0, 64 * kMiB);
   const fake::Stream marked, unmarked;
-  auto lease = arena.lease();
+  const auto lease = arena.lease();
+  auto second = arena.lease();
   Slot view = lease->grow({1000}).at(0);
-  marked.work();
-  lease->mark(marked.id());
-  unmarked.work();
+  const auto work = [&](Lease& user) {
+    marked.work();
+    user.mark(marked.id());
+    unmarked.work();
+  };
+  work(*lease);
   lease->replan({5 * kMiB});
-  CHECK(marked.idle() && unmarked.idle());
-  unmarked.work();
+  CHECK(marked.idle() && unmarked.idle() && fake::live("maps") == 2);
+  second->grow({1000});
+  work(*second);
+  second.reset();
   view = {};
-  CHECK(unmarked.idle());
-  marked.work();
-  lease->mark(marked.id());
-  unmarked.work();
-  lease.reset();
-  CHECK(marked.idle() && unmarked.idle() && fake::live("maps") == 0);
+  // A destructor does not wait; the next call that maps or unmaps does.
+  CHECK(!marked.idle() && !unmarked.idle() && fake::live("maps") == 3);
+  lease->release();
+  CHECK(marked.idle() && unmarked.idle() && fake::live("maps") == 0 && arena.stats().mapped == 0);
+  lease->grow({1000});
+  work(*lease);
   CHECK(fake::errors() == 0);
+}
+
+// A14: a destructor breaks no capture, not even one on a stream that the arena has not heard of.
+void check_drop_during_capture() {
+  Arena arena = Arena::on_cuda(0, 64 * kMiB);
+  auto lease = arena.lease();
+  auto stream = std::make_unique<fake::Stream>();
+  Slot view = lease->grow({1000}).at(0);
+  lease->release();
+  lease->grow({5 * kMiB});
+  {
+    fake::Capture capture(*stream);
+    view = {};
+    lease.reset();
+    CHECK(capture.end());
+  }
+  CHECK(arena.stats().mapped == 8 * kMiB);
+  const auto other = arena.lease();
+  other->grow({1000});
+  CHECK(arena.stats().mapped == kUnit);
+
+  // A stream that was seen to capture may be destroyed afterwards.
+  {
+    fake::Capture capture(*stream);
+    CHECK(!message_of<CaptureError>([&] { other->grow({kMiB * 9}, stream->id()); }).empty());
+    other->mark(stream->id());
+    CHECK(capture.end());
+  }
+  stream.reset();
+  CHECK(other->grow({kMiB * 9}).size() == 1);
+  other->release();
+  CHECK(arena.stats().mapped == 0);
 }
 
 // A13: nothing that a capture forbids is done during one, and it ends well.
@@ -286,6 +324,7 @@ void check_threads() {
       }
     });
   for (std::thread& thread : threads) thread.join();
+  arena.close();
   CHECK(arena.stats().mapped == 0 && arena.stats().leases == 0);
 }
 
@@ -302,6 +341,8 @@ int main() {
   check_order();
   check_nothing_left();
   check_wait_before_unmap();
+  check_nothing_left();
+  check_drop_during_capture();
   check_nothing_left();
   for (const unsigned flags : {0u, cu::kNonBlocking}) check_capture(flags);
   check_capture_replan();
