@@ -1,4 +1,5 @@
 // The arena on host memory. A1 and so on are the invariants of csrc/arena/design.md.
+#include <cerrno>
 #include <cstdint>
 #include <cstring>
 #include <random>
@@ -9,6 +10,7 @@
 #include "check.hpp"
 
 #ifdef __linux__
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #endif
@@ -233,9 +235,12 @@ void check_fork() {
   const pid_t child = fork();
   if (child == 0) {
     CHECK(has(message_of<Error>([&] { lease->grow({1}); }), "fork"));
+    // The memory is not there, so that nothing can be written into the parent's.
+    CHECK(msync(bytes_of(slot), kPage, MS_ASYNC) == -1 && errno == ENOMEM);
     lease->release();
     slot = {};
     lease.reset();
+    CHECK(arena->stats().mapped == kPage && arena->stats().unmaps == 0);
     arena.reset();
     Arena own = Arena::on_host(kMiB);
     fill(own.lease()->grow({100}).at(0), 1);

@@ -70,6 +70,9 @@ void check_out_of_memory() {
                            "6291456 of 16777216 bytes of device 0 are free"})
     CHECK(has(message, part));
   CHECK(holds(kept, 3) && arena.stats().mapped == 10 * kMiB && arena.stats().failures == 2);
+  // A device that is full is no device without virtual memory.
+  fake::set("MEM", "0");
+  CHECK(Arena::on_cuda(0, 64 * kMiB).stats().is_virtual);
   fake::unset("MEM");
   CHECK(lease->grow({8 * kMiB}).size() == 1);
 }
@@ -129,6 +132,9 @@ void check_order() {
   lease->acquire(c.id());
   c.synchronize();
   CHECK(a.idle() && b.idle());
+  const long others = waits();
+  lease->acquire(a.id());
+  CHECK(waits() == others + 1);
   CHECK(fake::live("events") <= 3);
 }
 
@@ -172,6 +178,7 @@ void check_drop_during_capture() {
     fake::Capture capture(*stream);
     view = {};
     lease.reset();
+    arena.lease()->release(stream->id());
     CHECK(capture.end());
   }
   CHECK(arena.stats().mapped == 8 * kMiB);
@@ -190,6 +197,21 @@ void check_drop_during_capture() {
   CHECK(other->grow({kMiB * 9}).size() == 1);
   other->release();
   CHECK(arena.stats().mapped == 0);
+}
+
+// A12: the same for the last of arena, leases and views, during a capture that the driver tells of.
+void check_last_during_capture() {
+  const fake::Stream blocking(0), marked;
+  auto arena = std::make_unique<Arena>(Arena::on_cuda(0, 64 * kMiB));
+  auto lease = arena->lease();
+  lease->grow({1000});
+  marked.work();
+  lease->mark(marked.id());
+  fake::Capture capture(blocking);
+  lease.reset();
+  arena.reset();
+  CHECK(marked.idle() && fake::live("maps") == 0);
+  CHECK(capture.end());
 }
 
 // A13: nothing that a capture forbids is done during one, and it ends well.
@@ -213,6 +235,7 @@ void check_capture(unsigned flags) {
     refused([&] { lease->grow({20 * kMiB}, stream.id()); });
     refused([&] { lease->replan({20 * kMiB}, stream.id()); });
     refused([&] { lease->release(stream.id()); });
+    if (flags == 0) refused([&] { lease->grow({20 * kMiB}, other.id()); });
     refused([&] { lease->acquire(stream.id()); });
     lease->mark(stream.id());
     // A view that goes is unmapped later.
@@ -341,6 +364,8 @@ int main() {
   check_order();
   check_nothing_left();
   check_wait_before_unmap();
+  check_nothing_left();
+  check_last_during_capture();
   check_nothing_left();
   check_drop_during_capture();
   check_nothing_left();
