@@ -120,11 +120,9 @@ std::vector<Slot> Lease::replan(const std::vector<std::size_t>& sizes, Stream st
     state.free = {{0, 0, needed}};
     return grow_locked(sizes, stream);
   }
-  if (!state.chunks.empty()) {
-    state.wait(*core_, stream);
-    state.forget(*core_);
-    core_->sweep(stream);
-  }
+  if (!state.chunks.empty()) state.wait(*core_, stream);
+  state.forget(*core_);
+  core_->sweep(stream);
   return grow_locked(sizes, stream);
 }
 

@@ -71,6 +71,9 @@ std::shared_ptr<Chunk> Core::map(std::size_t needed, const Holding& held,
   } catch (const CallFailed& error) {
     give_addresses(block);
     refuse(error.failure, "asked for " + text(bytes) + " bytes", held);
+  } catch (...) {
+    give_addresses(block);
+    throw;
   }
   const std::lock_guard<std::mutex> lock(mutex_);
   ++stats_.maps;
