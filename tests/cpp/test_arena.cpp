@@ -203,6 +203,7 @@ void check_other_exceptions() {
    public:
     explicit Failing(const bool& fails) : fails_(fails) {}
     std::size_t granularity() const noexcept override { return inner_->granularity(); }
+    std::string why_not_virtual() const override { return inner_->why_not_virtual(); }
     Address reserve(std::size_t bytes) override { return inner_->reserve(bytes); }
     void unreserve(Address address, std::size_t bytes) override {
       inner_->unreserve(address, bytes);
