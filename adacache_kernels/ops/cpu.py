@@ -23,7 +23,7 @@ def distance_update(
     previous_scales: Sequence[Tensor | None] = (),
 ) -> Tensor:
     read = [tensor for tensor in (x_out, x_in, coefficients, scale) if tensor is not None]
-    scales = [None] * len(previous) if not previous_scales else previous_scales
+    scales = previous_scales or [None] * len(previous)
     read += [other for other in scales if other is not None]
     if not (_native.takes(*read) and _native.takes_stored(slot, *previous)):
         where_to = (slot, x_out, x_in, previous, coefficients)

@@ -13,17 +13,28 @@ namespace adacache::arena {
 struct Lease::State {
   explicit State(Core& core) : marks(std::make_shared<Marks>(core.memory())) {}
 
-  void refuse_capture(Stream stream) const {
-    if (marks->capturing(stream))
+  void refuse_capture(Core& core, Stream stream) const {
+    bool capturing = false;
+    try {
+      capturing = core.capturing(stream);
+    } catch (const CallFailed& error) {
+      core.refuse(error.failure, "was about to map or unmap", held);
+    }
+    if (capturing)
       throw CaptureError(
           "memory cannot be mapped or unmapped while a stream is being captured: reserve it, by "
           "running one step, before the capture begins");
   }
 
   // Without an effect when it throws.
-  void wait(Stream stream) const {
-    refuse_capture(stream);
-    marks->wait();
+  void wait(Core& core, Stream stream) const {
+    refuse_capture(core, stream);
+    try {
+      core.wait(*marks);
+    } catch (const CallFailed& error) {
+      core.refuse(error.failure, "was to give " + std::to_string(held.mapped) + " bytes back",
+                  held);
+    }
   }
 
   void forget(Core& core) noexcept {
@@ -81,9 +92,9 @@ std::vector<Slot> Lease::grow_locked(const std::vector<std::size_t>& sizes, Stre
   held.slots += sizes.size();
   held.in_use += placement.taken;
   if (placement.in_new > 0) {
-    state.refuse_capture(stream);
+    state.refuse_capture(*core_, stream);
     const std::size_t needed = round_up(placement.in_new, core_->memory().granularity());
-    chunks.push_back(core_->map(needed, state.held, state.marks));
+    chunks.push_back(core_->map(needed, state.held, state.marks, stream));
     const std::size_t mapped = chunks.back()->bytes();
     held.mapped += mapped;
     if (mapped > placement.in_new)
@@ -109,18 +120,18 @@ std::vector<Slot> Lease::replan(const std::vector<std::size_t>& sizes, Stream st
     state.free = {{0, 0, needed}};
     return grow_locked(sizes, stream);
   }
-  if (!state.chunks.empty()) {
-    state.wait(stream);
-    state.forget(*core_);
-  }
+  if (!state.chunks.empty()) state.wait(*core_, stream);
+  state.forget(*core_);
+  core_->sweep(stream);
   return grow_locked(sizes, stream);
 }
 
 void Lease::release(Stream stream) {
   if (!core_->memory().alive()) return;
   const std::lock_guard<std::mutex> lock(state_->mutex);
-  if (!state_->chunks.empty()) state_->wait(stream);
+  if (!state_->chunks.empty()) state_->wait(*core_, stream);
   state_->forget(*core_);
+  core_->sweep(stream);
 }
 
 void Lease::acquire(Stream stream) { state_->marks->acquire(stream); }
@@ -148,6 +159,6 @@ std::unique_ptr<Lease> Arena::lease() {
 
 Stats Arena::stats() const { return core_->stats(); }
 
-void Arena::close() { core_->close(); }
+void Arena::close(Stream stream) { core_->close(stream); }
 
 }  // namespace adacache::arena

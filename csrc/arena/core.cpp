@@ -1,11 +1,11 @@
 #include "core.hpp"
 
 #include <algorithm>
-#include <atomic>
-#include <cstdio>
+#include <iterator>
 #include <stdexcept>
 
 #include "plan.hpp"
+#include "quietly.hpp"
 
 namespace adacache::arena {
 namespace {
@@ -15,30 +15,15 @@ constexpr std::size_t kLargestBudget = kTooMany / 3;
 
 std::string text(std::size_t bytes) { return std::to_string(bytes); }
 
-// From where nothing can be thrown.
-void report(const char* what) noexcept {
-  static std::atomic<bool> reported{false};
-  if (!reported.exchange(true))
-    std::fprintf(stderr, "adacache_kernels: giving memory of an arena back: %s\n", what);
-}
-
-template <typename Call>
-bool try_to(const Call& call) noexcept {
-  try {
-    call();
-    return true;
-  } catch (const std::exception& error) {
-    report(error.what());
-    return false;
-  }
-}
-
 }  // namespace
 
+// On a device the block is unmapped later, by a call that names a stream. Here nobody knows whether
+// the thread is capturing, on a stream that the driver does not tell of, and a wait would break the
+// capture. Python's garbage collector may bring a view here at any moment.
 Chunk::~Chunk() {
   if (bytes() == 0 || !core_->memory().alive()) return;
   core_->retire(block_);
-  core_->sweep();
+  if (!core_->memory().has_streams()) core_->sweep(0);
 }
 
 // Twice the budget, of addresses: they cost nothing, and two leases that are planned again in turn
@@ -68,15 +53,15 @@ Core::Core(std::unique_ptr<Memory> memory, std::size_t budget, std::size_t chunk
 
 Core::~Core() {
   if (!memory_->alive()) return;
-  for (const Block& block : retired_) try_to([&] { unmap(block); });
+  unmap(retired_);
   if (reservation_ == 0) return;
   const std::size_t bytes = round_up(2 * stats_.budget, memory_->granularity());
-  try_to([&] { memory_->unreserve(reservation_, bytes); });
+  quietly([&] { memory_->unreserve(reservation_, bytes); });
 }
 
 std::shared_ptr<Chunk> Core::map(std::size_t needed, const Holding& held,
-                                 std::shared_ptr<Marks> marks) {
-  sweep();
+                                 std::shared_ptr<Marks> marks, Stream stream) {
+  sweep(stream);
   auto chunk = std::make_shared<Chunk>(shared_from_this());
   Block block{0, 0, false, std::move(marks)};
   const std::size_t bytes = begin_map(needed, held, block);
@@ -85,7 +70,10 @@ std::shared_ptr<Chunk> Core::map(std::size_t needed, const Holding& held,
     block.address = memory_->map(block.address, bytes);
   } catch (const CallFailed& error) {
     give_addresses(block);
-    refuse(bytes, held, error.failure);
+    refuse(error.failure, "asked for " + text(bytes) + " bytes", held);
+  } catch (...) {
+    give_addresses(block);
+    throw;
   }
   const std::lock_guard<std::mutex> lock(mutex_);
   ++stats_.maps;
@@ -122,7 +110,7 @@ void Core::take_addresses(Block& block) {
 
 // Of a block that is not mapped, or no longer.
 void Core::give_addresses(const Block& block) {
-  if (block.has_own_addresses) try_to([&] { memory_->unreserve(block.address, block.bytes); });
+  if (block.has_own_addresses) quietly([&] { memory_->unreserve(block.address, block.bytes); });
   const std::lock_guard<std::mutex> lock(mutex_);
   stats_.mapped -= block.bytes;
   if (block.has_own_addresses)
@@ -131,14 +119,13 @@ void Core::give_addresses(const Block& block) {
     addresses_.give(block.address, block.bytes);
 }
 
-void Core::refuse(std::size_t bytes, const Holding& held, const Failure& failure) {
+void Core::refuse(const Failure& failure, const std::string& when, const Holding& held) {
   const std::string free = memory_->free_bytes();
-  std::string what;
+  std::string what = CallFailed(failure).what() + (", when the arena " + when);
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     ++stats_.failures;
-    what = failure.call + " failed: " + failure.name + " (" + std::to_string(failure.code) +
-           "), when the arena asked for " + text(bytes) + " bytes. " + figures(held) + free;
+    what += ". " + figures(held) + free;
   }
   if (failure.out_of_memory) throw OutOfMemory(what);
   throw Error(what);
@@ -159,34 +146,42 @@ void Core::retire(std::list<Block>& block) noexcept {
   retired_.splice(retired_.end(), block);
 }
 
-void Core::sweep() noexcept {
-  std::list<Block> work, kept;
+bool Core::capturing(Stream stream) {
+  return memory_->capturing(stream) || (stream != 0 && memory_->capturing(0));
+}
+
+void Core::wait(Marks& marks) {
+  marks.wait();
+  memory_->wait_for_all();
+}
+
+void Core::sweep(Stream stream) noexcept {
+  std::list<Block> work;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     work.swap(retired_);
   }
-  while (!work.empty()) {
-    const Block& block = work.front();
-    bool gone = false;
-    try_to([&] {
-      if (block.marks->capturing(0)) return;
-      unmap(block);
-      gone = true;
-      forget(block);
-    });
-    if (gone)
-      work.pop_front();
-    else
-      kept.splice(kept.end(), work, work.begin());
-  }
+  if (work.empty()) return;
+  bool captures = true;
+  quietly([&] { captures = capturing(stream); });
+  if (!captures) unmap(work);
   const std::lock_guard<std::mutex> lock(mutex_);
-  retired_.splice(retired_.end(), kept);
+  retired_.splice(retired_.end(), work);
 }
 
-// A device that cannot be waited for does nothing any more, so its memory can go.
-void Core::unmap(const Block& block) {
-  try_to([&] { block.marks->wait(); });
-  memory_->unmap(block.address, block.bytes);
+// Leaves in the list what cannot be unmapped. A device that cannot be waited for does nothing any
+// more, so its memory can go.
+void Core::unmap(std::list<Block>& blocks) noexcept {
+  if (blocks.empty()) return;
+  for (const Block& block : blocks) quietly([&] { block.marks->wait(); });
+  quietly([&] {
+    if (!memory_->capturing(0)) memory_->wait_for_all();
+  });
+  for (auto block = blocks.begin(); block != blocks.end();) {
+    const bool gone = quietly([&] { memory_->unmap(block->address, block->bytes); });
+    if (gone) quietly([&] { forget(*block); });
+    block = gone ? blocks.erase(block) : std::next(block);
+  }
 }
 
 void Core::forget(const Block& block) {
@@ -214,12 +209,12 @@ void Core::hold(const Holding& before, const Holding& after) noexcept {
   stats_.peak_in_use = std::max(stats_.peak_in_use, stats_.in_use);
 }
 
-void Core::close() {
+void Core::close(Stream stream) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     closed_ = true;
   }
-  sweep();
+  sweep(stream);
 }
 
 void Core::check_usable() const {

@@ -94,7 +94,7 @@ class Memory {
   virtual bool has_streams() const noexcept { return false; }
   virtual bool capturing(Stream) { return false; }
   virtual std::unique_ptr<Event> event() { return nullptr; }
-  virtual void wait_for_all() {}  // work on every stream; nothing may be capturing
+  virtual void wait_for_all() {}  // for work on every stream; nothing may be capturing
 };
 
 std::unique_ptr<Memory> host_memory();
