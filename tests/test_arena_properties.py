@@ -48,7 +48,9 @@ class ArenaMachine(RuleBasedStateMachine):
         self.users: list[User] = []
         self.orphans: list[View] = []  # views whose lease is gone
         self.values = itertools.cycle(range(1, 256))
-        self.seen: list[int] = []
+        self.seen: list[int] = []  # the lowest and the highest address
+        self.reserved = self.arena.stats().reserved
+        self.has_others = False
 
     def pick(self, choice: int) -> User:
         return self.users[choice % len(self.users)]
@@ -149,10 +151,18 @@ class ArenaMachine(RuleBasedStateMachine):
         assert all(end <= start for (_, end), (start, _) in itertools.pairwise(extents))
         if self.kind == "virtual":
             assert all(start % 256 == 0 for start, _ in extents)
-            self.seen += [address for found in extents for address in found]
-            span = max(self.seen, default=0) - min(self.seen, default=0)
-            assert span <= self.arena.stats().reserved
-            self.seen = [min(self.seen), max(self.seen)] if self.seen else []
+
+    @precondition(lambda self: self.kind == "virtual")
+    @invariant()
+    def addresses_are_in_the_reservation(self) -> None:
+        # Where it has holes only, a chunk has addresses of its own for as long as it lives.
+        self.has_others |= self.arena.stats().reserved != self.reserved
+        self.seen += [
+            address for view in self.views() for address in extent(view.tensor) if address
+        ]
+        if self.seen:
+            self.seen = [min(self.seen), max(self.seen)]
+            assert self.has_others or self.seen[1] - self.seen[0] <= self.reserved
 
     @invariant()
     def figures_are_right(self) -> None:
