@@ -71,7 +71,7 @@ class Lease:
 
     A tensor keeps its memory mapped for as long as it, or a view of it, lives: after ``release``,
     after ``CacheArena.close``, and after both objects are gone. Its contents are undefined until
-    they are written.
+    they are written. A forked child has none of this memory: it must not touch the tensors.
     """
 
     def __init__(self, native: _C.Lease | PlainLease, device: torch.device) -> None:
@@ -273,9 +273,9 @@ def _torch_may_hold_memory(device: torch.device) -> bool:
 
 
 def _bytes_of(spec: Spec) -> int:
-    shape, dtype = spec
-    if not isinstance(dtype, torch.dtype):
-        raise TypeError(f"a tensor of an arena is (shape, dtype), the dtype here is {dtype!r}")
+    shape, dtype = spec if isinstance(spec, tuple) and len(spec) == 2 else (None, None)
+    if not isinstance(shape, Sequence) or not isinstance(dtype, torch.dtype):
+        raise TypeError(f"a tensor of an arena is a pair (shape, dtype), here it is {spec!r}")
     if any(size < 0 for size in shape):
         raise ValueError(f"the shape of a tensor is {tuple(shape)}, expected no negative size")
     size = math.prod(shape) * dtype.itemsize

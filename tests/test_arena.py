@@ -215,7 +215,9 @@ def test_streams_are_nothing_on_a_cpu(kind: str) -> None:
     ("spec", "error", "message"),
     [
         (((2, -1), torch.float32), ValueError, r"shape of a tensor is \(2, -1\), expected no neg"),
-        (((2,), "float32"), TypeError, r"is \(shape, dtype\), the dtype here is 'float32'"),
+        (((2,), "float32"), TypeError, r"is a pair \(shape, dtype\), here it is .*'float32'"),
+        ((2, torch.float32), TypeError, r"here it is \(2, torch.float32\)"),
+        (torch.float32, TypeError, r"here it is torch.float32"),
         (((2**62, 8), torch.float32), ak.ArenaOutOfMemoryError, str(2**67)),
     ],
 )

@@ -52,7 +52,9 @@ def live():
 
 class Capturing:
     def __enter__(self):
-        self.stream = ctypes.c_void_p()
+        context, self.stream = ctypes.c_void_p(), ctypes.c_void_p()
+        assert driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0
+        assert driver.cuCtxPushCurrent_v2(context) == 0
         assert driver.cuStreamCreate(ctypes.byref(self.stream), 1) == 0
         assert driver.cuStreamBeginCapture_v2(self.stream, 0) == 0
         return self.stream.value
@@ -61,6 +63,8 @@ class Capturing:
         assert driver.cuStreamEndCapture(self.stream, ctypes.byref(graph)) == 0
         assert driver.cuGraphDestroy(graph) == 0
         assert driver.cuStreamDestroy_v2(self.stream) == 0
+        assert driver.cuCtxPopCurrent_v2(ctypes.byref(graph)) == 0
+        assert driver.cuDevicePrimaryCtxRelease_v2(0) == 0
 """
 
 END = """
