@@ -13,17 +13,28 @@ namespace adacache::arena {
 struct Lease::State {
   explicit State(Core& core) : marks(std::make_shared<Marks>(core.memory())) {}
 
-  void refuse_capture(Stream stream) const {
-    if (marks->capturing(stream))
+  void refuse_capture(Core& core, Stream stream) const {
+    bool capturing = false;
+    try {
+      capturing = marks->capturing(stream);
+    } catch (const CallFailed& error) {
+      core.refuse(error.failure, "was about to map or unmap", held);
+    }
+    if (capturing)
       throw CaptureError(
           "memory cannot be mapped or unmapped while a stream is being captured: reserve it, by "
           "running one step, before the capture begins");
   }
 
   // Without an effect when it throws.
-  void wait(Stream stream) const {
-    refuse_capture(stream);
-    marks->wait();
+  void wait(Core& core, Stream stream) const {
+    refuse_capture(core, stream);
+    try {
+      marks->wait();
+    } catch (const CallFailed& error) {
+      core.refuse(error.failure, "was to give " + std::to_string(held.mapped) + " bytes back",
+                  held);
+    }
   }
 
   void forget(Core& core) noexcept {
@@ -81,7 +92,7 @@ std::vector<Slot> Lease::grow_locked(const std::vector<std::size_t>& sizes, Stre
   held.slots += sizes.size();
   held.in_use += placement.taken;
   if (placement.in_new > 0) {
-    state.refuse_capture(stream);
+    state.refuse_capture(*core_, stream);
     const std::size_t needed = round_up(placement.in_new, core_->memory().granularity());
     chunks.push_back(core_->map(needed, state.held, state.marks));
     const std::size_t mapped = chunks.back()->bytes();
@@ -110,7 +121,7 @@ std::vector<Slot> Lease::replan(const std::vector<std::size_t>& sizes, Stream st
     return grow_locked(sizes, stream);
   }
   if (!state.chunks.empty()) {
-    state.wait(stream);
+    state.wait(*core_, stream);
     state.forget(*core_);
   }
   return grow_locked(sizes, stream);
@@ -119,7 +130,7 @@ std::vector<Slot> Lease::replan(const std::vector<std::size_t>& sizes, Stream st
 void Lease::release(Stream stream) {
   if (!core_->memory().alive()) return;
   const std::lock_guard<std::mutex> lock(state_->mutex);
-  if (!state_->chunks.empty()) state_->wait(stream);
+  if (!state_->chunks.empty()) state_->wait(*core_, stream);
   state_->forget(*core_);
 }
 

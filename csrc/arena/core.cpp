@@ -1,11 +1,10 @@
 #include "core.hpp"
 
 #include <algorithm>
-#include <atomic>
-#include <cstdio>
 #include <stdexcept>
 
 #include "plan.hpp"
+#include "quietly.hpp"
 
 namespace adacache::arena {
 namespace {
@@ -14,24 +13,6 @@ namespace {
 constexpr std::size_t kLargestBudget = kTooMany / 3;
 
 std::string text(std::size_t bytes) { return std::to_string(bytes); }
-
-// From where nothing can be thrown.
-void report(const char* what) noexcept {
-  static std::atomic<bool> reported{false};
-  if (!reported.exchange(true))
-    std::fprintf(stderr, "adacache_kernels: giving memory of an arena back: %s\n", what);
-}
-
-template <typename Call>
-bool try_to(const Call& call) noexcept {
-  try {
-    call();
-    return true;
-  } catch (const std::exception& error) {
-    report(error.what());
-    return false;
-  }
-}
 
 }  // namespace
 
@@ -68,10 +49,10 @@ Core::Core(std::unique_ptr<Memory> memory, std::size_t budget, std::size_t chunk
 
 Core::~Core() {
   if (!memory_->alive()) return;
-  for (const Block& block : retired_) try_to([&] { unmap(block); });
+  for (const Block& block : retired_) quietly([&] { unmap(block); });
   if (reservation_ == 0) return;
   const std::size_t bytes = round_up(2 * stats_.budget, memory_->granularity());
-  try_to([&] { memory_->unreserve(reservation_, bytes); });
+  quietly([&] { memory_->unreserve(reservation_, bytes); });
 }
 
 std::shared_ptr<Chunk> Core::map(std::size_t needed, const Holding& held,
@@ -85,7 +66,7 @@ std::shared_ptr<Chunk> Core::map(std::size_t needed, const Holding& held,
     block.address = memory_->map(block.address, bytes);
   } catch (const CallFailed& error) {
     give_addresses(block);
-    refuse(bytes, held, error.failure);
+    refuse(error.failure, "asked for " + text(bytes) + " bytes", held);
   }
   const std::lock_guard<std::mutex> lock(mutex_);
   ++stats_.maps;
@@ -122,7 +103,7 @@ void Core::take_addresses(Block& block) {
 
 // Of a block that is not mapped, or no longer.
 void Core::give_addresses(const Block& block) {
-  if (block.has_own_addresses) try_to([&] { memory_->unreserve(block.address, block.bytes); });
+  if (block.has_own_addresses) quietly([&] { memory_->unreserve(block.address, block.bytes); });
   const std::lock_guard<std::mutex> lock(mutex_);
   stats_.mapped -= block.bytes;
   if (block.has_own_addresses)
@@ -131,14 +112,13 @@ void Core::give_addresses(const Block& block) {
     addresses_.give(block.address, block.bytes);
 }
 
-void Core::refuse(std::size_t bytes, const Holding& held, const Failure& failure) {
+void Core::refuse(const Failure& failure, const std::string& when, const Holding& held) {
   const std::string free = memory_->free_bytes();
-  std::string what;
+  std::string what = CallFailed(failure).what() + (", when the arena " + when);
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     ++stats_.failures;
-    what = failure.call + " failed: " + failure.name + " (" + std::to_string(failure.code) +
-           "), when the arena asked for " + text(bytes) + " bytes. " + figures(held) + free;
+    what += ". " + figures(held) + free;
   }
   if (failure.out_of_memory) throw OutOfMemory(what);
   throw Error(what);
@@ -168,8 +148,8 @@ void Core::sweep() noexcept {
   while (!work.empty()) {
     const Block& block = work.front();
     bool gone = false;
-    try_to([&] {
-      if (block.marks->capturing(0)) return;
+    quietly([&] {
+      if (block.marks->any_capture()) return;
       unmap(block);
       gone = true;
       forget(block);
@@ -185,7 +165,7 @@ void Core::sweep() noexcept {
 
 // A device that cannot be waited for does nothing any more, so its memory can go.
 void Core::unmap(const Block& block) {
-  try_to([&] { block.marks->wait(); });
+  quietly([&] { block.marks->wait(); });
   memory_->unmap(block.address, block.bytes);
 }
 

@@ -63,6 +63,9 @@ class Core : public std::enable_shared_from_this<Core> {
   void close_lease() noexcept;
   void hold(const Holding& before, const Holding& after) noexcept;
 
+  // Throws what the machine said, and the figures; counts it.
+  [[noreturn]] void refuse(const Failure& failure, const std::string& when, const Holding& held);
+
   void close();
   void check_usable() const;
   Stats stats() const;
@@ -77,7 +80,6 @@ class Core : public std::enable_shared_from_this<Core> {
   void take_addresses(Block& block);
   void give_addresses(const Block& block);
   std::string figures(const Holding& held) const;
-  [[noreturn]] void refuse(std::size_t bytes, const Holding& held, const Failure& failure);
 
   const std::unique_ptr<Memory> memory_;
   const std::size_t chunk_bytes_;

@@ -1,6 +1,7 @@
 #include "marks.hpp"
 
 #include <algorithm>
+#include <exception>
 #include <vector>
 
 namespace adacache::arena {
@@ -9,7 +10,7 @@ void Marks::acquire(Stream stream) {
   if (!memory_.has_streams()) return;
   const std::lock_guard<std::mutex> lock(mutex_);
   if (events_.size() == events_.count(stream) || covers_ == stream) return;
-  if (see_capture(stream)) {
+  if (memory_.capturing(stream)) {
     if (others_reached(stream)) return;
     throw CaptureError(
         "a stream that is being captured cannot wait for work that another stream has put on the "
@@ -24,7 +25,7 @@ void Marks::acquire(Stream stream) {
 void Marks::mark(Stream stream) {
   if (!memory_.has_streams()) return;
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (see_capture(stream)) return;
+  if (memory_.capturing(stream)) return;
   const auto found = events_.find(stream);
   std::shared_ptr<Event> event = found == events_.end() ? memory_.event() : found->second;
   event->record(stream);
@@ -35,15 +36,7 @@ void Marks::mark(Stream stream) {
   events_[stream] = std::move(event);
 }
 
-bool Marks::capturing(Stream stream) {
-  if (!memory_.has_streams()) return false;
-  const std::lock_guard<std::mutex> lock(mutex_);
-  const std::set<Stream> seen = captured_;
-  const bool any = std::count_if(seen.begin(), seen.end(),
-                                 [this](Stream other) { return see_capture(other); }) > 0;
-  return any || see_capture(stream) || memory_.capturing(0);
-}
-
+// When an event cannot be waited for, the device still can.
 void Marks::wait() {
   if (!memory_.has_streams()) return;
   std::vector<std::shared_ptr<Event>> events;
@@ -51,23 +44,22 @@ void Marks::wait() {
     const std::lock_guard<std::mutex> lock(mutex_);
     for (const auto& entry : events_) events.push_back(entry.second);
   }
-  for (const auto& event : events) event->wait();
-  if (!capturing(0)) memory_.wait_for_all();
+  std::exception_ptr problem;
+  for (const auto& event : events) {
+    try {
+      event->wait();
+    } catch (const CallFailed&) {
+      problem = std::current_exception();
+    }
+  }
+  if (!memory_.any_capture()) memory_.wait_for_all();
+  if (problem) std::rethrow_exception(problem);
 }
 
 bool Marks::others_reached(Stream stream) {
   return std::all_of(events_.begin(), events_.end(), [&](const auto& entry) {
     return entry.first == stream || entry.second->reached();
   });
-}
-
-bool Marks::see_capture(Stream stream) {
-  if (!memory_.capturing(stream)) {
-    captured_.erase(stream);
-    return false;
-  }
-  captured_.insert(stream);
-  return true;
 }
 
 }  // namespace adacache::arena

@@ -5,7 +5,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <set>
 
 #include "memory.hpp"
 
@@ -18,9 +17,12 @@ class Marks {
   void acquire(Stream stream);
   void mark(Stream stream);
 
-  // Whether `stream`, the legacy stream, or a stream that was seen to capture is being captured.
-  // Other streams that marked are not asked: they may be destroyed by now.
-  bool capturing(Stream stream);
+  // Whether `stream` or the legacy stream is being captured.
+  bool capturing(Stream stream) { return memory_.capturing(stream) || memory_.capturing(0); }
+
+  // Whether any stream is, as far as the driver tells. Streams that marked are not asked for this:
+  // they may be destroyed by now.
+  bool any_capture() { return memory_.any_capture(); }
 
   // Until the marked work is done and, unless something captures, all other work of the device:
   // views may have been used on streams that nobody marked.
@@ -28,13 +30,11 @@ class Marks {
 
  private:
   bool others_reached(Stream stream);
-  bool see_capture(Stream stream);
 
   Memory& memory_;
   std::mutex mutex_;
   std::map<Stream, std::shared_ptr<Event>> events_;
   std::optional<Stream> covers_;  // this stream has waited for all events
-  std::set<Stream> captured_;
 };
 
 }  // namespace adacache::arena

@@ -1,0 +1,143 @@
+// The CUDA driver as this package uses it: found at run time, declared by hand, so that neither the
+// build needs a toolkit nor the import a driver. tests/cpp/driver_abi.cpp holds it against cuda.h.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "memory.hpp"
+
+namespace adacache::arena {
+
+namespace cu {
+
+using Result = int;
+using Device = int;
+using DevicePtr = std::uintptr_t;
+using Handle = unsigned long long;
+using Context = void*;
+using Stream = void*;
+using Event = void*;
+
+constexpr Result kSuccess = 0;
+constexpr Result kInvalidValue = 1;
+constexpr Result kOutOfMemory = 2;
+constexpr Result kNotInitialized = 3;
+constexpr Result kDeinitialized = 4;
+constexpr Result kNoDevice = 100;
+constexpr Result kInvalidDevice = 101;
+constexpr Result kInvalidContext = 201;
+constexpr Result kInvalidHandle = 400;
+constexpr Result kNotFound = 500;
+constexpr Result kNotReady = 600;
+constexpr Result kNotPermitted = 800;
+constexpr Result kNotSupported = 801;
+constexpr Result kCaptureUnsupported = 900;
+constexpr Result kCaptureInvalidated = 901;
+constexpr Result kCaptureMerge = 902;
+constexpr Result kCaptureUnmatched = 903;
+constexpr Result kCaptureIsolation = 905;
+constexpr Result kCaptureImplicit = 906;
+constexpr Result kCapturedEvent = 907;
+constexpr Result kCaptureWrongThread = 908;
+
+constexpr int kVirtualMemorySupported = 102;  // a device attribute
+constexpr int kPinned = 1;                    // the type of an allocation
+constexpr int kOnDevice = 1;                  // the type of a location
+constexpr int kRecommended = 1;               // a granularity
+constexpr int kReadWrite = 3;                 // access
+constexpr int kNotCapturing = 0;
+constexpr int kGlobal = 0, kThreadLocal = 1, kRelaxed = 2;  // capture modes
+constexpr unsigned kNoTiming = 2;                           // of an event
+constexpr unsigned kNonBlocking = 1;                        // of a stream
+
+struct Location {
+  int type = kOnDevice;
+  int id = 0;
+};
+
+struct AllocationProperties {
+  int type = kPinned;
+  int requested_handle_types = 0;
+  Location location;
+  void* win32_handle_meta_data = nullptr;
+  unsigned char compression_type = 0;
+  unsigned char gpu_direct_rdma_capable = 0;
+  unsigned short usage = 0;
+  unsigned char reserved[4] = {};
+};
+
+struct AccessDescription {
+  Location location;
+  int flags = kReadWrite;
+};
+
+}  // namespace cu
+
+// X(symbol, name and CUDA version for cuGetProcAddress, arguments...)
+#define ADACACHE_CUDA_FUNCTIONS(X)                                                        \
+  X(cuInit, "cuInit", 2000, unsigned)                                                     \
+  X(cuGetErrorName, "cuGetErrorName", 6000, cu::Result, const char**)                     \
+  X(cuDeviceGetCount, "cuDeviceGetCount", 2000, int*)                                     \
+  X(cuDeviceGet, "cuDeviceGet", 2000, cu::Device*, int)                                   \
+  X(cuDeviceGetAttribute, "cuDeviceGetAttribute", 2000, int*, int, cu::Device)            \
+  X(cuDevicePrimaryCtxRetain, "cuDevicePrimaryCtxRetain", 7000, cu::Context*, cu::Device) \
+  X(cuDevicePrimaryCtxRelease_v2, "cuDevicePrimaryCtxRelease", 11000, cu::Device)         \
+  X(cuCtxPushCurrent_v2, "cuCtxPushCurrent", 4000, cu::Context)                           \
+  X(cuCtxPopCurrent_v2, "cuCtxPopCurrent", 4000, cu::Context*)                            \
+  X(cuCtxSynchronize, "cuCtxSynchronize", 2000)                                           \
+  X(cuMemGetInfo_v2, "cuMemGetInfo", 3020, std::size_t*, std::size_t*)                    \
+  X(cuMemAlloc_v2, "cuMemAlloc", 3020, cu::DevicePtr*, std::size_t)                       \
+  X(cuMemFree_v2, "cuMemFree", 3020, cu::DevicePtr)                                       \
+  X(cuStreamIsCapturing, "cuStreamIsCapturing", 10000, cu::Stream, int*)                  \
+  X(cuThreadExchangeStreamCaptureMode, "cuThreadExchangeStreamCaptureMode", 10010, int*)  \
+  X(cuStreamWaitEvent, "cuStreamWaitEvent", 3020, cu::Stream, cu::Event, unsigned)        \
+  X(cuEventCreate, "cuEventCreate", 2000, cu::Event*, unsigned)                           \
+  X(cuEventRecord, "cuEventRecord", 2000, cu::Event, cu::Stream)                          \
+  X(cuEventQuery, "cuEventQuery", 2000, cu::Event)                                        \
+  X(cuEventSynchronize, "cuEventSynchronize", 2000, cu::Event)                            \
+  X(cuEventDestroy_v2, "cuEventDestroy", 4000, cu::Event)
+
+// An arena does without these.
+#define ADACACHE_CUDA_VIRTUAL_MEMORY_FUNCTIONS(X)                                                 \
+  X(cuMemGetAllocationGranularity, "cuMemGetAllocationGranularity", 10020, std::size_t*,          \
+    const cu::AllocationProperties*, int)                                                         \
+  X(cuMemAddressReserve, "cuMemAddressReserve", 10020, cu::DevicePtr*, std::size_t, std::size_t,  \
+    cu::DevicePtr, unsigned long long)                                                            \
+  X(cuMemAddressFree, "cuMemAddressFree", 10020, cu::DevicePtr, std::size_t)                      \
+  X(cuMemCreate, "cuMemCreate", 10020, cu::Handle*, std::size_t, const cu::AllocationProperties*, \
+    unsigned long long)                                                                           \
+  X(cuMemRelease, "cuMemRelease", 10020, cu::Handle)                                              \
+  X(cuMemMap, "cuMemMap", 10020, cu::DevicePtr, std::size_t, std::size_t, cu::Handle,             \
+    unsigned long long)                                                                           \
+  X(cuMemUnmap, "cuMemUnmap", 10020, cu::DevicePtr, std::size_t)                                  \
+  X(cuMemSetAccess, "cuMemSetAccess", 10020, cu::DevicePtr, std::size_t,                          \
+    const cu::AccessDescription*, std::size_t)
+
+struct Driver {
+  std::string problem;            // why it cannot be used; empty if it can
+  std::string no_virtual_memory;  // why the functions of the second list are not there
+
+#define ADACACHE_POINTER(symbol, name, version, ...) cu::Result (*symbol)(__VA_ARGS__) = nullptr;
+  ADACACHE_CUDA_FUNCTIONS(ADACACHE_POINTER)
+  ADACACHE_CUDA_VIRTUAL_MEMORY_FUNCTIONS(ADACACHE_POINTER)
+#undef ADACACHE_POINTER
+
+  Failure failure(const char* call, cu::Result code) const;
+
+  // Throws CallFailed for anything but success.
+  void check(const char* call, cu::Result code) const;
+
+  // The same for a call that gives something back: at the end of the process the driver may be gone
+  // already, and everything with it.
+  void check_gone(const char* call, cu::Result code) const;
+};
+
+// Loads the library once more; initializes nothing.
+Driver load_driver();
+
+// Loaded when first needed, and never unloaded.
+const Driver& driver();
+
+}  // namespace adacache::arena

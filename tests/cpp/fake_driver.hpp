@@ -1,0 +1,98 @@
+// The fake driver's functions that the arena does not use: what a test does in the place of a
+// program, and what it asks the fake. tests/fakecuda/README.md has them.
+#pragma once
+
+#include <dlfcn.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+
+#include "arena/cuda_driver.hpp"
+
+namespace fake {
+
+namespace arena = adacache::arena;
+namespace cu = adacache::arena::cu;
+
+inline void* symbol(const char* name) {
+  static void* const library = dlopen("libcuda.so.1", RTLD_NOW);
+  void* found = library == nullptr ? nullptr : dlsym(library, name);
+  if (found != nullptr) return found;
+  std::printf("no %s: LD_LIBRARY_PATH has to name the fake driver\n", name);
+  std::exit(2);
+}
+
+template <typename Function>
+Function* get(const char* name) {
+  return reinterpret_cast<Function*>(symbol(name));
+}
+
+inline void set(const char* name, const std::string& value) {
+  get<void(const char*, const char*)>("fakecuda_set")(name, value.c_str());
+}
+inline void unset(const char* name) {
+  get<void(const char*, const char*)>("fakecuda_set")(name, nullptr);
+}
+inline void reset() { get<void()>("fakecuda_reset")(); }
+inline long calls(const char* function) {
+  return get<long(const char*)>("fakecuda_calls")(function);
+}
+inline std::string called() { return get<const char*()>("fakecuda_called")(); }
+inline long live(const char* kind) { return get<long(const char*)>("fakecuda_live")(kind); }
+inline long errors() { return get<long()>("fakecuda_errors")(); }
+inline std::string last_error() { return get<const char*()>("fakecuda_last_error")(); }
+
+// A stream as torch makes them, unless it is to be a blocking one.
+class Stream {
+ public:
+  explicit Stream(unsigned flags = cu::kNonBlocking) {
+    cu::Context context = nullptr;
+    get<int(unsigned)>("cuInit")(0);
+    get<int(cu::Context*, int)>("cuDevicePrimaryCtxRetain")(&context, 0);
+    get<int(cu::Context)>("cuCtxPushCurrent_v2")(context);
+    get<int(cu::Stream*, unsigned)>("cuStreamCreate")(&handle_, flags);
+    get<int(cu::Context*)>("cuCtxPopCurrent_v2")(&context);
+  }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  ~Stream() {
+    get<int(cu::Stream)>("cuStreamDestroy_v2")(handle_);
+    get<int(int)>("cuDevicePrimaryCtxRelease_v2")(0);
+  }
+
+  arena::Stream id() const { return reinterpret_cast<arena::Stream>(handle_); }
+  void work() const { get<void(cu::Stream)>("fakecuda_work")(handle_); }
+  bool idle() const { return get<int(cu::Stream)>("fakecuda_idle")(handle_) != 0; }
+  void synchronize() const { get<int(cu::Stream)>("cuStreamSynchronize")(handle_); }
+
+ private:
+  friend class Capture;
+  cu::Stream handle_ = nullptr;
+};
+
+// A capture in the mode that forbids most. end() says whether it ended well.
+class Capture {
+ public:
+  explicit Capture(const Stream& stream) : stream_(stream.handle_) {
+    get<int(cu::Stream, int)>("cuStreamBeginCapture_v2")(stream_, cu::kGlobal);
+  }
+  Capture(const Capture&) = delete;
+  Capture& operator=(const Capture&) = delete;
+  ~Capture() { end(); }
+
+  bool end() {
+    if (stream_ == nullptr) return false;
+    void* graph = nullptr;
+    const int code = get<int(cu::Stream, void**)>("cuStreamEndCapture")(stream_, &graph);
+    stream_ = nullptr;
+    if (code != cu::kSuccess) return false;
+    get<int(void*)>("cuGraphDestroy")(graph);
+    return true;
+  }
+
+ private:
+  cu::Stream stream_;
+};
+
+}  // namespace fake

@@ -1,0 +1,10 @@
+// What an old driver has in place of virtual memory management and cuGetProcAddress.
+#include "fake.hpp"
+
+namespace fakecuda {
+
+long live_virtual_memory(const std::string& kind) {
+  return kind == "phys" || kind == "maps" || kind == "reservations" ? 0 : -1;
+}
+
+}  // namespace fakecuda
