@@ -82,6 +82,17 @@ def test_replan_of_the_same_size_maps_nothing(kind: str) -> None:
 
 
 @both_kinds
+def test_empty_tensors_are_counted_as_others(kind: str) -> None:
+    arena = make(kind)
+    lease = arena.lease()
+    for _ in range(3):
+        lease.replan([byte_spec(0)])
+        assert (arena.stats().slots, arena.stats().mapped) == (1, 0)
+    lease.release()
+    assert arena.stats().slots == 0
+
+
+@both_kinds
 def test_replan_to_less_gives_memory_back(kind: str) -> None:
     arena = make(kind)
     lease = arena.lease()

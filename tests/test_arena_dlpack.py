@@ -237,20 +237,20 @@ def test_other_threads_run_during_calls(arena: Any, name: str) -> None:
 
 def test_other_threads_run_while_a_slot_is_freed(arena: Any) -> None:
     slots = arena.lease().grow([1] * 4000, stream=0)
-    assert gives_up_the_gil(slots.pop)
+    assert gives_up_the_gil(slots.pop, calls=4000)
 
 
 def test_other_threads_run_while_a_capsule_is_freed(arena: Any) -> None:
     (slot,) = arena.lease().grow([1], stream=0)
     capsules = [slot.__dlpack__() for _ in range(4000)]
-    assert gives_up_the_gil(capsules.pop)
+    assert gives_up_the_gil(capsules.pop, calls=4000)
 
 
 def test_the_test_of_the_gil() -> None:
     assert not gives_up_the_gil(lambda: sum(range(100)))
 
 
-def gives_up_the_gil(call: Callable[[], object]) -> bool:
+def gives_up_the_gil(call: Callable[[], object], calls: int = 100_000) -> bool:
     """Whether another thread gets to run during many calls. Python itself never switches."""
     ready, ran = threading.Lock(), []
     ready.acquire()
@@ -265,11 +265,11 @@ def gives_up_the_gil(call: Callable[[], object]) -> bool:
     sys.setswitchinterval(1000)
     try:
         ready.release()
-        end = time.perf_counter() + 0.02
+        end = time.perf_counter() + 0.1
         while time.perf_counter() < end:  # The thread wakes up, and waits for the GIL.
             pass
         assert not ran
-        for _ in range(3000):
+        for _ in range(calls):
             call()
             if ran:
                 return True
