@@ -8,9 +8,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := $(shell find adacache_kernels csrc python -type f ! -name '*.pyc' ! -name '*.so') \
            CMakeLists.txt MANIFEST.in constraints.txt pyproject.toml setup.py
-CPP := $(shell find csrc python tests/cpp -name '*.[ch]pp')
+CPP := $(shell find csrc python tests -name '*.[ch]pp')
+CTEST_OPTIONS := -G Ninja -DADACACHE_BUILD_PYTHON=OFF -DADACACHE_BUILD_TESTS=ON \
+                 -DADACACHE_CUDA=OFF -DCMAKE_CXX_FLAGS_RELEASE=-O1
 
-.PHONY: demo quality bench test pytest ctest lint clean
+.PHONY: demo quality bench test pytest ctest ctest-tsan lint clean
 
 demo: .venv/demo
 	$(BIN)/adacache demo --out demo_out
@@ -26,13 +28,21 @@ test: lint ctest pytest
 pytest: .venv/dev
 	$(BIN)/pytest
 
-ctest: .venv/dev
-	$(BIN)/cmake -S . -B build/cpp -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
-	  -DADACACHE_BUILD_PYTHON=OFF -DADACACHE_BUILD_TESTS=ON -DADACACHE_CUDA=OFF \
-	  -DCMAKE_CXX_FLAGS_RELEASE=-O1 \
+ctest: .venv/dev ctest-tsan
+	$(BIN)/cmake -S . -B build/cpp $(CTEST_OPTIONS) \
+	  -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
 	  -DCMAKE_CXX_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all" $(CMAKE_ARGS)
 	$(BIN)/cmake --build build/cpp
 	$(BIN)/ctest --test-dir build/cpp --output-on-failure
+
+# The tests with several threads. test_pool forks and starts threads in the child, where the
+# sanitizer gives up unless it is told not to.
+ctest-tsan: .venv/dev
+	$(BIN)/cmake -S . -B build/tsan $(CTEST_OPTIONS) \
+	  -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+	  -DCMAKE_CXX_FLAGS="-fsanitize=thread" $(CMAKE_ARGS)
+	$(BIN)/cmake --build build/tsan --target thread_tests
+	TSAN_OPTIONS=die_after_fork=0 $(BIN)/ctest --test-dir build/tsan --output-on-failure -R '^(pool|arena|cuda_arena)$$'
 
 lint: .venv/dev
 	$(BIN)/ruff check .

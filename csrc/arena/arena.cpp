@@ -16,7 +16,7 @@ struct Lease::State {
   void refuse_capture(Core& core, Stream stream) const {
     bool capturing = false;
     try {
-      capturing = marks->capturing(stream);
+      capturing = core.capturing(stream);
     } catch (const CallFailed& error) {
       core.refuse(error.failure, "was about to map or unmap", held);
     }
@@ -30,7 +30,7 @@ struct Lease::State {
   void wait(Core& core, Stream stream) const {
     refuse_capture(core, stream);
     try {
-      marks->wait();
+      core.wait(*marks);
     } catch (const CallFailed& error) {
       core.refuse(error.failure, "was to give " + std::to_string(held.mapped) + " bytes back",
                   held);
@@ -94,7 +94,7 @@ std::vector<Slot> Lease::grow_locked(const std::vector<std::size_t>& sizes, Stre
   if (placement.in_new > 0) {
     state.refuse_capture(*core_, stream);
     const std::size_t needed = round_up(placement.in_new, core_->memory().granularity());
-    chunks.push_back(core_->map(needed, state.held, state.marks));
+    chunks.push_back(core_->map(needed, state.held, state.marks, stream));
     const std::size_t mapped = chunks.back()->bytes();
     held.mapped += mapped;
     if (mapped > placement.in_new)
@@ -120,10 +120,9 @@ std::vector<Slot> Lease::replan(const std::vector<std::size_t>& sizes, Stream st
     state.free = {{0, 0, needed}};
     return grow_locked(sizes, stream);
   }
-  if (!state.chunks.empty()) {
-    state.wait(*core_, stream);
-    state.forget(*core_);
-  }
+  if (!state.chunks.empty()) state.wait(*core_, stream);
+  state.forget(*core_);
+  core_->sweep(stream);
   return grow_locked(sizes, stream);
 }
 
@@ -132,6 +131,7 @@ void Lease::release(Stream stream) {
   const std::lock_guard<std::mutex> lock(state_->mutex);
   if (!state_->chunks.empty()) state_->wait(*core_, stream);
   state_->forget(*core_);
+  core_->sweep(stream);
 }
 
 void Lease::acquire(Stream stream) { state_->marks->acquire(stream); }
@@ -159,6 +159,6 @@ std::unique_ptr<Lease> Arena::lease() {
 
 Stats Arena::stats() const { return core_->stats(); }
 
-void Arena::close() { core_->close(); }
+void Arena::close(Stream stream) { core_->close(stream); }
 
 }  // namespace adacache::arena

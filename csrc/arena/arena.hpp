@@ -39,7 +39,7 @@ class Core;
 class Lease {
  public:
   explicit Lease(std::shared_ptr<Core> core);
-  ~Lease();  // gives everything back, as release() does; never throws
+  ~Lease();  // as release(), but for a device's memory: that is unmapped by a later call, see below
 
   // Slots of these sizes, beside those that there are, whose addresses and contents stay. In memory
   // that this lease has mapped and not used, then in one new chunk. Either all or none.
@@ -49,7 +49,9 @@ class Lease {
   // mapped or unmapped and the addresses are those that the same sizes have had before.
   std::vector<Slot> replan(const std::vector<std::size_t>& sizes, Stream stream = 0);
 
-  // Forgets all slots and unmaps what no view holds; the rest when its last view goes.
+  // Forgets all slots and unmaps what no view holds. The rest is unmapped when its last view goes
+  // or, on a device, by the next call of any lease that maps or unmaps, by close(), or with the
+  // last of arena, leases and views. Until then it counts as mapped.
   void release(Stream stream = 0);
 
   // Work on `stream` may use the slots: it waits, on the device, for what other streams have done.
@@ -77,8 +79,9 @@ class Arena {
   std::unique_ptr<Lease> lease();
   Stats stats() const;
 
-  // No lease can grow any longer. Memory goes with the leases and views that hold it.
-  void close();
+  // No lease can grow any longer. Memory goes with the leases and views that hold it; what nobody
+  // holds any longer is unmapped here.
+  void close(Stream stream = 0);
 
  private:
   explicit Arena(std::shared_ptr<Core> core);

@@ -1,6 +1,7 @@
 #include "core.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <stdexcept>
 
 #include "plan.hpp"
@@ -16,10 +17,13 @@ std::string text(std::size_t bytes) { return std::to_string(bytes); }
 
 }  // namespace
 
+// On a device the block is unmapped later, by a call that names a stream. Here nobody knows whether
+// the thread is capturing, on a stream that the driver does not tell of, and a wait would break the
+// capture. Python's garbage collector may bring a view here at any moment.
 Chunk::~Chunk() {
   if (bytes() == 0 || !core_->memory().alive()) return;
   core_->retire(block_);
-  core_->sweep();
+  if (!core_->memory().has_streams()) core_->sweep(0);
 }
 
 // Twice the budget, of addresses: they cost nothing, and two leases that are planned again in turn
@@ -49,15 +53,15 @@ Core::Core(std::unique_ptr<Memory> memory, std::size_t budget, std::size_t chunk
 
 Core::~Core() {
   if (!memory_->alive()) return;
-  for (const Block& block : retired_) quietly([&] { unmap(block); });
+  unmap(retired_);
   if (reservation_ == 0) return;
   const std::size_t bytes = round_up(2 * stats_.budget, memory_->granularity());
   quietly([&] { memory_->unreserve(reservation_, bytes); });
 }
 
 std::shared_ptr<Chunk> Core::map(std::size_t needed, const Holding& held,
-                                 std::shared_ptr<Marks> marks) {
-  sweep();
+                                 std::shared_ptr<Marks> marks, Stream stream) {
+  sweep(stream);
   auto chunk = std::make_shared<Chunk>(shared_from_this());
   Block block{0, 0, false, std::move(marks)};
   const std::size_t bytes = begin_map(needed, held, block);
@@ -67,6 +71,9 @@ std::shared_ptr<Chunk> Core::map(std::size_t needed, const Holding& held,
   } catch (const CallFailed& error) {
     give_addresses(block);
     refuse(error.failure, "asked for " + text(bytes) + " bytes", held);
+  } catch (...) {
+    give_addresses(block);
+    throw;
   }
   const std::lock_guard<std::mutex> lock(mutex_);
   ++stats_.maps;
@@ -139,34 +146,42 @@ void Core::retire(std::list<Block>& block) noexcept {
   retired_.splice(retired_.end(), block);
 }
 
-void Core::sweep() noexcept {
-  std::list<Block> work, kept;
+bool Core::capturing(Stream stream) {
+  return memory_->capturing(stream) || (stream != 0 && memory_->capturing(0));
+}
+
+void Core::wait(Marks& marks) {
+  marks.wait();
+  memory_->wait_for_all();
+}
+
+void Core::sweep(Stream stream) noexcept {
+  std::list<Block> work;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     work.swap(retired_);
   }
-  while (!work.empty()) {
-    const Block& block = work.front();
-    bool gone = false;
-    quietly([&] {
-      if (block.marks->any_capture()) return;
-      unmap(block);
-      gone = true;
-      forget(block);
-    });
-    if (gone)
-      work.pop_front();
-    else
-      kept.splice(kept.end(), work, work.begin());
-  }
+  if (work.empty()) return;
+  bool captures = true;
+  quietly([&] { captures = capturing(stream); });
+  if (!captures) unmap(work);
   const std::lock_guard<std::mutex> lock(mutex_);
-  retired_.splice(retired_.end(), kept);
+  retired_.splice(retired_.end(), work);
 }
 
-// A device that cannot be waited for does nothing any more, so its memory can go.
-void Core::unmap(const Block& block) {
-  quietly([&] { block.marks->wait(); });
-  memory_->unmap(block.address, block.bytes);
+// Leaves in the list what cannot be unmapped. A device that cannot be waited for does nothing any
+// more, so its memory can go.
+void Core::unmap(std::list<Block>& blocks) noexcept {
+  if (blocks.empty()) return;
+  for (const Block& block : blocks) quietly([&] { block.marks->wait(); });
+  quietly([&] {
+    if (!memory_->capturing(0)) memory_->wait_for_all();
+  });
+  for (auto block = blocks.begin(); block != blocks.end();) {
+    const bool gone = quietly([&] { memory_->unmap(block->address, block->bytes); });
+    if (gone) quietly([&] { forget(*block); });
+    block = gone ? blocks.erase(block) : std::next(block);
+  }
 }
 
 void Core::forget(const Block& block) {
@@ -194,12 +209,12 @@ void Core::hold(const Holding& before, const Holding& after) noexcept {
   stats_.peak_in_use = std::max(stats_.peak_in_use, stats_.in_use);
 }
 
-void Core::close() {
+void Core::close(Stream stream) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     closed_ = true;
   }
-  sweep();
+  sweep(stream);
 }
 
 void Core::check_usable() const {

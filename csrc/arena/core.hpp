@@ -22,7 +22,7 @@ struct Block {
   std::shared_ptr<Marks> marks;    // of the lease that it was mapped for
 };
 
-// A block that is unmapped when the last of its lease and the views of its slots goes.
+// A block that is retired when the last of its lease and the views of its slots goes.
 class Chunk {
  public:
   explicit Chunk(std::shared_ptr<Core> core) : core_(std::move(core)), block_(1) {}
@@ -53,11 +53,20 @@ class Core : public std::enable_shared_from_this<Core> {
 
   // A chunk of at least `needed` bytes, for a lease that holds `held`. The first one of a lease is
   // no larger; a later one is, where the budget allows, as large as chunks are to be.
-  std::shared_ptr<Chunk> map(std::size_t needed, const Holding& held, std::shared_ptr<Marks> marks);
+  std::shared_ptr<Chunk> map(std::size_t needed, const Holding& held, std::shared_ptr<Marks> marks,
+                             Stream stream);
 
-  // Unmaps what nobody holds any longer, but for blocks that may be in use by a capture and those
-  // that the machine refuses to unmap: they wait for the next call.
-  void sweep() noexcept;
+  // Whether `stream` or the legacy stream is being captured. No other stream is ever asked: it may
+  // be destroyed by now.
+  bool capturing(Stream stream);
+
+  // Until the device is done with what is marked, and with all else: views may have been used on
+  // streams that nobody marked.
+  void wait(Marks& marks);
+
+  // Unmaps what nobody holds any longer, unless `stream` is being captured. What the machine
+  // refuses to unmap waits for the next call.
+  void sweep(Stream stream) noexcept;
 
   void open_lease();
   void close_lease() noexcept;
@@ -66,7 +75,7 @@ class Core : public std::enable_shared_from_this<Core> {
   // Throws what the machine said, and the figures; counts it.
   [[noreturn]] void refuse(const Failure& failure, const std::string& when, const Holding& held);
 
-  void close();
+  void close(Stream stream);
   void check_usable() const;
   Stats stats() const;
   Memory& memory() { return *memory_; }
@@ -74,7 +83,7 @@ class Core : public std::enable_shared_from_this<Core> {
  private:
   friend class Chunk;
   void retire(std::list<Block>& block) noexcept;
-  void unmap(const Block& block);
+  void unmap(std::list<Block>& blocks) noexcept;
   void forget(const Block& block);
   std::size_t begin_map(std::size_t needed, const Holding& held, Block& block);
   void take_addresses(Block& block);

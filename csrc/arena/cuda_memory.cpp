@@ -1,7 +1,5 @@
 // The memory of a CUDA device.
 #include <algorithm>
-#include <mutex>
-#include <set>
 #include <stdexcept>
 
 #include "cuda_driver.hpp"
@@ -144,26 +142,12 @@ class CudaMemory : public Memory {
   bool has_streams() const noexcept override { return true; }
 
   bool capturing(Stream stream) override {
-    const bool result = ask_capturing(stream);
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (result)
-      captures_.insert(stream);
-    else
-      captures_.erase(stream);
-    return result;
-  }
-
-  // The driver tells of a capture that it is asked for, and by the legacy stream of those on
-  // blocking streams. torch captures on streams that are not blocking.
-  bool any_capture() override {
-    std::set<Stream> seen;
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      seen = captures_;
-    }
-    bool any = capturing(0);
-    for (const Stream stream : seen) any = capturing(stream) || any;
-    return any;
+    const Enter enter(*context_);
+    int status = cu::kNotCapturing;
+    const cu::Result code = driver_.cuStreamIsCapturing(handle(stream), &status);
+    if (code == cu::kCaptureImplicit) return true;
+    driver_.check_gone("cuStreamIsCapturing", code);
+    return code == cu::kSuccess && status != cu::kNotCapturing;
   }
 
   std::unique_ptr<Event> event() override { return std::make_unique<CudaEvent>(*context_); }
@@ -176,19 +160,6 @@ class CudaMemory : public Memory {
  protected:
   const std::unique_ptr<Context> context_;
   const Driver& driver_;
-
- private:
-  bool ask_capturing(Stream stream) const {
-    const Enter enter(*context_);
-    int status = cu::kNotCapturing;
-    const cu::Result code = driver_.cuStreamIsCapturing(handle(stream), &status);
-    if (code == cu::kCaptureImplicit) return true;
-    driver_.check_gone("cuStreamIsCapturing", code);
-    return code == cu::kSuccess && status != cu::kNotCapturing;
-  }
-
-  std::mutex mutex_;
-  std::set<Stream> captures_;
 };
 
 cu::AllocationProperties properties(const Context& context) {

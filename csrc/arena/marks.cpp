@@ -1,7 +1,6 @@
 #include "marks.hpp"
 
 #include <algorithm>
-#include <exception>
 #include <vector>
 
 namespace adacache::arena {
@@ -36,24 +35,13 @@ void Marks::mark(Stream stream) {
   events_[stream] = std::move(event);
 }
 
-// When an event cannot be waited for, the device still can.
 void Marks::wait() {
-  if (!memory_.has_streams()) return;
   std::vector<std::shared_ptr<Event>> events;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     for (const auto& entry : events_) events.push_back(entry.second);
   }
-  std::exception_ptr problem;
-  for (const auto& event : events) {
-    try {
-      event->wait();
-    } catch (const CallFailed&) {
-      problem = std::current_exception();
-    }
-  }
-  if (!memory_.any_capture()) memory_.wait_for_all();
-  if (problem) std::rethrow_exception(problem);
+  for (const auto& event : events) event->wait();
 }
 
 bool Marks::others_reached(Stream stream) {

@@ -17,15 +17,7 @@ class Marks {
   void acquire(Stream stream);
   void mark(Stream stream);
 
-  // Whether `stream` or the legacy stream is being captured.
-  bool capturing(Stream stream) { return memory_.capturing(stream) || memory_.capturing(0); }
-
-  // Whether any stream is, as far as the driver tells. Streams that marked are not asked for this:
-  // they may be destroyed by now.
-  bool any_capture() { return memory_.any_capture(); }
-
-  // Until the marked work is done and, unless something captures, all other work of the device:
-  // views may have been used on streams that nobody marked.
+  // Until the marked work is done.
   void wait();
 
  private:

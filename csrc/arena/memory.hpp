@@ -93,7 +93,6 @@ class Memory {
   // Streams: host memory has none, so nothing is ever captured and there are no events.
   virtual bool has_streams() const noexcept { return false; }
   virtual bool capturing(Stream) { return false; }
-  virtual bool any_capture() { return false; }  // of those that capturing() has seen, or the legacy
   virtual std::unique_ptr<Event> event() { return nullptr; }
   virtual void wait_for_all() {}  // for work on every stream; nothing may be capturing
 };

@@ -1,4 +1,5 @@
 // The arena on host memory. A1 and so on are the invariants of csrc/arena/design.md.
+#include <cerrno>
 #include <cstdint>
 #include <cstring>
 #include <random>
@@ -9,6 +10,7 @@
 #include "check.hpp"
 
 #ifdef __linux__
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #endif
@@ -141,7 +143,8 @@ void check_arguments() {
   const std::vector<Slot> empty = lease->grow({0, 0});
   CHECK(empty.size() == 2 && empty[0].bytes == 0 && arena.stats().mapped == 0);
   CHECK(lease->grow({}).empty());
-  CHECK(lease->replan({}).empty());
+  CHECK(lease->replan({0}).size() == 1 && arena.stats().slots == 1);
+  CHECK(lease->replan({}).empty() && arena.stats().slots == 0);
   lease->acquire(0);
   lease->mark(0);
 }
@@ -194,6 +197,37 @@ void check_plain() {
   CHECK(!message_of<OverBudget>([&] { lease->grow({7 * kPage}); }).empty());
 }
 
+// A1, A6: whatever the machine throws, the arena is as it was.
+void check_other_exceptions() {
+  class Failing final : public Memory {
+   public:
+    explicit Failing(const bool& fails) : fails_(fails) {}
+    std::size_t granularity() const noexcept override { return inner_->granularity(); }
+    std::string why_not_virtual() const override { return inner_->why_not_virtual(); }
+    Address reserve(std::size_t bytes) override { return inner_->reserve(bytes); }
+    void unreserve(Address address, std::size_t bytes) override {
+      inner_->unreserve(address, bytes);
+    }
+    Address map(Address address, std::size_t bytes) override {
+      if (fails_) throw std::bad_alloc();
+      return inner_->map(address, bytes);
+    }
+    void unmap(Address address, std::size_t bytes) override { inner_->unmap(address, bytes); }
+    bool alive() const noexcept override { return true; }
+
+   private:
+    const bool& fails_;
+    std::unique_ptr<Memory> inner_ = host_memory();
+  };
+  bool fails = true;
+  Arena arena = Arena::on(std::make_unique<Failing>(fails), 4 * kPage, kPage);
+  const auto lease = arena.lease();
+  CHECK(!message_of<std::bad_alloc>([&] { lease->grow({4 * kPage}); }).empty());
+  CHECK(arena.stats().mapped == 0 && arena.stats().slots == 0);
+  fails = false;
+  fill(lease->grow({4 * kPage}).at(0), 1);
+}
+
 // Threads that share an arena and do not share a lease, and one lease that all of them use.
 void check_threads() {
   Arena arena = Arena::on_host(64 * kMiB, 16 * kPage);
@@ -233,9 +267,12 @@ void check_fork() {
   const pid_t child = fork();
   if (child == 0) {
     CHECK(has(message_of<Error>([&] { lease->grow({1}); }), "fork"));
+    // The memory is not there, so that nothing can be written into the parent's.
+    CHECK(msync(bytes_of(slot), kPage, MS_ASYNC) == -1 && errno == ENOMEM);
     lease->release();
     slot = {};
     lease.reset();
+    CHECK(arena->stats().mapped == kPage && arena->stats().unmaps == 0);
     arena.reset();
     Arena own = Arena::on_host(kMiB);
     fill(own.lease()->grow({100}).at(0), 1);
@@ -259,6 +296,7 @@ int main() {
   check_arguments();
   check_fragments();
   check_plain();
+  check_other_exceptions();
   check_threads();
   check_fork();
   return failures() > 0;

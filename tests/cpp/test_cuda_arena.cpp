@@ -70,6 +70,9 @@ void check_out_of_memory() {
                            "6291456 of 16777216 bytes of device 0 are free"})
     CHECK(has(message, part));
   CHECK(holds(kept, 3) && arena.stats().mapped == 10 * kMiB && arena.stats().failures == 2);
+  // A device that is full is no device without virtual memory.
+  fake::set("MEM", "0");
+  CHECK(Arena::on_cuda(0, 64 * kMiB).stats().is_virtual);
   fake::unset("MEM");
   CHECK(lease->grow({8 * kMiB}).size() == 1);
 }
@@ -129,6 +132,9 @@ void check_order() {
   lease->acquire(c.id());
   c.synchronize();
   CHECK(a.idle() && b.idle());
+  const long others = waits();
+  lease->acquire(a.id());
+  CHECK(waits() == others + 1);
   CHECK(fake::live("events") <= 3);
 }
 
@@ -136,22 +142,76 @@ void check_order() {
 void check_wait_before_unmap() {
   Arena arena = Arena::on_cuda(0, 64 * kMiB);
   const fake::Stream marked, unmarked;
-  auto lease = arena.lease();
+  const auto lease = arena.lease();
+  auto second = arena.lease();
   Slot view = lease->grow({1000}).at(0);
-  marked.work();
-  lease->mark(marked.id());
-  unmarked.work();
+  const auto work = [&](Lease& user) {
+    marked.work();
+    user.mark(marked.id());
+    unmarked.work();
+  };
+  work(*lease);
   lease->replan({5 * kMiB});
-  CHECK(marked.idle() && unmarked.idle());
-  unmarked.work();
+  CHECK(marked.idle() && unmarked.idle() && fake::live("maps") == 2);
+  second->grow({1000});
+  work(*second);
+  second.reset();
   view = {};
-  CHECK(unmarked.idle());
+  // A destructor does not wait; the next call that maps or unmaps does.
+  CHECK(!marked.idle() && !unmarked.idle() && fake::live("maps") == 3);
+  lease->release();
+  CHECK(marked.idle() && unmarked.idle() && fake::live("maps") == 0 && arena.stats().mapped == 0);
+  lease->grow({1000});
+  work(*lease);
+  CHECK(fake::errors() == 0);
+}
+
+// A14: a destructor breaks no capture, not even one on a stream that the arena has not heard of.
+void check_drop_during_capture() {
+  Arena arena = Arena::on_cuda(0, 64 * kMiB);
+  auto lease = arena.lease();
+  auto stream = std::make_unique<fake::Stream>();
+  Slot view = lease->grow({1000}).at(0);
+  lease->release();
+  lease->grow({5 * kMiB});
+  {
+    fake::Capture capture(*stream);
+    view = {};
+    lease.reset();
+    arena.lease()->release(stream->id());
+    CHECK(capture.end());
+  }
+  CHECK(arena.stats().mapped == 8 * kMiB);
+  const auto other = arena.lease();
+  other->grow({1000});
+  CHECK(arena.stats().mapped == kUnit);
+
+  // A stream that was seen to capture may be destroyed afterwards.
+  {
+    fake::Capture capture(*stream);
+    CHECK(!message_of<CaptureError>([&] { other->grow({kMiB * 9}, stream->id()); }).empty());
+    other->mark(stream->id());
+    CHECK(capture.end());
+  }
+  stream.reset();
+  CHECK(other->grow({kMiB * 9}).size() == 1);
+  other->release();
+  CHECK(arena.stats().mapped == 0);
+}
+
+// A12: the same for the last of arena, leases and views, during a capture that the driver tells of.
+void check_last_during_capture() {
+  const fake::Stream blocking(0), marked;
+  auto arena = std::make_unique<Arena>(Arena::on_cuda(0, 64 * kMiB));
+  auto lease = arena->lease();
+  lease->grow({1000});
   marked.work();
   lease->mark(marked.id());
-  unmarked.work();
+  fake::Capture capture(blocking);
   lease.reset();
-  CHECK(marked.idle() && unmarked.idle() && fake::live("maps") == 0);
-  CHECK(fake::errors() == 0);
+  arena.reset();
+  CHECK(marked.idle() && fake::live("maps") == 0);
+  CHECK(capture.end());
 }
 
 // A13: nothing that a capture forbids is done during one, and it ends well.
@@ -175,6 +235,7 @@ void check_capture(unsigned flags) {
     refused([&] { lease->grow({20 * kMiB}, stream.id()); });
     refused([&] { lease->replan({20 * kMiB}, stream.id()); });
     refused([&] { lease->release(stream.id()); });
+    if (flags == 0) refused([&] { lease->grow({20 * kMiB}, other.id()); });
     refused([&] { lease->acquire(stream.id()); });
     lease->mark(stream.id());
     // A view that goes is unmapped later.
@@ -286,6 +347,7 @@ void check_threads() {
       }
     });
   for (std::thread& thread : threads) thread.join();
+  arena.close();
   CHECK(arena.stats().mapped == 0 && arena.stats().leases == 0);
 }
 
@@ -302,6 +364,10 @@ int main() {
   check_order();
   check_nothing_left();
   check_wait_before_unmap();
+  check_nothing_left();
+  check_last_during_capture();
+  check_nothing_left();
+  check_drop_during_capture();
   check_nothing_left();
   for (const unsigned flags : {0u, cu::kNonBlocking}) check_capture(flags);
   check_capture_replan();

@@ -164,6 +164,7 @@ void check_fault(const Fault& fault, const fake::Stream& first, const fake::Stre
     const std::string at_last = message_of<Error>([&] { live(arena, first, second); });
     if (!at_last.empty()) std::printf("%s", message("still: " + at_last, fault).c_str());
     CHECK(at_last.empty());
+    arena.close();
     CHECK(arena.stats().mapped == 0 && arena.stats().slots == 0 && arena.stats().leases == 0);
   } catch (const Error& error) {
     CHECK(!made);
