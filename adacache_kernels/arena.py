@@ -102,7 +102,14 @@ class Lease:
         return self._make(self._native.replan, specs)
 
     def release(self) -> None:
-        """Gives back all memory: now what no tensor uses any longer, the rest with its last."""
+        """Gives back all memory: now what no tensor uses any longer, the rest after its last one.
+
+        On a GPU that is when the arena next maps or unmaps memory, or is closed: nobody may wait
+        for a device at the moment when Python happens to drop a tensor.
+
+        Raises:
+            CaptureError: memory would have to be unmapped during the capture of a CUDA graph.
+        """
         with package_errors():
             self._native.release(_stream(self._device))
 
@@ -184,7 +191,7 @@ class CacheArena:
         return self._max_bytes
 
     def lease(self) -> Lease:
-        """A new, empty lease. Its memory goes back when it is released or no longer referenced.
+        """A new, empty lease. One that is no longer referenced gives its memory back.
 
         Raises:
             ArenaError: the arena is closed.
@@ -199,7 +206,7 @@ class CacheArena:
     def close(self) -> None:
         """Refuses every further request. Memory goes with the leases and tensors that hold it."""
         with package_errors():
-            self._native.close()
+            self._native.close(_stream(self._device))
 
     def __enter__(self) -> CacheArena:
         return self

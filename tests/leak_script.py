@@ -37,7 +37,7 @@ def use_arena(native: Any) -> None:
     del slots, capsules
     lease.release(stream=0)
     assert arena.stats()["mapped"] == 0
-    arena.close()
+    arena.close(stream=0)
 
 
 def use_ops(native: Any) -> None:

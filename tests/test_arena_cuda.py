@@ -132,6 +132,8 @@ lease.acquire(stream=0)
 lease.release(stream=0)
 assert made.stats()["mapped"] == 46 * MIB
 del slots, slot
+assert made.stats()["mapped"] == 46 * MIB  # Until a call comes with a stream.
+lease.release(stream=0)
 assert made.stats()["mapped"] == 0
 del lease, made
 assert live() == {}
@@ -183,7 +185,11 @@ lease = made.lease()
 lease.release(stream=0)
 with Capturing() as stream:
     del slot
-made.lease().grow([1], stream=0)
+other = made.lease()
+slots = other.grow([1], stream=0)
+assert made.stats()["mapped"] == 2 * MIB
+del other, slots
+made.close(stream=0)
 assert made.stats()["mapped"] == 0
 """
     run(code)

@@ -225,7 +225,7 @@ CALLS: dict[str, Callable[[Any, Any], object]] = {
     "release": lambda arena, lease: lease.release(stream=0),
     "acquire": lambda arena, lease: lease.acquire(stream=0),
     "mark": lambda arena, lease: lease.mark(stream=0),
-    "close": lambda arena, lease: arena.close(),
+    "close": lambda arena, lease: arena.close(stream=0),
 }
 
 
