@@ -71,7 +71,7 @@ class Lease:
 
     A tensor keeps its memory mapped for as long as it, or a view of it, lives: after ``release``,
     after ``CacheArena.close``, and after both objects are gone. Its contents are undefined until
-    they are written.
+    they are written. A forked child has none of this memory: it must not touch the tensors.
     """
 
     def __init__(self, native: _C.Lease | PlainLease, device: torch.device) -> None:
@@ -102,7 +102,14 @@ class Lease:
         return self._make(self._native.replan, specs)
 
     def release(self) -> None:
-        """Gives back all memory: now what no tensor uses any longer, the rest with its last."""
+        """Gives back all memory: now what no tensor uses any longer, the rest after its last one.
+
+        On a GPU that is when the arena next maps or unmaps memory, or is closed: nobody may wait
+        for a device at the moment when Python happens to drop a tensor.
+
+        Raises:
+            CaptureError: memory would have to be unmapped during the capture of a CUDA graph.
+        """
         with package_errors():
             self._native.release(_stream(self._device))
 
@@ -184,7 +191,7 @@ class CacheArena:
         return self._max_bytes
 
     def lease(self) -> Lease:
-        """A new, empty lease. Its memory goes back when it is released or no longer referenced.
+        """A new, empty lease. One that is no longer referenced gives its memory back.
 
         Raises:
             ArenaError: the arena is closed.
@@ -199,7 +206,7 @@ class CacheArena:
     def close(self) -> None:
         """Refuses every further request. Memory goes with the leases and tensors that hold it."""
         with package_errors():
-            self._native.close()
+            self._native.close(_stream(self._device))
 
     def __enter__(self) -> CacheArena:
         return self
@@ -273,9 +280,9 @@ def _torch_may_hold_memory(device: torch.device) -> bool:
 
 
 def _bytes_of(spec: Spec) -> int:
-    shape, dtype = spec
-    if not isinstance(dtype, torch.dtype):
-        raise TypeError(f"a tensor of an arena is (shape, dtype), the dtype here is {dtype!r}")
+    shape, dtype = spec if isinstance(spec, tuple) and len(spec) == 2 else (None, None)
+    if not isinstance(shape, Sequence) or not isinstance(dtype, torch.dtype):
+        raise TypeError(f"a tensor of an arena is a pair (shape, dtype), here it is {spec!r}")
     if any(size < 0 for size in shape):
         raise ValueError(f"the shape of a tensor is {tuple(shape)}, expected no negative size")
     size = math.prod(shape) * dtype.itemsize

@@ -97,7 +97,7 @@ class PlainArena:
                 **vars(self.counts),
             }
 
-    def close(self) -> None:
+    def close(self, stream: int) -> None:
         with self.lock:
             self.closed = True
 

@@ -63,6 +63,10 @@ HeldLease make_lease(HeldArena& self) {
   return made;
 }
 
+void close(HeldArena& self, arena::Stream stream) {
+  without_gil([&] { self.it->close(stream); });
+}
+
 py::dict stats(HeldArena& self) {
   arena::Stats now;
   without_gil([&] { now = self.it->stats(); });
@@ -155,7 +159,7 @@ void bind_arena(py::module_& module) {
            py::arg("chunk_bytes"))
       .def("lease", &make_lease)
       .def("stats", &stats)
-      .def("close", [](HeldArena& self) { without_gil([&self] { self.it->close(); }); });
+      .def("close", &close, py::arg("stream"));
 }
 
 }  // namespace adacache

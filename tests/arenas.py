@@ -44,7 +44,7 @@ def mappings() -> int:
 def run_script(code: str, **environment: str) -> str:
     """What a fresh interpreter prints. It has to end well and say nothing on stderr."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
+        [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         timeout=60,

@@ -7,27 +7,13 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import importlib.util
 import sys
 import threading
-from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
 from typing import Any
 
+from bare_native import load
+
 PAGE = 4096
-
-
-def load() -> Any:
-    """The module by itself: to import the package would import torch."""
-    package = importlib.util.find_spec("adacache_kernels")
-    assert package is not None and package.submodule_search_locations
-    folder = Path(package.submodule_search_locations[0])
-    (path,) = (p for suffix in EXTENSION_SUFFIXES for p in folder.glob(f"_C{suffix}"))
-    spec = importlib.util.spec_from_file_location("_C", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def use_arena(native: Any) -> None:
@@ -51,7 +37,7 @@ def use_arena(native: Any) -> None:
     del slots, capsules
     lease.release(stream=0)
     assert arena.stats()["mapped"] == 0
-    arena.close()
+    arena.close(stream=0)
 
 
 def use_ops(native: Any) -> None:

@@ -82,6 +82,17 @@ def test_replan_of_the_same_size_maps_nothing(kind: str) -> None:
 
 
 @both_kinds
+def test_empty_tensors_are_counted_as_others(kind: str) -> None:
+    arena = make(kind)
+    lease = arena.lease()
+    for _ in range(3):
+        lease.replan([byte_spec(0)])
+        assert (arena.stats().slots, arena.stats().mapped) == (1, 0)
+    lease.release()
+    assert arena.stats().slots == 0
+
+
+@both_kinds
 def test_replan_to_less_gives_memory_back(kind: str) -> None:
     arena = make(kind)
     lease = arena.lease()
@@ -215,7 +226,9 @@ def test_streams_are_nothing_on_a_cpu(kind: str) -> None:
     ("spec", "error", "message"),
     [
         (((2, -1), torch.float32), ValueError, r"shape of a tensor is \(2, -1\), expected no neg"),
-        (((2,), "float32"), TypeError, r"is \(shape, dtype\), the dtype here is 'float32'"),
+        (((2,), "float32"), TypeError, r"is a pair \(shape, dtype\), here it is .*'float32'"),
+        ((2, torch.float32), TypeError, r"here it is \(2, torch.float32\)"),
+        (torch.float32, TypeError, r"here it is torch.float32"),
         (((2**62, 8), torch.float32), ak.ArenaOutOfMemoryError, str(2**67)),
     ],
 )

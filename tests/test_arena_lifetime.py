@@ -130,6 +130,8 @@ def test_fork_leaves_the_memory_of_the_parent() -> None:
 
 def test_forked_interpreters_exit_well() -> None:
     code = """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # Of forks beside threads, since 3.12.
 child = os.fork()
 if child:
     status = os.waitpid(child, 0)[1]
