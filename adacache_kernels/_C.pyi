@@ -78,6 +78,8 @@ def distance_update(
     metric: int,
     sums: int,
     threads: int,
+    scale: View | None = None,
+    previous_scales: Sequence[View | None] = (),
 ) -> None: ...
 def residual_update(
     slot: View, x_out: View, x_in: View, accumulate: bool, threads: int

@@ -47,8 +47,9 @@ void distance_update(const View& slot, const View& x_out, const std::optional<Vi
                      const std::vector<View>& previous, std::uintptr_t coefficients, int slot_holds,
                      const std::vector<std::int64_t>& strides, int metric, std::uintptr_t sums,
                      int threads, const std::optional<View>& scale,
-                     const std::vector<std::optional<View>>& previous_scales) {
+                     std::vector<std::optional<View>> previous_scales) {
   if (previous.size() > 3) throw std::invalid_argument("previous must be at most 3 views");
+  if (previous_scales.empty()) previous_scales.resize(previous.size());
   if (previous_scales.size() != previous.size())
     throw std::invalid_argument("previous_scales must be as many as previous");
   const adacache::DistanceUpdate operands{slot,
@@ -110,7 +111,8 @@ PYBIND11_MODULE(_C, module) {
   module.def("distance_update", &distance_update, release_gil(), py::arg("slot"), py::arg("x_out"),
              py::arg("x_in"), py::arg("previous"), py::arg("coefficients"), py::arg("slot_holds"),
              py::arg("strides"), py::arg("metric"), py::arg("sums"), py::arg("threads"),
-             py::arg("scale"), py::arg("previous_scales"));
+             py::arg("scale") = py::none(),
+             py::arg("previous_scales") = std::vector<std::optional<View>>{});
   module.def("residual_update", &adacache::residual_update, release_gil(), py::arg("slot"),
              py::arg("x_out"), py::arg("x_in"), py::arg("accumulate"), py::arg("threads"));
   module.def("conditional_add", &conditional_add, release_gil(), py::arg("x"), py::arg("residuals"),

@@ -216,25 +216,27 @@ def test_wrong_arguments() -> None:
     def update(slot: Tensor = codes, **others: object) -> None:
         ops.distance_update(slot, x, **{"slot_holds": "nothing", "scale": scale} | others)
 
-    with pytest.raises(ValueError, match=r'slot is torch.int8, expected a scale for it; pass scale'):
+    with pytest.raises(
+        ValueError, match=r"slot is torch.int8, expected a scale for it; pass scale"
+    ):
         update(scale=None)
     with pytest.raises(ValueError, match=r"scale has shape \(1, 2, 3, 4\), expected \(1, 2, 3, 1"):
         update(scale=torch.ones(1, 2, 3, 4))
-    with pytest.raises(TypeError, match=r'scale is torch.float64, expected torch.float32'):
+    with pytest.raises(TypeError, match=r"scale is torch.float64, expected torch.float32"):
         update(scale=scale.double())
-    with pytest.raises(TypeError, match=r'slot is torch.float32, expected int8 or float8_e4m3fn'):
+    with pytest.raises(TypeError, match=r"slot is torch.float32, expected int8 or float8_e4m3fn"):
         update(torch.zeros(x.shape))
-    with pytest.raises(TypeError, match=r'slot is torch.uint8, expected int8 or a floating-point'):
+    with pytest.raises(TypeError, match=r"slot is torch.uint8, expected int8 or a floating-point"):
         update(torch.zeros(x.shape, dtype=torch.uint8))
-    with pytest.raises(ValueError, match='slot_holds is "sum".*store the sum as x_out'):
+    with pytest.raises(ValueError, match=r'slot_holds is "sum".*store the sum as x_out'):
         update(slot_holds="sum")
-    with pytest.raises(ValueError, match=r'there are 1 previous_scales'):
+    with pytest.raises(ValueError, match=r"there are 1 previous_scales"):
         update(previous_scales=[scale])
     with pytest.raises(ValueError, match=r"previous\[0\] is torch.int8.*pass previous_scales\[0\]"):
         update(previous=[codes.clone()])
-    with pytest.raises(ValueError, match=r'scale is expanded'):
+    with pytest.raises(ValueError, match=r"scale is expanded"):
         update(scale=torch.ones(1, 1, 1, 1).expand(1, 2, 3, 1))
     with pytest.raises(ValueError, match=r"scale \(bytes .* overlaps x_out"):
         update(scale=x[..., :1].view(1, 2, 3, 1))
-    with pytest.raises(TypeError, match=r'slot is torch.int8.*distance_update with a scale'):
+    with pytest.raises(TypeError, match=r"slot is torch.int8.*distance_update with a scale"):
         ops.residual_update(codes, x, x.clone())

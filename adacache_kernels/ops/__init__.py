@@ -77,7 +77,7 @@ def distance_update(
         m = max(max_c |p_c|, 2**-100);  scale = m * (1 / L);  slot = round(p * (L / m))
 
     rounded to the nearest, ties to even, so that ``p`` is off by at most half a scale in int8, and
-    by ``max(|p| / 16, scale / 1024)`` in float8, times ``1 + 2**-20``. The sums are those of
+    by ``max(|p| / 16, scale / 1024)`` in float8, times ``1 + 2**-13``. The sums are those of
     ``slot * scale``. A token with an element that is not finite becomes NaN. ``previous`` may have
     eight bits, too: ``previous_scales`` is empty or has an entry for each, None or its scale, which
     int8 needs.
@@ -111,6 +111,8 @@ def distance_update(
             check_floating(name, tensor)
             check_place(name, tensor, "slot", slot)
     check_writable("slot", slot)
+    if slot.dtype in reference.LARGEST and scale is None:
+        raise ValueError(f"slot is {slot.dtype}, expected a scale for it; pass scale")
     if scale is not None:
         _check_written_scale(slot, scale, slot_holds)
     scales = list(previous_scales) or [None] * len(previous)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,9 @@ from .planes import merge, pad
 
 METRICS = ("l1", "l2", "cosine")
 SLOT_HOLDS = ("nothing", "previous", "sum")
-DTYPES = {torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.float8_e4m3fn}
+DTYPES = {torch.float32, torch.bfloat16, torch.float16}
+STORED_DTYPES = DTYPES | {torch.int8, torch.float8_e4m3fn}
+"""Those of a residual that conditional_add adds; the other kernels would take float8 for uint8."""
 DECIDE_BLOCK = 1024  # Partial sums that are added at once: 8 a thread.
 MIN_ENTRIES = 16  # One compiled kernel for every codebook up to this size.
 
@@ -115,8 +117,8 @@ def conditional_add(
     flag: Tensor,
 ) -> None:
     given_scales = [scale.expand(x.shape) for scale in scales if scale is not None]
-    planes = _planes(x.shape, [x, *residuals], given_scales)
-    if planes is None or not _has_triton():
+    planes = _planes(x.shape, [x, *residuals], given_scales, STORED_DTYPES)
+    if planes is None or x.dtype not in DTYPES or not _has_triton():
         return reference.conditional_add(x, residuals, scales, coefficients, flag)
     if x.numel() == 0:
         return
@@ -243,11 +245,14 @@ def _frame_planes(tensors: Sequence[Tensor], walks_frames: bool) -> Planes | Non
     pad(sizes, merged, 3)
     for stride, whole in zip(merged, strides, strict=True):
         stride.insert(0, whole[0])
-    return _as_planes([batch, *sizes], merged, tensors, [])
+    return _as_planes([batch, *sizes], merged, tensors, [], DTYPES)
 
 
 def _planes(
-    shape: Sequence[int], tensors: Sequence[Tensor], scales: Sequence[Tensor] = ()
+    shape: Sequence[int],
+    tensors: Sequence[Tensor],
+    scales: Sequence[Tensor] = (),
+    dtypes: Collection[torch.dtype] = DTYPES,
 ) -> Planes | None:
     """Of tensors of any shape, and of scales that are expanded along the channels."""
     sizes, strides = merge(shape, [tensor.stride() for tensor in (*tensors, *scales)])
@@ -256,7 +261,7 @@ def _planes(
         for stride in strides:
             stride.append(1)
     pad(sizes, strides, 4)
-    return _as_planes(sizes, strides, tensors, scales)
+    return _as_planes(sizes, strides, tensors, scales, dtypes)
 
 
 def _as_planes(
@@ -264,10 +269,11 @@ def _as_planes(
     strides: list[list[int]],
     tensors: Sequence[Tensor],
     scales: Sequence[Tensor],
+    dtypes: Collection[torch.dtype],
 ) -> Planes | None:
     """None if the kernels do not take them."""
     contiguous = sizes[-1] == 1 or all(stride[-1] == 1 for stride in strides[: len(tensors)])
-    if len(sizes) > 4 or not contiguous or any(tensor.dtype not in DTYPES for tensor in tensors):
+    if len(sizes) > 4 or not contiguous or any(tensor.dtype not in dtypes for tensor in tensors):
         return None
     if not _has_triton():
         return None
