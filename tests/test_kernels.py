@@ -20,7 +20,7 @@ from torch import Tensor
 import test_ops
 from adacache_kernels import ops, reference
 from adacache_kernels.kernels.config import MAX_STRIDE, Config
-from adacache_kernels.ops import gpu
+from adacache_kernels.ops import gpu, launch
 from emulator import EmulatorDriver, UninitialisedRead, emulated
 from statement import exact_decision
 from test_ops import (
@@ -405,7 +405,7 @@ def test_groups_numbered_in_64_bits(
     driver: EmulatorDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As from 2^31 groups in a plane on."""
-    monkeypatch.setattr(gpu._kernels(), "int32", gpu._kernels().int64)
+    monkeypatch.setattr(launch.kernels(), "int32", launch.kernels().int64)
     case = Case("several tiles", (1, 5, 36, 64))
     check_distance_update(driver, torch.bfloat16, MODES[0], case)
     check_residual_update(driver, torch.bfloat16, True, case)

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
 
 from adacache_kernels import AdaCacheWarning, _native, ops, reference
-from adacache_kernels.ops import gpu
+from adacache_kernels.ops import gpu, launch
 from emulator import emulated
 from statement import exact_forecast
 
@@ -393,7 +393,7 @@ def test_an_unknown_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_triton_the_reference_runs_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADACACHE_BACKEND", "triton")
     monkeypatch.setitem(sys.modules, "triton", None)
-    for cached in (gpu._kernels, gpu._has_triton):
+    for cached in (launch.kernels, launch.has_triton):
         cached.cache_clear()
     slot, x_out = torch.randn(2, 3, 300, 64), torch.randn(2, 3, 300, 64)
     with pytest.warns(AdaCacheWarning, match="needs? Triton 3.6 or newer"):
@@ -402,7 +402,7 @@ def test_without_triton_the_reference_runs_and_says_so(monkeypatch: pytest.Monke
     # As many partial sums as the kernel would make, the rest of them zero.
     assert sums.shape[1] == gpu.partials(slot, (1,)) > 1
     assert torch.equal(sums.sum(dim=1), expected.sum(dim=1))
-    for cached in (gpu._kernels, gpu._has_triton):
+    for cached in (launch.kernels, launch.has_triton):
         cached.cache_clear()
 
 

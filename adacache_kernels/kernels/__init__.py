@@ -19,6 +19,7 @@ def load() -> SimpleNamespace:
     from .conditional_add import conditional_add_kernel
     from .decide import decide_kernel
     from .distance_update import distance_update_kernel
+    from .quantized_update import quantized_update_kernel
     from .residual_update import residual_update_kernel
     from .views import View
 
@@ -29,5 +30,6 @@ def load() -> SimpleNamespace:
         distance_update_kernel=distance_update_kernel,
         int32=tl.int32,
         int64=tl.int64,
+        quantized_update_kernel=quantized_update_kernel,
         residual_update_kernel=residual_update_kernel,
     )

@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from .eight_bits import widened
 from .views import load, pointers, tile_columns
 
 SIZES = ("middle", "tiles", "groups", "groups_per_row")
@@ -43,16 +44,4 @@ def conditional_add_kernel(
 @triton.jit
 def load_stored(view, outer, middle, row, first, mask, VECTOR: tl.constexpr):
     """A residual in float32, before its scale."""
-    value = tl.load(pointers(view, outer, middle, row, first, VECTOR), mask=mask)
-    if view.pointer.dtype.element_ty == tl.uint8:
-        value = e4m3_to_float(value)
-    return value.to(tl.float32)
-
-
-@triton.jit
-def e4m3_to_float(bits):
-    """The float8 e4m3fn number in each byte. By hand, for sm_80 has no such conversion."""
-    bits = bits.to(tl.uint16)
-    # The exponents are biased by 7 and 15: as a float16 the number is 2^8 times too small.
-    half = ((bits & 0x80) << 8 | (bits & 0x7F) << 7).to(tl.float16, bitcast=True)
-    return tl.where((bits & 0x7F) == 0x7F, float("nan"), half.to(tl.float32) * 256.0)
+    return widened(tl.load(pointers(view, outer, middle, row, first, VECTOR), mask=mask))

@@ -46,6 +46,37 @@ _DISTANCE = {
     90: ((1 << 20, Config(1, 4, 2048)), (0, Config(1, 2, 2048))),
 }
 
+MAX_CHANNELS = 8192
+"""The longest token that is stored in eight bits: all of it is in registers at once."""
+RING_ELEMENTS = 64
+"""Most elements of earlier frames that a thread keeps of a token that is stored in eight bits."""
+
+
+@dataclass(frozen=True)
+class TokenConfig:
+    """How the update into eight bits is launched, a token at a time.
+
+    Args:
+        groups: 16-byte groups of the widest dtype that a program takes, a power of two.
+        num_warps: warps of 32 threads a program.
+        max_programs: most programs for each sample; they take the tokens in turn.
+    """
+
+    groups: int
+    num_warps: int
+    max_programs: int = 2048
+
+    @property
+    def groups_per_thread(self) -> int:
+        return max(1, self.groups // (32 * self.num_warps))
+
+
+def token_config(groups: int) -> TokenConfig:
+    """For tokens of so many groups: two a thread, which leaves room for the other operands."""
+    padded = 1 << (max(groups, 1) - 1).bit_length()
+    return TokenConfig(padded, min(16, max(1, padded // 64)))
+
+
 # By bytes of the tensor.
 _ELEMENTWISE = {
     80: ((1 << 22, Config(2, 4)), (0, Config(1, 4))),

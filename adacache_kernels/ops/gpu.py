@@ -7,9 +7,7 @@ are no whole numbers, and everything where Triton is missing.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +17,7 @@ from torch import Tensor
 
 from .. import reference
 from ..kernels.config import MAX_STRIDE, Config, distance_config, elementwise_config
-from ..types import AdaCacheWarning
+from . import gpu_tokens, launch
 from .cpu import has_whole_power
 from .planes import merge, pad
 
@@ -48,11 +46,16 @@ def distance_update(
     shape = (slot.shape[0], partials(slot, strides), 3 + 2 * len(strides))
     # No two frames are that far apart; the kernel leaves the sums of stride 0 at zero.
     strides_in_reach = tuple(stride if stride < frames else 0 for stride in strides)
-    operands = [slot, x_out, *([] if x_in is None else [x_in]), *previous]
-    planes = _frame_planes(operands, bool(strides))
-    in_eight_bits = scale is not None or any(other is not None for other in previous_scales)
+    x = [x_out] if x_in is None else [x_out, x_in]
+    in_tokens = scale is not None and gpu_tokens.takes(x, [slot, *previous], strides_in_reach)
+    if scale is not None and in_tokens and launch.has_triton():
+        where_to = (slot, scale, x, previous, previous_scales, coefficients)
+        return gpu_tokens.quantized_update(
+            *where_to, strides_in_reach, METRICS[metric], SLOT_HOLDS[slot_holds]
+        )
+    planes = _frame_planes([slot, *x, *previous], bool(strides))
     is_out_of_reach = max(strides_in_reach, default=0) > MAX_STRIDE
-    if planes is None or in_eight_bits or is_out_of_reach or not _has_triton():
+    if planes is None or is_out_of_reach or not launch.has_triton():
         where_to = (slot, x_out, x_in, previous, coefficients)
         how = (strides, metric, slot_holds, scale, previous_scales)
         sums = reference.distance_update(*where_to, *how)
@@ -63,8 +66,8 @@ def distance_update(
     config = _distance_config(slot, strides)
     view_of_slot, view_of_x_out, *views = planes.views
     view_of_x_in = None if x_in is None else views.pop(0)
-    with _on(slot):
-        _kernels().distance_update_kernel[shape[1], shape[0]](
+    with launch.on(slot):
+        launch.kernels().distance_update_kernel[shape[1], shape[0]](
             view_of_slot,
             view_of_x_out,
             view_of_x_in,
@@ -85,6 +88,8 @@ def distance_update(
 
 def partials(slot: Tensor, strides: Sequence[int]) -> int:
     """How many partial sums `distance_update` makes of a sample: one a program."""
+    if slot.element_size() == 1:
+        return gpu_tokens.partials(slot)
     elements = _distance_config(slot, strides).elements(slot.element_size())
     tiles = -(-_columns(slot, strides) // elements)
     return max(1, min(tiles, _distance_config(slot, strides).max_programs))
@@ -92,14 +97,14 @@ def partials(slot: Tensor, strides: Sequence[int]) -> int:
 
 def residual_update(slot: Tensor, x_out: Tensor, x_in: Tensor, accumulate: bool) -> None:
     planes = _planes(slot.shape, [slot, x_out, x_in])
-    if planes is None or not _has_triton():
+    if planes is None or not launch.has_triton():
         return reference.residual_update(slot, x_out, x_in, accumulate)
     if slot.numel() == 0:
         return
     config = elementwise_config(slot.element_size(), slot.numel(), _architecture(slot.device))
     tiles = planes.tiles(config, slot)
-    with _on(slot):
-        _kernels().residual_update_kernel[planes.count * tiles,](
+    with launch.on(slot):
+        launch.kernels().residual_update_kernel[planes.count * tiles,](
             *planes.views,
             planes.sizes[1],
             tiles,
@@ -118,7 +123,7 @@ def conditional_add(
 ) -> None:
     given_scales = [scale.expand(x.shape) for scale in scales if scale is not None]
     planes = _planes(x.shape, [x, *residuals], given_scales, STORED_DTYPES)
-    if planes is None or x.dtype not in DTYPES or not _has_triton():
+    if planes is None or x.dtype not in DTYPES or not launch.has_triton():
         return reference.conditional_add(x, residuals, scales, coefficients, flag)
     if x.numel() == 0:
         return
@@ -126,8 +131,8 @@ def conditional_add(
     tiles = planes.tiles(config, x)
     view_of_x, *views = planes.views
     views_of_scales = iter(views[len(residuals) :])
-    with _on(x):
-        _kernels().conditional_add_kernel[planes.count * tiles,](
+    with launch.on(x):
+        launch.kernels().conditional_add_kernel[planes.count * tiles,](
             view_of_x,
             tuple(views[: len(residuals)]),
             tuple(None if scale is None else next(views_of_scales) for scale in scales),
@@ -156,13 +161,13 @@ def decide(
 ) -> None:
     flags = (has_previous, apply_moreg, in_window)
     is_taken = has_whole_power(moreg_b) and state.is_contiguous() and sums.numel() > 0
-    if not (is_taken and _has_triton()):
+    if not (is_taken and launch.has_triton()):
         moreg = (moreg_a, moreg_b, moreg_d, mograd_mul)
         return reference.decide(state, sums, codebook, step, metric, *flags, *moreg)
     locations, batch, parts, columns = sums.shape
     entries = codebook.shape[1]
-    with _on(state):
-        _kernels().decide_kernel[1,](
+    with launch.on(state):
+        launch.kernels().decide_kernel[1,](
             state,
             sums.contiguous(),
             codebook.contiguous(),
@@ -213,7 +218,7 @@ class Planes:
 
     def tile(self, config: Config, x: Tensor) -> dict[str, Any]:
         """What all kernels are compiled for."""
-        kernels = _kernels()
+        kernels = launch.kernels()
         rows = config.elements(x.element_size()) // self.vector
         warps = config.num_warps // 2 if torch.version.hip else config.num_warps
         return {
@@ -275,36 +280,14 @@ def _as_planes(
     contiguous = sizes[-1] == 1 or all(stride[-1] == 1 for stride in strides[: len(tensors)])
     if len(sizes) > 4 or not contiguous or any(tensor.dtype not in dtypes for tensor in tensors):
         return None
-    if not _has_triton():
+    if not launch.has_triton():
         return None
-    vector = _vector(sizes, strides, tensors)
+    vector = launch.vector(sizes, strides, tensors)
     views = [
-        _kernels().View(_bytes(tensor), *stride[:3])
+        launch.kernels().View(launch.as_bytes(tensor), *stride[:3])
         for tensor, stride in zip((*tensors, *scales), strides, strict=True)
     ]
     return Planes(sizes, views, vector)
-
-
-def _vector(sizes: list[int], strides: list[list[int]], tensors: Sequence[Tensor]) -> int:
-    """Elements in 16 bytes of the widest dtype, if every group begins at a multiple of its size.
-
-    Of the narrowest dtype, a thread would hold more of the one tensor than it can load of the other
-    at once, and Triton would pass elements between threads through shared memory.
-    """
-    vector = 16 // max(tensor.element_size() for tensor in tensors)
-    steps = [
-        step
-        for stride in strides[: len(tensors)]
-        for size, step in zip(sizes[:3], stride, strict=False)
-        if size > 1
-    ]
-    begins = all(tensor.data_ptr() % (vector * tensor.element_size()) == 0 for tensor in tensors)
-    return vector if begins and all(n % vector == 0 for n in (sizes[3], *steps)) else 1
-
-
-def _bytes(tensor: Tensor) -> Tensor:
-    """Float8 is taken apart in the kernel: sm_80 cannot convert it."""
-    return tensor.view(torch.uint8) if tensor.dtype == torch.float8_e4m3fn else tensor
 
 
 def _columns(slot: Tensor, strides: Sequence[int]) -> int:
@@ -330,33 +313,3 @@ def _architecture(device: torch.device) -> int:
 def _power_of_two(n: int) -> int:
     """The smallest that is not below n."""
     return 1 << (max(n, 1) - 1).bit_length()
-
-
-def _on(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """Triton launches on the current device."""
-    if tensor.device.type == "cuda":
-        return torch.cuda.device(tensor.device)
-    return contextlib.nullcontext()
-
-
-@functools.cache
-def _kernels() -> Any:
-    """The kernels; Triton is imported when the first one is launched."""
-    from .. import kernels
-
-    return kernels.load()
-
-
-@functools.cache
-def _has_triton() -> bool:
-    try:
-        _kernels()
-    except ImportError as error:
-        warnings.warn(
-            f"the kernels for the GPU need Triton 3.6 or newer, which does not load ({error}); "
-            "plain torch runs in their place: right, but several times slower",
-            AdaCacheWarning,
-            stacklevel=2,
-        )
-        return False
-    return True
