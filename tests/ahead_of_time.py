@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -76,6 +77,7 @@ def cases(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], object]]]:
         slot, x_out, x_in, older = (torch.empty(shape, dtype=dtype) for _ in range(4))
         yield from distance_cases(size, slot, x_out, x_in, older)
         yield from elementwise_cases(size, slot, x_out, x_in)
+    yield from quantized_cases(dtype)
     sums, codebook = torch.ones(1, 2, 100, 5), torch.tensor([[0.1, 0.2], [3.0, 2.0]])
     if dtype == torch.float32:
         yield (
@@ -115,6 +117,30 @@ def elementwise_cases(
         f"conditional_add {size} int8, float8",
         lambda: ops.conditional_add(x, [quantised, float8], two, flag, [scale, None]),
     )
+
+
+def quantized_cases(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], object]]]:
+    """At the channels of Latte, HunyuanVideo and Wan: the fewest and the most registers."""
+    for channels in (1152, 3072, 5120):
+        shape = (1, 3, 2, channels)
+        x_out, x_in = (torch.empty(shape, dtype=dtype) for _ in range(2))
+        for name, eight in (("int8", torch.int8), ("float8", torch.float8_e4m3fn)):
+            slot, older = (torch.empty(shape, dtype=eight) for _ in range(2))
+            scale, other = (torch.empty(*shape[:3], 1) for _ in range(2))
+            plain = {"slot_holds": "nothing", "scale": scale}
+            forecast = {"scale": scale, "previous_scales": [other]}
+            yield (
+                f"quantized_update {name} {channels}",
+                partial(ops.distance_update, slot, x_out, x_in, **plain),
+            )
+            yield (
+                f"quantized_update {name} {channels} forecast, stride 1",
+                partial(
+                    ops.distance_update,
+                    *(slot, x_out, x_in, [older], torch.ones(2), (1,), "cosine"),
+                    **forecast,
+                ),
+            )
 
 
 def facts(target: str, dtype: str) -> dict[str, Facts]:

@@ -17,10 +17,13 @@ from unittest import mock
 import torch
 
 import test_kernels as tests
+import test_kernels_quantized as quantized
 from emulator import EmulatorDriver, Kernel, emulated
 from emulator.mutants import Report, survey
 
 Check = Callable[[EmulatorDriver], None]
+MUTATED = ("tokens in turn", "two layouts", "text and history", "NaN and infinity")
+"""Cases of the update into eight bits that are small and launch the same kernel."""
 
 
 def checks() -> dict[str, list[Check]]:
@@ -40,6 +43,14 @@ def checks() -> dict[str, list[Check]]:
     found["conditional_add of eight bits"] = [
         partial(eight_bits, bf16, case) for case in tests.EIGHT_BIT_CASES
     ]
+    for eight in (torch.int8, torch.float8_e4m3fn):
+        # First a case with several tokens, frames and both kinds of terms.
+        modes = sorted(quantized.MODES, key=lambda mode: -mode.previous * (mode.metric == "cosine"))
+        found[f"quantized_update {eight}".replace("torch.", "")] = [
+            partial(quantized_update, bf16, eight, modes[0], case)
+            for case in quantized.CASES
+            if case.name in MUTATED
+        ]
     for metric, apply_moreg in (("l2", True), ("cosine", False)):
         found[f"decide {metric}"] = [
             *(partial(decide, metric, apply_moreg, *decision) for decision in tests.DECISIONS),
@@ -52,6 +63,16 @@ def distance_update(
     dtype: torch.dtype, mode: tests.Mode, case: tests.Case, driver: EmulatorDriver
 ) -> None:
     tests.check_distance_update(driver, dtype, mode, case)
+
+
+def quantized_update(
+    dtype: torch.dtype,
+    eight: torch.dtype,
+    mode: quantized.Mode,
+    case: tests.Case,
+    driver: EmulatorDriver,
+) -> None:
+    quantized.check_quantized_update(driver, dtype, eight, mode, case)
 
 
 def residual_update(dtype: torch.dtype, case: tests.Case, driver: EmulatorDriver) -> None:

@@ -39,6 +39,9 @@ def is_wide(name: str, facts: ahead_of_time.Facts) -> bool:
     kernel, _, *options = name.split()
     reads_little = kernel == "conditional_add" or "forecast," in options
     narrow_loads, narrow_stores = ({*facts[key]} - {"128"} for key in ("loads", "stores"))
+    if kernel == "quantized_update":  # It stores eight bits, and reads them in a forecast.
+        loads_are_wide = narrow_loads <= ({"32", "64"} if reads_little else set())
+        return facts["loads"]["128"] > 0 and loads_are_wide and {*facts["stores"]} <= {"32", "64"}
     return (
         min(facts["loads"]["128"], facts["stores"]["128"]) > 0
         and narrow_loads <= ({"32", "64"} if reads_little else set())

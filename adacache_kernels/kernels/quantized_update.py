@@ -51,15 +51,9 @@ def quantized_update_kernel(
             new = load_or_zero(x_out, sample, at, row, first, mask, VECTOR)
             if x_in is not None:
                 new -= load_or_zero(x_in, sample, at, row, first, mask, VECTOR)
-            old = tl.zeros((GROUPS, VECTOR), tl.float32)
-            for i in tl.static_range(len(previous)):
-                term = load_scaled(
-                    previous[i], previous_scales[i], sample, at, row, first, mask, VECTOR
-                )
-                old = add_term(old, coefficients, term, i)
             if SLOT_HOLDS == "previous":
-                term = load_scaled(slot, scale, sample, at, row, first, mask, VECTOR)
-                old = add_term(old, coefficients, term, len(previous))
+                held = tl.load(pointers(slot, sample, at, row, first, VECTOR), mask=mask, other=0)
+                held_scale = tl.load(scale_address(scale, sample, at, row))
                 # The scale is read by every thread, and one of them writes it below.
                 tl.debug_barrier()
             codes, new_scale = quantize(new, slot.pointer.dtype.element_ty, LARGEST)
@@ -67,6 +61,15 @@ def quantized_update_kernel(
             tl.store(scale_address(scale, sample, at, row), new_scale)
             stored = tl.where(mask, widened(codes) * new_scale, 0.0)
             if compared:
+                old = tl.zeros((GROUPS, VECTOR), tl.float32)
+                for i in tl.static_range(len(previous)):
+                    term = load_scaled(
+                        previous[i], previous_scales[i], sample, at, row, first, mask, VECTOR
+                    )
+                    old = add_term(old, coefficients, term, i)
+                if SLOT_HOLDS == "previous":
+                    term = tl.where(mask, widened(held) * held_scale, 0.0)
+                    old = add_term(old, coefficients, term, len(previous))
                 sums = add_distance(sums, old, stored, METRIC)
             if RING > 0:
                 sums = add_motion(sums, stored, recent, frame, frames, STRIDES)
@@ -82,12 +85,13 @@ def quantized_update_kernel(
 @triton.jit
 def quantize(new, dtype: tl.constexpr, LARGEST: tl.constexpr):
     """Codes of a token, and its scale: zeros and infinity if it is not finite throughout."""
-    sizes = tl.where(new == new, tl.abs(new), float("inf"))
-    maximum = tl.maximum(tl.max(sizes), 7.888609052210118e-31)  # 2^-100
-    is_finite = maximum < float("inf")
+    # As integers magnitudes have the same order, and NaN is the largest.
+    peak = tl.max(new.to(tl.int32, bitcast=True) & 0x7FFFFFFF)
+    is_finite = peak < 0x7F800000
+    maximum = tl.maximum(peak.to(tl.float32, bitcast=True), 7.888609052210118e-31)  # 2^-100
     factor = tl.div_rn(LARGEST, maximum)
     codes = narrowed(tl.where(is_finite, new * factor, 0.0), dtype)
-    return codes, maximum * (1 / LARGEST)
+    return codes, tl.where(is_finite, maximum * (1 / LARGEST), float("inf"))
 
 
 @triton.jit
