@@ -1,5 +1,5 @@
-// bfloat16, float16 and float8 (e4m3fn) as bits: exact to float, and the first two from float
-// rounded to the nearest, ties to even. Integer arithmetic without branches, so that any C++17
+// bfloat16, float16 and float8 (e4m3fn) as bits: exact to float, and from float rounded to the
+// nearest, ties to even. Integer arithmetic without branches, so that any C++17
 // compiler can vectorise it.
 #pragma once
 
@@ -61,6 +61,21 @@ inline float float8_to_float(std::uint8_t value) {
   const std::uint32_t subnormal = bits_of(float_of(magnitude + (121u << 23)) - 0x1p-6f);
   const std::uint32_t finite = magnitude < (1u << 23) ? subnormal : normal;
   return float_of(sign | (magnitude == (0x7fu << 20) ? 0x7fc00000u : finite));
+}
+
+// For what rounds to at most 448, the largest number: more would wrap around.
+inline std::uint8_t float_to_float8(float value) {
+  const std::uint32_t bits = bits_of(value);
+  const std::uint32_t magnitude = bits & 0x7fffffffu;
+  const std::uint32_t exponent = magnitude & 0x7f800000u;
+  const std::uint32_t smallest_normal = 121u << 23;
+  // The last place of a number 2^20 times as large is that of float8: the addition does the
+  // rounding. What it counts is the mantissa with its leading one.
+  const std::uint32_t large =
+      (exponent < smallest_normal ? smallest_normal : exponent) + (20u << 23);
+  const std::uint32_t places = bits_of(float_of(magnitude) + float_of(large)) - large;
+  const std::uint32_t code = places + (large >> 20) - (141u << 3);
+  return static_cast<std::uint8_t>(code | (bits >> 24 & 0x80u));
 }
 
 }  // namespace adacache

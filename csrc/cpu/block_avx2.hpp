@@ -44,6 +44,13 @@ inline Block absolute(const Block& a) {
   return block_of([&](int i) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.quarter[i]); });
 }
 
+inline Block larger(const Block& a, const Block& b) {
+  return block_of([&](int i) {
+    return _mm256_castsi256_ps(
+        _mm256_max_epi32(_mm256_castps_si256(a.quarter[i]), _mm256_castps_si256(b.quarter[i])));
+  });
+}
+
 inline Block keep_where(const Block& a, const Block& mask) {
   return block_of([&](int i) {
     const __m256 kept = _mm256_cmp_ps(mask.quarter[i], _mm256_setzero_ps(), _CMP_NEQ_UQ);
@@ -187,6 +194,49 @@ inline __m256 widen_float8(__m128i eight) {
 
 inline Block load_float8(const void* in) {
   return block_of([=](int i) { return widen_float8(eight_bytes(in, i)); });
+}
+
+// The lowest byte of each of the 32 integers.
+inline void store_bytes(void* out, const __m256i (&a)[4]) {
+  const __m256i mask = _mm256_set1_epi32(0xff);
+  const auto pair = [&](int i) {
+    return _mm256_packus_epi32(_mm256_and_si256(a[i], mask), _mm256_and_si256(a[i + 1], mask));
+  };
+  // Packing works within the 128-bit halves of a register: this puts them in order.
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  _mm256_storeu_si256(static_cast<__m256i*>(out),
+                      _mm256_permutevar8x32_epi32(_mm256_packus_epi16(pair(0), pair(2)), order));
+}
+
+inline Block store_int8(void* out, const Block& a) {
+  const Block rounded = a + broadcast(0x1.8p23f);
+  __m256i bytes[4];
+  for (int i = 0; i < 4; ++i) bytes[i] = _mm256_castps_si256(rounded.quarter[i]);
+  store_bytes(out, bytes);
+  return rounded - broadcast(0x1.8p23f);
+}
+
+// As float_to_float8 in half.hpp; returns the value.
+inline __m256 round_float8(__m256 a, __m256i& code) {
+  const __m256 sign = _mm256_and_ps(a, _mm256_set1_ps(-0.0f));
+  const __m256 magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a);
+  const __m256i exponent =
+      _mm256_and_si256(_mm256_castps_si256(magnitude), _mm256_set1_epi32(0x7f800000));
+  const __m256i large = _mm256_add_epi32(_mm256_max_epi32(exponent, _mm256_set1_epi32(121 << 23)),
+                                         _mm256_set1_epi32(20 << 23));
+  const __m256 sum = _mm256_add_ps(magnitude, _mm256_castsi256_ps(large));
+  const __m256i places = _mm256_sub_epi32(_mm256_castps_si256(sum), large);
+  const __m256i above = _mm256_sub_epi32(_mm256_srli_epi32(large, 20), _mm256_set1_epi32(141 << 3));
+  code = _mm256_or_si256(_mm256_add_epi32(places, above),
+                         _mm256_srli_epi32(_mm256_castps_si256(sign), 24));
+  return _mm256_or_ps(_mm256_sub_ps(sum, _mm256_castsi256_ps(large)), sign);
+}
+
+inline Block store_float8(void* out, const Block& a) {
+  __m256i codes[4];
+  const Block value = block_of([&](int i) { return round_float8(a.quarter[i], codes[i]); });
+  store_bytes(out, codes);
+  return value;
 }
 
 }  // namespace

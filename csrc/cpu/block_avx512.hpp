@@ -33,6 +33,14 @@ inline Block operator*(Block a, Block b) {
 }
 inline Block absolute(Block a) { return {_mm512_abs_ps(a.first), _mm512_abs_ps(a.second)}; }
 
+inline __m512 larger(__m512 a, __m512 b) {
+  return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+}
+
+inline Block larger(Block a, Block b) {
+  return {larger(a.first, b.first), larger(a.second, b.second)};
+}
+
 inline __m512 keep_where(__m512 a, __m512 mask) {
   const __mmask16 kept = _mm512_cmp_ps_mask(mask, _mm512_setzero_ps(), _CMP_NEQ_UQ);
   return _mm512_maskz_mov_ps(kept, a);
@@ -168,6 +176,41 @@ inline __m512 widen_float8(__m128i sixteen) {
 
 inline Block load_float8(const void* in) {
   return {widen_float8(sixteen_bytes(in, 0)), widen_float8(sixteen_bytes(in, 1))};
+}
+
+inline void store_bytes(void* out, __m512i first, __m512i second) {
+  auto* bytes = static_cast<__m128i*>(out);
+  _mm_storeu_si128(bytes, _mm512_cvtepi32_epi8(first));
+  _mm_storeu_si128(bytes + 1, _mm512_cvtepi32_epi8(second));
+}
+
+inline Block store_int8(void* out, Block a) {
+  const Block rounded = a + broadcast(0x1.8p23f);
+  store_bytes(out, _mm512_castps_si512(rounded.first), _mm512_castps_si512(rounded.second));
+  return rounded - broadcast(0x1.8p23f);
+}
+
+// As float_to_float8 in half.hpp; returns the value.
+inline __m512 round_float8(__m512 a, __m512i& code) {
+  const __m512i sign = _mm512_and_si512(_mm512_castps_si512(a), _mm512_set1_epi32(1 << 31));
+  const __m512 magnitude = _mm512_abs_ps(a);
+  const __m512i exponent =
+      _mm512_and_si512(_mm512_castps_si512(magnitude), _mm512_set1_epi32(0x7f800000));
+  const __m512i large = _mm512_add_epi32(_mm512_max_epi32(exponent, _mm512_set1_epi32(121 << 23)),
+                                         _mm512_set1_epi32(20 << 23));
+  const __m512 sum = _mm512_add_ps(magnitude, _mm512_castsi512_ps(large));
+  const __m512i places = _mm512_sub_epi32(_mm512_castps_si512(sum), large);
+  const __m512i above = _mm512_sub_epi32(_mm512_srli_epi32(large, 20), _mm512_set1_epi32(141 << 3));
+  code = _mm512_or_si512(_mm512_add_epi32(places, above), _mm512_srli_epi32(sign, 24));
+  const __m512 rounded = _mm512_sub_ps(sum, _mm512_castsi512_ps(large));
+  return _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(rounded), sign));
+}
+
+inline Block store_float8(void* out, Block a) {
+  __m512i first, second;
+  const Block value{round_float8(a.first, first), round_float8(a.second, second)};
+  store_bytes(out, first, second);
+  return value;
 }
 
 }  // namespace

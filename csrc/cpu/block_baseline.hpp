@@ -49,6 +49,10 @@ inline Block operator*(const Block& a, const Block& b) {
 inline Block absolute(const Block& a) {
   return block_of([&](int i) { return std::fabs(a.v[i]); });
 }
+// For numbers without a sign: where one is NaN, so is the result.
+inline Block larger(const Block& a, const Block& b) {
+  return block_of([&](int i) { return bits_of(a.v[i]) > bits_of(b.v[i]) ? a.v[i] : b.v[i]; });
+}
 // Zero where the mask is.
 inline Block keep_where(const Block& a, const Block& mask) {
   return block_of([&](int i) { return mask.v[i] != 0 ? a.v[i] : 0.0f; });
@@ -134,6 +138,23 @@ inline Block round_bfloat16_sum(const Block& a) { return round_bfloat16(a); }
 }
 [[gnu::noinline]] Block load_float8(const void* in) {
   return convert_from<std::uint8_t>(in, [](std::uint8_t x) { return float8_to_float(x); });
+}
+
+// These two round, to the nearest and ties to even, store, and return what was stored. They are for
+// what rounds to at most 127 and 448.
+[[gnu::noinline]] Block store_int8(void* out, const Block& a) {
+  // At this size the last place of a float is 1: the addition does the rounding.
+  const Block rounded = block_of([&](int i) { return a.v[i] + 0x1.8p23f; });
+  std::int8_t bytes[32];
+  for (int i = 0; i < 32; ++i) bytes[i] = static_cast<std::int8_t>(bits_of(rounded.v[i]));
+  std::memcpy(out, bytes, sizeof bytes);
+  return rounded - broadcast(0x1.8p23f);
+}
+[[gnu::noinline]] Block store_float8(void* out, const Block& a) {
+  std::uint8_t bytes[32];
+  for (int i = 0; i < 32; ++i) bytes[i] = float_to_float8(a.v[i]);
+  std::memcpy(out, bytes, sizeof bytes);
+  return load_float8(bytes);
 }
 
 }  // namespace
