@@ -76,6 +76,8 @@ def distance_update(
     slot_holds: int,
     strides: Sequence[int],
     metric: int,
+    scale: View | None,
+    previous_scales: Sequence[View | None],
     sums: int,
     threads: int,
 ) -> None: ...

@@ -24,10 +24,13 @@ struct DistanceUpdate {  // All views are [batch, frames, tokens, channels].
   SlotHolds slot_holds;
   std::vector<std::int64_t> frame_strides;
   Metric metric;
+  std::optional<View> scale{};  // of the slot, float32 [..., 1]: it has eight bits
+  std::vector<std::optional<View>> previous_scales{};  // empty, or one for each
 };
 
-// slot = (slot +) x_out - x_in; writes one row of `3 + 2 * frame_strides.size()` sums per batch
-// element to `sums`. Up to `threads` threads work on it, here and below; the bits are the same.
+// slot = (slot +) x_out - x_in, or its scale and that in eight bits; writes one row of `3 + 2 *
+// frame_strides.size()` sums per batch element to `sums`. Up to `threads` threads work on it, here
+// and below; the bits are the same.
 void distance_update(const DistanceUpdate& operands, float* sums, int threads);
 
 // slot = (slot +) x_out - x_in.

@@ -22,9 +22,11 @@ def distance_update(
     scale: Tensor | None = None,
     previous_scales: Sequence[Tensor | None] = (),
 ) -> Tensor:
-    optional = [tensor for tensor in (x_in, coefficients) if tensor is not None]
-    in_eight_bits = scale is not None or any(other is not None for other in previous_scales)
-    if in_eight_bits or not _native.takes(slot, x_out, *previous, *optional):
+    scales = [other for other in (scale, *previous_scales) if other is not None]
+    optional = [tensor for tensor in (x_in, coefficients, *scales) if tensor is not None]
+    takes_slot = _native.takes if scale is None else _native.takes_stored
+    is_native = takes_slot(slot) and _native.takes_stored(*previous)
+    if not (is_native and _native.takes(x_out, *optional)):
         where_to = (slot, x_out, x_in, previous, coefficients)
         how = (strides, metric, slot_holds, scale, previous_scales)
         return reference.distance_update(*where_to, *how)
@@ -32,12 +34,14 @@ def distance_update(
     _native.module().distance_update(
         _native.view(slot),
         _native.view(x_out),
-        None if x_in is None else _native.view(x_in),
+        _view(x_in),
         [_native.view(tensor) for tensor in previous],
         0 if coefficients is None else coefficients.data_ptr(),
         slot_holds,
         strides,
         metric,
+        _view(scale),
+        [_view(tensor) for tensor in previous_scales],
         sums.data_ptr(),
         torch.get_num_threads(),
     )
@@ -65,7 +69,7 @@ def conditional_add(
     _native.module().conditional_add(
         _native.view(x),
         [_native.view(residual) for residual in residuals],
-        [None if scale is None else _native.view(scale) for scale in scales],
+        [_view(scale) for scale in scales],
         coefficients.data_ptr(),
         flag.data_ptr(),
         torch.get_num_threads(),
@@ -105,6 +109,10 @@ def decide(
         moreg_d,
         mograd_mul,
     )
+
+
+def _view(tensor: Tensor | None) -> object:
+    return None if tensor is None else _native.view(tensor)
 
 
 def has_whole_power(exponent: float) -> bool:

@@ -5,6 +5,8 @@
 #include "../pool.hpp"
 #include "instruction_set.hpp"
 #include "pieces.hpp"
+#include "row_update.hpp"
+#include "sums.hpp"
 
 namespace adacache {
 namespace {
@@ -13,14 +15,6 @@ namespace {
 // after another, so that those before it are still in the cache when the next is compared with
 // them.
 constexpr std::int64_t kColumns = 4096;
-
-double total(const Lanes& lanes) {
-  double part[kLanes];
-  std::copy_n(lanes.part, kLanes, part);
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) part[i] += part[i + width];
-  return part[0];
-}
 
 // A part of a sample: some columns of some frames. It depends on the shape alone, like the order of
 // every sum.
@@ -104,18 +98,6 @@ class Columns {
 constexpr int kMaxOperands = 7;  // slot, x_out, x_in, three previous ones, an earlier frame
 constexpr std::int64_t kScratch = kMaxOperands * kColumns * 4;
 
-Sums sums_of(Metric metric) {
-  switch (metric) {
-    case Metric::kL1:
-      return Sums::kL1;
-    case Metric::kL2:
-      return Sums::kL2;
-    case Metric::kCosine:
-      return Sums::kCosine;
-  }
-  return Sums::kNone;
-}
-
 class Distance {
  public:
   explicit Distance(const DistanceUpdate& o)
@@ -142,12 +124,7 @@ class Distance {
       run_part(partition_.part(index), partial.data() + index * width,
                copies_ ? scratch.get() + worker * kScratch : nullptr);
     });
-    for (std::int64_t b = 0; b < batch; ++b)
-      for (std::int64_t column = 0; column < width; ++column) {
-        double sum = 0;
-        for (std::int64_t p = 0; p < parts; ++p) sum += partial[(b * parts + p) * width + column];
-        sums[b * width + column] = static_cast<float>(sum);
-      }
+    write_sums(partial, batch, parts, width, sums);
   }
 
  private:
@@ -271,6 +248,7 @@ class Distance {
 }  // namespace
 
 void distance_update(const DistanceUpdate& operands, float* sums, int threads) {
+  if (needs_rows(operands)) return update_rows(operands, sums, std::max(threads, 1));
   Distance(operands).run(sums, std::max(threads, 1));
 }
 

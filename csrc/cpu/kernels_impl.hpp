@@ -135,6 +135,23 @@ class Sum {
   Wide total_;
 };
 
+template <Sums kSums>
+[[gnu::always_inline]] inline void add_distance_terms(const Block& c, const Block& p, Sum& first,
+                                                      Sum& second, Sum& third) {
+  const Block difference = c - p;
+  if (kSums == Sums::kL1) {
+    first.add(absolute(difference));
+    second.add(absolute(c));
+  } else if (kSums == Sums::kL2) {
+    first.add(difference * difference);
+    second.add(c * c);
+  } else {
+    first.add(c * p);
+    second.add(c * c);
+    third.add(p * p);
+  }
+}
+
 template <int kFormat, Sums kSums, bool kMotion>
 class Updater {
  public:
@@ -245,19 +262,8 @@ class Updater {
     return broadcast(update.coefficient[index]) * load<kFormat>(update.term[index], i);
   }
 
-  [[gnu::always_inline]] void add_distance(Block c, Block p) {
-    const Block difference = c - p;
-    if (kSums == Sums::kL1) {
-      first_.add(absolute(difference));
-      second_.add(absolute(c));
-    } else if (kSums == Sums::kL2) {
-      first_.add(difference * difference);
-      second_.add(c * c);
-    } else {
-      first_.add(c * p);
-      second_.add(c * c);
-      third_.add(p * p);
-    }
+  [[gnu::always_inline]] void add_distance(const Block& c, const Block& p) {
+    add_distance_terms<kSums>(c, p, first_, second_, third_);
   }
 
   // Apart from the loop, whose code would be the worse for it.
@@ -315,70 +321,6 @@ void update(const Update& update, std::int64_t count, UpdateSums* sums) {
       return update_as<static_cast<int>(DType::kFloat16)>(update, count, sums);
     default:
       return update_as<kAnyFormat>(update, count, sums);
-  }
-}
-
-template <int kFormat>
-class Adder {
- public:
-  static void run(Add add, std::int64_t count) {
-    std::int64_t i = 0;
-    for (; i + kBlock <= count; i += kBlock) {
-      prefetch_all(add, i);
-      step(add, i);
-    }
-    if (i < count) step_tail(add, i, count - i);
-  }
-
- private:
-  [[gnu::always_inline]] static void prefetch_all(const Add& add, std::int64_t i) {
-    prefetch<kFormat>(add.x, i);
-    prefetch<kFormat>(add.residual[0], i);
-    if (add.terms > 1) prefetch<kFormat>(add.residual[1], i);
-    if (add.terms > 2) prefetch<kFormat>(add.residual[2], i);
-    if (add.terms > 3) prefetch<kFormat>(add.residual[3], i);
-  }
-
-  [[gnu::always_inline]] static void step(const Add& add, std::int64_t i) {
-    Block total = load<kFormat>(add.x, i) + term(add, 0, i);
-    if (add.terms > 1) total = total + term(add, 1, i);
-    if (add.terms > 2) total = total + term(add, 2, i);
-    if (add.terms > 3) total = total + term(add, 3, i);
-    store<kFormat, false>(add.x, i, total);
-  }
-
-  [[gnu::always_inline]] static Block term(const Add& add, int index, std::int64_t i) {
-    Block residual = load<kFormat>(add.residual[index], i);
-    if (kFormat == kAnyFormat) residual = residual * broadcast(add.scale[index]);
-    return broadcast(add.coefficient[index]) * residual;
-  }
-
-  [[gnu::noinline]] static void step_tail(Add add, std::int64_t first, std::int64_t count) {
-    Tail x(add.x, first, count);
-    Tail residual0(add.residual[0], first, count), residual1(add.residual[1], first, count);
-    Tail residual2(add.residual[2], first, count), residual3(add.residual[3], first, count);
-    step(add, 0);
-    x.write_back();
-  }
-};
-
-int common_format(const Add& add) {
-  bool is_common = true;
-  for (int i = 0; i < add.terms; ++i)
-    is_common &= add.residual[i].dtype == add.x.dtype && add.scale[i] == 1;
-  return is_common ? static_cast<int>(add.x.dtype) : kAnyFormat;
-}
-
-void add(const Add& add, std::int64_t count) {
-  switch (common_format(add)) {
-    case static_cast<int>(DType::kFloat32):
-      return Adder<static_cast<int>(DType::kFloat32)>::run(add, count);
-    case static_cast<int>(DType::kBFloat16):
-      return Adder<static_cast<int>(DType::kBFloat16)>::run(add, count);
-    case static_cast<int>(DType::kFloat16):
-      return Adder<static_cast<int>(DType::kFloat16)>::run(add, count);
-    default:
-      return Adder<kAnyFormat>::run(add, count);
   }
 }
 
