@@ -66,7 +66,9 @@ def quantize(residual: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     maximum = sizes.amax(dim=-1, keepdim=True).clamp(min=SMALLEST_MAXIMUM)
     # An exact 1 / L would be another number in float64.
     scale = maximum * torch.tensor(1.0, dtype=torch.float32).div(largest).item()
-    numbers = torch.where(maximum.isinf(), 0.0, residual * (largest / maximum))
+    # A Python number over a tensor would be the number times a rounded reciprocal.
+    factor = torch.full_like(maximum, largest) / maximum
+    numbers = torch.where(maximum.isinf(), 0.0, residual * factor)
     numbers = numbers.round() if dtype == torch.int8 else numbers
     return numbers.to(dtype), scale.float()
 
