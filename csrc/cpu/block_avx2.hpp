@@ -176,24 +176,24 @@ inline Block load_int8(const void* in) {
       [=](int i) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight_bytes(in, i))); });
 }
 
-inline __m256 widen_float8(__m128i eight) {
-  const __m256i bytes = _mm256_cvtepu8_epi32(eight);
-  const __m256i sign = _mm256_slli_epi32(_mm256_srli_epi32(bytes, 7), 31);
-  const __m256i code = _mm256_and_si256(bytes, _mm256_set1_epi32(0x7f));
-  const __m256i magnitude = _mm256_slli_epi32(code, 20);
-  const __m256i normal = _mm256_add_epi32(magnitude, _mm256_set1_epi32(120 << 23));
-  const __m256 shifted =
-      _mm256_castsi256_ps(_mm256_add_epi32(magnitude, _mm256_set1_epi32(121 << 23)));
-  const __m256 subnormal = _mm256_sub_ps(shifted, _mm256_set1_ps(0x1p-6f));
-  const __m256i is_subnormal = _mm256_cmpgt_epi32(_mm256_set1_epi32(8), code);
-  const __m256i is_nan = _mm256_cmpeq_epi32(code, _mm256_set1_epi32(0x7f));
-  __m256i value = _mm256_blendv_epi8(normal, _mm256_castps_si256(subnormal), is_subnormal);
-  value = _mm256_blendv_epi8(value, _mm256_set1_epi32(0x7fc00000), is_nan);
-  return _mm256_castsi256_ps(_mm256_or_si256(value, sign));
+// As float16 the bits are 2^-8 times the number, but for NaN.
+inline __m256i sixteen_float8(const void* in, int part) {
+  const __m128i bytes = _mm_loadu_si128(static_cast<const __m128i*>(in) + part);
+  const __m256i shifted = _mm256_slli_epi16(_mm256_cvtepi8_epi16(bytes), 7);
+  const __m256i magnitude_bits = _mm256_set1_epi16(0x7f << 7);
+  const __m256i is_nan =
+      _mm256_cmpeq_epi16(_mm256_and_si256(shifted, magnitude_bits), magnitude_bits);
+  const __m256i halves = _mm256_and_si256(shifted, _mm256_set1_epi16(static_cast<short>(0xbf80)));
+  return _mm256_or_si256(halves, _mm256_and_si256(is_nan, _mm256_set1_epi16(0x7e00)));
 }
 
 inline Block load_float8(const void* in) {
-  return block_of([=](int i) { return widen_float8(eight_bytes(in, i)); });
+  const __m256i halves[2] = {sixteen_float8(in, 0), sixteen_float8(in, 1)};
+  const Block small = block_of([&](int i) {
+    return _mm256_cvtph_ps(i % 2 == 0 ? _mm256_castsi256_si128(halves[i / 2])
+                                      : _mm256_extracti128_si256(halves[i / 2], 1));
+  });
+  return small * broadcast(0x1p8f);
 }
 
 // The lowest byte of each of the 32 integers.

@@ -158,24 +158,18 @@ inline Block load_int8(const void* in) {
   return {widen_int8(sixteen_bytes(in, 0)), widen_int8(sixteen_bytes(in, 1))};
 }
 
-inline __m512 widen_float8(__m128i sixteen) {
-  const __m512i bytes = _mm512_cvtepu8_epi32(sixteen);
-  const __m512i sign = _mm512_slli_epi32(_mm512_srli_epi32(bytes, 7), 31);
-  const __m512i code = _mm512_and_si512(bytes, _mm512_set1_epi32(0x7f));
-  const __m512i magnitude = _mm512_slli_epi32(code, 20);
-  const __m512i normal = _mm512_add_epi32(magnitude, _mm512_set1_epi32(120 << 23));
-  const __m512 shifted =
-      _mm512_castsi512_ps(_mm512_add_epi32(magnitude, _mm512_set1_epi32(121 << 23)));
-  const __m512 subnormal = _mm512_sub_ps(shifted, _mm512_set1_ps(0x1p-6f));
-  const __mmask16 is_subnormal = _mm512_cmplt_epi32_mask(code, _mm512_set1_epi32(8));
-  const __mmask16 is_nan = _mm512_cmpeq_epi32_mask(code, _mm512_set1_epi32(0x7f));
-  __m512i value = _mm512_mask_mov_epi32(normal, is_subnormal, _mm512_castps_si512(subnormal));
-  value = _mm512_mask_mov_epi32(value, is_nan, _mm512_set1_epi32(0x7fc00000));
-  return _mm512_castsi512_ps(_mm512_or_si512(value, sign));
-}
-
+// As float16 the bits are 2^-8 times the number, but for NaN.
 inline Block load_float8(const void* in) {
-  return {widen_float8(sixteen_bytes(in, 0)), widen_float8(sixteen_bytes(in, 1))};
+  const __m512i bytes = _mm512_cvtepi8_epi16(_mm256_loadu_si256(static_cast<const __m256i*>(in)));
+  const __m512i magnitude_bits = _mm512_set1_epi16(0x7f << 7);
+  const __m512i shifted = _mm512_slli_epi16(bytes, 7);
+  const __mmask32 is_nan =
+      _mm512_cmpeq_epi16_mask(_mm512_and_si512(shifted, magnitude_bits), magnitude_bits);
+  __m512i halves = _mm512_and_si512(shifted, _mm512_set1_epi16(static_cast<short>(0xbf80)));
+  halves = _mm512_mask_mov_epi16(halves, is_nan, _mm512_set1_epi16(0x7e00));
+  const Block small{_mm512_cvtph_ps(_mm512_castsi512_si256(halves)),
+                    _mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1))};
+  return small * broadcast(0x1p8f);
 }
 
 inline void store_bytes(void* out, __m512i first, __m512i second) {

@@ -47,6 +47,8 @@ constexpr DType format_of(const Run& run) {
 }
 
 constexpr int kBFloat16Format = static_cast<int>(DType::kBFloat16);
+constexpr int kInt8Format = static_cast<int>(DType::kInt8);
+constexpr int kFloat8Format = static_cast<int>(DType::kFloat8);
 
 template <int kFormat>
 [[gnu::always_inline]] inline Block load(const Run& run, std::int64_t i) {
@@ -56,16 +58,18 @@ template <int kFormat>
   return load_as(format_of<kFormat>(run), run, i);
 }
 
-// Rounds to the dtype of the run, stores, and returns what was stored. `kIsSum`: the value is a sum
-// of numbers of that format.
-template <int kFormat, bool kIsSum>
-[[gnu::always_inline]] inline Block store(const Run& run, std::int64_t i, Block value) {
+// As load(), but always in the order of memory: for use with other formats.
+template <int kFormat>
+[[gnu::always_inline]] inline Block load_in_order(const Run& run, std::int64_t i) {
+  return kFormat == kAnyFormat ? load_any(run, i) : load_as(format_of<kFormat>(run), run, i);
+}
+
+// Rounds to the dtype of the run, stores, and returns what was stored.
+template <int kFormat>
+[[gnu::always_inline]] inline Block store_in_order(const Run& run, std::int64_t i, Block value) {
   const DType dtype = format_of<kFormat>(run);
   void* out = static_cast<char*>(run.data) + i * size_of(dtype);
-  if (kFormat == kBFloat16Format) {
-    value = kIsSum ? round_bfloat16_sum(value) : round_bfloat16(value);
-    store_rounded_bfloat16_pairs(out, value);
-  } else if (dtype == DType::kBFloat16) {
+  if (dtype == DType::kBFloat16) {
     value = round_bfloat16(value);
     store_rounded_bfloat16(out, value);
   } else if (dtype == DType::kFloat16) {
@@ -74,6 +78,15 @@ template <int kFormat, bool kIsSum>
   } else {
     store_float32(out, value);
   }
+  return value;
+}
+
+// The same in the order of load(). `kIsSum`: the value is a sum of numbers of that format.
+template <int kFormat, bool kIsSum>
+[[gnu::always_inline]] inline Block store(const Run& run, std::int64_t i, Block value) {
+  if (kFormat != kBFloat16Format) return store_in_order<kFormat>(run, i, value);
+  value = kIsSum ? round_bfloat16_sum(value) : round_bfloat16(value);
+  store_rounded_bfloat16_pairs(static_cast<std::uint16_t*>(run.data) + i, value);
   return value;
 }
 

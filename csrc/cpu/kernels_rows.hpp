@@ -11,15 +11,7 @@
 namespace adacache {
 namespace {
 
-constexpr int kInt8Format = static_cast<int>(DType::kInt8);
-constexpr int kFloat8Format = static_cast<int>(DType::kFloat8);
 constexpr float kSmallestMaximum = 0x1p-100f;  // what zeros are scaled by
-
-// As load(), but always in the order of memory: the formats of a row differ.
-template <int kFormat>
-[[gnu::always_inline]] inline Block load_in_order(const Run& run, std::int64_t i) {
-  return kFormat == kAnyFormat ? load_any(run, i) : load_as(format_of<kFormat>(run), run, i);
-}
 
 template <int kFormat>
 [[gnu::always_inline]] inline void prefetch_next(const Run& run, std::int64_t i) {
@@ -195,7 +187,7 @@ class RowUpdater {
   }
 
   [[gnu::noinline]] static Block store_any(const Run& run, std::int64_t i, Block value) {
-    return store<kAnyFormat, false>(run, i, value);
+    return store_in_order<kAnyFormat>(run, i, value);
   }
 
   [[gnu::always_inline]] static Block combined(const RowUpdate& update, std::int64_t i) {
