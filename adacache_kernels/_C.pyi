@@ -76,10 +76,10 @@ def distance_update(
     slot_holds: int,
     strides: Sequence[int],
     metric: int,
+    scale: View | None,
+    previous_scales: Sequence[View | None],
     sums: int,
     threads: int,
-    scale: View | None = None,
-    previous_scales: Sequence[View | None] = (),
 ) -> None: ...
 def residual_update(
     slot: View, x_out: View, x_in: View, accumulate: bool, threads: int

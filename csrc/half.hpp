@@ -63,15 +63,18 @@ inline float float8_to_float(std::uint8_t value) {
   return float_of(sign | (magnitude == (0x7fu << 20) ? 0x7fc00000u : finite));
 }
 
-// Of numbers below 464, which is where the largest one, 448, is no longer the nearest.
+// For what rounds to at most 448, the largest number: more would wrap around.
 inline std::uint8_t float_to_float8(float value) {
   const std::uint32_t bits = bits_of(value);
   const std::uint32_t magnitude = bits & 0x7fffffffu;
-  const std::uint32_t normal = (magnitude + 0x7ffffu + ((magnitude >> 20) & 1u)) >> 20;
-  // The last place of 2^14f is that of a subnormal float8: the addition does the rounding.
-  const std::uint32_t subnormal = bits_of(float_of(magnitude) + 0x1p14f) - bits_of(0x1p14f);
-  const bool is_subnormal = magnitude < 121u << 23;
-  const std::uint32_t code = is_subnormal ? subnormal : normal - (120u << 3);
+  const std::uint32_t exponent = magnitude & 0x7f800000u;
+  const std::uint32_t smallest_normal = 121u << 23;
+  // The last place of a number 2^20 times as large is that of float8: the addition does the
+  // rounding. What it counts is the mantissa with its leading one.
+  const std::uint32_t large =
+      (exponent < smallest_normal ? smallest_normal : exponent) + (20u << 23);
+  const std::uint32_t places = bits_of(float_of(magnitude) + float_of(large)) - large;
+  const std::uint32_t code = places + (large >> 20) - (141u << 3);
   return static_cast<std::uint8_t>(code | (bits >> 24 & 0x80u));
 }
 

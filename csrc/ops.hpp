@@ -19,17 +19,18 @@ enum class SlotHolds { kNothing, kPrevious, kSum };
 struct DistanceUpdate {  // All views are [batch, frames, tokens, channels].
   View slot, x_out;
   std::optional<View> x_in;
-  std::optional<View> scale;                         // float32, [..., 1]: of a slot in eight bits
-  std::vector<View> previous;                        // at most 3
-  std::vector<std::optional<View>> previous_scales;  // as many
-  const float* coefficients;                         // one per term, or null: 1
+  std::vector<View> previous;  // at most 3
+  const float* coefficients;   // one per term, or null: 1
   SlotHolds slot_holds;
   std::vector<std::int64_t> frame_strides;
   Metric metric;
+  std::optional<View> scale{};  // of the slot, float32 [..., 1]: it has eight bits
+  std::vector<std::optional<View>> previous_scales{};  // empty, or one for each
 };
 
-// slot = (slot +) x_out - x_in; writes one row of `3 + 2 * frame_strides.size()` sums per batch
-// element to `sums`. Up to `threads` threads work on it, here and below; the bits are the same.
+// slot = (slot +) x_out - x_in, or its scale and that in eight bits; writes one row of `3 + 2 *
+// frame_strides.size()` sums per batch element to `sums`. Up to `threads` threads work on it, here
+// and below; the bits are the same.
 void distance_update(const DistanceUpdate& operands, float* sums, int threads);
 
 // slot = (slot +) x_out - x_in.

@@ -45,23 +45,27 @@ adacache::SlotHolds make_slot_holds(int slot_holds) {
 
 void distance_update(const View& slot, const View& x_out, const std::optional<View>& x_in,
                      const std::vector<View>& previous, std::uintptr_t coefficients, int slot_holds,
-                     const std::vector<std::int64_t>& strides, int metric, std::uintptr_t sums,
-                     int threads, const std::optional<View>& scale,
-                     std::vector<std::optional<View>> previous_scales) {
+                     const std::vector<std::int64_t>& strides, int metric,
+                     const std::optional<View>& scale,
+                     const std::vector<std::optional<View>>& previous_scales, std::uintptr_t sums,
+                     int threads) {
   if (previous.size() > 3) throw std::invalid_argument("previous must be at most 3 views");
-  if (previous_scales.empty()) previous_scales.resize(previous.size());
-  if (previous_scales.size() != previous.size())
-    throw std::invalid_argument("previous_scales must be as many as previous");
+  if (!previous_scales.empty() && previous_scales.size() != previous.size())
+    throw std::invalid_argument("previous_scales must be none, or as many as previous");
+  const bool in_eight_bits =
+      slot.dtype == adacache::DType::kInt8 || slot.dtype == adacache::DType::kFloat8;
+  if (in_eight_bits != scale.has_value())
+    throw std::invalid_argument("a slot must have a scale if, and only if, it has eight bits");
   const adacache::DistanceUpdate operands{slot,
                                           x_out,
                                           x_in,
-                                          scale,
                                           previous,
-                                          previous_scales,
                                           pointer<const float>(coefficients),
                                           make_slot_holds(slot_holds),
                                           strides,
-                                          make_metric(metric)};
+                                          make_metric(metric),
+                                          scale,
+                                          previous_scales};
   adacache::distance_update(operands, pointer<float>(sums), threads);
 }
 
@@ -110,9 +114,8 @@ PYBIND11_MODULE(_C, module) {
            py::arg("stride"));
   module.def("distance_update", &distance_update, release_gil(), py::arg("slot"), py::arg("x_out"),
              py::arg("x_in"), py::arg("previous"), py::arg("coefficients"), py::arg("slot_holds"),
-             py::arg("strides"), py::arg("metric"), py::arg("sums"), py::arg("threads"),
-             py::arg("scale") = py::none(),
-             py::arg("previous_scales") = std::vector<std::optional<View>>{});
+             py::arg("strides"), py::arg("metric"), py::arg("scale"), py::arg("previous_scales"),
+             py::arg("sums"), py::arg("threads"));
   module.def("residual_update", &adacache::residual_update, release_gil(), py::arg("slot"),
              py::arg("x_out"), py::arg("x_in"), py::arg("accumulate"), py::arg("threads"));
   module.def("conditional_add", &conditional_add, release_gil(), py::arg("x"), py::arg("residuals"),

@@ -22,10 +22,11 @@ def distance_update(
     scale: Tensor | None = None,
     previous_scales: Sequence[Tensor | None] = (),
 ) -> Tensor:
-    read = [tensor for tensor in (x_out, x_in, coefficients, scale) if tensor is not None]
-    scales = previous_scales or [None] * len(previous)
-    read += [other for other in scales if other is not None]
-    if not (_native.takes(*read) and _native.takes_stored(slot, *previous)):
+    scales = [other for other in (scale, *previous_scales) if other is not None]
+    optional = [tensor for tensor in (x_in, coefficients, *scales) if tensor is not None]
+    takes_slot = _native.takes if scale is None else _native.takes_stored
+    is_native = takes_slot(slot) and _native.takes_stored(*previous)
+    if not (is_native and _native.takes(x_out, *optional)):
         where_to = (slot, x_out, x_in, previous, coefficients)
         how = (strides, metric, slot_holds, scale, previous_scales)
         return reference.distance_update(*where_to, *how)
@@ -33,16 +34,16 @@ def distance_update(
     _native.module().distance_update(
         _native.view(slot),
         _native.view(x_out),
-        None if x_in is None else _native.view(x_in),
+        _view(x_in),
         [_native.view(tensor) for tensor in previous],
         0 if coefficients is None else coefficients.data_ptr(),
         slot_holds,
         strides,
         metric,
+        _view(scale),
+        [_view(tensor) for tensor in previous_scales],
         sums.data_ptr(),
         torch.get_num_threads(),
-        None if scale is None else _native.view(scale),
-        [None if other is None else _native.view(other) for other in scales],
     )
     return sums
 
@@ -68,7 +69,7 @@ def conditional_add(
     _native.module().conditional_add(
         _native.view(x),
         [_native.view(residual) for residual in residuals],
-        [None if scale is None else _native.view(scale) for scale in scales],
+        [_view(scale) for scale in scales],
         coefficients.data_ptr(),
         flag.data_ptr(),
         torch.get_num_threads(),
@@ -108,6 +109,10 @@ def decide(
         moreg_d,
         mograd_mul,
     )
+
+
+def _view(tensor: Tensor | None) -> object:
+    return None if tensor is None else _native.view(tensor)
 
 
 def has_whole_power(exponent: float) -> bool:

@@ -44,6 +44,13 @@ inline Block absolute(const Block& a) {
   return block_of([&](int i) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.quarter[i]); });
 }
 
+inline Block larger(const Block& a, const Block& b) {
+  return block_of([&](int i) {
+    return _mm256_castsi256_ps(
+        _mm256_max_epi32(_mm256_castps_si256(a.quarter[i]), _mm256_castps_si256(b.quarter[i])));
+  });
+}
+
 inline Block keep_where(const Block& a, const Block& mask) {
   return block_of([&](int i) {
     const __m256 kept = _mm256_cmp_ps(mask.quarter[i], _mm256_setzero_ps(), _CMP_NEQ_UQ);
@@ -169,77 +176,67 @@ inline Block load_int8(const void* in) {
       [=](int i) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight_bytes(in, i))); });
 }
 
-inline __m256 widen_float8(__m128i eight) {
-  const __m256i bytes = _mm256_cvtepu8_epi32(eight);
-  const __m256i sign = _mm256_slli_epi32(_mm256_srli_epi32(bytes, 7), 31);
-  const __m256i code = _mm256_and_si256(bytes, _mm256_set1_epi32(0x7f));
-  const __m256i magnitude = _mm256_slli_epi32(code, 20);
-  const __m256i normal = _mm256_add_epi32(magnitude, _mm256_set1_epi32(120 << 23));
-  const __m256 shifted =
-      _mm256_castsi256_ps(_mm256_add_epi32(magnitude, _mm256_set1_epi32(121 << 23)));
-  const __m256 subnormal = _mm256_sub_ps(shifted, _mm256_set1_ps(0x1p-6f));
-  const __m256i is_subnormal = _mm256_cmpgt_epi32(_mm256_set1_epi32(8), code);
-  const __m256i is_nan = _mm256_cmpeq_epi32(code, _mm256_set1_epi32(0x7f));
-  __m256i value = _mm256_blendv_epi8(normal, _mm256_castps_si256(subnormal), is_subnormal);
-  value = _mm256_blendv_epi8(value, _mm256_set1_epi32(0x7fc00000), is_nan);
-  return _mm256_castsi256_ps(_mm256_or_si256(value, sign));
+// As float16 the bits are 2^-8 times the number, but for NaN.
+inline __m256i sixteen_float8(const void* in, int part) {
+  const __m128i bytes = _mm_loadu_si128(static_cast<const __m128i*>(in) + part);
+  const __m256i shifted = _mm256_slli_epi16(_mm256_cvtepi8_epi16(bytes), 7);
+  const __m256i magnitude_bits = _mm256_set1_epi16(0x7f << 7);
+  const __m256i is_nan =
+      _mm256_cmpeq_epi16(_mm256_and_si256(shifted, magnitude_bits), magnitude_bits);
+  const __m256i halves = _mm256_and_si256(shifted, _mm256_set1_epi16(static_cast<short>(0xbf80)));
+  return _mm256_or_si256(halves, _mm256_and_si256(is_nan, _mm256_set1_epi16(0x7e00)));
 }
 
 inline Block load_float8(const void* in) {
-  return block_of([=](int i) { return widen_float8(eight_bytes(in, i)); });
+  const __m256i halves[2] = {sixteen_float8(in, 0), sixteen_float8(in, 1)};
+  const Block small = block_of([&](int i) {
+    return _mm256_cvtph_ps(i % 2 == 0 ? _mm256_castsi256_si128(halves[i / 2])
+                                      : _mm256_extracti128_si256(halves[i / 2], 1));
+  });
+  return small * broadcast(0x1p8f);
 }
 
-// Packing works within the halves of a register, so that its words come out of order.
-inline void store_bytes(void* out, __m256i a, __m256i b, __m256i c, __m256i d) {
-  const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+// The lowest byte of each of the 32 integers.
+inline void store_bytes(void* out, const __m256i (&a)[4]) {
+  const __m256i mask = _mm256_set1_epi32(0xff);
+  const auto pair = [&](int i) {
+    return _mm256_packus_epi32(_mm256_and_si256(a[i], mask), _mm256_and_si256(a[i + 1], mask));
+  };
+  // Packing works within the 128-bit halves of a register: this puts them in order.
   const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-  _mm256_storeu_si256(static_cast<__m256i*>(out), _mm256_permutevar8x32_epi32(packed, order));
+  _mm256_storeu_si256(static_cast<__m256i*>(out),
+                      _mm256_permutevar8x32_epi32(_mm256_packus_epi16(pair(0), pair(2)), order));
 }
 
-inline void store_int8(void* out, const Block& a) {
-  store_bytes(out, _mm256_cvtps_epi32(a.quarter[0]), _mm256_cvtps_epi32(a.quarter[1]),
-              _mm256_cvtps_epi32(a.quarter[2]), _mm256_cvtps_epi32(a.quarter[3]));
+inline Block store_int8(void* out, const Block& a) {
+  const Block rounded = a + broadcast(0x1.8p23f);
+  __m256i bytes[4];
+  for (int i = 0; i < 4; ++i) bytes[i] = _mm256_castps_si256(rounded.quarter[i]);
+  store_bytes(out, bytes);
+  return rounded - broadcast(0x1.8p23f);
 }
 
-// As a signed byte, which packing keeps.
-inline __m256i narrow_float8(__m256 a) {
-  const __m256i bits = _mm256_castps_si256(a);
-  const __m256i magnitude = _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff));
-  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(magnitude, 20), _mm256_set1_epi32(1));
-  const __m256i sum =
-      _mm256_add_epi32(_mm256_add_epi32(magnitude, _mm256_set1_epi32(0x7ffff)), odd);
-  const __m256i normal = _mm256_sub_epi32(_mm256_srli_epi32(sum, 20), _mm256_set1_epi32(120 << 3));
-  const __m256 one = _mm256_set1_ps(0x1p14f);
-  const __m256 shifted = _mm256_add_ps(_mm256_castsi256_ps(magnitude), one);
-  const __m256i subnormal =
-      _mm256_sub_epi32(_mm256_castps_si256(shifted), _mm256_castps_si256(one));
-  const __m256i is_subnormal = _mm256_cmpgt_epi32(_mm256_set1_epi32(121 << 23), magnitude);
-  const __m256i code = _mm256_blendv_epi8(normal, subnormal, is_subnormal);
-  const __m256i sign = _mm256_slli_epi32(_mm256_srai_epi32(bits, 31), 7);
-  return _mm256_or_si256(code, sign);
+// As float_to_float8 in half.hpp; returns the value.
+inline __m256 round_float8(__m256 a, __m256i& code) {
+  const __m256 sign = _mm256_and_ps(a, _mm256_set1_ps(-0.0f));
+  const __m256 magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a);
+  const __m256i exponent =
+      _mm256_and_si256(_mm256_castps_si256(magnitude), _mm256_set1_epi32(0x7f800000));
+  const __m256i large = _mm256_add_epi32(_mm256_max_epi32(exponent, _mm256_set1_epi32(121 << 23)),
+                                         _mm256_set1_epi32(20 << 23));
+  const __m256 sum = _mm256_add_ps(magnitude, _mm256_castsi256_ps(large));
+  const __m256i places = _mm256_sub_epi32(_mm256_castps_si256(sum), large);
+  const __m256i above = _mm256_sub_epi32(_mm256_srli_epi32(large, 20), _mm256_set1_epi32(141 << 3));
+  code = _mm256_or_si256(_mm256_add_epi32(places, above),
+                         _mm256_srli_epi32(_mm256_castps_si256(sign), 24));
+  return _mm256_or_ps(_mm256_sub_ps(sum, _mm256_castsi256_ps(large)), sign);
 }
 
-inline void store_float8(void* out, const Block& a) {
-  store_bytes(out, narrow_float8(a.quarter[0]), narrow_float8(a.quarter[1]),
-              narrow_float8(a.quarter[2]), narrow_float8(a.quarter[3]));
-}
-
-struct Peak {
-  __m256i v;
-};
-
-inline Peak zero_peak() { return {_mm256_setzero_si256()}; }
-inline void add_to(Peak& peak, const Block& a) {
-  const Block sizes = absolute(a);
-  for (const __m256& quarter : sizes.quarter)
-    peak.v = _mm256_max_epi32(peak.v, _mm256_castps_si256(quarter));
-}
-inline std::uint32_t largest(Peak peak) {
-  std::uint32_t lanes[8];
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(lanes), peak.v);
-  std::uint32_t found = 0;
-  for (const std::uint32_t lane : lanes) found = found < lane ? lane : found;
-  return found;
+inline Block store_float8(void* out, const Block& a) {
+  __m256i codes[4];
+  const Block value = block_of([&](int i) { return round_float8(a.quarter[i], codes[i]); });
+  store_bytes(out, codes);
+  return value;
 }
 
 }  // namespace

@@ -33,6 +33,14 @@ inline Block operator*(Block a, Block b) {
 }
 inline Block absolute(Block a) { return {_mm512_abs_ps(a.first), _mm512_abs_ps(a.second)}; }
 
+inline __m512 larger(__m512 a, __m512 b) {
+  return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+}
+
+inline Block larger(Block a, Block b) {
+  return {larger(a.first, b.first), larger(a.second, b.second)};
+}
+
 inline __m512 keep_where(__m512 a, __m512 mask) {
   const __mmask16 kept = _mm512_cmp_ps_mask(mask, _mm512_setzero_ps(), _CMP_NEQ_UQ);
   return _mm512_maskz_mov_ps(kept, a);
@@ -150,24 +158,18 @@ inline Block load_int8(const void* in) {
   return {widen_int8(sixteen_bytes(in, 0)), widen_int8(sixteen_bytes(in, 1))};
 }
 
-inline __m512 widen_float8(__m128i sixteen) {
-  const __m512i bytes = _mm512_cvtepu8_epi32(sixteen);
-  const __m512i sign = _mm512_slli_epi32(_mm512_srli_epi32(bytes, 7), 31);
-  const __m512i code = _mm512_and_si512(bytes, _mm512_set1_epi32(0x7f));
-  const __m512i magnitude = _mm512_slli_epi32(code, 20);
-  const __m512i normal = _mm512_add_epi32(magnitude, _mm512_set1_epi32(120 << 23));
-  const __m512 shifted =
-      _mm512_castsi512_ps(_mm512_add_epi32(magnitude, _mm512_set1_epi32(121 << 23)));
-  const __m512 subnormal = _mm512_sub_ps(shifted, _mm512_set1_ps(0x1p-6f));
-  const __mmask16 is_subnormal = _mm512_cmplt_epi32_mask(code, _mm512_set1_epi32(8));
-  const __mmask16 is_nan = _mm512_cmpeq_epi32_mask(code, _mm512_set1_epi32(0x7f));
-  __m512i value = _mm512_mask_mov_epi32(normal, is_subnormal, _mm512_castps_si512(subnormal));
-  value = _mm512_mask_mov_epi32(value, is_nan, _mm512_set1_epi32(0x7fc00000));
-  return _mm512_castsi512_ps(_mm512_or_si512(value, sign));
-}
-
+// As float16 the bits are 2^-8 times the number, but for NaN.
 inline Block load_float8(const void* in) {
-  return {widen_float8(sixteen_bytes(in, 0)), widen_float8(sixteen_bytes(in, 1))};
+  const __m512i bytes = _mm512_cvtepi8_epi16(_mm256_loadu_si256(static_cast<const __m256i*>(in)));
+  const __m512i magnitude_bits = _mm512_set1_epi16(0x7f << 7);
+  const __m512i shifted = _mm512_slli_epi16(bytes, 7);
+  const __mmask32 is_nan =
+      _mm512_cmpeq_epi16_mask(_mm512_and_si512(shifted, magnitude_bits), magnitude_bits);
+  __m512i halves = _mm512_and_si512(shifted, _mm512_set1_epi16(static_cast<short>(0xbf80)));
+  halves = _mm512_mask_mov_epi16(halves, is_nan, _mm512_set1_epi16(0x7e00));
+  const Block small{_mm512_cvtph_ps(_mm512_castsi512_si256(halves)),
+                    _mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1))};
+  return small * broadcast(0x1p8f);
 }
 
 inline void store_bytes(void* out, __m512i first, __m512i second) {
@@ -176,43 +178,33 @@ inline void store_bytes(void* out, __m512i first, __m512i second) {
   _mm_storeu_si128(bytes + 1, _mm512_cvtepi32_epi8(second));
 }
 
-inline void store_int8(void* out, Block a) {
-  store_bytes(out, _mm512_cvtps_epi32(a.first), _mm512_cvtps_epi32(a.second));
+inline Block store_int8(void* out, Block a) {
+  const Block rounded = a + broadcast(0x1.8p23f);
+  store_bytes(out, _mm512_castps_si512(rounded.first), _mm512_castps_si512(rounded.second));
+  return rounded - broadcast(0x1.8p23f);
 }
 
-inline __m512i narrow_float8(__m512 a) {
-  const __m512i bits = _mm512_castps_si512(a);
-  const __m512i magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff));
-  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(magnitude, 20), _mm512_set1_epi32(1));
-  const __m512i sum =
-      _mm512_add_epi32(_mm512_add_epi32(magnitude, _mm512_set1_epi32(0x7ffff)), odd);
-  const __m512i normal = _mm512_sub_epi32(_mm512_srli_epi32(sum, 20), _mm512_set1_epi32(120 << 3));
-  const __m512 one = _mm512_set1_ps(0x1p14f);
-  const __m512 shifted = _mm512_add_ps(_mm512_castsi512_ps(magnitude), one);
-  const __m512i subnormal =
-      _mm512_sub_epi32(_mm512_castps_si512(shifted), _mm512_castps_si512(one));
-  const __mmask16 is_subnormal = _mm512_cmplt_epi32_mask(magnitude, _mm512_set1_epi32(121 << 23));
-  const __m512i code = _mm512_mask_mov_epi32(normal, is_subnormal, subnormal);
-  const __m512i sign = _mm512_and_si512(_mm512_srli_epi32(bits, 24), _mm512_set1_epi32(0x80));
-  return _mm512_or_si512(code, sign);
+// As float_to_float8 in half.hpp; returns the value.
+inline __m512 round_float8(__m512 a, __m512i& code) {
+  const __m512i sign = _mm512_and_si512(_mm512_castps_si512(a), _mm512_set1_epi32(1 << 31));
+  const __m512 magnitude = _mm512_abs_ps(a);
+  const __m512i exponent =
+      _mm512_and_si512(_mm512_castps_si512(magnitude), _mm512_set1_epi32(0x7f800000));
+  const __m512i large = _mm512_add_epi32(_mm512_max_epi32(exponent, _mm512_set1_epi32(121 << 23)),
+                                         _mm512_set1_epi32(20 << 23));
+  const __m512 sum = _mm512_add_ps(magnitude, _mm512_castsi512_ps(large));
+  const __m512i places = _mm512_sub_epi32(_mm512_castps_si512(sum), large);
+  const __m512i above = _mm512_sub_epi32(_mm512_srli_epi32(large, 20), _mm512_set1_epi32(141 << 3));
+  code = _mm512_or_si512(_mm512_add_epi32(places, above), _mm512_srli_epi32(sign, 24));
+  const __m512 rounded = _mm512_sub_ps(sum, _mm512_castsi512_ps(large));
+  return _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(rounded), sign));
 }
 
-inline void store_float8(void* out, Block a) {
-  store_bytes(out, narrow_float8(a.first), narrow_float8(a.second));
-}
-
-struct Peak {
-  __m512i v;
-};
-
-inline Peak zero_peak() { return {_mm512_setzero_si512()}; }
-inline void add_to(Peak& peak, Block a) {
-  const __m512i first = _mm512_castps_si512(_mm512_abs_ps(a.first));
-  const __m512i second = _mm512_castps_si512(_mm512_abs_ps(a.second));
-  peak.v = _mm512_max_epi32(peak.v, _mm512_max_epi32(first, second));
-}
-inline std::uint32_t largest(Peak peak) {
-  return static_cast<std::uint32_t>(_mm512_reduce_max_epi32(peak.v));
+inline Block store_float8(void* out, Block a) {
+  __m512i first, second;
+  const Block value{round_float8(a.first, first), round_float8(a.second, second)};
+  store_bytes(out, first, second);
+  return value;
 }
 
 }  // namespace

@@ -49,6 +49,10 @@ inline Block operator*(const Block& a, const Block& b) {
 inline Block absolute(const Block& a) {
   return block_of([&](int i) { return std::fabs(a.v[i]); });
 }
+// For numbers without a sign: where one is NaN, so is the result.
+inline Block larger(const Block& a, const Block& b) {
+  return block_of([&](int i) { return bits_of(a.v[i]) > bits_of(b.v[i]) ? a.v[i] : b.v[i]; });
+}
 // Zero where the mask is.
 inline Block keep_where(const Block& a, const Block& mask) {
   return block_of([&](int i) { return mask.v[i] != 0 ? a.v[i] : 0.0f; });
@@ -136,37 +140,21 @@ inline Block round_bfloat16_sum(const Block& a) { return round_bfloat16(a); }
   return convert_from<std::uint8_t>(in, [](std::uint8_t x) { return float8_to_float(x); });
 }
 
-template <typename Convert>
-void convert_to_bytes(void* out, const Block& a, const Convert& convert) {
-  std::uint8_t bytes[32];
-  for (int i = 0; i < 32; ++i) bytes[i] = convert(a.v[i]);
+// These two round, to the nearest and ties to even, store, and return what was stored. They are for
+// what rounds to at most 127 and 448.
+[[gnu::noinline]] Block store_int8(void* out, const Block& a) {
+  // At this size the last place of a float is 1: the addition does the rounding.
+  const Block rounded = block_of([&](int i) { return a.v[i] + 0x1.8p23f; });
+  std::int8_t bytes[32];
+  for (int i = 0; i < 32; ++i) bytes[i] = static_cast<std::int8_t>(bits_of(rounded.v[i]));
   std::memcpy(out, bytes, sizeof bytes);
+  return rounded - broadcast(0x1.8p23f);
 }
-
-// Of numbers within 127, to the nearest, ties to even: the addition does the rounding.
-[[gnu::noinline]] void store_int8(void* out, const Block& a) {
-  convert_to_bytes(out, a, [](float x) { return bits_of(x + 0x1.8p23f) & 0xffu; });
-}
-[[gnu::noinline]] void store_float8(void* out, const Block& a) {
-  convert_to_bytes(out, a, [](float x) { return float_to_float8(x); });
-}
-
-// The bits of the largest magnitudes so far. Those of NaN are above those of infinity.
-struct Peak {
-  std::uint32_t v[32];
-};
-
-inline Peak zero_peak() { return {}; }
-inline void add_to(Peak& peak, const Block& a) {
-  for (int i = 0; i < 32; ++i) {
-    const std::uint32_t magnitude = bits_of(a.v[i]) & 0x7fffffffu;
-    peak.v[i] = peak.v[i] < magnitude ? magnitude : peak.v[i];
-  }
-}
-inline std::uint32_t largest(const Peak& peak) {
-  std::uint32_t found = 0;
-  for (const std::uint32_t magnitude : peak.v) found = found < magnitude ? magnitude : found;
-  return found;
+[[gnu::noinline]] Block store_float8(void* out, const Block& a) {
+  std::uint8_t bytes[32];
+  for (int i = 0; i < 32; ++i) bytes[i] = float_to_float8(a.v[i]);
+  std::memcpy(out, bytes, sizeof bytes);
+  return load_float8(bytes);
 }
 
 }  // namespace

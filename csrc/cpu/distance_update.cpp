@@ -5,7 +5,7 @@
 #include "../pool.hpp"
 #include "instruction_set.hpp"
 #include "pieces.hpp"
-#include "quantized_update.hpp"
+#include "row_update.hpp"
 #include "sums.hpp"
 
 namespace adacache {
@@ -124,7 +124,7 @@ class Distance {
       run_part(partition_.part(index), partial.data() + index * width,
                copies_ ? scratch.get() + worker * kScratch : nullptr);
     });
-    add_parts(partial.data(), batch, parts, width, sums);
+    write_sums(partial, batch, parts, width, sums);
   }
 
  private:
@@ -248,7 +248,7 @@ class Distance {
 }  // namespace
 
 void distance_update(const DistanceUpdate& operands, float* sums, int threads) {
-  if (uses_eight_bits(operands)) return quantized_update(operands, sums, std::max(threads, 1));
+  if (needs_rows(operands)) return update_rows(operands, sums, std::max(threads, 1));
   Distance(operands).run(sums, std::max(threads, 1));
 }
 

@@ -58,20 +58,35 @@ struct Add {
   float scale[kMaxTerms];  // 1: none
 };
 
+struct ScaledRun {  // The values are scale * data.
+  Run run;
+  float scale;  // 1: none
+};
+
+// As Update, of one whole row, where something has eight bits. A slot of eight bits gets a scale:
+//   m = max(max|p|, 2^-100), slot_scale = m / L, slot = round(p * (L / m)), p = slot * slot_scale
+// with L the largest number of its format. `next`, of a run, is the same place in what comes next.
+struct RowUpdate {
+  Run slot, x_out;
+  Run x_in;           // no data: p = x_out
+  bool accumulate;    // not with eight bits
+  float* slot_scale;  // written; null: the slot does not have eight bits
+  Sums sums;
+  int terms;
+  ScaledRun term[kMaxTerms];  // the last one may be the slot
+  float coefficient[kMaxTerms];
+  ScaledRun earlier;
+  bool with_size;
+  float* p;  // memory for the row and kBlock elements more
+};
+
 struct Kernels {
   const char* name;
   void (*update)(const Update& update, std::int64_t count, UpdateSums* sums);
   void (*add)(const Add& add, std::int64_t count);
   void (*change)(Run a, Run b, std::int64_t count, Lanes* sum);  // sum|a - b|
-
-  // For rows that are stored in eight bits; `p` and `c` are float, with room for whole blocks.
-  // p = x_out - x_in; returns the bits of max|p|, above those of infinity if there is a NaN.
-  std::uint32_t (*residual)(Run x_out, Run x_in, std::int64_t count, float* p);
-  // slot = round(p * factor), in int8 or float8
-  void (*narrow)(const float* p, float factor, Run slot, std::int64_t count);
-  // c = (first ? 0 : c) + coefficient * (term * scale)
-  void (*add_term)(Run term, float scale, float coefficient, bool first, std::int64_t count,
-                   float* c);
+  void (*update_row)(const RowUpdate& update, std::int64_t count, UpdateSums* sums);
+  void (*change_of_rows)(ScaledRun a, ScaledRun b, std::int64_t count, Lanes* sum);
 };
 
 extern const Kernels kBaselineKernels;

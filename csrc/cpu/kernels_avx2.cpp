@@ -1,9 +1,9 @@
 #include "block_avx2.hpp"
-#include "kernels_impl.hpp"
-#include "row_kernels_impl.hpp"
+#include "kernels_add.hpp"
+#include "kernels_rows.hpp"
 
 namespace adacache {
 
-const Kernels kAvx2Kernels = {"avx2", update, add, change, residual, narrow, add_term};
+const Kernels kAvx2Kernels = {"avx2", update, add, change, update_row, change_of_rows};
 
 }  // namespace adacache

@@ -1,9 +1,9 @@
 #include "block_baseline.hpp"
-#include "kernels_impl.hpp"
-#include "row_kernels_impl.hpp"
+#include "kernels_add.hpp"
+#include "kernels_rows.hpp"
 
 namespace adacache {
 
-const Kernels kBaselineKernels = {"baseline", update, add, change, residual, narrow, add_term};
+const Kernels kBaselineKernels = {"baseline", update, add, change, update_row, change_of_rows};
 
 }  // namespace adacache

@@ -47,6 +47,8 @@ constexpr DType format_of(const Run& run) {
 }
 
 constexpr int kBFloat16Format = static_cast<int>(DType::kBFloat16);
+constexpr int kInt8Format = static_cast<int>(DType::kInt8);
+constexpr int kFloat8Format = static_cast<int>(DType::kFloat8);
 
 template <int kFormat>
 [[gnu::always_inline]] inline Block load(const Run& run, std::int64_t i) {
@@ -56,16 +58,18 @@ template <int kFormat>
   return load_as(format_of<kFormat>(run), run, i);
 }
 
-// Rounds to the dtype of the run, stores, and returns what was stored. `kIsSum`: the value is a sum
-// of numbers of that format.
-template <int kFormat, bool kIsSum>
-[[gnu::always_inline]] inline Block store(const Run& run, std::int64_t i, Block value) {
+// As load(), but always in the order of memory: for use with other formats.
+template <int kFormat>
+[[gnu::always_inline]] inline Block load_in_order(const Run& run, std::int64_t i) {
+  return kFormat == kAnyFormat ? load_any(run, i) : load_as(format_of<kFormat>(run), run, i);
+}
+
+// Rounds to the dtype of the run, stores, and returns what was stored.
+template <int kFormat>
+[[gnu::always_inline]] inline Block store_in_order(const Run& run, std::int64_t i, Block value) {
   const DType dtype = format_of<kFormat>(run);
   void* out = static_cast<char*>(run.data) + i * size_of(dtype);
-  if (kFormat == kBFloat16Format) {
-    value = kIsSum ? round_bfloat16_sum(value) : round_bfloat16(value);
-    store_rounded_bfloat16_pairs(out, value);
-  } else if (dtype == DType::kBFloat16) {
+  if (dtype == DType::kBFloat16) {
     value = round_bfloat16(value);
     store_rounded_bfloat16(out, value);
   } else if (dtype == DType::kFloat16) {
@@ -74,6 +78,15 @@ template <int kFormat, bool kIsSum>
   } else {
     store_float32(out, value);
   }
+  return value;
+}
+
+// The same in the order of load(). `kIsSum`: the value is a sum of numbers of that format.
+template <int kFormat, bool kIsSum>
+[[gnu::always_inline]] inline Block store(const Run& run, std::int64_t i, Block value) {
+  if (kFormat != kBFloat16Format) return store_in_order<kFormat>(run, i, value);
+  value = kIsSum ? round_bfloat16_sum(value) : round_bfloat16(value);
+  store_rounded_bfloat16_pairs(static_cast<std::uint16_t*>(run.data) + i, value);
   return value;
 }
 
@@ -134,6 +147,23 @@ class Sum {
   Narrow group_ = zero_narrow();
   Wide total_;
 };
+
+template <Sums kSums>
+[[gnu::always_inline]] inline void add_distance_terms(const Block& c, const Block& p, Sum& first,
+                                                      Sum& second, Sum& third) {
+  const Block difference = c - p;
+  if (kSums == Sums::kL1) {
+    first.add(absolute(difference));
+    second.add(absolute(c));
+  } else if (kSums == Sums::kL2) {
+    first.add(difference * difference);
+    second.add(c * c);
+  } else {
+    first.add(c * p);
+    second.add(c * c);
+    third.add(p * p);
+  }
+}
 
 template <int kFormat, Sums kSums, bool kMotion>
 class Updater {
@@ -245,19 +275,8 @@ class Updater {
     return broadcast(update.coefficient[index]) * load<kFormat>(update.term[index], i);
   }
 
-  [[gnu::always_inline]] void add_distance(Block c, Block p) {
-    const Block difference = c - p;
-    if (kSums == Sums::kL1) {
-      first_.add(absolute(difference));
-      second_.add(absolute(c));
-    } else if (kSums == Sums::kL2) {
-      first_.add(difference * difference);
-      second_.add(c * c);
-    } else {
-      first_.add(c * p);
-      second_.add(c * c);
-      third_.add(p * p);
-    }
+  [[gnu::always_inline]] void add_distance(const Block& c, const Block& p) {
+    add_distance_terms<kSums>(c, p, first_, second_, third_);
   }
 
   // Apart from the loop, whose code would be the worse for it.
@@ -315,70 +334,6 @@ void update(const Update& update, std::int64_t count, UpdateSums* sums) {
       return update_as<static_cast<int>(DType::kFloat16)>(update, count, sums);
     default:
       return update_as<kAnyFormat>(update, count, sums);
-  }
-}
-
-template <int kFormat>
-class Adder {
- public:
-  static void run(Add add, std::int64_t count) {
-    std::int64_t i = 0;
-    for (; i + kBlock <= count; i += kBlock) {
-      prefetch_all(add, i);
-      step(add, i);
-    }
-    if (i < count) step_tail(add, i, count - i);
-  }
-
- private:
-  [[gnu::always_inline]] static void prefetch_all(const Add& add, std::int64_t i) {
-    prefetch<kFormat>(add.x, i);
-    prefetch<kFormat>(add.residual[0], i);
-    if (add.terms > 1) prefetch<kFormat>(add.residual[1], i);
-    if (add.terms > 2) prefetch<kFormat>(add.residual[2], i);
-    if (add.terms > 3) prefetch<kFormat>(add.residual[3], i);
-  }
-
-  [[gnu::always_inline]] static void step(const Add& add, std::int64_t i) {
-    Block total = load<kFormat>(add.x, i) + term(add, 0, i);
-    if (add.terms > 1) total = total + term(add, 1, i);
-    if (add.terms > 2) total = total + term(add, 2, i);
-    if (add.terms > 3) total = total + term(add, 3, i);
-    store<kFormat, false>(add.x, i, total);
-  }
-
-  [[gnu::always_inline]] static Block term(const Add& add, int index, std::int64_t i) {
-    Block residual = load<kFormat>(add.residual[index], i);
-    if (kFormat == kAnyFormat) residual = residual * broadcast(add.scale[index]);
-    return broadcast(add.coefficient[index]) * residual;
-  }
-
-  [[gnu::noinline]] static void step_tail(Add add, std::int64_t first, std::int64_t count) {
-    Tail x(add.x, first, count);
-    Tail residual0(add.residual[0], first, count), residual1(add.residual[1], first, count);
-    Tail residual2(add.residual[2], first, count), residual3(add.residual[3], first, count);
-    step(add, 0);
-    x.write_back();
-  }
-};
-
-int common_format(const Add& add) {
-  bool is_common = true;
-  for (int i = 0; i < add.terms; ++i)
-    is_common &= add.residual[i].dtype == add.x.dtype && add.scale[i] == 1;
-  return is_common ? static_cast<int>(add.x.dtype) : kAnyFormat;
-}
-
-void add(const Add& add, std::int64_t count) {
-  switch (common_format(add)) {
-    case static_cast<int>(DType::kFloat32):
-      return Adder<static_cast<int>(DType::kFloat32)>::run(add, count);
-    case static_cast<int>(DType::kBFloat16):
-      return Adder<static_cast<int>(DType::kBFloat16)>::run(add, count);
-    case static_cast<int>(DType::kFloat16):
-      return Adder<static_cast<int>(DType::kFloat16)>::run(add, count);
-    default:
-      return Adder<kAnyFormat>::run(add, count);
   }
 }
 

@@ -1,8 +1,9 @@
-// What the sums of a sample are added up from, and in which order.
+// From the lanes of the kernels to the sums of distance_update.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "../ops.hpp"
 #include "kernels.hpp"
@@ -29,9 +30,9 @@ inline Sums sums_of(Metric metric) {
   return Sums::kNone;
 }
 
-// `partial` has `parts` rows of `width` for each of `batch` samples; their sums, in this order.
-inline void add_parts(const double* partial, std::int64_t batch, std::int64_t parts,
-                      std::int64_t width, float* sums) {
+// What the parts of each sample, `width` sums each, add up to.
+inline void write_sums(const std::vector<double>& partial, std::int64_t batch, std::int64_t parts,
+                       std::int64_t width, float* sums) {
   for (std::int64_t b = 0; b < batch; ++b)
     for (std::int64_t column = 0; column < width; ++column) {
       double sum = 0;

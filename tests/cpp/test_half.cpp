@@ -17,6 +17,7 @@ struct Format {
 
 constexpr Format kBFloat16{7, -126, 0x1.fep127};
 constexpr Format kFloat16{10, -14, 65504};
+constexpr Format kFloat8{3, -6, 448};
 
 // The nearest number of the format, ties to even: a multiple of the last place.
 double nearest(double value, const Format& format) {
@@ -40,6 +41,28 @@ void check_around(float value) {
     check_rounding(std::nextafter(sign * value, 0.0f));
     check_rounding(std::nextafter(sign * value, sign * INFINITY));
   }
+}
+
+void check_float8_around(float value) {
+  for (float sign : {-1.0f, 1.0f})
+    for (float toward : {value, 0.0f, INFINITY}) {
+      const float near = sign * std::nextafter(value, toward);
+      CHECK(same(float8_to_float(float_to_float8(near)), nearest(near, kFloat8)));
+    }
+}
+
+// Every number, every midpoint between two of them, and what is next to them; then some of
+// everything in between.
+void check_float8_rounding() {
+  for (int code = 0; code < 0x7f; ++code) {
+    const float value = float8_to_float(static_cast<std::uint8_t>(code));
+    CHECK(float_to_float8(value) == code && float_to_float8(-value) == (code | 0x80));
+    check_float8_around(value);
+    if (code < 0x7e)
+      check_float8_around((value + float8_to_float(static_cast<std::uint8_t>(code + 1))) / 2);
+  }
+  for (std::uint32_t bits = 0; bits <= bits_of(448.0f); bits += 4099)
+    check_float8_around(float_of(bits));
 }
 
 }  // namespace
@@ -74,5 +97,6 @@ int main() {
     CHECK(same(float8_to_float(static_cast<std::uint8_t>(code | 0x80)), -value));
   }
   CHECK(std::isnan(float8_to_float(0x7f)) && std::isnan(float8_to_float(0xff)));
+  check_float8_rounding();
   return failures() > 0;
 }

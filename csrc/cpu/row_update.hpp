@@ -1,0 +1,11 @@
+// distance_update where the slot or a previous residual has eight bits, row by row.
+#pragma once
+
+#include "../ops.hpp"
+
+namespace adacache {
+
+bool needs_rows(const DistanceUpdate& operands);
+void update_rows(const DistanceUpdate& operands, float* sums, int threads);
+
+}  // namespace adacache
