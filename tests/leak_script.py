@@ -46,7 +46,11 @@ def use_ops(native: Any) -> None:
     slot, x_out, x_in = (native.View(ctypes.addressof(b), 0, shape, stride) for b in buffers)
     numbers, flag = (ctypes.c_float * 64)(*[1] * 64), ctypes.c_int32(1)
     sums = ctypes.addressof(numbers)
-    native.distance_update(slot, x_out, x_in, [], 0, 1, [1], 0, sums, 2)
+    native.distance_update(slot, x_out, x_in, [], 0, 1, [1], 0, None, [], sums, 2)
+    bytes_, floats = (ctypes.c_int8 * 120)(), (ctypes.c_float * 24)()
+    codes = native.View(ctypes.addressof(bytes_), 3, shape, stride)
+    scale = native.View(ctypes.addressof(floats), 0, [2, 3, 4, 1], [12, 4, 1, 1])
+    native.distance_update(codes, x_out, x_in, [], 0, 1, [1], 0, scale, [], sums, 2)
     native.residual_update(slot, x_out, x_in, True, 2)
     native.conditional_add(slot, [x_out], [None], sums, ctypes.addressof(flag), 2)
 

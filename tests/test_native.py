@@ -66,6 +66,8 @@ def distance_update(
         slot_holds,
         strides,
         metric,
+        None,
+        [],
         sums.data_ptr(),
         threads,
     )
@@ -385,7 +387,7 @@ def test_two_python_threads_at_once(instruction_set: str) -> None:
 def test_a_forked_child_has_threads_of_its_own() -> None:
     start, x_out, slot = (torch.randn(1, 4, 500, 256) for _ in range(3))
     operands = map(_native.view, (slot, x_out))
-    arguments = (*operands, None, [], 0, NOTHING, [1], 0)
+    arguments = (*operands, None, [], 0, NOTHING, [1], 0, None, [])
     expected, sums = distance_update(start, x_out, strides=(1,), slot_holds=NOTHING), start[0, 0]
     _C.distance_update(*arguments, sums.data_ptr(), 4)
     child = os.fork()
