@@ -45,6 +45,20 @@ def distance_to_forecast(
     return sums
 
 
+def distance_into_int8(slot: Tensor, scale: Tensor, x_out: Tensor, x_in: Tensor) -> Tensor:
+    """As `distance_of_difference`, into an int8 slot with a scale for each token."""
+    p = (x_out - x_in).float()
+    new_scale = p.abs().amax(dim=-1, keepdim=True) / 127
+    return _distance_and_store(slot, scale, (p / new_scale).round().to(slot.dtype), new_scale)
+
+
+def distance_into_float8(slot: Tensor, scale: Tensor, x_out: Tensor, x_in: Tensor) -> Tensor:
+    """As `distance_into_int8`, into a float8 slot."""
+    p = (x_out - x_in).float()
+    new_scale = p.abs().amax(dim=-1, keepdim=True) / 448
+    return _distance_and_store(slot, scale, (p / new_scale).to(slot.dtype), new_scale)
+
+
 def residual(slot: Tensor, x_out: Tensor, x_in: Tensor) -> None:
     """slot = x_out - x_in."""
     slot.copy_(x_out - x_in)
@@ -149,6 +163,13 @@ def _motion_factor(motion: Tensor, gap: Tensor | int, previous_score: Tensor) ->
 def _distance_sums(c: Tensor, p: Tensor) -> list[Tensor]:
     change = _sum((c - p).abs())
     return [change, _sum(c.abs()), torch.zeros_like(change)]
+
+
+def _distance_and_store(slot: Tensor, scale: Tensor, codes: Tensor, new_scale: Tensor) -> Tensor:
+    sums = _distance_sums(slot.float() * scale, codes.float() * new_scale)
+    slot.copy_(codes)
+    scale.copy_(new_scale)
+    return torch.stack(sums, dim=1)
 
 
 def _sum(x: Tensor) -> Tensor:

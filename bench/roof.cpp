@@ -37,6 +37,20 @@ void add_bytes(T* x, const std::int8_t* q, const std::uint32_t* scales, std::siz
   });
 }
 
+template <typename T>
+void store_bytes(std::uint8_t* q, std::uint32_t* scales, const T* a, const T* b, std::size_t rows,
+                 std::size_t columns, int threads, Word mask) {
+  split(rows, threads, [=](std::size_t first, std::size_t last) {
+    const T keep = static_cast<T>(mask);
+    for (std::size_t row = first; row < last; ++row) {
+      scales[row] ^= static_cast<std::uint32_t>(mask);
+      for (std::size_t i = row * columns; i < (row + 1) * columns; ++i) {
+        q[i] ^= static_cast<std::uint8_t>((a[i] ^ b[i]) & keep);
+      }
+    }
+  });
+}
+
 }  // namespace
 
 extern "C" {
@@ -90,6 +104,20 @@ void roof_add_bytes(void* x, const std::int8_t* q, const std::uint32_t* scales, 
     add_bytes(static_cast<std::uint16_t*>(x), q, scales, rows, columns, threads, mask);
   } else {
     add_bytes(static_cast<std::uint32_t*>(x), q, scales, rows, columns, threads, mask);
+  }
+}
+
+// Reads a and b of `itemsize` 2 or 4; reads and writes one byte for each of their elements and four
+// for each row.
+void roof_store_bytes(std::uint8_t* q, std::uint32_t* scales, const void* a, const void* b,
+                      std::size_t rows, std::size_t columns, std::size_t itemsize, int threads,
+                      Word mask) {
+  if (itemsize == 2) {
+    store_bytes(q, scales, static_cast<const std::uint16_t*>(a),
+                static_cast<const std::uint16_t*>(b), rows, columns, threads, mask);
+  } else {
+    store_bytes(q, scales, static_cast<const std::uint32_t*>(a),
+                static_cast<const std::uint32_t*>(b), rows, columns, threads, mask);
   }
 }
 }

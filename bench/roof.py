@@ -58,6 +58,23 @@ def add_bytes(x: Tensor, quantised: Tensor, scales: Tensor) -> None:
     )
 
 
+def store_bytes(slot: Tensor, scale: Tensor, x_out: Tensor, x_in: Tensor) -> None:
+    """Reads two tensors, a byte for each of their elements and a float32 for each row; writes these
+    bytes and float32."""
+    columns = slot.shape[-1]
+    library().roof_store_bytes(
+        _address(slot),
+        _address(scale),
+        _address(x_out),
+        _address(x_in),
+        ctypes.c_size_t(slot.numel() // columns),
+        ctypes.c_size_t(columns),
+        ctypes.c_size_t(x_out.itemsize),
+        torch.get_num_threads(),
+        _MASK,
+    )
+
+
 def _address(tensor: Tensor) -> ctypes.c_void_p:
     return ctypes.c_void_p(tensor.data_ptr())
 

@@ -21,7 +21,7 @@ import roof
 BENCH = Path(bench_ops.__file__).parent
 CASES = {case.key: case for case in op_cases.cases()}
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-# Tensors of the size of x that are read or written; the int8 residual is counted by hand.
+# Tensors of the size of x that are read or written; eight bits are counted by hand.
 STREAMS = {
     "distance_update: residual given": 3,
     "distance_update: x_out - x_in": 4,
@@ -73,8 +73,21 @@ def test_an_int8_residual_is_a_byte_an_element_and_a_scale_a_token(dtype: torch.
     assert CASES[key].bytes(tensors_of(key, dtype)) == expected
 
 
+@DTYPES
+@pytest.mark.parametrize("key", ["distance_update: into int8", "distance_update: into float8"])
+def test_a_slot_of_eight_bits_is_read_and_written(key: str, dtype: torch.dtype) -> None:
+    numel = 2 * 3 * 5 * 16
+    expected = 2 * numel * dtype.itemsize + 2 * (numel + numel // 16 * 4)
+    assert CASES[key].bytes(tensors_of(key, dtype)) == expected
+
+
 def test_every_case_has_its_bytes_documented() -> None:
-    assert {*STREAMS, "conditional_add: int8 residual"} == set(CASES)
+    in_eight_bits = {
+        "distance_update: into int8",
+        "distance_update: into float8",
+        "conditional_add: int8 residual",
+    }
+    assert {*STREAMS, *in_eight_bits} == set(CASES)
 
 
 @DTYPES
@@ -85,7 +98,7 @@ def test_a_roof_leaves_values_to_work_with(key: str, dtype: torch.dtype) -> None
         tried = {name: tensor.clone() for name, tensor in tensors.items()}
         run(**tried)
         written = "x_out" if case.writes not in case.reads else case.writes
-        torch.testing.assert_close(tried[case.writes], tensors[written], rtol=0, atol=0)
+        assert torch.equal(tried[case.writes].float(), tensors[written].float())
 
 
 def test_a_roof_touches_every_word() -> None:
@@ -100,6 +113,19 @@ def test_a_roof_touches_every_word() -> None:
         x = torch.zeros(40, dtype=torch.int64)[:37]
         write(roof._address(x), *pointers[1:3], roof._words(x), 2, ones)
         torch.testing.assert_close(x, words[1] ^ words[2])
+
+
+@DTYPES
+def test_the_roof_of_a_slot_of_eight_bits_touches_every_byte(dtype: torch.dtype) -> None:
+    integer = {2: torch.int16, 4: torch.int32}[dtype.itemsize]
+    a, b = torch.randint(-(2**15), 2**15, (2, 5, 37)).to(integer)
+    slot, scale = torch.arange(5 * 37).view(5, 37).to(torch.uint8), torch.arange(5).int()
+    expected = slot ^ (a ^ b).to(torch.uint8)
+    ones, sizes = roof.ctypes.c_uint64(2**64 - 1), map(roof.ctypes.c_size_t, (5, 37, a.itemsize))
+    pointers = [roof._address(tensor) for tensor in (slot, scale, a, b)]
+    roof.library().roof_store_bytes(*pointers, *sizes, 2, ones)
+    assert torch.equal(slot, expected)
+    assert torch.equal(scale, ~torch.arange(5).int())
 
 
 def test_sizes_are_those_of_one_tensor() -> None:

@@ -24,7 +24,15 @@ Memory random_memory(unsigned seed) {
   return memory;
 }
 
+// Without the highest bit of every exponent: nothing but finite numbers.
+Memory finite_memory(unsigned seed) {
+  Memory memory = random_memory(seed);
+  for (unsigned char& byte : memory) byte &= 0xbf;
+  return memory;
+}
+
 bool is_nan(const unsigned char* element, DType dtype) {
+  if (size_of(dtype) == 1) return false;  // What is written is no NaN, and its bits are compared.
   std::uint32_t bits = 0;
   std::memcpy(&bits, element, size_of(dtype));
   if (dtype == DType::kFloat32) return (bits & 0x7fffffffu) > 0x7f800000u;
@@ -93,6 +101,55 @@ void check_add(const Kernels& kernels, DType dtype, DType stored, int terms, std
   CHECK(same(x[0], x[1], dtype));
 }
 
+// Into a slot of eight bits, or into one of the format of x.
+void check_row(const Kernels& kernels, DType slot_dtype, DType term_dtype, DType dtype, Sums sums,
+               bool finite, std::int64_t count) {
+  const auto any = finite ? finite_memory : random_memory;
+  Memory memory[5], slots[2];
+  for (int i = 0; i < 5; ++i) memory[i] = any(40 + i);
+  UpdateSums results[2] = {};
+  Lanes changes[2] = {};
+  float scales[2] = {}, p[kMost + kBlock];
+  for (int i = 0; i < 2; ++i) {
+    slots[i] = any(50);
+    const Run slot{slots[i].data(), slot_dtype};
+    const ScaledRun earlier{{memory[3].data(), slot_dtype}, 3};
+    const Kernels& tried = i == 0 ? kBaselineKernels : kernels;
+    RowUpdate update{};
+    update.slot = slot;
+    update.x_out = {memory[0].data(), dtype};
+    update.x_in = {memory[1].data(), dtype};
+    update.slot_scale = slot_dtype == dtype ? nullptr : &scales[i];
+    update.sums = sums;
+    update.terms = sums == Sums::kNone ? 0 : 2;
+    update.term[0] = {{memory[2].data(), term_dtype}, 0.5f};
+    update.term[1] = {slot, 0.1f};
+    update.coefficient[0] = 0.7f;
+    update.coefficient[1] = -0.3f;
+    update.earlier = earlier;
+    update.with_size = true;
+    update.p = p;
+    tried.update_row(update, count, &results[i]);
+    tried.change_of_rows({slot, scales[i]}, earlier, count, &changes[i]);
+  }
+  CHECK(same(slots[0], slots[1], slot_dtype));
+  CHECK(scales[0] == scales[1]);
+  CHECK(same(results[0], results[1]));
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const double left = changes[0].part[lane], right = changes[1].part[lane];
+    CHECK(left == right || (std::isnan(left) && std::isnan(right)));
+    CHECK(!finite || std::isfinite(left));
+  }
+}
+
+void check_rows(const Kernels& kernels, DType dtype, std::int64_t count) {
+  for (DType slot_dtype : {dtype, DType::kInt8, DType::kFloat8})
+    for (DType term_dtype : {DType::kBFloat16, DType::kInt8, DType::kFloat8})
+      for (Sums sums : {Sums::kNone, Sums::kL1, Sums::kL2, Sums::kCosine})
+        for (bool finite : {false, true})
+          check_row(kernels, slot_dtype, term_dtype, dtype, sums, finite, count);
+}
+
 void check(const Kernels& kernels) {
   for (std::int64_t count : {0, 1, 15, 16, 17, 31, 32, 33, 64, 500, 996})
     for (DType dtype : kFloats) {
@@ -103,6 +160,7 @@ void check(const Kernels& kernels) {
             check_update(kernels, slot_dtype, dtype, sums, terms, count);
       for (DType stored : {dtype, DType::kInt8, DType::kFloat8})
         for (int terms = 1; terms <= 4; ++terms) check_add(kernels, dtype, stored, terms, count);
+      check_rows(kernels, dtype, count);
     }
 }
 
