@@ -17,6 +17,7 @@ class Stats(TypedDict):
     reserved: int
     mapped: int
     peak_mapped: int
+    planned: int
     in_use: int
     peak_in_use: int
     chunks: int

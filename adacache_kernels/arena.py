@@ -38,7 +38,8 @@ class ArenaStats:
         reserved: addresses, which cost no memory. 0 without virtual memory.
         mapped: memory that is taken from the device.
         peak_mapped: the most that has been since the arena was made.
-        in_use: the part of it that is in slots, each rounded up to 256 bytes.
+        planned: what the tensors that leases hold were asked for.
+        in_use: the part of what is mapped that is in slots, each rounded up to 256 bytes.
         peak_in_use: the most that has been.
         chunks: number of pieces that are mapped.
         slots: number of tensors that leases hold.
@@ -54,6 +55,7 @@ class ArenaStats:
     reserved: int
     mapped: int
     peak_mapped: int
+    planned: int
     in_use: int
     peak_in_use: int
     chunks: int

@@ -87,6 +87,7 @@ class PlainArena:
                 "budget": self.budget,
                 "reserved": 0,
                 "mapped": mapped,
+                "planned": sum(lease.planned for lease in self.leases),
                 "in_use": self._in_use(),
                 "chunks": len(self._mapped),
                 "slots": sum(lease.slots for lease in self.leases),
@@ -161,6 +162,7 @@ class PlainLease:
     arena: PlainArena
     chunks: list[Chunk] = field(default_factory=list)
     slots: int = 0
+    planned: int = 0
     events: dict[Any, Any] = field(default_factory=dict)
 
     @property
@@ -185,6 +187,7 @@ class PlainLease:
                     chunk.filled = before
                 raise
             self.slots += len(sizes)
+            self.planned += sum(sizes)
             made = [
                 self.chunks[-1].take(size) if slot is None else slot
                 for size, slot in zip(sizes, slots, strict=True)
@@ -196,7 +199,7 @@ class PlainLease:
         with self.arena.lock:
             self.arena.check_open()
             if len(self.chunks) == 1 and sum(map(_aligned, sizes)) == self.mapped:
-                self.chunks[0].filled = self.slots = 0
+                self.chunks[0].filled = self.slots = self.planned = 0
             else:
                 self.release(stream)
             return self.grow(sizes, stream)
@@ -205,7 +208,7 @@ class PlainLease:
         with self.arena.lock:
             self.chunks.clear()
             self.events.clear()
-            self.slots = 0
+            self.slots = self.planned = 0
 
     def acquire(self, stream: int) -> None:
         now = _current_stream(self.arena.device)

@@ -75,6 +75,7 @@ py::dict stats(HeldArena& self) {
   dict["reserved"] = now.reserved;
   dict["mapped"] = now.mapped;
   dict["peak_mapped"] = now.peak_mapped;
+  dict["planned"] = now.planned;
   dict["in_use"] = now.in_use;
   dict["peak_in_use"] = now.peak_in_use;
   dict["chunks"] = now.chunks;

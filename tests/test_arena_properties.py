@@ -172,6 +172,7 @@ class ArenaMachine(RuleBasedStateMachine):
         assert now.mapped <= now.peak_mapped <= now.budget == BUDGET
         assert now.in_use <= now.peak_in_use <= now.peak_mapped
         assert now.in_use == sum(aligned(user.sizes) for user in self.users) <= now.mapped
+        assert now.planned == sum(sum(user.sizes) for user in self.users)
         assert now.slots == sum(len(user.sizes) for user in self.users)
         assert now.leases == len(self.users)
         assert now.chunks == now.maps - now.unmaps

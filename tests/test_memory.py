@@ -61,7 +61,7 @@ def test_what_is_used_is_what_was_planned(name, dtype) -> None:
     rounded = sum(
         -(-t.nbytes // 256) * 256 for t in attached_engine(model)._memory._plan.tensors.values()
     )
-    assert memory.arena.in_use == rounded
+    assert memory.arena.in_use == rounded and memory.arena.planned == memory.planned
     assert (memory.arena.maps, memory.arena.unmaps, memory.arena.chunks) == (1, 0, 1)
 
 

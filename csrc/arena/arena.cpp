@@ -1,6 +1,7 @@
 #include "arena.hpp"
 
 #include <mutex>
+#include <numeric>
 #include <stdexcept>
 
 #include "core.hpp"
@@ -90,6 +91,7 @@ std::vector<Slot> Lease::grow_locked(const std::vector<std::size_t>& sizes, Stre
   std::vector<std::shared_ptr<Chunk>> chunks = state.chunks;
   Holding held = state.held;
   held.slots += sizes.size();
+  held.planned = std::accumulate(sizes.begin(), sizes.end(), held.planned);
   held.in_use += placement.taken;
   if (placement.in_new > 0) {
     state.refuse_capture(*core_, stream);
@@ -114,7 +116,7 @@ std::vector<Slot> Lease::replan(const std::vector<std::size_t>& sizes, Stream st
   State& state = *state_;
   const std::size_t needed = planned_bytes(sizes, core_->memory().granularity());
   if (state.chunks.size() == 1 && state.held.mapped == needed) {
-    const Holding empty{0, 0, needed};
+    const Holding empty{0, 0, 0, needed};
     core_->hold(state.held, empty);
     state.held = empty;
     state.free = {{0, 0, needed}};

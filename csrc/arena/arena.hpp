@@ -17,6 +17,7 @@ struct Stats {
   std::size_t budget = 0;    // most that may be mapped
   std::size_t reserved = 0;  // of addresses; 0 without virtual memory management
   std::size_t mapped = 0, peak_mapped = 0;
+  std::size_t planned = 0;                  // what slots were asked for
   std::size_t in_use = 0, peak_in_use = 0;  // in slots, rounded up to the alignment
   std::size_t chunks = 0, slots = 0, leases = 0;
   std::size_t maps = 0, unmaps = 0, failures = 0;  // so far

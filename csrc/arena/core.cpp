@@ -205,6 +205,7 @@ void Core::hold(const Holding& before, const Holding& after) noexcept {
   const std::lock_guard<std::mutex> lock(mutex_);
   leased_ += after.mapped - before.mapped;
   stats_.slots += after.slots - before.slots;
+  stats_.planned += after.planned - before.planned;
   stats_.in_use += after.in_use - before.in_use;
   stats_.peak_in_use = std::max(stats_.peak_in_use, stats_.in_use);
 }

@@ -41,7 +41,7 @@ class Chunk {
 
 // What a lease has.
 struct Holding {
-  std::size_t slots = 0, in_use = 0, mapped = 0;
+  std::size_t slots = 0, planned = 0, in_use = 0, mapped = 0;
 };
 
 class Core : public std::enable_shared_from_this<Core> {
