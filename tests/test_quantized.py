@@ -275,6 +275,17 @@ def test_a_nan_stays_in_its_sample(instruction_set: str) -> None:
 
 
 @pytest.mark.parametrize("stored", STORED)
+def test_infinite_factors_do_not_make_nan_of_the_padding(
+    instruction_set: str, stored: torch.dtype
+) -> None:
+    for factor, size in [(math.inf, 1.0), (1.0, math.inf)]:
+        slot = torch.ones(1, 1, 1, 5).to(stored)
+        scale = torch.full((1, 1, 1, 1), size)
+        sums = update(slot, scale, torch.ones(slot.shape), coefficients=torch.tensor([factor]))
+        assert sums.tolist() == [[math.inf, math.inf, 0.0]]
+
+
+@pytest.mark.parametrize("stored", STORED)
 def test_the_stated_bound_of_the_error(stored: torch.dtype) -> None:
     """In float64, with the numbers of docs: half a scale, or |p| / 16 and scale / 1024."""
     x = torch.randn(2, 3, 50, 1152) * torch.logspace(-20, 20, 50)[:, None]

@@ -120,17 +120,15 @@ class RowUpdater {
   }
 
   [[gnu::always_inline]] void add_all(const RowUpdate& update, std::int64_t count) {
-    std::int64_t i = 0;
-    while (i + kGroup <= count) {
-      for (const std::int64_t group_end = i + kGroup; i < group_end; i += kBlock) {
+    const std::int64_t whole = count / kBlock * kBlock;
+    for (std::int64_t i = 0; i < whole; end_group()) {
+      const std::int64_t group_end = i + kGroup < whole ? i + kGroup : whole;
+      for (; i < group_end; i += kBlock) {
         prefetch_all(update, i);
-        step(update, i, nullptr);
+        step<kFormat>(update, i, nullptr);
       }
-      end_group();
     }
-    for (; i + kBlock <= count; i += kBlock) step(update, i, nullptr);
-    if (i < count) step_tail(update, i, count - i);
-    end_group();
+    if (whole < count) step_tail(update, whole, count - whole);
   }
 
   [[gnu::always_inline]] static void prefetch_all(const RowUpdate& update, std::int64_t i) {
@@ -152,24 +150,24 @@ class RowUpdater {
     change_.end_group();
   }
 
-  // `mask`, if any, has zeros where there are no elements. Zeros times an infinite scale are NaN.
+  // `mask`, if any, has zeros where there are no elements.
+  template <int kLoaded>
   [[gnu::always_inline]] void step(const RowUpdate& update, std::int64_t i, const Block* mask) {
     Block c = zero_block();
-    if (kSums != Sums::kNone) c = masked(combined(update, i), mask);
-    const Block p = masked(stored(update, i), mask);
+    if (kSums != Sums::kNone) c = combined<kLoaded>(update, i);
+    // Zeros times an infinite coefficient are NaN. Where p is, all of the row is.
+    if (mask != nullptr) c = keep_where(c, *mask);
+    const Block p = stored(update, i);
     if (kSums != Sums::kNone) add_distance(c, p);
     if (!kMotion) return;
     size_.add(absolute(p));
-    if (update.earlier.run.data == nullptr) return;
-    change_.add(absolute(p - masked(value(update.earlier, i), mask)));
+    if (update.earlier.run.data != nullptr)
+      change_.add(absolute(p - value<kLoaded>(update.earlier, i)));
   }
 
-  [[gnu::always_inline]] static Block masked(const Block& block, const Block* mask) {
-    return mask == nullptr ? block : keep_where(block, *mask);
-  }
-
+  template <int kLoaded>
   [[gnu::always_inline]] static Block value(const ScaledRun& scaled, std::int64_t i) {
-    return load_in_order<kFormat>(scaled.run, i) * broadcast(scaled.scale);
+    return load_in_order<kLoaded>(scaled.run, i) * broadcast(scaled.scale);
   }
 
   // Stores p, and returns what was stored.
@@ -190,31 +188,34 @@ class RowUpdater {
     return store_in_order<kAnyFormat>(run, i, value);
   }
 
+  template <int kLoaded>
   [[gnu::always_inline]] static Block combined(const RowUpdate& update, std::int64_t i) {
-    if (update.terms == 1 && update.coefficient[0] == 1) return value(update.term[0], i);
-    Block c = term(update, 0, i);
-    if (update.terms > 1) c = c + term(update, 1, i);
-    if (update.terms > 2) c = c + term(update, 2, i);
-    if (update.terms > 3) c = c + term(update, 3, i);
+    if (update.terms == 1 && update.coefficient[0] == 1) return value<kLoaded>(update.term[0], i);
+    Block c = term<kLoaded>(update, 0, i);
+    if (update.terms > 1) c = c + term<kLoaded>(update, 1, i);
+    if (update.terms > 2) c = c + term<kLoaded>(update, 2, i);
+    if (update.terms > 3) c = c + term<kLoaded>(update, 3, i);
     return c;
   }
 
+  template <int kLoaded>
   [[gnu::always_inline]] static Block term(const RowUpdate& update, int index, std::int64_t i) {
-    return broadcast(update.coefficient[index]) * value(update.term[index], i);
+    return broadcast(update.coefficient[index]) * value<kLoaded>(update.term[index], i);
   }
 
   [[gnu::always_inline]] void add_distance(const Block& c, const Block& p) {
     add_distance_terms<kSums>(c, p, first_, second_, third_);
   }
 
-  // Apart from the loop, whose code would be the worse for it.
+  // Apart from the loop, whose code would be the worse for it, and small.
   [[gnu::noinline]] void step_tail(RowUpdate update, std::int64_t first, std::int64_t count) {
     Tail term0(update.term[0].run, first, count), term1(update.term[1].run, first, count);
     Tail term2(update.term[2].run, first, count), term3(update.term[3].run, first, count);
     Tail slot(update.slot, first, count), earlier(update.earlier.run, first, count);
     update.p += first;
     const Block mask = ones_before(count);
-    step(update, 0, &mask);
+    step<kAnyFormat>(update, 0, &mask);
+    end_group();
     slot.write_back();
   }
 
@@ -280,7 +281,7 @@ void change_of_rows(ScaledRun a, ScaledRun b, std::int64_t count, Lanes* sum) {
   }
   if (i < count) {
     const Tail tail_a(a.run, i, count - i), tail_b(b.run, i, count - i);
-    total.add(keep_where(terms(0), ones_before(count - i)));
+    total.add(terms(0));
   }
   total.end_group();
   total.write(*sum);
