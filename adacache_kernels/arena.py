@@ -161,7 +161,7 @@ class CacheArena:
         device: where; ``"cuda"`` is the current CUDA device.
         max_bytes: most memory that may ever be mapped: a number of bytes, a text such as
             ``"2GiB"``, ``"512MiB"`` or ``"1.5GB"``, or a float in (0, 1] for that fraction of what
-            is free now. None: all that the device has.
+            is free now. None: all that the device has, as far as it tells.
         chunk_bytes: least memory that is mapped when a lease grows for a second time.
 
     Raises:
@@ -247,7 +247,7 @@ def _usable(device: torch.device) -> torch.device:
 
 def _budget(max_bytes: int | float | str | None, device: torch.device) -> int:
     if max_bytes is None:
-        return total_memory(device)
+        return _all_of(device)
     if isinstance(max_bytes, str):
         return parse_bytes(max_bytes)
     if isinstance(max_bytes, float) and 0 < max_bytes <= 1:
@@ -258,6 +258,14 @@ def _budget(max_bytes: int | float | str | None, device: torch.device) -> int:
         f"max_bytes is {max_bytes!r}, expected a positive number of bytes, a text such as "
         "'512MiB', '2GiB' or '1.5GB', or a float in (0, 1] for that fraction of the free memory"
     )
+
+
+def _all_of(device: torch.device) -> int:
+    try:
+        return total_memory(device)
+    except ValueError:
+        # Only devices of ordinary allocations keep that to themselves; nothing is reserved there.
+        return sys.maxsize
 
 
 def _make_arena(device: torch.device, budget: int, chunk_bytes: int) -> _C.Arena | PlainArena:

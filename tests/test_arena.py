@@ -271,6 +271,11 @@ def test_other_devices_get_plain_memory() -> None:
     assert made.stats()["why_not_virtual"].endswith("device of type meta")
 
 
+def test_no_budget_where_the_device_does_not_tell() -> None:
+    lease = ak.CacheArena("meta").lease()
+    assert [slot.shape for slot in lease.tensors([((3, 4), torch.float32)])] == [(3, 4)]
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_no_cuda_device() -> None:
     with pytest.raises(ak.ArenaError, match=r"on cuda needs a CUDA device.*Use device='cpu'"):

@@ -49,9 +49,9 @@ def distance_update(
     x = [x_out] if x_in is None else [x_out, x_in]
     in_tokens = scale is not None and gpu_tokens.takes(x, [slot, *previous], strides_in_reach)
     if scale is not None and in_tokens and launch.has_triton():
-        where_to = (slot, scale, x, previous, previous_scales, coefficients)
+        operands = (slot, scale, x, previous, previous_scales, coefficients)
         return gpu_tokens.quantized_update(
-            *where_to, strides_in_reach, METRICS[metric], SLOT_HOLDS[slot_holds]
+            *operands, strides_in_reach, METRICS[metric], SLOT_HOLDS[slot_holds]
         )
     planes = _frame_planes([slot, *x, *previous], bool(strides))
     is_out_of_reach = max(strides_in_reach, default=0) > MAX_STRIDE
