@@ -20,13 +20,14 @@ from .clock import Call, Clock
 from .config import AdaCacheConfig
 from .context import current_context
 from .history import History, Summary, summarize
-from .meter import Meter, find_sites
+from .meter import Meter
 from .models import Adapter, BlockRun
 from .policies import Decision
 from .profile import identity
 from .recorder import Recorder
 from .schedule import make_forecast, make_policy
 from .signature import signature_of
+from .sites import Sites
 from .types import AdaCacheWarning
 
 Forward = Callable[..., Any]
@@ -62,7 +63,8 @@ class Engine:
         self._measuring = config.schedule is None
         self._by_codebook = self._measuring and config.loaded_profile is None
         self._comparing = self._measuring and config.measure == "forecast-error"
-        self._meter = Meter(find_sites(model, adapter, config), config, self._memory)
+        self._sites = Sites(model, adapter, config)
+        self._meter = Meter(self._sites.visible(), config, self._memory)
         self._check_correction()
         self._parameters = Parameters(model)
         self._warned: set[str] = set()
@@ -204,6 +206,9 @@ class Engine:
         shape = self._adapter.frames(self.model, arguments)
         observers: dict[str, Any] = {}
         if measuring:
+            self._meter.look_at(self._sites.visible())
+            if self._sites.warning:
+                self._warn("compiled", self._sites.warning)
             self._meter.begin(call.step, shape)
             for blocks in self._adapter.lists:
                 observers[blocks.attribute] = self._meter.observers(blocks.attribute)

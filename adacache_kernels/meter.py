@@ -34,11 +34,13 @@ class Site:
     Args:
         blocks: the list that it is in.
         index: its place there.
+        name: of its residual.
         residual: how its residual is told.
     """
 
     blocks: BlockList
     index: int
+    name: CacheRes
     residual: Residual
 
 
@@ -50,7 +52,8 @@ def find_sites(model: nn.Module, adapter: Adapter, config: AdaCacheConfig) -> tu
     """
     if config.measure == "forecast-error" or config.schedule is not None:
         return ()
-    residual = adapter.residuals[choose_residual(model, adapter, config.cache_res)]
+    name = choose_residual(model, adapter, config.cache_res)
+    residual = adapter.residuals[name]
     sites = {}
     for blocks in adapter.lists:
         if blocks.attribute not in residual.lists:
@@ -58,7 +61,7 @@ def find_sites(model: nn.Module, adapter: Adapter, config: AdaCacheConfig) -> tu
         modules = getattr(model, blocks.attribute)
         for location in config.locations:
             index = resolve_location(location, len(modules), blocks.attribute)
-            sites[blocks.attribute, index] = Site(blocks, index, residual)
+            sites[blocks.attribute, index] = Site(blocks, index, name, residual)
     return tuple(sites.values())
 
 
@@ -120,6 +123,12 @@ class Meter:
         self._undecided = False
         self._sums: list[Tensor] = []
 
+    def look_at(self, sites: tuple[Site, ...]) -> None:
+        """Measure these from now on; where they are others, there is nothing to compare with."""
+        if sites != self._sites:
+            self._sites = sites
+            self.forget()
+
     def forget(self) -> None:
         """What is stored no longer holds: the next distance has nothing to compare with."""
         self._has_previous = False
@@ -151,6 +160,11 @@ class Meter:
     def measured(self) -> bool:
         """Whether every metric block of this forward ran."""
         return len(self._sums) == len(self._sites)
+
+    @property
+    def residuals(self) -> tuple[CacheRes, ...]:
+        """Names of the residuals that are measured, each once."""
+        return tuple(dict.fromkeys(site.name for site in self._sites))
 
     @property
     def places(self) -> tuple[tuple[str, int], ...]:
