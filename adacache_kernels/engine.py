@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 
 from . import notices
@@ -25,7 +24,7 @@ from .models import Adapter, BlockRun
 from .policies import Decision
 from .profile import identity
 from .recorder import Recorder
-from .schedule import make_forecast, make_policy
+from .schedule import check_correctable, make_forecast, make_policy
 from .signature import device_of, signature_of
 from .sites import Sites
 from .step_graphs import StepGraphs, Told
@@ -66,7 +65,8 @@ class Engine:
         self._sites = Sites(model, adapter, config)
         self._meter = Meter(self._sites.visible(), config, self._memory)
         self._graphs = StepGraphs(model, self._meter) if config.decision == "graph" else None
-        self._check_correction()
+        if config.correct:
+            check_correctable(model, adapter)
         self._parameters = Parameters(model)
         self._notices = notices.Notices(type(model).__name__)
         self.recorder: Recorder | None = None
@@ -140,7 +140,7 @@ class Engine:
         branch = self._branch(call.branch)
         arguments = self._parameters.bind(args, kwargs)
         signature = signature_of(arguments)
-        obstacle = self._why_not_cached()
+        obstacle = notices.why_not_cached(self.model)
         if self._graphs is not None and obstacle is None:
             return self._run_by_graph(self._graphs, branch, call, original, args, kwargs)
         can_reuse = obstacle is None and branch.holds(self._reusable, signature)
@@ -351,16 +351,6 @@ class Engine:
         if call.branch == self._leader:
             self._meter.forget()
 
-    def _check_correction(self) -> None:
-        *earlier, last = self._adapter.lists
-        leaving = {stream.parameter for stream in last.streams}
-        entering = {stream.parameter for blocks in earlier for stream in blocks.streams}
-        if self.config.correct and not entering <= leaving:
-            raise ValueError(
-                f"correct=True: in {type(self.model).__name__}, {', '.join(entering - leaving)} "
-                "does not leave the last list of blocks, so that it cannot be corrected"
-            )
-
     def _check_profile(self, num_steps: int) -> None:
         profile, scheduler = self.config.loaded_profile, self.clock.scheduler
         if profile is None:
@@ -388,13 +378,6 @@ class Engine:
             self._notices.say("not finite", notices.not_finite(decision.step))
         if decision.zero_denominator:
             self._notices.say("zero", notices.zero(decision.step))
-
-    def _why_not_cached(self) -> str | None:
-        if self.model.training:
-            return "the model is in training mode, so every step is computed; call model.eval()"
-        if torch.is_grad_enabled():
-            return "gradients are enabled, so every step is computed; use torch.no_grad()"
-        return None
 
     def _warn_if_nothing_reused(self) -> None:
         if self._history.reused or max(self._codebook.rates) == 1 or not self._by_codebook:

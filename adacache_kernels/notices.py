@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import warnings
 
+import torch
+from torch import nn
+
 from .types import AdaCacheWarning
 
 LOST_STEPS = (
@@ -44,6 +47,15 @@ class Notices:
         self.said.add(topic)
         text = f"adacache_kernels, {self._model}: {message}"
         warnings.warn(text, AdaCacheWarning, stacklevel=3)
+
+
+def why_not_cached(model: nn.Module) -> str | None:
+    """What keeps every step from being reused, if anything does."""
+    if model.training:
+        return "the model is in training mode, so every step is computed; call model.eval()"
+    if torch.is_grad_enabled():
+        return "gradients are enabled, so every step is computed; use torch.no_grad()"
+    return None
 
 
 def number_of_steps(planned: int, num_steps: int) -> str:
