@@ -182,7 +182,7 @@ def test_outputs_outlive_the_next_step(capture: Closures) -> None:
 def test_a_number_that_changes_is_told(capture: Closures) -> None:
     settings, tiny = adaptive("wan"), TINY["wan"]
     model = ak.patch(tiny.build(), **settings, decision="graph")
-    with torch.no_grad(), pytest.raises(RuntimeError, match="captured 4 times .* as a tensor"):
+    with torch.no_grad(), pytest.raises(RuntimeError, match=r"captured 4 times .* as a tensor"):
         for step in range(1, STEPS):
             model(
                 hidden_states=tiny.noise(),
