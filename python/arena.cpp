@@ -63,7 +63,7 @@ HeldLease make_lease(HeldArena& self) {
   return made;
 }
 
-void close(HeldArena& self, arena::Stream stream) {
+void close(HeldArena& self, Stream stream) {
   without_gil([&] { self.it->close(stream); });
 }
 
@@ -89,10 +89,10 @@ py::dict stats(HeldArena& self) {
   return dict;
 }
 
-using Plan = std::vector<arena::Slot> (arena::Lease::*)(const Sizes&, arena::Stream);
+using Plan = std::vector<arena::Slot> (arena::Lease::*)(const Sizes&, Stream);
 
 template <Plan plan>
-std::vector<HeldSlot> planned(HeldLease& self, const Sizes& sizes, arena::Stream stream) {
+std::vector<HeldSlot> planned(HeldLease& self, const Sizes& sizes, Stream stream) {
   std::vector<arena::Slot> slots;
   without_gil([&] { slots = (self.it.get()->*plan)(sizes, stream); });
   std::vector<HeldSlot> held;
@@ -104,10 +104,10 @@ std::vector<HeldSlot> planned(HeldLease& self, const Sizes& sizes, arena::Stream
   return held;
 }
 
-using Order = void (arena::Lease::*)(arena::Stream);
+using Order = void (arena::Lease::*)(Stream);
 
 template <Order order>
-void ordered(HeldLease& self, arena::Stream stream) {
+void ordered(HeldLease& self, Stream stream) {
   without_gil([&] { (self.it.get()->*order)(stream); });
 }
 
@@ -131,10 +131,10 @@ py::object export_slot(const HeldSlot& self, const py::object& /*stream*/,
 
 void bind_errors(py::module_& module) {
   // The last that fits translates an exception: derived ones come after their bases.
-  auto& error = py::register_exception<arena::Error>(module, "ArenaError", PyExc_RuntimeError);
-  auto& memory = py::register_exception<arena::OutOfMemory>(module, "OutOfMemory", error);
+  auto& error = py::register_exception<Error>(module, "ArenaError", PyExc_RuntimeError);
+  auto& memory = py::register_exception<OutOfMemory>(module, "OutOfMemory", error);
   py::register_exception<arena::OverBudget>(module, "OverBudget", memory);
-  py::register_exception<arena::CaptureError>(module, "CaptureError", error);
+  py::register_exception<CaptureError>(module, "CaptureError", error);
 }
 
 }  // namespace

@@ -1,14 +1,14 @@
-// csrc/arena/cuda_driver.hpp says what cuda.h says. Compiled where there is a cuda.h, never run.
+// csrc/cuda/driver.hpp says what cuda.h says. Compiled where there is a cuda.h, never run.
 #include <cuda.h>
 
 #include <cstddef>
 #include <type_traits>
 
-#include "arena/cuda_driver.hpp"
+#include "cuda/driver.hpp"
 
 namespace {
 
-using namespace adacache::arena;
+using namespace adacache;
 
 // What passes a function call in the same way: integers and enums of one size, and pointers to
 // alike things or to structures, which are compared below.

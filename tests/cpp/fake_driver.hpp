@@ -8,12 +8,11 @@
 #include <cstdlib>
 #include <string>
 
-#include "arena/cuda_driver.hpp"
+#include "cuda/driver.hpp"
 
 namespace fake {
 
-namespace arena = adacache::arena;
-namespace cu = adacache::arena::cu;
+namespace cu = adacache::cu;
 
 inline void* symbol(const char* name) {
   static void* const library = dlopen("libcuda.so.1", RTLD_NOW);
@@ -61,7 +60,7 @@ class Stream {
     get<int(int)>("cuDevicePrimaryCtxRelease_v2")(0);
   }
 
-  arena::Stream id() const { return reinterpret_cast<arena::Stream>(handle_); }
+  adacache::Stream id() const { return reinterpret_cast<adacache::Stream>(handle_); }
   void work() const { get<void(cu::Stream)>("fakecuda_work")(handle_); }
   bool idle() const { return get<int(cu::Stream)>("fakecuda_idle")(handle_) != 0; }
   void synchronize() const { get<int(cu::Stream)>("cuStreamSynchronize")(handle_); }

@@ -5,11 +5,11 @@
 #include <mutex>
 #include <string>
 
-#include "arena/cuda_driver.hpp"
+#include "cuda/driver.hpp"
 
 namespace fakecuda {
 
-namespace cu = adacache::arena::cu;
+namespace cu = adacache::cu;
 using cu::Result;
 
 // Guards everything but what a thread has for itself.

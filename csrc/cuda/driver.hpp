@@ -6,11 +6,9 @@
 #include <cstdint>
 #include <string>
 
-#include "memory.hpp"
+#include "errors.hpp"
 
-namespace adacache::arena {
-
-namespace cu {
+namespace adacache::cu {
 
 using Result = int;
 using Device = int;
@@ -73,7 +71,9 @@ struct AccessDescription {
   int flags = kReadWrite;
 };
 
-}  // namespace cu
+}  // namespace adacache::cu
+
+namespace adacache::cuda {
 
 // X(symbol, name and CUDA version for cuGetProcAddress, arguments...)
 #define ADACACHE_CUDA_FUNCTIONS(X)                                                        \
@@ -140,4 +140,4 @@ Driver load_driver();
 // Loaded when first needed, and never unloaded.
 const Driver& driver();
 
-}  // namespace adacache::arena
+}  // namespace adacache::cuda

@@ -1,10 +1,10 @@
-#include "cuda_driver.hpp"
+#include "cuda/driver.hpp"
 
 #ifdef __linux__
 #include <dlfcn.h>
 #endif
 
-namespace adacache::arena {
+namespace adacache::cuda {
 namespace {
 
 #ifdef __linux__
@@ -85,4 +85,4 @@ const Driver& driver() {
   return *loaded;
 }
 
-}  // namespace adacache::arena
+}  // namespace adacache::cuda
