@@ -14,6 +14,7 @@
 
 #include "bind.hpp"
 #include "dlpack.hpp"
+#include "held.hpp"
 #include "without_gil.hpp"
 
 namespace py = pybind11;
@@ -25,18 +26,9 @@ using Sizes = std::vector<std::size_t>;
 using Version = std::pair<int, int>;
 using DeviceKey = std::pair<int, int>;
 
-// Python drops its objects with the GIL; the last owner of memory waits for the device and unmaps.
-struct DeleteWithoutGil {
-  template <typename T>
-  void operator()(T* owner) const {
-    without_gil([owner] { delete owner; });
-  }
-};
-
 template <typename T>
 struct Held {
-  using Owner = std::unique_ptr<T, DeleteWithoutGil>;
-  Owner it;
+  Owner<T> it;
   dlpack::Device device;
 };
 
@@ -98,7 +90,7 @@ std::vector<HeldSlot> planned(HeldLease& self, const Sizes& sizes, Stream stream
   std::vector<HeldSlot> held;
   held.reserve(slots.size());
   for (arena::Slot& slot : slots) {
-    HeldSlot::Owner owner(new arena::Slot(std::move(slot)));
+    Owner<arena::Slot> owner(new arena::Slot(std::move(slot)));
     held.push_back({std::move(owner), self.device});
   }
   return held;

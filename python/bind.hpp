@@ -7,4 +7,6 @@ namespace adacache {
 // Arena, Lease, Slot and their exceptions.
 void bind_arena(pybind11::module_& module);
 
+void bind_mailbox(pybind11::module_& module);
+
 }  // namespace adacache

@@ -90,6 +90,10 @@ namespace adacache::cuda {
   X(cuMemGetInfo_v2, "cuMemGetInfo", 3020, std::size_t*, std::size_t*)                    \
   X(cuMemAlloc_v2, "cuMemAlloc", 3020, cu::DevicePtr*, std::size_t)                       \
   X(cuMemFree_v2, "cuMemFree", 3020, cu::DevicePtr)                                       \
+  X(cuMemHostAlloc, "cuMemHostAlloc", 2020, void**, std::size_t, unsigned)                \
+  X(cuMemFreeHost, "cuMemFreeHost", 2000, void*)                                          \
+  X(cuMemcpyDtoHAsync_v2, "cuMemcpyDtoHAsync", 3020, void*, cu::DevicePtr, std::size_t,   \
+    cu::Stream)                                                                           \
   X(cuStreamIsCapturing, "cuStreamIsCapturing", 10000, cu::Stream, int*)                  \
   X(cuThreadExchangeStreamCaptureMode, "cuThreadExchangeStreamCaptureMode", 10010, int*)  \
   X(cuStreamWaitEvent, "cuStreamWaitEvent", 3020, cu::Stream, cu::Event, unsigned)        \

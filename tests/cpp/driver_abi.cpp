@@ -19,9 +19,11 @@ template <typename A, typename B>
 constexpr bool alike_behind() {
   using Ours = std::remove_cv_t<A>;
   using Theirs = std::remove_cv_t<B>;
-  if constexpr (std::is_const_v<A> != std::is_const_v<B>) return false;
-  if constexpr (std::is_void_v<Ours> || std::is_void_v<Theirs>) return true;
-  if constexpr (std::is_class_v<Ours> || std::is_class_v<Theirs>)
+  if constexpr (std::is_const_v<A> != std::is_const_v<B>)
+    return false;
+  else if constexpr (std::is_void_v<Ours> || std::is_void_v<Theirs>)
+    return true;
+  else if constexpr (std::is_class_v<Ours> || std::is_class_v<Theirs>)
     return std::is_class_v<Ours> && std::is_class_v<Theirs>;
   else
     return alike<Ours, Theirs>();

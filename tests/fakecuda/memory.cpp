@@ -83,6 +83,27 @@ FAKECUDA_API int cuMemFree_v2(cu::DevicePtr address) {
   return cu::kSuccess;
 }
 
+FAKECUDA_API int cuMemHostAlloc(void** memory, std::size_t bytes, unsigned) {
+  FAKECUDA_ENTER(cuMemHostAlloc);
+  if (current() == nullptr) return cu::kInvalidContext;
+  if (const Result code = unsafe_call("cuMemHostAlloc")) return code;
+  *memory = std::malloc(bytes);
+  return *memory == nullptr ? cu::kOutOfMemory : cu::kSuccess;
+}
+
+FAKECUDA_API int cuMemFreeHost(void* memory) {
+  FAKECUDA_ENTER(cuMemFreeHost);
+  if (const Result code = unsafe_call("cuMemFreeHost")) return code;
+  std::free(memory);
+  return cu::kSuccess;
+}
+
+FAKECUDA_API int cuMemcpyDtoHAsync_v2(void* to, cu::DevicePtr from, std::size_t bytes, cu::Stream) {
+  FAKECUDA_ENTER(cuMemcpyDtoHAsync);
+  std::memcpy(to, pointer(from), bytes);
+  return cu::kSuccess;
+}
+
 FAKECUDA_API int cuMemcpyHtoD_v2(cu::DevicePtr to, const void* from, std::size_t bytes) {
   FAKECUDA_ENTER(cuMemcpyHtoD);
   if (const Result code = unsafe_call("cuMemcpyHtoD")) return code;
