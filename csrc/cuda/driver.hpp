@@ -17,6 +17,12 @@ using Handle = unsigned long long;
 using Context = void*;
 using Stream = void*;
 using Event = void*;
+using Module = void*;
+using Function = void*;
+using Graph = void*;
+using GraphNode = void*;
+using GraphExec = void*;
+using Condition = std::uint64_t;
 
 constexpr Result kSuccess = 0;
 constexpr Result kInvalidValue = 1;
@@ -25,12 +31,15 @@ constexpr Result kNotInitialized = 3;
 constexpr Result kDeinitialized = 4;
 constexpr Result kNoDevice = 100;
 constexpr Result kInvalidDevice = 101;
+constexpr Result kInvalidImage = 200;
 constexpr Result kInvalidContext = 201;
 constexpr Result kInvalidHandle = 400;
 constexpr Result kNotFound = 500;
 constexpr Result kNotReady = 600;
 constexpr Result kNotPermitted = 800;
 constexpr Result kNotSupported = 801;
+constexpr Result kIllegalAddress = 700;
+constexpr Result kLaunchFailed = 719;
 constexpr Result kCaptureUnsupported = 900;
 constexpr Result kCaptureInvalidated = 901;
 constexpr Result kCaptureMerge = 902;
@@ -49,6 +58,9 @@ constexpr int kNotCapturing = 0;
 constexpr int kGlobal = 0, kThreadLocal = 1, kRelaxed = 2;  // capture modes
 constexpr unsigned kNoTiming = 2;                           // of an event
 constexpr unsigned kNonBlocking = 1;                        // of a stream
+constexpr int kConditionalNode = 13;                        // the type of a node
+constexpr int kIf = 0;                                      // the type of a condition
+constexpr unsigned kAssignDefault = 1;                      // to a condition, at each launch
 
 struct Location {
   int type = kOnDevice;
@@ -69,6 +81,34 @@ struct AllocationProperties {
 struct AccessDescription {
   Location location;
   int flags = kReadWrite;
+};
+
+struct KernelParameters {
+  Function function = nullptr;
+  unsigned grid[3] = {1, 1, 1};
+  unsigned block[3] = {1, 1, 1};
+  unsigned shared_bytes = 0;
+  void** parameters = nullptr;
+  void** extra = nullptr;
+  void* kernel = nullptr;
+  Context context = nullptr;
+};
+
+struct ConditionalParameters {
+  Condition handle = 0;
+  int type = kIf;
+  unsigned size = 0;        // how many bodies
+  Graph* bodies = nullptr;  // comes back
+  Context context = nullptr;
+};
+
+// Of a conditional node only. The driver asks for the size and for zeros in what is not used.
+struct NodeParameters {
+  int type = kConditionalNode;
+  int reserved0[3] = {};
+  ConditionalParameters conditional;
+  char unused[29 * sizeof(long long) - sizeof(ConditionalParameters)] = {};
+  long long reserved2 = 0;
 };
 
 }  // namespace adacache::cu
