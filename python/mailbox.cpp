@@ -39,7 +39,11 @@ void post(HeldMailbox& self, Stream stream, Address state, std::uint32_t sequenc
   without_gil([&] { self.it->post(stream, state, sequence); });
 }
 
-bool arrived(HeldMailbox& self, std::uint32_t sequence) { return self.it->arrived(sequence); }
+bool arrived(HeldMailbox& self, std::uint32_t sequence) {
+  bool there = false;
+  without_gil([&] { there = self.it->arrived(sequence); });
+  return there;
+}
 
 std::pair<std::vector<float>, double> collect(HeldMailbox& self, std::uint32_t sequence) {
   mailbox::Collected message;

@@ -129,4 +129,5 @@ PYBIND11_MODULE(_C, module) {
   module.def("build_config", &build_config);
   adacache::bind_arena(module);
   adacache::bind_mailbox(module);
+  adacache::bind_graph(module);
 }

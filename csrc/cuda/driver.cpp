@@ -74,6 +74,10 @@ Driver load_driver() {
   load(result.symbol, symbols, #symbol, name, version, result.no_virtual_memory);
   ADACACHE_CUDA_VIRTUAL_MEMORY_FUNCTIONS(ADACACHE_LOAD)
 #undef ADACACHE_LOAD
+#define ADACACHE_LOAD(symbol, name, version, ...) \
+  load(result.symbol, symbols, #symbol, name, version, result.no_graphs);
+  ADACACHE_CUDA_GRAPH_FUNCTIONS(ADACACHE_LOAD)
+#undef ADACACHE_LOAD
 #else
   result.problem = "no CUDA driver: it is looked for on Linux only";
 #endif

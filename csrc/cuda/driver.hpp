@@ -83,6 +83,8 @@ struct AccessDescription {
   int flags = kReadWrite;
 };
 
+struct EdgeData;  // always none
+
 struct KernelParameters {
   Function function = nullptr;
   unsigned grid[3] = {1, 1, 1};
@@ -159,13 +161,36 @@ namespace adacache::cuda {
   X(cuMemSetAccess, "cuMemSetAccess", 10020, cu::DevicePtr, std::size_t,                          \
     const cu::AccessDescription*, std::size_t)
 
+// Needed by graphs that decide by themselves.
+#define ADACACHE_CUDA_GRAPH_FUNCTIONS(X)                                                          \
+  X(cuDriverGetVersion, "cuDriverGetVersion", 2020, int*)                                         \
+  X(cuModuleLoadData, "cuModuleLoadData", 2000, cu::Module*, const void*)                         \
+  X(cuModuleUnload, "cuModuleUnload", 2000, cu::Module)                                           \
+  X(cuModuleGetFunction, "cuModuleGetFunction", 2000, cu::Function*, cu::Module, const char*)     \
+  X(cuGraphCreate, "cuGraphCreate", 10000, cu::Graph*, unsigned)                                  \
+  X(cuGraphDestroy, "cuGraphDestroy", 10000, cu::Graph)                                           \
+  X(cuGraphAddChildGraphNode, "cuGraphAddChildGraphNode", 10000, cu::GraphNode*, cu::Graph,       \
+    const cu::GraphNode*, std::size_t, cu::Graph)                                                 \
+  X(cuGraphAddKernelNode_v2, "cuGraphAddKernelNode", 12000, cu::GraphNode*, cu::Graph,            \
+    const cu::GraphNode*, std::size_t, const cu::KernelParameters*)                               \
+  X(cuGraphConditionalHandleCreate, "cuGraphConditionalHandleCreate", 12030, cu::Condition*,      \
+    cu::Graph, cu::Context, unsigned, unsigned)                                                   \
+  X(cuGraphAddNode_v2, "cuGraphAddNode", 12030, cu::GraphNode*, cu::Graph, const cu::GraphNode*,  \
+    const cu::EdgeData*, std::size_t, cu::NodeParameters*)                                        \
+  X(cuGraphInstantiateWithFlags, "cuGraphInstantiateWithFlags", 11040, cu::GraphExec*, cu::Graph, \
+    unsigned long long)                                                                           \
+  X(cuGraphLaunch, "cuGraphLaunch", 10000, cu::GraphExec, cu::Stream)                             \
+  X(cuGraphExecDestroy, "cuGraphExecDestroy", 10000, cu::GraphExec)
+
 struct Driver {
   std::string problem;            // why it cannot be used; empty if it can
-  std::string no_virtual_memory;  // why the functions of the second list are not there
+  std::string no_virtual_memory;  // why those of the second list are not there
+  std::string no_graphs;          // likewise those of the third
 
 #define ADACACHE_POINTER(symbol, name, version, ...) cu::Result (*symbol)(__VA_ARGS__) = nullptr;
   ADACACHE_CUDA_FUNCTIONS(ADACACHE_POINTER)
   ADACACHE_CUDA_VIRTUAL_MEMORY_FUNCTIONS(ADACACHE_POINTER)
+  ADACACHE_CUDA_GRAPH_FUNCTIONS(ADACACHE_POINTER)
 #undef ADACACHE_POINTER
 
   Failure failure(const char* call, cu::Result code) const;

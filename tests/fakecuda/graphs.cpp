@@ -256,8 +256,9 @@ FAKECUDA_API int cuGraphConditionalHandleCreate(std::uint64_t* made, void* handl
 }
 
 // Conditional IF nodes. An ELSE needs a driver of CUDA 12.8.
-FAKECUDA_API int cuGraphAddNode_v2(void** made, void* handle, void* const* needs, const void* edges,
-                                   std::size_t count, cu::NodeParameters* wanted) {
+FAKECUDA_API int cuGraphAddNode_v2(void** made, void* handle, void* const* needs,
+                                   const cu::EdgeData* edges, std::size_t count,
+                                   cu::NodeParameters* wanted) {
   FAKECUDA_ENTER(cuGraphAddNode);
   Graph* graph = find_graph(handle);
   std::vector<Node*> nodes;
