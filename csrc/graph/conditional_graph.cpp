@@ -53,7 +53,7 @@ ConditionalGraph::ConditionalGraph(int device, const Parts& parts, Address flag)
 }
 
 ConditionalGraph::~ConditionalGraph() {
-  if (!context_.alive() || (wait_for_launches() && !untracked_)) return;
+  if (!context_.alive() || launches_are_done()) return;
   executable_.leave();
   graph_.leave();
   module_.leave();
@@ -66,12 +66,11 @@ void ConditionalGraph::launch(Stream stream) {
         "a step that decides by itself is a CUDA graph, which cannot be launched while its stream "
         "is being captured: capture less, or use decision='async' outside of captures");
   const Enter enter(context_);
-  if (under_way_) launched_->hold_back(stream);
+  if (under_way_ && stream != last_) launched_->hold_back(stream);
   driver_.check("cuGraphLaunch", driver_.cuGraphLaunch(executable_.get(), cuda::handle(stream)));
-  untracked_ = true;
-  launched_->record(stream);
-  untracked_ = false;
+  last_ = stream;
   under_way_ = true;
+  untracked_ = !quietly([&] { launched_->record(stream); });
 }
 
 void ConditionalGraph::build(const Parts& parts, Address flag) {
@@ -130,8 +129,9 @@ cu::ConditionalParameters ConditionalGraph::add_condition(cu::GraphNode kernel,
   return wanted.conditional;
 }
 
-bool ConditionalGraph::wait_for_launches() noexcept {
-  return !under_way_ || quietly([&] { launched_->wait(); });
+bool ConditionalGraph::launches_are_done() noexcept {
+  if (!under_way_) return true;
+  return !untracked_ && quietly([&] { launched_->wait(); });
 }
 
 void ConditionalGraph::check_process() const {

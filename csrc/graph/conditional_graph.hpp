@@ -5,7 +5,8 @@
 //
 // Invariants (tests cite the numbers):
 // G1  Every launch goes by what the flag holds when `before` has run in that launch.
-// G2  A call that throws leaves nothing behind and has changed nothing.
+// G2  A call that throws leaves nothing behind and has changed nothing. Launches run one after the
+//     other, also on several streams.
 // G3  The graphs it is made of are copied and may go; the memory and the modules they use may not.
 // G4  The host waits for nothing but in the destructor, which waits for the last launch: the
 // kernels
@@ -51,15 +52,16 @@ class ConditionalGraph {
   cu::GraphNode add_kernel(cu::GraphNode before, cu::Condition condition, Address flag);
   cu::ConditionalParameters add_condition(cu::GraphNode kernel, cu::Condition condition);
   void build(const Parts& parts, Address flag);
-  bool wait_for_launches() noexcept;
+  bool launches_are_done() noexcept;
   void check_process() const;
 
   const cuda::Context context_;
   const cuda::Driver& driver_;
   cuda::Owned module_, graph_, executable_;
   std::unique_ptr<Event> launched_;
-  bool under_way_ = false;  // a launch may be
-  bool untracked_ = false;  // there is one of whose end no event tells
+  Stream last_ = 0;         // of the last launch
+  bool under_way_ = false;  // it may be
+  bool untracked_ = false;  // its end cannot be told
 };
 
 }  // namespace adacache::graph

@@ -73,9 +73,7 @@ void Mailbox::post(Stream stream, Address state, std::uint32_t sequence) {
   message.sequence.reset();
   transport_->copy(place(message), state, sizeof(State), stream);
   if (message.event) {
-    untracked_ = true;
-    message.event->record(stream);
-    untracked_ = false;
+    record(*message.event, stream);
     message.under_way = true;
   }
   message.sequence = sequence;
@@ -97,6 +95,15 @@ Collected Mailbox::collect(std::uint32_t sequence) {
   const Collected collected{*place(message), waited};
   check_ends(collected.state, sequence);
   return collected;
+}
+
+void Mailbox::record(Event& event, Stream stream) {
+  try {
+    event.record(stream);
+  } catch (...) {
+    untracked_ = true;
+    throw;
+  }
 }
 
 Mailbox::Message* Mailbox::find(std::uint32_t sequence) {

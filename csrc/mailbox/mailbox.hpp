@@ -52,6 +52,7 @@ class Mailbox {
     bool under_way = false;
   };
 
+  void record(Event& event, Stream stream);
   Message* find(std::uint32_t sequence);
   Message& posted_message(std::uint32_t sequence);
   State* place(const Message& message) const;

@@ -137,3 +137,11 @@ FAKECUDA_API int cuMemcpyDtoH_v2(void* to, cu::DevicePtr from, std::size_t bytes
   FAKECUDA_ENTER(cuMemcpyDtoH);
   return copy_at_once("cuMemcpyDtoH", {to, pointer(from), bytes, true});
 }
+
+// The pinned memory that was made last, or null.
+FAKECUDA_API void* fakecuda_pinned() {
+  const std::lock_guard<std::recursive_mutex> lock(mutex());
+  for (const auto& [start, memory] : state().pinned)
+    if (memory.number == state().made) return reinterpret_cast<void*>(start);
+  return nullptr;
+}
