@@ -16,11 +16,16 @@ class Owned {
       : context_(context), call_(call), give_back_(give_back) {}
   Owned(const Owned&) = delete;
   Owned& operator=(const Owned&) = delete;
-  ~Owned() {
-    if (it_ == nullptr || !context_.alive()) return;
-    quietly([&] {
+  ~Owned() { give_back(); }
+
+  // Whether that went well. It is not tried again: it may be somebody else's by then.
+  bool give_back() noexcept {
+    void* const it = it_;
+    it_ = nullptr;
+    if (it == nullptr || !context_.alive()) return true;
+    return quietly([&] {
       const Enter enter(context_);
-      context_.driver().check_gone(call_, give_back_(it_));
+      context_.driver().check_gone(call_, give_back_(it));
     });
   }
 

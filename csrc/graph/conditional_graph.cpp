@@ -38,12 +38,27 @@ cu::Graph handle(GraphHandle graph) { return reinterpret_cast<cu::Graph>(graph);
 
 }  // namespace
 
+ConditionalGraph::Loaded::Loaded(const Context& context)
+    : module(context, "cuModuleUnload", context.driver().cuModuleUnload),
+      graph(context, "cuGraphDestroy", context.driver().cuGraphDestroy),
+      executable(context, "cuGraphExecDestroy", context.driver().cuGraphExecDestroy) {}
+
+ConditionalGraph::Loaded::~Loaded() {
+  const bool has_no_executable = executable.give_back();
+  const bool has_no_graph = graph.give_back();
+  if (!has_no_executable || !has_no_graph) module.leave();
+}
+
+void ConditionalGraph::Loaded::leave() {
+  executable.leave();
+  graph.leave();
+  module.leave();
+}
+
 ConditionalGraph::ConditionalGraph(int device, const Parts& parts, Address flag)
     : context_(device),
       driver_(able_driver(context_)),
-      module_(context_, "cuModuleUnload", driver_.cuModuleUnload),
-      graph_(context_, "cuGraphDestroy", driver_.cuGraphDestroy),
-      executable_(context_, "cuGraphExecDestroy", driver_.cuGraphExecDestroy),
+      loaded_(context_),
       launched_(context_.event()) {
   if (parts.taken == 0) throw std::invalid_argument("the graph to take is 0, expected a CUgraph");
   if (flag == 0 || flag % sizeof(std::int32_t) != 0)
@@ -54,9 +69,7 @@ ConditionalGraph::ConditionalGraph(int device, const Parts& parts, Address flag)
 
 ConditionalGraph::~ConditionalGraph() {
   if (!context_.alive() || launches_are_done()) return;
-  executable_.leave();
-  graph_.leave();
-  module_.leave();
+  loaded_.leave();
 }
 
 void ConditionalGraph::launch(Stream stream) {
@@ -66,34 +79,43 @@ void ConditionalGraph::launch(Stream stream) {
         "a step that decides by itself is a CUDA graph, which cannot be launched while its stream "
         "is being captured: capture less, or use decision='async' outside of captures");
   const Enter enter(context_);
-  if (under_way_ && stream != last_) launched_->hold_back(stream);
-  driver_.check("cuGraphLaunch", driver_.cuGraphLaunch(executable_.get(), cuda::handle(stream)));
+  if (under_way_) wait_for_last(stream);
+  driver_.check("cuGraphLaunch",
+                driver_.cuGraphLaunch(loaded_.executable.get(), cuda::handle(stream)));
   last_ = stream;
   under_way_ = true;
   untracked_ = !quietly([&] { launched_->record(stream); });
 }
 
+void ConditionalGraph::wait_for_last(Stream stream) {
+  if (untracked_) launched_->record(last_);
+  untracked_ = false;
+  if (stream != last_) launched_->hold_back(stream);
+}
+
 void ConditionalGraph::build(const Parts& parts, Address flag) {
   const Enter enter(context_);
-  driver_.check("cuGraphCreate", driver_.cuGraphCreate(graph_.put(), 0));
+  driver_.check("cuGraphCreate", driver_.cuGraphCreate(loaded_.graph.put(), 0));
   cu::Condition condition = 0;
   driver_.check("cuGraphConditionalHandleCreate",
-                driver_.cuGraphConditionalHandleCreate(&condition, graph_.get(), context_.handle(),
-                                                       0, cu::kAssignDefault));
-  const cu::GraphNode before = parts.before == 0 ? nullptr : add_child(graph_.get(), parts.before);
+                driver_.cuGraphConditionalHandleCreate(&condition, loaded_.graph.get(),
+                                                       context_.handle(), 0, cu::kAssignDefault));
+  const cu::GraphNode before =
+      parts.before == 0 ? nullptr : add_child(loaded_.graph.get(), parts.before);
   const cu::GraphNode kernel = add_kernel(before, condition, flag);
   const cu::ConditionalParameters made = add_condition(kernel, condition);
   add_child(made.bodies[0], parts.taken);
   if (parts.otherwise != 0) add_child(made.bodies[1], parts.otherwise);
-  driver_.check("cuGraphInstantiateWithFlags",
-                driver_.cuGraphInstantiateWithFlags(executable_.put(), graph_.get(), 0));
+  driver_.check(
+      "cuGraphInstantiateWithFlags",
+      driver_.cuGraphInstantiateWithFlags(loaded_.executable.put(), loaded_.graph.get(), 0));
 }
 
 cu::Function ConditionalGraph::load_kernel() {
   cu::Function function = nullptr;
-  driver_.check("cuModuleLoadData", driver_.cuModuleLoadData(module_.put(), kSetCondition));
+  driver_.check("cuModuleLoadData", driver_.cuModuleLoadData(loaded_.module.put(), kSetCondition));
   driver_.check("cuModuleGetFunction",
-                driver_.cuModuleGetFunction(&function, module_.get(), kSetConditionName));
+                driver_.cuModuleGetFunction(&function, loaded_.module.get(), kSetConditionName));
   return function;
 }
 
@@ -112,7 +134,7 @@ cu::GraphNode ConditionalGraph::add_kernel(cu::GraphNode before, cu::Condition c
   kernel.parameters = arguments;
   cu::GraphNode node = nullptr;
   driver_.check("cuGraphAddKernelNode",
-                driver_.cuGraphAddKernelNode_v2(&node, graph_.get(), &before,
+                driver_.cuGraphAddKernelNode_v2(&node, loaded_.graph.get(), &before,
                                                 before == nullptr ? 0 : 1, &kernel));
   return node;
 }
@@ -124,8 +146,8 @@ cu::ConditionalParameters ConditionalGraph::add_condition(cu::GraphNode kernel,
   wanted.conditional.size = 2;
   wanted.conditional.context = context_.handle();
   cu::GraphNode node = nullptr;
-  driver_.check("cuGraphAddNode",
-                driver_.cuGraphAddNode_v2(&node, graph_.get(), &kernel, nullptr, 1, &wanted));
+  driver_.check("cuGraphAddNode", driver_.cuGraphAddNode_v2(&node, loaded_.graph.get(), &kernel,
+                                                            nullptr, 1, &wanted));
   return wanted.conditional;
 }
 

@@ -52,16 +52,26 @@ class ConditionalGraph {
   cu::GraphNode add_kernel(cu::GraphNode before, cu::Condition condition, Address flag);
   cu::ConditionalParameters add_condition(cu::GraphNode kernel, cu::Condition condition);
   void build(const Parts& parts, Address flag);
+  void wait_for_last(Stream stream);  // on the device
   bool launches_are_done() noexcept;
   void check_process() const;
 
+  // The module goes last, and stays where a graph that uses it could not be given back.
+  struct Loaded {
+    explicit Loaded(const cuda::Context& context);
+    ~Loaded();
+    void leave();
+
+    cuda::Owned module, graph, executable;
+  };
+
   const cuda::Context context_;
   const cuda::Driver& driver_;
-  cuda::Owned module_, graph_, executable_;
+  Loaded loaded_;
   std::unique_ptr<Event> launched_;
   Stream last_ = 0;         // of the last launch
   bool under_way_ = false;  // it may be
-  bool untracked_ = false;  // its end cannot be told
+  bool untracked_ = false;  // no event tells of its end
 };
 
 }  // namespace adacache::graph

@@ -150,6 +150,43 @@ void check_teardown(const std::string& pace) {
   check_nothing_left();
 }
 
+// M7, M9: a copy is under way, and no event tells of its end.
+void check_untracked() {
+  fake::set("PACE", "slow");
+  const Device device;
+  {
+    Mailbox box(cuda_transport(0));
+    for (std::uint32_t sequence = 1; sequence <= 4; ++sequence)
+      box.post(device.stream.id(), device.state.address(), sequence);
+    fake::reset();
+    fake::set("FAIL", "cuEventRecord:1");
+    CHECK(has(message_of<Error>([&] { box.post(device.other.id(), device.state.address(), 5); }),
+              "cuEventRecord failed"));
+    fake::unset("FAIL");
+    for (const std::uint32_t gone : {1u, 5u})
+      CHECK(has(message_of<Error>([&] { box.collect(gone); }), "it has 2, 3, 4"));
+  }
+  device.other.synchronize();
+  CHECK(fake::live("pinned") == 1 && fake::errors() == 0);
+  fake::get<int(void*)>("cuMemFreeHost")(fake::get<void*()>("fakecuda_pinned")());
+}
+
+// M9: the destructor cannot wait.
+void check_failing_wait() {
+  fake::set("PACE", "slow");
+  const Device device;
+  {
+    Mailbox box(cuda_transport(0));
+    box.post(device.stream.id(), device.state.address(), 1);
+    fake::reset();
+    fake::set("FAIL", "cuEventSynchronize:*=999");
+  }
+  fake::unset("FAIL");
+  device.stream.synchronize();
+  CHECK(fake::live("pinned") == 1 && fake::errors() == 0);
+  fake::get<int(void*)>("cuMemFreeHost")(fake::get<void*()>("fakecuda_pinned")());
+}
+
 // M8, and the device of another number.
 void check_refused() {
   fake::set("PACE", "slow");
@@ -243,6 +280,8 @@ void check_fault(const Fault& fault, const Device& device) {
   tidy_thread();
   device.stream.synchronize();
   device.other.synchronize();
+  if (fake::errors() > 0) std::printf("%s", message("then: " + fake::last_error(), fault).c_str());
+  CHECK(fake::errors() == 0);
 }
 
 void check_faults(const std::string& pace) {
@@ -274,6 +313,8 @@ int main() {
   }
   check_corrupted();
   check_capture();
+  check_untracked();
+  check_failing_wait();
   check_refused();
   check_threads();
   check_faults("fast");
