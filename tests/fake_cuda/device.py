@@ -1,0 +1,108 @@
+"""`fake_cuda`: inside, tensors are made on a CUDA device that is not there.
+
+They have shapes and dtypes but no values, so whatever needs a value raises, whatever else runs in
+Python is the real code. Of `torch.cuda` there is what host code without values can need: one device,
+streams and events that are always done. Waiting is noted in `waits`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
+from unittest import mock
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from .guard import install_guard
+from .waits import note
+
+GiB = 2**30
+
+
+class _Mode(FakeTensorMode):
+    """A mode that leaves the device alone although `torch.cuda` says that there is one."""
+
+    @property
+    def avoid_device_init(self) -> bool:
+        return True
+
+
+class Event:
+    """Is done at once."""
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        pass
+
+    def record(self, stream: Stream | None = None) -> None:
+        """Nothing has to be awaited."""
+
+    def wait(self, stream: Stream | None = None) -> None:
+        """The device waits, not the host."""
+
+    def query(self) -> bool:
+        return True
+
+    def synchronize(self) -> None:
+        note("Event.synchronize")
+
+
+class Stream:
+    """The one queue of the device."""
+
+    cuda_stream = 0
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        pass
+
+    def record_event(self, event: Event | None = None) -> Event:
+        return event or Event()
+
+    def wait_event(self, event: Event) -> None:
+        """The device waits, not the host."""
+
+    def wait_stream(self, stream: Stream) -> None:
+        """The device waits, not the host."""
+
+    def query(self) -> bool:
+        return True
+
+    def synchronize(self) -> None:
+        note("Stream.synchronize")
+
+
+def _doubles() -> dict[str, Any]:
+    """What stands in for functions and classes of `torch.cuda`."""
+    stream = Stream()
+    return {
+        "Event": Event,
+        "Stream": Stream,
+        "current_device": lambda: 0,
+        "current_stream": lambda device=None: stream,
+        "default_stream": lambda device=None: stream,
+        "device": lambda device: nullcontext(),
+        "device_count": lambda: 1,
+        "empty_cache": lambda: None,
+        "get_device_capability": lambda device=None: (9, 0),
+        "is_available": lambda: True,
+        "is_current_stream_capturing": lambda: False,
+        "mem_get_info": lambda device=None: (64 * GiB, 80 * GiB),
+        "stream": lambda stream: nullcontext(),
+        "synchronize": lambda device=None: note("torch.cuda.synchronize"),
+    }
+
+
+@contextmanager
+def fake_cuda() -> Iterator[None]:
+    """Tensors made inside are fake ones on cuda:0, unless a device is named.
+
+    Tensors from outside count as tensors of their own device without values.
+    """
+    install_guard()
+    with ExitStack() as stack:
+        for name, double in _doubles().items():
+            stack.enter_context(mock.patch.object(torch.cuda, name, double))
+        stack.enter_context(_Mode(allow_non_fake_inputs=True))
+        stack.enter_context(torch.device("cuda"))
+        yield
