@@ -1,7 +1,7 @@
 """CUDA tensors without a GPU, and a spy that notes where the host would wait for it.
 
     with fake_cuda(), SyncSpy() as spy:
-        model(torch.zeros(2, 3))
+        model.to("cuda")(torch.zeros(2, 3, device="cuda"))
     assert spy.waits == []
 
 A first check of code for GPUs, not the last: there is no device here, no kernel runs, and what

@@ -1,8 +1,8 @@
-"""`fake_cuda`: inside, tensors are made on a CUDA device that is not there.
+"""`fake_cuda`: inside, tensors can be made on a CUDA device that is not there.
 
-They have shapes and dtypes but no values, so whatever needs a value raises, whatever else runs in
-Python is the real code. Of `torch.cuda` there is what host code without values can need: one device,
-streams and events that are always done. Waiting is noted in `waits`.
+They have shapes and dtypes but no values: what needs a value raises, all other Python code runs as
+it is. Of `torch.cuda` there is what such code can need: one device, streams and events that are
+done at once. Waiting is noted in `waits`.
 """
 
 from __future__ import annotations
@@ -95,14 +95,14 @@ def _doubles() -> dict[str, Any]:
 
 @contextmanager
 def fake_cuda() -> Iterator[None]:
-    """Tensors made inside are fake ones on cuda:0, unless a device is named.
+    """Tensors made inside have no values, and may be made on cuda:0.
 
-    Tensors from outside count as tensors of their own device without values.
+    Tensors from outside count as tensors of their own device without values. The default device
+    stays the CPU, as on a machine with a GPU.
     """
     install_guard()
     with ExitStack() as stack:
         for name, double in _doubles().items():
             stack.enter_context(mock.patch.object(torch.cuda, name, double))
         stack.enter_context(_Mode(allow_non_fake_inputs=True))
-        stack.enter_context(torch.device("cuda"))
         yield
