@@ -11,6 +11,20 @@ ROWS, COLUMNS = 1024, 4
 """Rows of a table: more than a generation has different forecasts; most coefficients of one."""
 
 
+def sent(values: Sequence[float] | Sequence[Sequence[float]], device: torch.device) -> Tensor:
+    """`values` in float32 on the device, without a wait of the host for the device.
+
+    `torch.tensor(values, device=device)` copies from memory that is not pinned, which waits until
+    the device has done all that it was given before.
+    """
+    if device.type != "cuda":
+        return torch.tensor(values, dtype=torch.float32, device=device)
+    host = torch.tensor(values, dtype=torch.float32, device="cpu")
+    # Pinned memory is not handed out again before the copies from it are done.
+    pinned = torch.empty(host.shape, device="cpu", pin_memory=True).copy_(host)
+    return pinned.to(device, non_blocking=True)
+
+
 class Constants:
     """Rows of coefficients, and a flag that is set, for each device: 16 KiB."""
 
@@ -43,8 +57,10 @@ class Constants:
 
 class _Table:
     def __init__(self, device: torch.device) -> None:
-        self._on_host = torch.zeros(ROWS, COLUMNS, pin_memory=device.type == "cuda")
-        self._on_device = self._on_host.to(device)
+        self._on_host = torch.zeros(ROWS, COLUMNS, device="cpu", pin_memory=device.type == "cuda")
+        # Not the host's rows copied over: the host would wait for that, even from pinned memory.
+        on_cpu = device.type == "cpu"
+        self._on_device = self._on_host if on_cpu else torch.zeros(ROWS, COLUMNS, device=device)
         self._rows: dict[tuple[float, ...], Tensor] = {}
         self.flag = torch.ones(1, dtype=torch.int32, device=device)
 

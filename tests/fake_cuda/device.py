@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from .guard import install_guard
@@ -106,3 +107,21 @@ def fake_cuda() -> Iterator[None]:
             stack.enter_context(mock.patch.object(torch.cuda, name, double))
         stack.enter_context(_Mode(allow_non_fake_inputs=True))
         yield
+
+
+def to_fake_cuda(module: nn.Module) -> nn.Module:
+    """The module with its parameters and buffers on cuda:0; inside of `fake_cuda`.
+
+    `Module.to` cannot do it: it swaps tensors, which fake ones do not allow.
+    """
+    for part in module.modules():
+        for name, parameter in part._parameters.items():
+            if parameter is not None:
+                part._parameters[name] = nn.Parameter(_like(parameter), parameter.requires_grad)
+        for name, buffer in part._buffers.items():
+            part._buffers[name] = None if buffer is None else _like(buffer)
+    return module
+
+
+def _like(tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
