@@ -11,20 +11,6 @@ ROWS, COLUMNS = 1024, 4
 """Rows of a table: more than a generation has different forecasts; most coefficients of one."""
 
 
-def sent(values: Sequence[float] | Sequence[Sequence[float]], device: torch.device) -> Tensor:
-    """`values` in float32 on the device, without a wait of the host for the device.
-
-    `torch.tensor(values, device=device)` copies from memory that is not pinned, which waits until
-    the device has done all that it was given before.
-    """
-    if device.type != "cuda":
-        return torch.tensor(values, dtype=torch.float32, device=device)
-    host = torch.tensor(values, dtype=torch.float32, device="cpu")
-    # Pinned memory is not handed out again before the copies from it are done.
-    pinned = torch.empty(host.shape, device="cpu", pin_memory=True).copy_(host)
-    return pinned.to(device, non_blocking=True)
-
-
 class Constants:
     """Rows of coefficients, and a flag that is set, for each device: 16 KiB."""
 

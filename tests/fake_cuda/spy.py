@@ -47,8 +47,9 @@ class SyncSpy(TorchDispatchMode):
     """Notes waits while it is entered; goes inside of `fake_cuda`.
 
     Args:
-        answer: from a tensor on the device, which has no values, to the value that is to be read
-            from it. None: reading raises, as fake tensors do.
+        answer: from a tensor, which has no values, to the value that is to be read from it; one
+            element is then found where elements are looked for. None: to read, or to look, raises,
+            as with all fake tensors.
     """
 
     def __init__(self, answer: Answer | None = None) -> None:
@@ -77,8 +78,11 @@ class SyncSpy(TorchDispatchMode):
         what = self._wait(op, args, kwargs)
         if what is not None:
             note(what)
-        if op is aten._local_scalar_dense.default and _on_cuda(args[0]) and self._answer:
-            return self._answer(args[0])
+        if self._answer is not None:
+            if op is aten._local_scalar_dense.default:
+                return self._answer(args[0])
+            if op is aten.nonzero.default:
+                return args[0].new_zeros((1, args[0].dim()), dtype=torch.int64)
         result = op(*args, **kwargs)
         if kwargs.get("pin_memory"):
             self._pinned.append(StorageWeakRef(result.untyped_storage()))
