@@ -12,7 +12,7 @@ from .byte_sizes import parse_bytes
 from .codebook import Codebook, parse_codebook, plain_pairs
 from .presets import PRESETS, moreg_window, preset_codebook
 from .profile import Profile
-from .types import CacheDtype, CacheRes, ForecastTime, Measure, Metric, OverBudget
+from .types import CacheDtype, CacheRes, DecisionMode, ForecastTime, Measure, Metric, OverBudget
 
 Location = int | str
 ORDERS = (0, 1, 2)
@@ -72,6 +72,10 @@ class AdaCacheConfig:
             what the device has. The plan is made from the shapes of the first forward.
         cache_dtype: "int8" or "fp8" stores residuals in eight bits with one scale a token; None:
             in the model's dtype. What distances are measured to stays in the model's dtype.
+        decision: how it is learnt which steps to compute. "async": the device writes to pinned host
+            memory, and the host looks there when the next step begins; "sync": the host reads it
+            where it is made, to find faults by; "graph": the device chooses by itself in a CUDA
+            graph of a step, see the README. On a CPU the decision is there at once.
         over_budget: what to do if the plan does not fit, in this order: store in "int8" or "fp8",
             in "host" memory (which is copied to the device piece by piece), or "refuse" with a
             `CacheBudgetError` that has the plan, as always if nothing else helps.
@@ -104,6 +108,7 @@ class AdaCacheConfig:
     max_cache_bytes: int | float | str | None = None
     cache_dtype: CacheDtype | None = None
     over_budget: Iterable[OverBudget] = ("refuse",)
+    decision: DecisionMode = "async"
     max_warmup_steps: int = 1
     max_continuous_cached_steps: int | None = None
     _locations: tuple[Location, ...] = field(init=False, repr=False, compare=False)
@@ -144,6 +149,7 @@ class AdaCacheConfig:
         _check_choice("measure", self.measure, get_args(Measure))
         _check_finite("adaptivity", self.adaptivity, at_least=0.0, at_most=1.0)
         _check_memory(self)
+        _check_choice("decision", self.decision, get_args(DecisionMode))
         _check_int("max_warmup_steps", self.max_warmup_steps, at_least=1)
         _check_int(
             "max_continuous_cached_steps",

@@ -328,9 +328,12 @@ class Engine:
         profile.check(identity(self.model), made_by, num_steps or profile.num_steps)
 
     def _read_decision(self) -> None:
-        decision = self._meter.read()
-        if decision is None:
+        read = self._meter.read()
+        if read is None:
             return
+        decision, waited = read
+        if waited > 0:
+            self._history.waits.append(waited)
         decision = self._policy.observe(decision)
         self._decision = decision
         self._history.decisions[decision.step] = decision

@@ -24,6 +24,7 @@ class History:
     recomputed: dict[str, list[int]] = field(default_factory=dict)
     lower_order: dict[str, list[int]] = field(default_factory=dict)
     corrected: dict[str, list[int]] = field(default_factory=dict)
+    waits: list[float] = field(default_factory=list)
 
     @property
     def is_complete(self) -> bool:
@@ -54,6 +55,8 @@ class Summary:
         recomputed: per branch, the steps to be reused that it computed, having nothing to reuse.
         lower_order: per branch, the reused steps with too few residuals for the forecast's order.
         corrected: per branch, the computed steps that made up for what the forecasts missed.
+        waits: seconds of each wait of the host for a decision of the device, which goes on with the
+            rest of its step in the meantime.
         config: the settings, as `AdaCacheConfig.to_dict` gives them.
         codebook: pairs (threshold, rate) in force for this number of steps; empty where a schedule
             or a profile decides.
@@ -74,6 +77,7 @@ class Summary:
     recomputed: dict[str, list[int]]
     lower_order: dict[str, list[int]]
     corrected: dict[str, list[int]]
+    waits: list[float]
     config: dict[str, Any]
     codebook: list[tuple[float, int]]
 
@@ -94,6 +98,8 @@ class Summary:
             "  motion    " + _row(self.motion_scores, "{:.2f}"),
             "  rate      " + _row(self.rates, "{}"),
         ]
+        if self.waits:
+            lines.append(f"  waits     {len(self.waits)}, {1e3 * sum(self.waits):.1f} ms")
         lines += [
             f"  branch {branch!r} computed reusable steps {' '.join(map(str, steps))}"
             for branch, steps in self.recomputed.items()
@@ -143,6 +149,7 @@ def summarize(
         recomputed=_copy(history.recomputed),
         lower_order=_copy(history.lower_order),
         corrected=_copy(history.corrected),
+        waits=list(history.waits),
         config=dict(config),
         codebook=list(codebook),
     )

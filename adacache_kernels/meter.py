@@ -18,6 +18,7 @@ from .cache_memory import CacheMemory
 from .cache_plan import metric_key
 from .codebook import Codebook
 from .config import AdaCacheConfig, Location
+from .mailbox import Mailbox, make_mailbox
 from .models import Adapter, BlockList, BlockRun, Residual
 from .policies import Decision
 from .types import CacheRes
@@ -106,12 +107,15 @@ class Meter:
         self._sites = sites
         self._config = config
         self._memory = memory
+        self._mailbox: Mailbox | None = None
+        self._state: Tensor | None = None
+        self._sequence = 0
 
     def restart(self, codebook: Codebook, window: tuple[int, int]) -> None:
         """A generation begins: nothing is stored, the motion score is 1."""
         self._codebook, self._window = codebook, window
-        self._state: Tensor | None = None
         self._codebook_tensor: Tensor | None = None
+        self._is_fresh = True
         self._has_previous = False
         self._undecided = False
         self._sums: list[Tensor] = []
@@ -184,17 +188,14 @@ class Meter:
 
     def _decide(self) -> None:
         sums = torch.stack(self._sums)
-        if self._state is None or self._codebook_tensor is None:
-            rows = (self._codebook.thresholds, self._codebook.rates)
-            with torch.inference_mode(False):
-                self._state = ops.new_state(sums.device)
-                self._codebook_tensor = torch.tensor(rows, dtype=torch.float32, device=sums.device)
+        state, codebook, mailbox = self._on_device(sums.device)
         first, last = self._window
         a, b, d, gradient = self._config.moreg
+        self._sequence = (self._sequence + 1) % ops.SEQUENCES
         ops.decide(
-            self._state,
+            state,
             sums,
-            self._codebook_tensor,
+            codebook,
             step=self._step,
             metric=self._config.measured_metric,
             has_previous=self._has_previous,
@@ -204,26 +205,48 @@ class Meter:
             moreg_b=b,
             moreg_d=d,
             mograd_mul=gradient,
+            sequence=self._sequence,
         )
+        mailbox.post(state, self._sequence)
         self._has_previous = True
         self._undecided = True
 
-    def read(self) -> Decision | None:
-        """The decision made since the last reading, None where there is none."""
-        if not self._undecided or self._state is None:
+    def _on_device(self, device: torch.device) -> tuple[Tensor, Tensor, Mailbox]:
+        """State, codebook and mailbox of this generation."""
+        # Outside of inference mode: what is made inside could not be written outside later.
+        with torch.inference_mode(False):
+            if self._state is None or self._mailbox is None or self._state.device != device:
+                self._state = ops.new_state(device)
+                self._mailbox = make_mailbox(device, self._config.decision)
+            elif self._is_fresh:
+                ops.reset_state(self._state)
+            self._is_fresh = False
+            if self._codebook_tensor is None:
+                self._codebook_tensor = _tensor_of(self._codebook, device)
+        return self._state, self._codebook_tensor, self._mailbox
+
+    def read(self) -> tuple[Decision, float] | None:
+        """The decision made since the last reading, and the seconds for which the host has waited
+        for it; None where there is none."""
+        if not self._undecided or self._mailbox is None:
             return None
         self._undecided = False
-        state = self._state.tolist()
-        flags = int(state[ops.State.FLAGS])
-        return Decision(
-            step=int(state[ops.State.STEP]),
-            rate=int(state[ops.State.RATE]),
-            distance=_finite(state[ops.State.DISTANCE]),
-            raw_distance=_finite(state[ops.State.RAW_DISTANCE]),
-            motion=state[ops.State.MOTION],
-            not_finite=bool(flags & ops.Flag.NOT_FINITE),
-            zero_denominator=bool(flags & ops.Flag.ZERO_DENOMINATOR),
-        )
+        letter = self._mailbox.collect(self._sequence)
+        return decision_of(letter.state), letter.waited
+
+
+def decision_of(state: Sequence[float]) -> Decision:
+    """What the state of the decide op says."""
+    flags = int(state[ops.State.FLAGS])
+    return Decision(
+        step=int(state[ops.State.STEP]),
+        rate=int(state[ops.State.RATE]),
+        distance=_finite(state[ops.State.DISTANCE]),
+        raw_distance=_finite(state[ops.State.RAW_DISTANCE]),
+        motion=state[ops.State.MOTION],
+        not_finite=bool(flags & ops.Flag.NOT_FINITE),
+        zero_denominator=bool(flags & ops.Flag.ZERO_DENOMINATOR),
+    )
 
 
 class SiteObserver:
@@ -242,6 +265,15 @@ class SiteObserver:
 
     def after(self, run: BlockRun) -> None:
         self._meter.measure(self._site, run)
+
+
+def _tensor_of(codebook: Codebook, device: torch.device) -> Tensor:
+    """Written on the device value by value: a copy of ordinary host memory would wait for it."""
+    rows = torch.empty(2, len(codebook.rates), device=device)
+    for row, values in zip(rows, (codebook.thresholds, codebook.rates), strict=True):
+        for index, value in enumerate(values):
+            row[index].fill_(value)
+    return rows
 
 
 def _finite(value: float) -> float | None:

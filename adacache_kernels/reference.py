@@ -107,33 +107,64 @@ def decide(
     moreg_b: float,
     moreg_d: float,
     mograd_mul: float,
+    sequence: int = 0,
+    clock: Tensor | None = None,
 ) -> None:
     """Sums of the residuals -> distance, rate and next computed step."""
-    one = torch.ones((), dtype=torch.float32, device=state.device)
-    previous_motion = state[5]
-    raw = distance = one * torch.nan
-    motion = rate = flags = one
-    if has_previous:
-        accumulate = _sum_dtype(state.device)
-        gap = step - state[0].to(accumulate)
-        gap = torch.where(gap > 0, gap, torch.nan)
-        totals = sums.to(accumulate).sum(dim=(1, 2))
-        raw = (_distances(totals[:, :3], metric) / gap).mean()
-        score = one.to(accumulate)
-        if apply_moreg and in_window:
-            score = (_motion(totals[-1, 3:]) / moreg_a) ** moreg_b / moreg_d
-        distance = raw
-        if apply_moreg:
-            gradient = mograd_mul * (score - previous_motion) / gap
-            distance = raw * (score + gradient.abs())
-            previous_motion = torch.where(score.float().isfinite(), score.float(), previous_motion)
-        undefined = _has_zero_denominator(totals, metric, apply_moreg and in_window) | gap.isnan()
-        raw, motion = raw.float(), score.float()
-        distance = torch.where(undefined, torch.nan, distance.float())
-        flags = torch.where(undefined, 4 * one, torch.where(distance.isfinite(), 0 * one, 2 * one))
-        rate = torch.where(flags == 0, _rate(distance, codebook), one)
-    now = step * one
-    state.copy_(torch.stack((now, distance, motion, rate, now + rate, previous_motion, flags, raw)))
+    now: Tensor | int = step
+    compares: Tensor | bool = has_previous
+    moves: Tensor | bool = in_window
+    if clock is not None:
+        now, compares, moves = clock[0], clock[1] > 0, clock[2] > 0
+    accumulate = _sum_dtype(state.device)
+    one = torch.ones((), dtype=accumulate, device=state.device)
+    gap = now - state[1].to(accumulate)
+    gap = torch.where(gap > 0, gap, torch.nan)
+    totals = sums.to(accumulate).sum(dim=(1, 2))
+    raw = distance = (_distances(totals[:, :3], metric) / gap).mean()
+    undefined = _has_zero_denominator(totals, metric) | gap.isnan()
+    score, previous_motion = one, state[6]
+    if apply_moreg and totals.shape[1] > 3:
+        motion = (_motion(totals[-1, 3:]) / moreg_a) ** moreg_b / moreg_d
+        score = _choose(moves, motion, one)
+        undefined = undefined | _choose(moves, (totals[-1, 4::2] == 0).any(), undefined)
+    if apply_moreg:
+        gradient = mograd_mul * (score - previous_motion) / gap
+        distance = raw * (score + gradient.abs())
+        is_known = score.float().isfinite()
+        previous_motion = torch.where(is_known, score.float(), previous_motion)
+    nothing, one = one.float() * torch.nan, one.float()
+    distance = torch.where(undefined, torch.nan, distance.float())
+    flags = torch.where(undefined, 4 * one, torch.where(distance.isfinite(), 0 * one, 2 * one))
+    rate = torch.where(flags == 0, _rate(distance, codebook), one)
+    decided = (now * one, distance, score.float(), rate, now + rate, previous_motion, flags)
+    undecided = (now * one, nothing, one, one, now + one, state[6], one)
+    fields = (_choose(compares, a, b) for a, b in zip(decided, undecided, strict=True))
+    raw = _choose(compares, raw.float(), nothing)
+    state.copy_(torch.stack((sequence * one, *fields, raw, sequence * one)))
+
+
+def begin_step(
+    clock: Tensor,
+    flags: Tensor,
+    state: Tensor,
+    first_reusable: int,
+    last_reusable: int,
+    window_begin: int,
+    window_end: int,
+) -> None:
+    """step += 1; compute = step not in reusable or step >= next step of the state."""
+    step = clock[0] + 1
+    reuses = (step >= first_reusable) & (step <= last_reusable) & (step < state[5])
+    in_window = (step >= window_begin) & (step <= window_end)
+    clock.copy_(torch.stack((step, (state[1] > 0).float(), in_window.float())))
+    flags.copy_(torch.stack((~reuses, reuses)))
+
+
+def _choose(condition: Tensor | bool, yes: Tensor, no: Tensor) -> Tensor:
+    if isinstance(condition, Tensor):
+        return torch.where(condition, yes, no)
+    return yes if condition else no
 
 
 def _wide(tensor: Tensor) -> Tensor:
@@ -202,11 +233,9 @@ def _motion(totals: Tensor) -> Tensor:
     return _ratio(changes, sizes).mean()
 
 
-def _has_zero_denominator(totals: Tensor, metric: int, uses_motion: bool) -> Tensor:
-    denominators = [totals[:, 1] * totals[:, 2] if metric == 2 else totals[:, 1]]
-    if uses_motion:
-        denominators.append(totals[-1, 4::2])
-    return (torch.cat(denominators) == 0).any()
+def _has_zero_denominator(totals: Tensor, metric: int) -> Tensor:
+    denominators = totals[:, 1] * totals[:, 2] if metric == 2 else totals[:, 1]
+    return (denominators == 0).any()
 
 
 def _rate(distance: Tensor, codebook: Tensor) -> Tensor:

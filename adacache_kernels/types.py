@@ -6,6 +6,7 @@ CacheRes = Literal["t-attn", "s-attn", "ca-mlp", "block"]
 Metric = Literal["l1", "l2", "cosine"]
 Measure = Literal["distance", "forecast-error"]
 CacheDtype = Literal["int8", "fp8"]
+DecisionMode = Literal["async", "sync", "graph"]
 OverBudget = Literal["int8", "fp8", "host", "refuse"]
 ForecastTime = Literal["step", "timestep", "sigma", "log-snr"]
 

@@ -47,6 +47,7 @@ void conditional_add(View x, std::vector<Term> terms, const float* coefficients,
 
 // The layout of `state` in decide(), the same as State in ops.py.
 enum StateField {
+  kSequence,
   kStep,
   kDistance,
   kMotion,
@@ -55,6 +56,7 @@ enum StateField {
   kPreviousMotion,
   kFlags,
   kRawDistance,
+  kSequenceAgain,
 };
 
 enum Flag { kNoPrevious = 1, kNotFinite = 2, kZeroDenominator = 4 };
@@ -76,8 +78,8 @@ struct Moreg {
   double d, gradient_factor;
 };
 
-// Sums of the residuals -> distance, rate and next computed step.
+// Sums of the residuals -> distance, rate and next computed step; `sequence` numbers the decision.
 void decide(float* state, const PartialSums& sums, const Codebook& codebook, std::int64_t step,
-            Metric metric, bool has_previous, const Moreg& moreg);
+            Metric metric, bool has_previous, const Moreg& moreg, std::int64_t sequence);
 
 }  // namespace adacache

@@ -57,9 +57,9 @@ def exact_decision(
     mograd_mul: float = 10.0,
 ) -> list[float]:
     """The state after decide."""
-    previous_step, previous_motion = state[0], state[5]
+    previous_step, previous_motion = state[1], state[6]
     if not has_previous:
-        return [step, math.nan, 1, 1, step + 1, previous_motion, 1, math.nan]
+        return [0, step, math.nan, 1, 1, step + 1, previous_motion, 1, math.nan, 0]
     gap = step - previous_step
     denominators = [float(gap > 0)]
 
@@ -100,4 +100,4 @@ def exact_decision(
     if not flags:
         rates = [r for threshold, r in codebook if np.float32(distance) < np.float32(threshold)]
         rate = rates[0] if rates else codebook[-1][1]
-    return [step, distance, score, rate, step + rate, previous_motion, flags, raw]
+    return [0, step, distance, score, rate, step + rate, previous_motion, flags, raw, 0]

@@ -333,7 +333,7 @@ def check_decide(
     codebook = torch.tensor([thresholds, rates])
     step, has_previous, in_window = situation
     flags = (has_previous, apply_moreg, in_window)
-    state = torch.tensor([2.0, 0.5, 7.0, 9.0, 11.0, 0.25, 13.0, 0.75])
+    state = torch.tensor([3.0, 2.0, 0.5, 7.0, 9.0, 11.0, 0.25, 13.0, 0.75, 4.0])
     shares = torch.rand(partials, 1) + 0.5
     whole = torch.tensor([OTHER_LOCATION, sums])
     if metric == "cosine":  # Distances as large as those of the others.

@@ -358,7 +358,7 @@ def test_fake_cuda_tensors() -> None:
     torch._C._ensureCUDADeviceGuardSet()
     with FakeTensorMode(), torch.device("cuda"):
         arguments = [torch.empty(2, 4, 300, 512, dtype=torch.bfloat16) for _ in range(3)]
-        sums = a_step(*arguments, torch.empty(8), torch.empty(2, 2))
+        sums = a_step(*arguments, torch.empty(10), torch.empty(2, 2))
     # A small sample: 300 * 512 columns, 64 groups of 8 a program.
     assert (sums.device.type, sums.shape) == ("cuda", (2, 300, 7))
 

@@ -117,7 +117,7 @@ def decisions(draw: st.DrawFn) -> dict[str, Any]:
     step = draw(st.integers(1, 1000))
     motion = draw(st.floats(0.0, 8.0, width=32))
     return {
-        "state": [draw(st.integers(0, step)), 0.5, 1.0, 1.0, 1.0, motion, 0.0, 0.5],
+        "state": [5.0, draw(st.integers(0, step)), 0.5, 1.0, 1.0, 1.0, motion, 0.0, 0.5, 6.0],
         "sums": sums,
         "codebook": [(t, float(r)) for t, r in zip(thresholds, rates, strict=True)],
         "step": step,

@@ -16,6 +16,7 @@ def load() -> SimpleNamespace:
 
     if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 6):
         raise ImportError(f"found Triton {triton.__version__}")
+    from .begin_step import begin_step_kernel
     from .conditional_add import conditional_add_kernel
     from .decide import decide_kernel
     from .distance_update import distance_update_kernel
@@ -25,6 +26,7 @@ def load() -> SimpleNamespace:
 
     return SimpleNamespace(
         View=View,
+        begin_step_kernel=begin_step_kernel,
         conditional_add_kernel=conditional_add_kernel,
         decide_kernel=decide_kernel,
         distance_update_kernel=distance_update_kernel,

@@ -6,7 +6,7 @@ In float64, as on the CPU, so that both decide alike; it is a handful of operati
 import triton
 import triton.language as tl
 
-SIZES = ("samples", "locations", "entries", "step", "has_previous", "in_window")
+SIZES = ("samples", "locations", "entries", "sequence", "step", "has_previous", "in_window")
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -14,9 +14,11 @@ def decide_kernel(
     state,
     sums,
     codebook,
+    clock,
     samples,
     locations,
     entries,
+    sequence,
     step,
     has_previous,
     in_window,
@@ -33,13 +35,17 @@ def decide_kernel(
     """The fields of `ops.State` and flags of `ops.Flag` after a computed step.
 
     `sums` is `[locations, samples, COLUMNS]`: the samples are those of the batch, times the partial
-    sums of each. `ENTRIES` is a power of two that is not below the codebook's `entries`.
+    sums of each. `ENTRIES` is a power of two that is not below the codebook's `entries`. A `clock`
+    holds step, has_previous and in_window in place of the arguments.
     """
     tl.assume(samples > 0)
     tl.assume(locations > 0)
     one = tl.full((), 1.0, tl.float64)
     nan = tl.full((), float("nan"), tl.float64)
-    previous_step, previous_motion = tl.load(state), tl.load(state + 5)
+    previous_step, previous_motion = tl.load(state + 1), tl.load(state + 6)
+    if clock is not None:
+        step = tl.load(clock).to(tl.int32)
+        has_previous, in_window = tl.load(clock + 1).to(tl.int32), tl.load(clock + 2).to(tl.int32)
     raw, distance, score, is_undefined = nan, nan, one, False
     if has_previous != 0:
         gap = step.to(tl.float64) - previous_step.to(tl.float64)
@@ -69,14 +75,17 @@ def decide_kernel(
         rate = rate_of(distance.to(tl.float32), codebook, entries, ENTRIES)
     now = step.to(tl.float32)
     tl.debug_barrier()  # One thread writes what all of them have read.
-    tl.store(state + 0, now)
-    tl.store(state + 1, distance.to(tl.float32))
-    tl.store(state + 2, score.to(tl.float32))
-    tl.store(state + 3, rate)
-    tl.store(state + 4, now + rate)
-    tl.store(state + 5, previous_motion)
-    tl.store(state + 6, flags)
-    tl.store(state + 7, raw.to(tl.float32))
+    number = sequence.to(tl.float32)
+    tl.store(state + 0, number)
+    tl.store(state + 1, now)
+    tl.store(state + 2, distance.to(tl.float32))
+    tl.store(state + 3, score.to(tl.float32))
+    tl.store(state + 4, rate)
+    tl.store(state + 5, now + rate)
+    tl.store(state + 6, previous_motion)
+    tl.store(state + 7, flags)
+    tl.store(state + 8, raw.to(tl.float32))
+    tl.store(state + 9, number)
 
 
 @triton.jit

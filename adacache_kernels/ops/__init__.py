@@ -23,17 +23,22 @@ from .checks import (
     check_stored,
     check_writable,
 )
-from .state import Flag, State, new_state
+from .state import SEQUENCES, Clock, Flag, State, new_clock, new_state, reset_state
 
 __all__ = [
     "METRICS",
+    "SEQUENCES",
     "SLOT_HOLDS",
+    "Clock",
     "Flag",
     "State",
+    "begin_step",
     "conditional_add",
     "decide",
     "distance_update",
+    "new_clock",
     "new_state",
+    "reset_state",
     "residual_update",
 ]
 
@@ -226,6 +231,8 @@ def decide(
     moreg_b: float = 8.0,
     moreg_d: float = 1.0,
     mograd_mul: float = 10.0,
+    sequence: int = 0,
+    clock: Tensor | None = None,
 ) -> None:
     """``distance -> rate -> state[NEXT_STEP] = step + rate``, all on the device of ``state``.
 
@@ -239,9 +246,11 @@ def decide(
         distance   = raw * (score + |gradient|) with apply_moreg, else raw
         rate       = that of the first threshold above the distance, else the last rate
 
-    ``state`` is float32 ``[8]``, see :class:`State`, and starts as :func:`new_state`. ``sums`` is
+    ``state`` is float32 ``[10]``, see :class:`State`, and starts as :func:`new_state`. ``sums`` is
     float32 ``[locations, batch, partials, 3 + 2 * strides]`` as :func:`distance_update` returns it,
     stacked over the locations; ``codebook`` float32 ``[2, n]``: rising thresholds, their rates.
+    ``sequence``, below 2^24, is recorded at both ends of the state. A ``clock`` as
+    :func:`begin_step` keeps it stands for ``step``, ``has_previous`` and ``in_window``.
 
     The rate is 1 and ``state[FLAGS]`` is a :class:`Flag` if there is no previous residual, if the
     distance is not finite, or if something divided by is zero. A score that is not finite is
@@ -268,6 +277,10 @@ def decide(
     check_exactly("state", state, torch.float32, (len(State),), state.device)
     check_exactly("sums", sums, torch.float32, tuple(sums.shape), state.device)
     check_exactly("codebook", codebook, torch.float32, tuple(codebook.shape), state.device)
+    if clock is not None:
+        check_exactly("clock", clock, torch.float32, (len(Clock),), state.device)
+    if not 0 <= sequence < SEQUENCES:
+        raise ValueError(f"sequence is {sequence}, expected 0 to {SEQUENCES - 1}")
     torch.ops.adacache.decide.default(
         state,
         sums,
@@ -281,7 +294,29 @@ def decide(
         moreg_b,
         moreg_d,
         mograd_mul,
+        sequence,
+        clock,
     )
+
+
+def begin_step(
+    clock: Tensor, flags: Tensor, state: Tensor, reusable: tuple[int, int], window: tuple[int, int]
+) -> None:
+    """``step += 1; compute = step not in reusable or step >= state[NEXT_STEP]``, on the device.
+
+    ``clock`` is float32 ``[3]``, see :class:`Clock`, and zero before the first step. ``flags`` is
+    int32 ``[2]``: 1 if the step is to be computed, and 1 if it is to be reused. ``state`` is that
+    of :func:`decide`. The first and the last step of ``reusable``, and of ``window``, the steps in
+    which motion is measured, belong to them.
+
+    Raises:
+        TypeError: a tensor of another dtype.
+        ValueError: wrong shapes or devices.
+    """
+    check_exactly("state", state, torch.float32, (len(State),), state.device)
+    check_exactly("clock", clock, torch.float32, (len(Clock),), state.device)
+    check_exactly("flags", flags, torch.int32, (2,), state.device)
+    torch.ops.adacache.begin_step.default(clock, flags, state, *reusable, *window)
 
 
 def _metric_index(metric: str) -> int:

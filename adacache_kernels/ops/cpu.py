@@ -89,11 +89,17 @@ def decide(
     moreg_b: float,
     moreg_d: float,
     mograd_mul: float,
+    sequence: int = 0,
+    clock: Tensor | None = None,
 ) -> None:
-    flags = (has_previous, apply_moreg, in_window)
     if not (has_whole_power(moreg_b) and _native.takes(state)):
+        flags = (has_previous, apply_moreg, in_window)
         moreg = (moreg_a, moreg_b, moreg_d, mograd_mul)
-        return reference.decide(state, sums, codebook, step, metric, *flags, *moreg)
+        how = (step, metric, *flags, *moreg, sequence, clock)
+        return reference.decide(state, sums, codebook, *how)
+    if clock is not None:
+        now, compares, moves = clock.tolist()
+        step, has_previous, in_window = int(now), compares > 0, moves > 0
     sums, codebook = sums.contiguous(), codebook.contiguous()
     _native.module().decide(
         state.data_ptr(),
@@ -103,12 +109,28 @@ def decide(
         codebook.shape[1],
         step,
         metric,
-        *flags,
+        has_previous,
+        apply_moreg,
+        in_window,
         moreg_a,
         int(moreg_b),
         moreg_d,
         mograd_mul,
+        sequence,
     )
+
+
+def begin_step(
+    clock: Tensor,
+    flags: Tensor,
+    state: Tensor,
+    first_reusable: int,
+    last_reusable: int,
+    window_begin: int,
+    window_end: int,
+) -> None:
+    bounds = (first_reusable, last_reusable, window_begin, window_end)
+    reference.begin_step(clock, flags, state, *bounds)
 
 
 def _view(tensor: Tensor | None) -> object:

@@ -158,12 +158,15 @@ def decide(
     moreg_b: float,
     moreg_d: float,
     mograd_mul: float,
+    sequence: int = 0,
+    clock: Tensor | None = None,
 ) -> None:
-    flags = (has_previous, apply_moreg, in_window)
     is_taken = has_whole_power(moreg_b) and state.is_contiguous() and sums.numel() > 0
     if not (is_taken and launch.has_triton()):
+        flags = (has_previous, apply_moreg, in_window)
         moreg = (moreg_a, moreg_b, moreg_d, mograd_mul)
-        return reference.decide(state, sums, codebook, step, metric, *flags, *moreg)
+        how = (step, metric, *flags, *moreg, sequence, clock)
+        return reference.decide(state, sums, codebook, *how)
     locations, batch, parts, columns = sums.shape
     entries = codebook.shape[1]
     with launch.on(state):
@@ -171,9 +174,11 @@ def decide(
             state,
             sums.contiguous(),
             codebook.contiguous(),
+            clock,
             batch * parts,
             locations,
             entries,
+            sequence,
             step,
             int(has_previous),
             int(in_window),
@@ -189,6 +194,23 @@ def decide(
             num_warps=4,
             enable_fp_fusion=False,
         )
+
+
+def begin_step(
+    clock: Tensor,
+    flags: Tensor,
+    state: Tensor,
+    first_reusable: int,
+    last_reusable: int,
+    window_begin: int,
+    window_end: int,
+) -> None:
+    bounds = (first_reusable, last_reusable, window_begin, window_end)
+    is_taken = all(tensor.is_contiguous() for tensor in (clock, flags, state))
+    if not (is_taken and launch.has_triton()):
+        return reference.begin_step(clock, flags, state, *bounds)
+    with launch.on(state):
+        launch.kernels().begin_step_kernel[1,](clock, flags, state, *bounds, num_warps=1)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
-from ..kernels.config import MAX_CHANNELS, RING_ELEMENTS, token_config
+from ..kernels.config import MAX_CHANNELS, RING_ELEMENTS, TokenConfig, token_config
 from . import launch
 
 MAX_PROGRAMS = token_config(1).max_programs
@@ -77,11 +77,20 @@ def quantized_update(
             GROUPS=config.groups,
             VECTOR=vector,
             LARGEST=reference.LARGEST[slot.dtype],
-            num_warps=max(1, config.num_warps // 2) if torch.version.hip else config.num_warps,
+            **_threads(config),
             # A fused multiply-add rounds once where the reference rounds twice.
             enable_fp_fusion=False,
         )
     return sums
+
+
+def _threads(config: TokenConfig) -> dict[str, int]:
+    if torch.version.hip:
+        return {"num_warps": max(1, config.num_warps // 2)}
+    if config.num_warps < 16:
+        return {"num_warps": config.num_warps}
+    # Left to itself, ptxas spills 16 bytes at 5120 channels on sm_80 to stay at 64 registers.
+    return {"num_warps": 16, "maxnreg": 128}
 
 
 def _vector(tensors: Sequence[Tensor]) -> int:

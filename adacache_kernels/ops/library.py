@@ -31,7 +31,9 @@ SCHEMAS = {
     "Tensor flag) -> ()",
     "decide": "(Tensor(a!) state, Tensor sums, Tensor codebook, int step, int metric, "
     "bool has_previous, bool apply_moreg, bool in_window, float moreg_a, float moreg_b, "
-    "float moreg_d, float mograd_mul) -> ()",
+    "float moreg_d, float mograd_mul, int sequence=0, Tensor? clock=None) -> ()",
+    "begin_step": "(Tensor(a!) clock, Tensor(b!) flags, Tensor state, int first_reusable, "
+    "int last_reusable, int window_begin, int window_end) -> ()",
 }
 
 _libraries: list[object] = []  # The ops are gone when their library is.
@@ -86,7 +88,7 @@ def _written_and_read(
     name: str, arguments: Sequence[Any]
 ) -> list[tuple[str, Tensor, list[tuple[str, Tensor]]]]:
     """Each tensor that the op writes, and what must lie apart from it."""
-    if name == "decide":
+    if name in ("decide", "begin_step"):
         return []
     if name == "conditional_add":
         x, residuals, scales, *_ = arguments

@@ -86,7 +86,7 @@ float rate_of(float distance, const Codebook& codebook) {
 }  // namespace
 
 void decide(float* state, const PartialSums& sums, const Codebook& codebook, std::int64_t step,
-            Metric metric, bool has_previous, const Moreg& moreg) {
+            Metric metric, bool has_previous, const Moreg& moreg, std::int64_t sequence) {
   double raw = kNaN, distance = kNaN, score = 1;
   int flags = kNoPrevious;
   if (has_previous) {
@@ -108,6 +108,7 @@ void decide(float* state, const PartialSums& sums, const Codebook& codebook, std
             : !std::isfinite(static_cast<float>(distance)) ? kNotFinite
                                                            : 0;
   }
+  state[kSequence] = state[kSequenceAgain] = static_cast<float>(sequence);
   state[kStep] = static_cast<float>(step);
   state[kRawDistance] = static_cast<float>(raw);
   state[kDistance] = static_cast<float>(distance);

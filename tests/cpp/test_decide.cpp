@@ -19,9 +19,9 @@ struct Case {
 
 std::vector<float> decided(const Case& c) {
   const float codebook[] = {0.1f, 0.2f, 6, 4};
-  std::vector<float> state{0, NAN, 1, 1, 1, 1, 0, NAN};
+  std::vector<float> state{0, 0, NAN, 1, 1, 1, 1, 0, NAN, 0};
   decide(state.data(), {c.sums.data(), 1, 1, 1, static_cast<std::int64_t>(c.sums.size())},
-         {codebook, 2}, c.step, c.metric, c.has_previous, c.moreg);
+         {codebook, 2}, c.step, c.metric, c.has_previous, c.moreg, 7);
   return state;
 }
 
@@ -30,6 +30,7 @@ std::vector<float> decided(const Case& c) {
 int main() {
   const auto low = decided({{1, 8, 0}});
   CHECK(low[kDistance] == 0.0625f && low[kRate] == 6 && low[kNextStep] == 8 && low[kFlags] == 0);
+  CHECK(low[kSequence] == 7 && low[kSequenceAgain] == 7 && low[kStep] == 2);
   const auto middle = decided({{3, 10, 0}});
   CHECK(middle[kDistance] == 0.15f && middle[kRate] == 4);
   const auto high = decided({{8, 8, 0}});
