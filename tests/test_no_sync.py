@@ -15,11 +15,11 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 
 import adacache_kernels as ak
 import fake_cuda
+import test_pipelines
 from adacache_kernels.policies import AdaCachePolicy
 from adacache_kernels.profile import Profile, identity
 from fake_cuda import SyncSpy, to_fake_cuda
 from fake_cuda.patched import fake_parts
-from test_pipelines import PIPELINES
 from tiny import TINY, Tiny
 
 pytestmark = [
@@ -71,7 +71,7 @@ def generate(
 ) -> tuple[SyncSpy, ak.Summary | None]:
     """Two generations of a model that `prepare` has patched, and who made the host wait."""
     spy = SyncSpy()
-    with fake_cuda.fake_cuda(), fake_parts() as kernels, torch.no_grad():
+    with fake_cuda.fake_cuda(), fake_parts(), torch.no_grad():
         prepare(to_fake_cuda(model))
         with spy, noted(spy):
             for _ in range(2 * STEPS):
@@ -131,6 +131,19 @@ def test_settings(name: str, settings: dict[str, Any]) -> None:
     assert both_ways(never_waits(name, patch(**settings)))
 
 
+def test_the_ops_run_as_fakes_and_as_often_as_there_is_something_to_do() -> None:
+    tiny = TINY["wan"]
+    model = tiny.build()
+    with fake_cuda.fake_cuda(), fake_parts() as kernels, torch.no_grad():
+        patch()(to_fake_cuda(model))
+        for _ in range(STEPS):
+            model(**fake_inputs(tiny))
+        assert ak.summary(model).computed_steps == [1, 2, 5, 6]
+    # Only step 2 can be followed by a reused one: at step 1 there is nothing to compare with.
+    counts = {"distance_update": 4, "decide": 4, "residual_update": 1, "conditional_add": 2}
+    assert kernels.calls == counts
+
+
 @pytest.mark.parametrize("named", [True, False])
 @FAMILIES
 def test_guidance_in_two_calls(name: str, named: bool) -> None:
@@ -168,9 +181,12 @@ def test_a_decision_that_is_read_from_the_device_is_seen() -> None:
         never_waits("wan", patch(decision="sync"))
 
 
-@pytest.mark.parametrize(("build", "run"), PIPELINES, ids=["latte", "wan"])
-def test_a_pipeline_waits_where_it_did_unpatched(build: Any, run: Any) -> None:
+@pytest.mark.parametrize(("build", "run"), test_pipelines.PIPELINES, ids=["latte", "wan"])
+def test_a_pipeline_waits_where_it_did_unpatched(
+    build: Any, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Schedulers read timesteps; nothing else does, with or without the package."""
+    monkeypatch.setattr(test_pipelines, "embeds", lambda channels, seed: empty(1, 6, channels))
 
     def waits(patched: bool) -> Counter[tuple[str, int]]:
         pipe = build()
