@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from .compiled import uncompiled
 from .models import BlockList, BlockRun
 
 
@@ -65,7 +66,7 @@ class Parameters:
     """Names of the parameters of a module's forward, to find an argument by its name."""
 
     def __init__(self, module: nn.Module) -> None:
-        self._names = tuple(inspect.signature(module.forward).parameters)
+        self._names = tuple(inspect.signature(uncompiled(module).forward).parameters)
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -94,6 +95,7 @@ class CacheMemory:
         self._plan: _Plan | None = None
         self._slots: Slots | None = None
         self._fresh = True
+        self._is_handed_over = False
         self.constants = Constants()
 
     def begin_generation(self) -> None:
@@ -114,6 +116,8 @@ class CacheMemory:
         Raises:
             CacheBudgetError: they do not fit.
         """
+        if self._is_handed_over:
+            return True
         plan, fresh = self._plan, self._fresh
         self._fresh = False
         holds = plan is not None and plan.holds(branch, demand, entering, device)
@@ -157,13 +161,22 @@ class CacheMemory:
 
     def acquire(self) -> None:
         """The current stream is going to use the slots."""
-        if self._lease is not None:
+        if self._lease is not None and not self._is_handed_over:
             self._lease.acquire()
 
     def mark(self) -> None:
         """The current stream has been given work that uses the slots."""
-        if self._lease is not None:
+        if self._lease is not None and not self._is_handed_over:
             self._lease.mark()
+
+    @contextmanager
+    def handed_over(self) -> Iterator[None]:
+        """Inside, slots are used by a graph, and whoever launches it acquires and marks them."""
+        before, self._is_handed_over = self._is_handed_over, True
+        try:
+            yield
+        finally:
+            self._is_handed_over = before
 
     def release(self) -> None:
         """Give all memory back."""

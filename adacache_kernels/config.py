@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
-from .byte_sizes import parse_bytes
 from .codebook import Codebook, parse_codebook, plain_pairs
+from .config_checks import (
+    Location,
+    check_bool,
+    check_budget,
+    check_choice,
+    check_finite,
+    check_int,
+    check_order,
+    parse_locations,
+    parse_moreg_hyp,
+    parse_profile,
+    parse_steps,
+    parse_strides,
+    parse_window,
+)
 from .presets import PRESETS, moreg_window, preset_codebook
 from .profile import Profile
 from .types import CacheDtype, CacheRes, DecisionMode, ForecastTime, Measure, Metric, OverBudget
 
-Location = int | str
-ORDERS = (0, 1, 2)
 RELEASED_MOREG, RELEASED_GRADIENT = (0.385, 8.0, 1.0), 10.0
-LOCATION_NAMES = ("start", "middle", "end")
 
 
 @dataclass(frozen=True)
@@ -116,42 +126,42 @@ class AdaCacheConfig:
 
     def __post_init__(self) -> None:
         if isinstance(self.codebook, str):
-            _check_choice("codebook", self.codebook, PRESETS)
+            check_choice("codebook", self.codebook, PRESETS)
         else:
             _set(self, "codebook", parse_codebook(self.codebook))
-        _set(self, "_locations", _parse_locations(self.cache_loc))
+        _set(self, "_locations", parse_locations(self.cache_loc))
         _set(
             self, "cache_loc", self._locations[0] if len(self._locations) == 1 else self._locations
         )
         if self.cache_res is not None:
-            _check_choice("cache_res", self.cache_res, get_args(CacheRes))
-        _check_choice("metric", self.metric, get_args(Metric))
-        _check_bool("apply_moreg", self.apply_moreg)
-        _set(self, "moreg_strides", _parse_strides(self.moreg_strides))
+            check_choice("cache_res", self.cache_res, get_args(CacheRes))
+        check_choice("metric", self.metric, get_args(Metric))
+        check_bool("apply_moreg", self.apply_moreg)
+        _set(self, "moreg_strides", parse_strides(self.moreg_strides))
         if self.moreg_steps is not None:
-            _set(self, "moreg_steps", _parse_window(self.moreg_steps))
+            _set(self, "moreg_steps", parse_window(self.moreg_steps))
         if self.moreg_hyp is not None:
-            _set(self, "moreg_hyp", _parse_moreg_hyp(self.moreg_hyp))
+            _set(self, "moreg_hyp", parse_moreg_hyp(self.moreg_hyp))
         if self.mograd_mul is not None:
-            _check_finite("mograd_mul", self.mograd_mul, at_least=0.0)
-        _check_int("num_inference_steps", self.num_inference_steps, at_least=1, optional=True)
-        _check_int("calls_per_step", self.calls_per_step, at_least=1, optional=True)
-        _check_order(self.forecast)
-        _check_choice("forecast_time", self.forecast_time, get_args(ForecastTime))
-        _check_bool("correct", self.correct)
+            check_finite("mograd_mul", self.mograd_mul, at_least=0.0)
+        check_int("num_inference_steps", self.num_inference_steps, at_least=1, optional=True)
+        check_int("calls_per_step", self.calls_per_step, at_least=1, optional=True)
+        check_order(self.forecast)
+        check_choice("forecast_time", self.forecast_time, get_args(ForecastTime))
+        check_bool("correct", self.correct)
         if self.schedule is not None:
-            _set(self, "schedule", _parse_steps(self.schedule))
-        _set(self, "_profile", _parse_profile(self.profile))
+            _set(self, "schedule", parse_steps(self.schedule))
+        _set(self, "_profile", parse_profile(self.profile))
         _check_profile_settings(self)
         if self._profile is not None:
             # The plan is made for the error of forecasts.
             _set(self, "measure", "forecast-error")
-        _check_choice("measure", self.measure, get_args(Measure))
-        _check_finite("adaptivity", self.adaptivity, at_least=0.0, at_most=1.0)
+        check_choice("measure", self.measure, get_args(Measure))
+        check_finite("adaptivity", self.adaptivity, at_least=0.0, at_most=1.0)
         _check_memory(self)
-        _check_choice("decision", self.decision, get_args(DecisionMode))
-        _check_int("max_warmup_steps", self.max_warmup_steps, at_least=1)
-        _check_int(
+        _check_decision(self)
+        check_int("max_warmup_steps", self.max_warmup_steps, at_least=1)
+        check_int(
             "max_continuous_cached_steps",
             self.max_continuous_cached_steps,
             at_least=0,
@@ -221,40 +231,6 @@ def _set(config: AdaCacheConfig, name: str, value: object) -> None:
     object.__setattr__(config, name, value)
 
 
-def _check_choice(name: str, value: object, choices: Iterable[str]) -> None:
-    known = tuple(choices)
-    if value not in known:
-        raise ValueError(f"{name} is {value!r}; it may be one of {', '.join(map(repr, known))}")
-
-
-def _check_bool(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}; it may be True or False")
-
-
-def _check_int(name: str, value: object, *, at_least: int, optional: bool = False) -> None:
-    if value is None and optional:
-        return
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is {value!r}; it must be an integer >= {at_least}")
-    if value < at_least:
-        raise ValueError(f"{name} is {value}; it must be >= {at_least}")
-
-
-def _check_finite(name: str, value: object, *, at_least: float, at_most: float = math.inf) -> None:
-    expected = f">= {at_least}" + (f" and <= {at_most}" if at_most < math.inf else "")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} is {value!r}; it must be a number {expected}")
-    if not math.isfinite(value) or not at_least <= value <= at_most:
-        raise ValueError(f"{name} is {value}; it must be finite and {expected}")
-
-
-def _check_order(order: object) -> None:
-    _check_int("forecast", order, at_least=0)
-    if order not in ORDERS:
-        raise ValueError(f"forecast is {order}; its order may be 0, 1 or 2")
-
-
 def _check_profile_settings(config: AdaCacheConfig) -> None:
     if config.loaded_profile is None:
         if config.computed_steps is not None:
@@ -274,27 +250,13 @@ def _check_profile_settings(config: AdaCacheConfig) -> None:
             "schedule=, which ones to compute"
         )
     if config.computed_steps is not None:
-        _check_finite("computed_steps", config.computed_steps, at_least=1.0)
-
-
-def _check_budget(value: object) -> None:
-    if value is None:
-        return
-    if isinstance(value, str):
-        try:
-            parse_bytes(value)
-        except ValueError as error:
-            raise ValueError(f"max_cache_bytes: {error}") from None
-    elif isinstance(value, float):
-        _check_finite("max_cache_bytes", value, at_least=0.0, at_most=1.0)
-    else:
-        _check_int("max_cache_bytes", value, at_least=1)
+        check_finite("computed_steps", config.computed_steps, at_least=1.0)
 
 
 def _check_memory(config: AdaCacheConfig) -> None:
-    _check_budget(config.max_cache_bytes)
+    check_budget(config.max_cache_bytes)
     if config.cache_dtype is not None:
-        _check_choice("cache_dtype", config.cache_dtype, get_args(CacheDtype))
+        check_choice("cache_dtype", config.cache_dtype, get_args(CacheDtype))
     given: object = config.over_budget
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise TypeError(
@@ -302,89 +264,25 @@ def _check_memory(config: AdaCacheConfig) -> None:
         )
     ways = tuple(given)
     for way in ways:
-        _check_choice("over_budget", way, get_args(OverBudget))
+        check_choice("over_budget", way, get_args(OverBudget))
     if "refuse" in ways[:-1]:
         raise ValueError(f"over_budget is {ways}; nothing can come after 'refuse'")
     _set(config, "over_budget", ways)
 
 
-def _parse_profile(value: object) -> Profile | None:
-    if value is None or isinstance(value, Profile):
-        return value
-    if isinstance(value, str | Path):
-        return Profile.load(value)
-    if isinstance(value, Mapping):
-        return Profile.from_dict(value)
-    raise TypeError(f"profile is {value!r}; it may be a Profile or the path of its JSON file")
-
-
-def _parse_steps(value: object) -> tuple[int, ...]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise TypeError(f"schedule is {value!r}; it must be a sequence of steps, counted from 1")
-    steps = tuple(value)
-    for step in steps:
-        _check_int("schedule", step, at_least=1)
-    return tuple(sorted(set(steps)))
-
-
-def _parse_locations(value: object) -> tuple[Location, ...]:
-    if isinstance(value, int | str):
-        given: tuple[object, ...] = (value,)
-    elif isinstance(value, Iterable):
-        given = tuple(value)
-    else:
-        raise TypeError(f"cache_loc is {value!r}; {_LOCATION_HELP}")
-    if not given:
-        raise ValueError(f"cache_loc is empty; {_LOCATION_HELP}")
-    return tuple(_parse_location(item) for item in given)
-
-
-_LOCATION_HELP = "it may be a block's index, 'start', 'middle', 'end', or several of them"
-
-
-def _parse_location(value: object) -> Location:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value in LOCATION_NAMES:
-        return value
-    if isinstance(value, str):
-        raise ValueError(f"cache_loc holds {value!r}; {_LOCATION_HELP}")
-    raise TypeError(f"cache_loc holds {value!r}; {_LOCATION_HELP}")
-
-
-def _parse_strides(value: object) -> tuple[int, ...]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise TypeError(f"moreg_strides is {value!r}; it must be a sequence of integers >= 1")
-    strides = tuple(value)
-    if not strides:
-        raise ValueError("moreg_strides is empty; name at least one frame stride, for example (1,)")
-    for stride in strides:
-        _check_int("moreg_strides", stride, at_least=1)
-    return strides
-
-
-def _parse_window(value: object) -> tuple[int, int]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise TypeError(f"moreg_steps is {value!r}; it must be (first step, last step)")
-    window = tuple(value)
-    if len(window) != 2:
-        raise ValueError(f"moreg_steps is {window}; it must be (first step, last step)")
-    for step in window:
-        _check_int("moreg_steps", step, at_least=1)
-    if window[0] > window[1]:
-        raise ValueError(f"moreg_steps is {window}; its first step must not come after its last")
-    return window[0], window[1]
-
-
-def _parse_moreg_hyp(value: object) -> tuple[float, float, float]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise TypeError(f"moreg_hyp is {value!r}; it must be three numbers (a, b, d)")
-    given = tuple(value)
-    if len(given) != 3:
-        raise ValueError(f"moreg_hyp is {given}; it must be three numbers (a, b, d)")
-    for number in given:
-        _check_finite("moreg_hyp", number, at_least=0.0)
-    a, b, d = (float(number) for number in given)
-    if a == 0.0 or d == 0.0:
-        raise ValueError(f"moreg_hyp is {given}; a and d divide, so they must not be 0")
-    return a, b, d
+def _check_decision(config: AdaCacheConfig) -> None:
+    check_choice("decision", config.decision, get_args(DecisionMode))
+    on_host = {
+        "schedule": config.schedule is not None,
+        "profile": config.loaded_profile is not None,
+        "forecast": config.forecast > 0,
+        "correct": config.correct,
+        "measure": config.measure != "distance",
+        "over_budget": "host" in config.over_budget,
+    }
+    wanted = [name for name, needs_host in on_host.items() if needs_host]
+    if config.decision == "graph" and wanted:
+        raise ValueError(
+            f'decision="graph" cannot do what {" and ".join(wanted)} asks for: the device goes by '
+            'the codebook, and reuses the last residual; leave them out, or use decision="async"'
+        )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 
+from . import notices
 from .arena import CacheArena
 from .blocks import Before, Parameters, shadowed
 from .branch import Branch, ring_places
@@ -20,14 +19,15 @@ from .clock import Call, Clock
 from .config import AdaCacheConfig
 from .context import current_context
 from .history import History, Summary, summarize
-from .meter import Meter, find_sites
+from .meter import Meter
 from .models import Adapter, BlockRun
 from .policies import Decision
 from .profile import identity
 from .recorder import Recorder
-from .schedule import make_forecast, make_policy
-from .signature import signature_of
-from .types import AdaCacheWarning
+from .schedule import check_correctable, make_forecast, make_policy
+from .signature import device_of, signature_of
+from .sites import Sites
+from .step_graphs import StepGraphs, Told
 
 Forward = Callable[..., Any]
 
@@ -62,10 +62,13 @@ class Engine:
         self._measuring = config.schedule is None
         self._by_codebook = self._measuring and config.loaded_profile is None
         self._comparing = self._measuring and config.measure == "forecast-error"
-        self._meter = Meter(find_sites(model, adapter, config), config, self._memory)
-        self._check_correction()
+        self._sites = Sites(model, adapter, config)
+        self._meter = Meter(self._sites.visible(), config, self._memory)
+        self._graphs = StepGraphs(model, self._meter) if config.decision == "graph" else None
+        if config.correct:
+            check_correctable(model, adapter)
         self._parameters = Parameters(model)
-        self._warned: set[str] = set()
+        self._notices = notices.Notices(type(model).__name__)
         self.recorder: Recorder | None = None
         self._branches: dict[str, Branch] = {}
         self._branch_counts: dict[int | None, int] = {}
@@ -76,7 +79,7 @@ class Engine:
         """One forward call of the model, `original` being its own forward."""
         call = self.clock.next_call(current_context())
         if call is None:
-            self._warn_lost_steps()
+            self._notices.say("lost steps", notices.LOST_STEPS)
             return original(*args, **kwargs)
         if call.first_in_generation:
             self._start_generation(self.clock.num_steps)
@@ -87,11 +90,15 @@ class Engine:
         """Forget the generation and give its memory back; the next call begins a new one."""
         self.clock.restart()
         self._start_generation(0)
+        if self._graphs is not None:
+            self._graphs.clear()
         self._memory.release()
 
     def summary(self) -> Summary:
         """What happened in the last generation."""
         self._read_decision()
+        if self._graphs is not None:
+            self._hear(self._graphs.told())
         return summarize(
             self._history,
             model=type(self.model).__name__,
@@ -105,17 +112,18 @@ class Engine:
         """Nothing has run yet; `num_steps` is 0 where it is not known what comes."""
         planned = self.config.num_inference_steps
         if planned is not None and num_steps not in (0, planned):
-            self._warn(
-                "number of steps",
-                f"num_inference_steps={planned}, but the scheduler runs {num_steps} steps; the "
-                "scheduler's number holds, leave the setting out",
-            )
+            self._notices.say("number of steps", notices.number_of_steps(planned, num_steps))
         self._history = History(num_steps)
         self._check_profile(num_steps)
         self._policy = make_policy(self.config, num_steps)
         self._forecast = make_forecast(self.config, num_steps, self.clock.scheduler)
         self._codebook = self.config.codebook_for(max(1, num_steps))
-        self._meter.restart(self._codebook, self.config.window_for(max(1, num_steps)))
+        window = self.config.window_for(max(1, num_steps))
+        self._meter.restart(self._codebook, window)
+        if self._graphs is not None:
+            last = self._policy.last_reusable_step
+            first = last - self._policy.most_reusable_steps + 1
+            self._graphs.begin_generation(num_steps, (first, last), window)
         self._leader: str | None = None
         self._decision: Decision | None = None
         self._reusable: int | None = None
@@ -132,7 +140,9 @@ class Engine:
         branch = self._branch(call.branch)
         arguments = self._parameters.bind(args, kwargs)
         signature = signature_of(arguments)
-        obstacle = self._why_not_cached()
+        obstacle = notices.why_not_cached(self.model)
+        if self._graphs is not None and obstacle is None:
+            return self._run_by_graph(self._graphs, branch, call, original, args, kwargs)
         can_reuse = obstacle is None and branch.holds(self._reusable, signature)
         if call.first_in_step:
             self._plan(call.step, can_reuse)
@@ -144,9 +154,55 @@ class Engine:
             self._forget(branch, call)
         branch.signature = signature
         if obstacle is not None:
-            self._warn("not cached", obstacle)
+            self._notices.say("not cached", obstacle)
             return original(*args, **kwargs)
         return self._compute(branch, call, original, args, kwargs, arguments)
+
+    def _run_by_graph(
+        self,
+        graphs: StepGraphs,
+        branch: Branch,
+        call: Call,
+        original: Forward,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        """The device chooses, but where nothing is stored yet that could be reused."""
+        arguments = self._parameters.bind(args, kwargs)
+        signature = signature_of(arguments)
+        if branch.signature != signature:
+            self._forget(branch, call)
+            if call.first_in_step:
+                graphs.forget()
+        branch.signature = signature
+        if call.first_in_step:
+            self._reusable = call.step
+            graphs.begin_step(call.step, device_of(arguments))
+        if graphs.is_eager or not branch.steps:
+            return self._compute(branch, call, original, args, kwargs, arguments)
+
+        def compute(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+            with self._memory.handed_over():
+                arguments = self._parameters.bind(args, kwargs)
+                return self._compute(branch, call, original, args, kwargs, arguments)
+
+        def reuse(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+            with self._memory.handed_over():
+                return self._reuse(branch, call, original, args, kwargs)
+
+        self._memory.acquire()
+        key, slots = (call.branch, signature), self._memory.slots
+        output = graphs.run(key, slots, args, kwargs, compute, reuse)
+        self._memory.mark()
+        return output
+
+    def _hear(self, told: Told) -> None:
+        """Take down what the device has chosen by itself."""
+        self._history.computed, self._history.reused = told.computed, told.reused
+        for decision in told.decisions.values():
+            self._note(decision)
+        if self._history.is_complete:
+            self._warn_if_nothing_reused()
 
     def _plan(self, step: int, can_reuse: bool) -> None:
         """Compute or reuse: one decision for all branches of the step."""
@@ -204,6 +260,9 @@ class Engine:
         shape = self._adapter.frames(self.model, arguments)
         observers: dict[str, Any] = {}
         if measuring:
+            self._meter.look_at(self._sites.visible())
+            if self._sites.warning:
+                self._notices.say("compiled", self._sites.warning)
             self._meter.begin(call.step, shape)
             for blocks in self._adapter.lists:
                 observers[blocks.attribute] = self._meter.observers(blocks.attribute)
@@ -228,20 +287,12 @@ class Engine:
             self.recorder.take(call.branch, branch.recorded())
         if branch.written_in_place:
             branch.forget()
-            self._warn(
-                "in place",
-                "a block wrote into its input, so that what it added cannot be told; every step is "
-                "computed",
-            )
+            self._notices.say("in place", notices.IN_PLACE)
         elif recording:
             # In a reused step the other branches hold the last computed one's; this one catches up.
             branch.computed_at = self._reusable
         if recording and not branch.completed and (self.config.correct or self._comparing):
-            self._warn(
-                "last list",
-                f"{self._adapter.lists[-1].attribute} did not run to its end in this forward, so "
-                "that forecasts are neither compared nor corrected",
-            )
+            self._notices.say("last list", notices.last_list(self._adapter.lists[-1].attribute))
         if branch.corrected:
             self._history.corrected.setdefault(call.branch, []).append(call.step)
         if measuring:
@@ -250,7 +301,7 @@ class Engine:
 
     def _is_recording(self, branch: Branch, step: int) -> bool:
         """Whether the residuals of this step may be used: by reused steps, or to correct it."""
-        if self.recorder is not None:
+        if self.recorder is not None or (self._graphs is not None and step > 1):
             return True
         if self._forecast.order == 0 and not (self.config.correct or self._comparing):
             return self._policy.may_reuse_after(step)
@@ -264,11 +315,7 @@ class Engine:
                 self._meter.take(branch.compared())
         elif not self._meter.measured:
             self._meter.forget()
-            self._warn(
-                "metric block",
-                "the metric block did not run in this forward, so that nothing was decided and the "
-                "next step is computed",
-            )
+            self._notices.say("metric block", notices.METRIC_BLOCK)
 
     def _branch(self, name: str) -> Branch:
         if name not in self._branches:
@@ -297,27 +344,12 @@ class Engine:
         for branch in self._branches.values():
             branch.lose()
         self._meter.forget()
-        self._warn(
-            "planned anew",
-            "the cache was planned anew in the middle of a generation, for a forward came that it "
-            "had no slots for (more branches of guidance than expected, or other shapes); what was "
-            "stored is lost and the steps that needed it are computed",
-        )
+        self._notices.say("planned anew", notices.PLANNED_ANEW)
 
     def _forget(self, branch: Branch, call: Call) -> None:
         branch.forget()
         if call.branch == self._leader:
             self._meter.forget()
-
-    def _check_correction(self) -> None:
-        *earlier, last = self._adapter.lists
-        leaving = {stream.parameter for stream in last.streams}
-        entering = {stream.parameter for blocks in earlier for stream in blocks.streams}
-        if self.config.correct and not entering <= leaving:
-            raise ValueError(
-                f"correct=True: in {type(self.model).__name__}, {', '.join(entering - leaving)} "
-                "does not leave the last list of blocks, so that it cannot be corrected"
-            )
 
     def _check_profile(self, num_steps: int) -> None:
         profile, scheduler = self.config.loaded_profile, self.clock.scheduler
@@ -334,63 +366,29 @@ class Engine:
         decision, waited = read
         if waited > 0:
             self._history.waits.append(waited)
-        decision = self._policy.observe(decision)
-        self._decision = decision
+        self._decision = self._policy.observe(decision)
+        self._note(self._decision)
+
+    def _note(self, decision: Decision) -> None:
         self._history.decisions[decision.step] = decision
         if decision.not_finite:
             # A forecast must not carry on what is not a number.
             for branch in self._branches.values():
                 branch.drop([decision.step])
-            self._warn(
-                "not finite",
-                f"the distance at step {decision.step} is not finite (NaN or infinity in the "
-                "metric block's residual); the step after such a distance is computed",
-            )
+            self._notices.say("not finite", notices.not_finite(decision.step))
         if decision.zero_denominator:
-            self._warn(
-                "zero",
-                f"the metric block's residual is zero throughout at step {decision.step}, so that "
-                "there is no distance and the next step is computed; measure another block "
-                "(cache_loc) or residual (cache_res)",
-            )
-
-    def _why_not_cached(self) -> str | None:
-        if self.model.training:
-            return "the model is in training mode, so every step is computed; call model.eval()"
-        if torch.is_grad_enabled():
-            return "gradients are enabled, so every step is computed; use torch.no_grad()"
-        return None
-
-    def _warn_lost_steps(self) -> None:
-        self._warn(
-            "lost steps",
-            "the scheduler's steps cannot be told from the calls (no scheduler step was seen for "
-            "long, or more than set_timesteps announced), so calls are computed in full; in a loop "
-            "of your own, patch the transformer itself with num_inference_steps=",
-        )
+            self._notices.say("zero", notices.zero(decision.step))
 
     def _warn_if_nothing_reused(self) -> None:
         if self._history.reused or max(self._codebook.rates) == 1 or not self._by_codebook:
             return
         distances = [d.distance for d in self._history.decisions.values() if d.distance is not None]
         # Without a distance, or after another warning, the reason has been told.
-        if self._policy.most_reusable_steps < 1 or not distances or self._warned:
+        if self._policy.most_reusable_steps < 1 or not distances or self._notices.said:
             return
         reusing = max(threshold for threshold, rate in self._codebook if rate > 1)
-        self._warn(
-            "never engaged",
-            f"no step of {self._history.num_steps} was reused: the smallest distance was "
-            f"{min(distances):.3g}, and the codebook reuses below {reusing:.3g}; raise its "
-            "thresholds for this model",
-        )
-
-    def _warn(self, topic: str, message: str) -> None:
-        """Say it once a patched model."""
-        if topic in self._warned:
-            return
-        self._warned.add(topic)
-        text = f"adacache_kernels, {type(self.model).__name__}: {message}"
-        warnings.warn(text, AdaCacheWarning, stacklevel=2)
+        text = notices.never_engaged(self._history.num_steps, min(distances), reusing)
+        self._notices.say("never engaged", text)
 
     @contextmanager
     def _abort_on_error(self) -> Any:

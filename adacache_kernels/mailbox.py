@@ -37,8 +37,8 @@ class Mailbox(Protocol):
     def post(self, state: Tensor, sequence: int) -> None:
         """The current stream has been given the work that makes this the state's decision."""
 
-    def collect(self, sequence: int) -> Letter:
-        """The decision of that number, which has been posted.
+    def collect(self, sequence: int) -> Letter | None:
+        """The decision of that number, which has been posted; None where the host learns nothing.
 
         Raises:
             RuntimeError: another one is found, or parts of two: never used, for it would be wrong.
@@ -47,11 +47,23 @@ class Mailbox(Protocol):
 
 def make_mailbox(device: torch.device, mode: DecisionMode) -> Mailbox:
     """For decisions on `device`; those of a CPU are there as soon as they are made."""
+    if mode == "graph":
+        return NoMailbox()
     if mode == "sync" or device.type in ("cpu", "mps", "meta"):
         return DirectMailbox()
     if device.type == "cuda" and torch.version.hip is None:
         return NativeMailbox(device)
     return TorchMailbox(device)
+
+
+class NoMailbox:
+    """The device keeps its decisions to itself."""
+
+    def post(self, state: Tensor, sequence: int) -> None:
+        """Nothing is sent."""
+
+    def collect(self, sequence: int) -> None:
+        """Nothing is learnt."""
 
 
 class DirectMailbox:

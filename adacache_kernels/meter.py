@@ -17,7 +17,8 @@ from . import ops
 from .cache_memory import CacheMemory
 from .cache_plan import metric_key
 from .codebook import Codebook
-from .config import AdaCacheConfig, Location
+from .config import AdaCacheConfig
+from .config_checks import Location
 from .mailbox import Mailbox, make_mailbox
 from .models import Adapter, BlockList, BlockRun, Residual
 from .policies import Decision
@@ -34,11 +35,13 @@ class Site:
     Args:
         blocks: the list that it is in.
         index: its place there.
+        name: of its residual.
         residual: how its residual is told.
     """
 
     blocks: BlockList
     index: int
+    name: CacheRes
     residual: Residual
 
 
@@ -50,7 +53,8 @@ def find_sites(model: nn.Module, adapter: Adapter, config: AdaCacheConfig) -> tu
     """
     if config.measure == "forecast-error" or config.schedule is not None:
         return ()
-    residual = adapter.residuals[choose_residual(model, adapter, config.cache_res)]
+    name = choose_residual(model, adapter, config.cache_res)
+    residual = adapter.residuals[name]
     sites = {}
     for blocks in adapter.lists:
         if blocks.attribute not in residual.lists:
@@ -58,7 +62,7 @@ def find_sites(model: nn.Module, adapter: Adapter, config: AdaCacheConfig) -> tu
         modules = getattr(model, blocks.attribute)
         for location in config.locations:
             index = resolve_location(location, len(modules), blocks.attribute)
-            sites[blocks.attribute, index] = Site(blocks, index, residual)
+            sites[blocks.attribute, index] = Site(blocks, index, name, residual)
     return tuple(sites.values())
 
 
@@ -110,15 +114,26 @@ class Meter:
         self._mailbox: Mailbox | None = None
         self._state: Tensor | None = None
         self._sequence = 0
+        self.codebook: Codebook | None = None
+        self._codebook_tensor: Tensor | None = None
+        self.clock: Tensor | None = None
+        """Tells the device which step it is, as `ops.begin_step` keeps it; None: the host does."""
 
     def restart(self, codebook: Codebook, window: tuple[int, int]) -> None:
         """A generation begins: nothing is stored, the motion score is 1."""
-        self._codebook, self._window = codebook, window
-        self._codebook_tensor: Tensor | None = None
+        if self.codebook != codebook:
+            self._codebook_tensor = None
+        self.codebook, self._window = codebook, window
         self._is_fresh = True
         self._has_previous = False
         self._undecided = False
         self._sums: list[Tensor] = []
+
+    def look_at(self, sites: tuple[Site, ...]) -> None:
+        """Measure these from now on; where they are others, there is nothing to compare with."""
+        if sites != self._sites:
+            self._sites = sites
+            self.forget()
 
     def forget(self) -> None:
         """What is stored no longer holds: the next distance has nothing to compare with."""
@@ -151,6 +166,11 @@ class Meter:
     def measured(self) -> bool:
         """Whether every metric block of this forward ran."""
         return len(self._sums) == len(self._sites)
+
+    @property
+    def residuals(self) -> tuple[CacheRes, ...]:
+        """Names of the residuals that are measured, each once."""
+        return tuple(dict.fromkeys(site.name for site in self._sites))
 
     @property
     def places(self) -> tuple[tuple[str, int], ...]:
@@ -188,14 +208,15 @@ class Meter:
 
     def _decide(self) -> None:
         sums = torch.stack(self._sums)
-        state, codebook, mailbox = self._on_device(sums.device)
+        state = self.on_device(sums.device)
+        assert self._codebook_tensor is not None and self._mailbox is not None
         first, last = self._window
         a, b, d, gradient = self._config.moreg
         self._sequence = (self._sequence + 1) % ops.SEQUENCES
         ops.decide(
             state,
             sums,
-            codebook,
+            self._codebook_tensor,
             step=self._step,
             metric=self._config.measured_metric,
             has_previous=self._has_previous,
@@ -206,24 +227,27 @@ class Meter:
             moreg_d=d,
             mograd_mul=gradient,
             sequence=self._sequence,
+            clock=self.clock,
         )
-        mailbox.post(state, self._sequence)
+        self._mailbox.post(state, self._sequence)
         self._has_previous = True
         self._undecided = True
 
-    def _on_device(self, device: torch.device) -> tuple[Tensor, Tensor, Mailbox]:
-        """State, codebook and mailbox of this generation."""
+    def on_device(self, device: torch.device) -> Tensor:
+        """The state of the decide op; with it, codebook and mailbox are there."""
+        assert self.codebook is not None
         # Outside of inference mode: what is made inside could not be written outside later.
         with torch.inference_mode(False):
-            if self._state is None or self._mailbox is None or self._state.device != device:
+            if self._state is None or self._state.device != device:
                 self._state = ops.new_state(device)
                 self._mailbox = make_mailbox(device, self._config.decision)
+                self._codebook_tensor = None
             elif self._is_fresh:
                 ops.reset_state(self._state)
             self._is_fresh = False
             if self._codebook_tensor is None:
-                self._codebook_tensor = _tensor_of(self._codebook, device)
-        return self._state, self._codebook_tensor, self._mailbox
+                self._codebook_tensor = _tensor_of(self.codebook, device)
+        return self._state
 
     def read(self) -> tuple[Decision, float] | None:
         """The decision made since the last reading, and the seconds for which the host has waited
@@ -232,7 +256,7 @@ class Meter:
             return None
         self._undecided = False
         letter = self._mailbox.collect(self._sequence)
-        return decision_of(letter.state), letter.waited
+        return None if letter is None else (decision_of(letter.state), letter.waited)
 
 
 def decision_of(state: Sequence[float]) -> Decision:

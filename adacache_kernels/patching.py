@@ -11,11 +11,13 @@ from dataclasses import fields, replace
 from types import MethodType
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from . import _native
 from .arena import CacheArena
 from .clock import CallClock, Clock, SchedulerClock
+from .compiled import check_not_compiled, refuse_to_be_traced, uncompiled
 from .config import AdaCacheConfig
 from .context import cache_context
 from .engine import Engine
@@ -62,6 +64,7 @@ def patch(
     settings = _settings(config, overrides)
     _check_arena(arena, settings)
     transformer = _transformer(model)
+    check_not_compiled(transformer)
     if _engine(transformer) is not None:
         raise ValueError(
             f"this {type(transformer).__name__} is patched already; unpatch it first to change "
@@ -87,7 +90,7 @@ def unpatch(model: T) -> T:
     engine = _require(transformer)
     engine.clock.detach()
     engine.reset()
-    vars(transformer)[INSTALLATION].remove()
+    vars(uncompiled(transformer))[INSTALLATION].remove()
     return model
 
 
@@ -123,11 +126,14 @@ class PatchedForward:
         self._model = model
         self._engine: Engine | None = engine
         self._original = model.forward
+        self._refuse = refuse_to_be_traced()
         functools.update_wrapper(self, self._original)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._engine is None:
             return self._original(*args, **kwargs)
+        if torch.compiler.is_compiling():
+            self._refuse()
         return self._engine.forward(self._original, args, kwargs)
 
     def retire(self) -> None:
@@ -282,7 +288,8 @@ def attached_engine(model: object) -> Engine:
 
 
 def _engine(transformer: nn.Module) -> Engine | None:
-    installation = vars(transformer).get(INSTALLATION)
+    # A wrapper that torch.compile has put around a patched model is not patched itself.
+    installation = vars(uncompiled(transformer)).get(INSTALLATION)
     return installation.engine if isinstance(installation, Installation) else None
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from torch import nn
+
 from .config import AdaCacheConfig
+from .models import Adapter
 from .policies import (
     AdaCachePolicy,
     FixedPolicy,
@@ -60,3 +63,19 @@ def make_forecast(config: AdaCacheConfig, num_steps: int, scheduler: Any) -> For
     return PolynomialForecast(
         config.forecast, scheduler_times(scheduler, num_steps, config.forecast_time)
     )
+
+
+def check_correctable(model: nn.Module, adapter: Adapter) -> None:
+    """Correction adds to what leaves the last list of blocks.
+
+    Raises:
+        ValueError: a stream does not leave it.
+    """
+    *earlier, last = adapter.lists
+    leaving = {stream.parameter for stream in last.streams}
+    entering = {stream.parameter for blocks in earlier for stream in blocks.streams}
+    if not entering <= leaving:
+        raise ValueError(
+            f"correct=True: in {type(model).__name__}, {', '.join(entering - leaving)} does not "
+            "leave the last list of blocks, so that it cannot be corrected"
+        )

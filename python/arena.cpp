@@ -14,6 +14,7 @@
 
 #include "bind.hpp"
 #include "dlpack.hpp"
+#include "held.hpp"
 #include "without_gil.hpp"
 
 namespace py = pybind11;
@@ -25,18 +26,9 @@ using Sizes = std::vector<std::size_t>;
 using Version = std::pair<int, int>;
 using DeviceKey = std::pair<int, int>;
 
-// Python drops its objects with the GIL; the last owner of memory waits for the device and unmaps.
-struct DeleteWithoutGil {
-  template <typename T>
-  void operator()(T* owner) const {
-    without_gil([owner] { delete owner; });
-  }
-};
-
 template <typename T>
 struct Held {
-  using Owner = std::unique_ptr<T, DeleteWithoutGil>;
-  Owner it;
+  Owner<T> it;
   dlpack::Device device;
 };
 
@@ -63,7 +55,7 @@ HeldLease make_lease(HeldArena& self) {
   return made;
 }
 
-void close(HeldArena& self, arena::Stream stream) {
+void close(HeldArena& self, Stream stream) {
   without_gil([&] { self.it->close(stream); });
 }
 
@@ -89,25 +81,25 @@ py::dict stats(HeldArena& self) {
   return dict;
 }
 
-using Plan = std::vector<arena::Slot> (arena::Lease::*)(const Sizes&, arena::Stream);
+using Plan = std::vector<arena::Slot> (arena::Lease::*)(const Sizes&, Stream);
 
 template <Plan plan>
-std::vector<HeldSlot> planned(HeldLease& self, const Sizes& sizes, arena::Stream stream) {
+std::vector<HeldSlot> planned(HeldLease& self, const Sizes& sizes, Stream stream) {
   std::vector<arena::Slot> slots;
   without_gil([&] { slots = (self.it.get()->*plan)(sizes, stream); });
   std::vector<HeldSlot> held;
   held.reserve(slots.size());
   for (arena::Slot& slot : slots) {
-    HeldSlot::Owner owner(new arena::Slot(std::move(slot)));
+    Owner<arena::Slot> owner(new arena::Slot(std::move(slot)));
     held.push_back({std::move(owner), self.device});
   }
   return held;
 }
 
-using Order = void (arena::Lease::*)(arena::Stream);
+using Order = void (arena::Lease::*)(Stream);
 
 template <Order order>
-void ordered(HeldLease& self, arena::Stream stream) {
+void ordered(HeldLease& self, Stream stream) {
   without_gil([&] { (self.it.get()->*order)(stream); });
 }
 
@@ -131,10 +123,10 @@ py::object export_slot(const HeldSlot& self, const py::object& /*stream*/,
 
 void bind_errors(py::module_& module) {
   // The last that fits translates an exception: derived ones come after their bases.
-  auto& error = py::register_exception<arena::Error>(module, "ArenaError", PyExc_RuntimeError);
-  auto& memory = py::register_exception<arena::OutOfMemory>(module, "OutOfMemory", error);
+  auto& error = py::register_exception<Error>(module, "ArenaError", PyExc_RuntimeError);
+  auto& memory = py::register_exception<OutOfMemory>(module, "OutOfMemory", error);
   py::register_exception<arena::OverBudget>(module, "OverBudget", memory);
-  py::register_exception<arena::CaptureError>(module, "CaptureError", error);
+  py::register_exception<CaptureError>(module, "CaptureError", error);
 }
 
 }  // namespace

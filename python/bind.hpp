@@ -7,4 +7,10 @@ namespace adacache {
 // Arena, Lease, Slot and their exceptions.
 void bind_arena(pybind11::module_& module);
 
+// Mailbox.
+void bind_mailbox(pybind11::module_& module);
+
+// ConditionalGraph.
+void bind_graph(pybind11::module_& module);
+
 }  // namespace adacache

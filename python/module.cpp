@@ -130,4 +130,6 @@ PYBIND11_MODULE(_C, module) {
   module.def("set_instruction_set", &adacache::set_instruction_set, py::arg("name"));
   module.def("build_config", &build_config);
   adacache::bind_arena(module);
+  adacache::bind_mailbox(module);
+  adacache::bind_graph(module);
 }

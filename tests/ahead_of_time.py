@@ -79,10 +79,20 @@ def cases(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], object]]]:
         yield from elementwise_cases(size, slot, x_out, x_in)
     yield from quantized_cases(dtype)
     sums, codebook = torch.ones(1, 2, 100, 5), torch.tensor([[0.1, 0.2], [3.0, 2.0]])
+    state, clock = ops.new_state("cpu"), ops.new_clock("cpu")
+    flags = torch.zeros(2, dtype=torch.int32)
     if dtype == torch.float32:
         yield (
+            "begin_step",
+            lambda: ops.begin_step(clock, flags, state, (3, 8), (2, 4)),
+        )
+        yield (
             "decide",
-            lambda: ops.decide(ops.new_state("cpu"), sums, codebook, 1, apply_moreg=True),
+            lambda: ops.decide(state, sums, codebook, 1, apply_moreg=True),
+        )
+        yield (
+            "decide by the clock",
+            lambda: ops.decide(state, sums, codebook, 1, apply_moreg=True, clock=clock),
         )
 
 

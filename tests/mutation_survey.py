@@ -16,6 +16,7 @@ from unittest import mock
 
 import torch
 
+import test_decision
 import test_kernels as tests
 import test_kernels_quantized as quantized
 from emulator import EmulatorDriver, Kernel, emulated
@@ -51,6 +52,7 @@ def checks() -> dict[str, list[Check]]:
             for case in quantized.CASES
             if case.name in MUTATED
         ]
+    found["begin_step"] = [lambda driver: test_decision.check_begin_step()]
     for metric, apply_moreg in (("l2", True), ("cosine", False)):
         found[f"decide {metric}"] = [
             *(partial(decide, metric, apply_moreg, *decision) for decision in tests.DECISIONS),

@@ -24,7 +24,7 @@ def test_every_kernel_compiles_as_recorded(target: str, dtype: str) -> None:
     found = ahead_of_time.facts(target, dtype)
     for name, facts in found.items():
         assert facts["spilled"] == 0, name
-        if name != "decide":
+        if not name.startswith(("decide", "begin_step")):
             assert is_wide(name, facts), (name, facts)
     assert triton.__version__ == RECORD["triton"], "the record is of the pinned Triton"
     assert found == RECORD["facts"][f"{target} {dtype}"]

@@ -278,6 +278,7 @@ def arguments_of_each_op() -> list[tuple[str, tuple[Any, ...]]]:
         torch.rand(2, 2, 3, 5),
         torch.tensor([[0.1, 0.2], [3.0, 2.0]]),
     )
+    clock = torch.tensor([3.0, 1.0, 1.0])
     codes, scale = torch.ones(2, 3, 4, 5, dtype=torch.int8), torch.ones(2, 3, 4, 1)
     quantised = [codes, x_out]
     return [
@@ -301,7 +302,9 @@ def arguments_of_each_op() -> list[tuple[str, tuple[Any, ...]]]:
         ("conditional_add", (slot.half(), [x_out.half()], [None], torch.ones(1), 0 * one)),
         ("conditional_add", (slot, quantised, [torch.ones(2, 3, 4, 1), None], torch.ones(2), one)),
         ("decide", (*decision, 3, 0, True, True, True, 0.385, 8.0, 1.0, 10.0)),
-        ("decide", (*decision, 3, 1, False, False, False, 0.385, 8.0, 1.0, 10.0)),
+        ("decide", (*decision, 3, 1, False, False, False, 0.385, 8.0, 1.0, 10.0, 7)),
+        ("decide", (*decision, 0, 0, True, True, True, 0.385, 8.0, 1.0, 10.0, 7, clock)),
+        ("begin_step", (clock.clone(), torch.zeros(2, dtype=torch.int32), decision[0], 3, 9, 1, 4)),
     ]
 
 
@@ -312,7 +315,7 @@ def test_opcheck(case: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["distance_update", "residual_update", "conditional_add", "decide"]
+    "name", ["distance_update", "residual_update", "conditional_add", "decide", "begin_step"]
 )
 def test_other_devices_run_the_reference(name: str) -> None:
     for device in ("XPU", "MPS", "PrivateUse1"):

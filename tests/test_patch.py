@@ -96,12 +96,6 @@ def test_a_subclass_with_a_forward_of_its_own_is_unknown() -> None:
         ak.patch(Overrides(**config).eval(), num_inference_steps=STEPS)
 
 
-def test_a_compiled_wrapper_is_refused_with_what_to_patch_instead() -> None:
-    compiled = torch.compile(wan(), backend="eager")
-    with pytest.raises(ValueError, match=r"OptimizedModule is not supported.*model\._orig_mod"):
-        ak.patch(compiled, num_inference_steps=STEPS)
-
-
 def test_what_is_no_model_is_refused() -> None:
     with pytest.raises(TypeError, match=r"str is neither a torch module nor a pipeline"):
         ak.patch("wan")

@@ -42,9 +42,4 @@ def adapter_for(model: nn.Module) -> Adapter:
             return adapter
         if "forward" in vars(cls):
             break
-    hint = ""
-    if hasattr(model, "_orig_mod"):
-        hint = " (this is a compiled wrapper: patch the model inside, `model._orig_mod`)"
-    raise ValueError(
-        f"{type(model).__name__} is not supported{hint}; supported: {', '.join(ADAPTERS)}"
-    )
+    raise ValueError(f"{type(model).__name__} is not supported; supported: {', '.join(ADAPTERS)}")

@@ -1,11 +1,14 @@
 // The memory of a CUDA device.
 #include <algorithm>
-#include <stdexcept>
+#include <exception>
+#include <memory>
+#include <string>
+#include <utility>
 
-#include "cuda_driver.hpp"
+#include "cuda/context.hpp"
+#include "cuda/driver.hpp"
 #include "memory.hpp"
 #include "plan.hpp"
-#include "process.hpp"
 #include "quietly.hpp"
 
 namespace adacache::arena {
@@ -14,112 +17,9 @@ namespace {
 // Of plain allocations: the driver takes its memory in pages of this size.
 constexpr std::size_t kPlainGranularity = 2u << 20;
 
-cu::Stream handle(Stream stream) { return reinterpret_cast<cu::Stream>(stream); }
-
-// The primary context of a device, which is the one that torch uses.
-class Context {
- public:
-  Context(const Driver& driver, int number) : driver_(driver) {
-    driver.check("cuInit", driver.cuInit(0));
-    int devices = 0;
-    driver.check("cuDeviceGetCount", driver.cuDeviceGetCount(&devices));
-    if (number >= devices)
-      throw Error("there is no CUDA device " + std::to_string(number) + ": the driver has " +
-                  std::to_string(devices) + ", numbered from 0");
-    driver.check("cuDeviceGet", driver.cuDeviceGet(&device_, number));
-    driver.check("cuDevicePrimaryCtxRetain", driver.cuDevicePrimaryCtxRetain(&context_, device_));
-  }
-  Context(const Context&) = delete;
-  Context& operator=(const Context&) = delete;
-  ~Context() {
-    if (!alive()) return;
-    quietly([&] {
-      driver_.check_gone("cuDevicePrimaryCtxRelease",
-                         driver_.cuDevicePrimaryCtxRelease_v2(device_));
-    });
-  }
-
-  const Driver& driver() const { return driver_; }
-  cu::Device device() const { return device_; }
-  bool alive() const noexcept { return process_id() == owner_; }
-
- private:
-  friend class Enter;
-  const Driver& driver_;
-  cu::Device device_ = 0;
-  cu::Context context_ = nullptr;
-  const long owner_ = process_id();
-};
-
-// Makes the context current, and lets this thread do what would break a capture that goes on in
-// another one: in the default mode even waiting for an event does.
-class Enter {
- public:
-  explicit Enter(const Context& context) : driver_(context.driver_) {
-    const cu::Result code = driver_.cuCtxPushCurrent_v2(context.context_);
-    driver_.check_gone("cuCtxPushCurrent", code);
-    pushed_ = code == cu::kSuccess;
-    const cu::Result exchanged = driver_.cuThreadExchangeStreamCaptureMode(&mode_);
-    exchanged_ = exchanged == cu::kSuccess;
-    if (exchanged_ || exchanged == cu::kDeinitialized) return;
-    leave();
-    driver_.check("cuThreadExchangeStreamCaptureMode", exchanged);
-  }
-  Enter(const Enter&) = delete;
-  Enter& operator=(const Enter&) = delete;
-  ~Enter() { leave(); }
-
- private:
-  void leave() {
-    cu::Context popped = nullptr;
-    if (exchanged_) driver_.cuThreadExchangeStreamCaptureMode(&mode_);
-    if (pushed_) driver_.cuCtxPopCurrent_v2(&popped);
-  }
-
-  const Driver& driver_;
-  bool pushed_ = false, exchanged_ = false;
-  int mode_ = cu::kRelaxed;
-};
-
-class CudaEvent final : public Event {
- public:
-  explicit CudaEvent(const Context& context) : context_(context), driver_(context.driver()) {
-    const Enter enter(context);
-    driver_.check("cuEventCreate", driver_.cuEventCreate(&event_, cu::kNoTiming));
-  }
-  ~CudaEvent() override {
-    if (!context_.alive()) return;
-    quietly([&] { driver_.check_gone("cuEventDestroy", driver_.cuEventDestroy_v2(event_)); });
-  }
-
-  void record(Stream stream) override {
-    const Enter enter(context_);
-    driver_.check("cuEventRecord", driver_.cuEventRecord(event_, handle(stream)));
-  }
-
-  void hold_back(Stream stream) override {
-    const Enter enter(context_);
-    driver_.check("cuStreamWaitEvent", driver_.cuStreamWaitEvent(handle(stream), event_, 0));
-  }
-
-  bool reached() override {
-    const Enter enter(context_);
-    const cu::Result code = driver_.cuEventQuery(event_);
-    if (code == cu::kNotReady) return false;
-    driver_.check("cuEventQuery", code);
-    return true;
-  }
-
-  void wait() override {
-    const Enter enter(context_);
-    driver_.check_gone("cuEventSynchronize", driver_.cuEventSynchronize(event_));
-  }
-
- private:
-  const Context& context_;
-  const Driver& driver_;
-  cu::Event event_ = nullptr;
-};
+using cuda::Context;
+using cuda::Driver;
+using cuda::Enter;
 
 class CudaMemory : public Memory {
  public:
@@ -141,16 +41,8 @@ class CudaMemory : public Memory {
   bool alive() const noexcept override { return context_->alive(); }
   bool has_streams() const noexcept override { return true; }
 
-  bool capturing(Stream stream) override {
-    const Enter enter(*context_);
-    int status = cu::kNotCapturing;
-    const cu::Result code = driver_.cuStreamIsCapturing(handle(stream), &status);
-    if (code == cu::kCaptureImplicit) return true;
-    driver_.check_gone("cuStreamIsCapturing", code);
-    return code == cu::kSuccess && status != cu::kNotCapturing;
-  }
-
-  std::unique_ptr<Event> event() override { return std::make_unique<CudaEvent>(*context_); }
+  bool capturing(Stream stream) override { return context_->capturing(stream); }
+  std::unique_ptr<Event> event() override { return context_->event(); }
 
   void wait_for_all() override {
     const Enter enter(*context_);
@@ -289,11 +181,7 @@ std::string why_not_virtual(const Context& context) {
 }  // namespace
 
 std::unique_ptr<Memory> cuda_memory(int device) {
-  if (device < 0)
-    throw std::invalid_argument("the number of a CUDA device is " + std::to_string(device) +
-                                ", expected 0 or more");
-  if (!driver().problem.empty()) throw Error(driver().problem);
-  auto context = std::make_unique<Context>(driver(), device);
+  auto context = std::make_unique<Context>(device);
   std::string why = why_not_virtual(*context);
   if (!why.empty()) return std::make_unique<PlainCudaMemory>(std::move(context), std::move(why));
   const std::size_t granularity = recommended_granularity(*context);

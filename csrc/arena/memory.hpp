@@ -3,64 +3,18 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <memory>
-#include <stdexcept>
 #include <string>
-#include <utility>
+
+#include "errors.hpp"
+#include "event.hpp"
 
 namespace adacache::arena {
-
-using Address = std::uintptr_t;
-using Stream = std::uintptr_t;  // a CUstream; 0, the legacy stream, for host memory
-
-// A call to the machine that failed.
-struct Failure {
-  std::string call;            // "cuMemCreate", "mmap"
-  int code = 0;                // CUresult or errno
-  std::string name;            // "CUDA_ERROR_OUT_OF_MEMORY", "ENOMEM"
-  bool out_of_memory = false;  // whether the code says so
-};
-
-class Error : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
-
-// There is less memory, or less of the budget, than was asked for.
-class OutOfMemory : public Error {
- public:
-  using Error::Error;
-};
 
 // The budget is what there is less of: no memory that is freed elsewhere would help.
 class OverBudget : public OutOfMemory {
  public:
   using OutOfMemory::OutOfMemory;
-};
-
-// What was asked for must not happen while a stream is being captured.
-class CaptureError : public Error {
- public:
-  using Error::Error;
-};
-
-class CallFailed : public Error {
- public:
-  explicit CallFailed(Failure what)
-      : Error(what.call + " failed: " + what.name + " (" + std::to_string(what.code) + ")"),
-        failure(std::move(what)) {}
-  Failure failure;
-};
-
-// A point in the work of a stream. The destructor does not throw.
-class Event {
- public:
-  virtual ~Event() = default;
-  virtual void record(Stream stream) = 0;
-  virtual void hold_back(Stream stream) = 0;  // on the device, until this is reached
-  virtual bool reached() = 0;
-  virtual void wait() = 0;
 };
 
 // Every function but those marked noexcept throws CallFailed. Safe to use from several threads.

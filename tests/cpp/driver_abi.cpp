@@ -1,14 +1,14 @@
-// csrc/arena/cuda_driver.hpp says what cuda.h says. Compiled where there is a cuda.h, never run.
+// csrc/cuda/driver.hpp says what cuda.h says. Compiled where there is a cuda.h, never run.
 #include <cuda.h>
 
 #include <cstddef>
 #include <type_traits>
 
-#include "arena/cuda_driver.hpp"
+#include "cuda/driver.hpp"
 
 namespace {
 
-using namespace adacache::arena;
+using namespace adacache;
 
 // What passes a function call in the same way: integers and enums of one size, and pointers to
 // alike things or to structures, which are compared below.
@@ -19,9 +19,11 @@ template <typename A, typename B>
 constexpr bool alike_behind() {
   using Ours = std::remove_cv_t<A>;
   using Theirs = std::remove_cv_t<B>;
-  if constexpr (std::is_const_v<A> != std::is_const_v<B>) return false;
-  if constexpr (std::is_void_v<Ours> || std::is_void_v<Theirs>) return true;
-  if constexpr (std::is_class_v<Ours> || std::is_class_v<Theirs>)
+  if constexpr (std::is_const_v<A> != std::is_const_v<B>)
+    return false;
+  else if constexpr (std::is_void_v<Ours> || std::is_void_v<Theirs>)
+    return true;
+  else if constexpr (std::is_class_v<Ours> || std::is_class_v<Theirs>)
     return std::is_class_v<Ours> && std::is_class_v<Theirs>;
   else
     return alike<Ours, Theirs>();
@@ -62,6 +64,9 @@ static_assert(!Same<int (*)(), CUresult (*)(int)>::value);
   static_assert(Same<cu::Result (*)(__VA_ARGS__), decltype(&::symbol)>::value);
 ADACACHE_CUDA_FUNCTIONS(ADACACHE_SAME)
 ADACACHE_CUDA_VIRTUAL_MEMORY_FUNCTIONS(ADACACHE_SAME)
+#if CUDA_VERSION >= 12080
+ADACACHE_CUDA_GRAPH_FUNCTIONS(ADACACHE_SAME)
+#endif
 
 static_assert(sizeof(cu::Location) == sizeof(CUmemLocation));
 static_assert(offsetof(cu::Location, type) == offsetof(CUmemLocation, type));
@@ -85,6 +90,45 @@ static_assert(offsetof(cu::AccessDescription, location) == offsetof(CUmemAccessD
 static_assert(offsetof(cu::AccessDescription, flags) == offsetof(CUmemAccessDesc, flags));
 static_assert(sizeof(cu::Handle) == sizeof(CUmemGenericAllocationHandle));
 
+#if CUDA_VERSION >= 12080
+using OurKernel = cu::KernelParameters;
+using TheirKernel = CUDA_KERNEL_NODE_PARAMS_v2;
+static_assert(sizeof(OurKernel) == sizeof(TheirKernel));
+static_assert(offsetof(OurKernel, function) == offsetof(TheirKernel, func));
+static_assert(offsetof(OurKernel, grid) == offsetof(TheirKernel, gridDimX));
+static_assert(offsetof(OurKernel, block) == offsetof(TheirKernel, blockDimX));
+static_assert(offsetof(OurKernel, shared_bytes) == offsetof(TheirKernel, sharedMemBytes));
+static_assert(offsetof(OurKernel, parameters) == offsetof(TheirKernel, kernelParams));
+static_assert(offsetof(OurKernel, extra) == offsetof(TheirKernel, extra));
+static_assert(offsetof(OurKernel, kernel) == offsetof(TheirKernel, kern));
+static_assert(offsetof(OurKernel, context) == offsetof(TheirKernel, ctx));
+
+// Later headers may append to it; what there is stays in its place.
+using OurCondition = cu::ConditionalParameters;
+using TheirCondition = CUDA_CONDITIONAL_NODE_PARAMS;
+static_assert(sizeof(OurCondition) <= sizeof(TheirCondition));
+static_assert(offsetof(OurCondition, handle) == offsetof(TheirCondition, handle));
+static_assert(offsetof(OurCondition, type) == offsetof(TheirCondition, type));
+static_assert(offsetof(OurCondition, size) == offsetof(TheirCondition, size));
+static_assert(offsetof(OurCondition, bodies) == offsetof(TheirCondition, phGraph_out));
+static_assert(offsetof(OurCondition, context) == offsetof(TheirCondition, ctx));
+
+static_assert(sizeof(cu::NodeParameters) == sizeof(CUgraphNodeParams));
+static_assert(offsetof(cu::NodeParameters, type) == offsetof(CUgraphNodeParams, type));
+static_assert(offsetof(cu::NodeParameters, reserved0) == offsetof(CUgraphNodeParams, reserved0));
+static_assert(offsetof(cu::NodeParameters, conditional) ==
+              offsetof(CUgraphNodeParams, conditional));
+static_assert(offsetof(cu::NodeParameters, reserved2) == offsetof(CUgraphNodeParams, reserved2));
+static_assert(sizeof(cu::Condition) == sizeof(CUgraphConditionalHandle));
+
+static_assert(cu::kConditionalNode == CU_GRAPH_NODE_TYPE_CONDITIONAL);
+static_assert(cu::kIf == CU_GRAPH_COND_TYPE_IF);
+static_assert(cu::kAssignDefault == CU_GRAPH_COND_ASSIGN_DEFAULT);
+#endif
+
+static_assert(cu::kIllegalAddress == CUDA_ERROR_ILLEGAL_ADDRESS);
+static_assert(cu::kLaunchFailed == CUDA_ERROR_LAUNCH_FAILED);
+static_assert(cu::kInvalidImage == CUDA_ERROR_INVALID_IMAGE);
 static_assert(cu::kSuccess == CUDA_SUCCESS);
 static_assert(cu::kInvalidValue == CUDA_ERROR_INVALID_VALUE);
 static_assert(cu::kOutOfMemory == CUDA_ERROR_OUT_OF_MEMORY);

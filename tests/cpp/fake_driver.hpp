@@ -1,4 +1,4 @@
-// The fake driver's functions that the arena does not use: what a test does in the place of a
+// The fake driver's functions that the package does not use: what a test does in the place of a
 // program, and what it asks the fake. tests/fakecuda/README.md has them.
 #pragma once
 
@@ -6,14 +6,16 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <string>
+#include <utility>
 
-#include "arena/cuda_driver.hpp"
+#include "cuda/driver.hpp"
+#include "event.hpp"
 
 namespace fake {
 
-namespace arena = adacache::arena;
-namespace cu = adacache::arena::cu;
+namespace cu = adacache::cu;
 
 inline void* symbol(const char* name) {
   static void* const library = dlopen("libcuda.so.1", RTLD_NOW);
@@ -40,6 +42,7 @@ inline long calls(const char* function) {
 }
 inline std::string called() { return get<const char*()>("fakecuda_called")(); }
 inline long live(const char* kind) { return get<long(const char*)>("fakecuda_live")(kind); }
+inline long waits() { return get<long()>("fakecuda_waits")(); }
 inline long errors() { return get<long()>("fakecuda_errors")(); }
 inline std::string last_error() { return get<const char*()>("fakecuda_last_error")(); }
 
@@ -61,14 +64,54 @@ class Stream {
     get<int(int)>("cuDevicePrimaryCtxRelease_v2")(0);
   }
 
-  arena::Stream id() const { return reinterpret_cast<arena::Stream>(handle_); }
+  adacache::Stream id() const { return reinterpret_cast<adacache::Stream>(handle_); }
   void work() const { get<void(cu::Stream)>("fakecuda_work")(handle_); }
   bool idle() const { return get<int(cu::Stream)>("fakecuda_idle")(handle_) != 0; }
+
+  // The task is done when its turn comes on the stream.
+  void run(std::function<void()> task) const {
+    auto* held = new std::function<void()>(std::move(task));
+    get<int(cu::Stream, void (*)(void*), void*)>("cuLaunchHostFunc")(handle_, &run_held, held);
+  }
+
   void synchronize() const { get<int(cu::Stream)>("cuStreamSynchronize")(handle_); }
 
  private:
   friend class Capture;
+
+  static void run_held(void* held) {
+    auto* task = static_cast<std::function<void()>*>(held);
+    (*task)();
+    delete task;
+  }
+
   cu::Stream handle_ = nullptr;
+};
+
+// Memory of the device, which the host may read and write here.
+template <typename T>
+class DeviceArray {
+ public:
+  explicit DeviceArray(std::size_t size) {
+    cu::Context context = nullptr;
+    get<int(unsigned)>("cuInit")(0);
+    get<int(cu::Context*, int)>("cuDevicePrimaryCtxRetain")(&context, 0);
+    get<int(cu::Context)>("cuCtxPushCurrent_v2")(context);
+    get<int(cu::DevicePtr*, std::size_t)>("cuMemAlloc_v2")(&address_, size * sizeof(T));
+    get<int(cu::Context*)>("cuCtxPopCurrent_v2")(&context);
+  }
+  DeviceArray(const DeviceArray&) = delete;
+  DeviceArray& operator=(const DeviceArray&) = delete;
+  ~DeviceArray() {
+    get<int(cu::DevicePtr)>("cuMemFree_v2")(address_);
+    get<int(int)>("cuDevicePrimaryCtxRelease_v2")(0);
+  }
+
+  T* data() const { return reinterpret_cast<T*>(address_); }
+  adacache::Address address() const { return address_; }
+
+ private:
+  cu::DevicePtr address_ = 0;
 };
 
 // A capture in the mode that forbids most. end() says whether it ended well.

@@ -15,6 +15,7 @@
 #include <unistd.h>
 #endif
 
+using namespace adacache;
 using namespace adacache::arena;
 
 namespace {

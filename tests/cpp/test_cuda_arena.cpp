@@ -11,6 +11,7 @@
 #include "check.hpp"
 #include "fake_driver.hpp"
 
+using namespace adacache;
 using namespace adacache::arena;
 
 namespace {

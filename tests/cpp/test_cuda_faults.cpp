@@ -1,27 +1,18 @@
 // The life of an arena, with every call of the driver failing in turn: A1, A6, and nothing left.
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include "arena/arena.hpp"
 #include "check.hpp"
 #include "fake_driver.hpp"
+#include "faults.hpp"
 
+using namespace adacache;
 using namespace adacache::arena;
 
 namespace {
 
 constexpr std::size_t kMiB = 1 << 20;
-
-struct Fault {
-  std::string function;
-  int call = 0;
-  int code = 0;
-
-  std::string text() const {
-    return function + ":" + std::to_string(call) + "=" + std::to_string(code);
-  }
-};
 
 unsigned char* bytes_of(const Slot& slot) { return reinterpret_cast<unsigned char*>(slot.address); }
 
@@ -77,10 +68,6 @@ void live(Arena& arena, const fake::Stream& first, const fake::Stream& second) {
   fill(lease->grow({5 * kMiB}).at(0), 5);
 }
 
-std::string message(const std::string& what, const Fault& fault) {
-  return "with " + fault.text() + ": " + what + "\n";
-}
-
 // What an exception has to say; `in_life`: the arena was there.
 void check_message(const std::string& said, const Fault& fault, bool in_life) {
   std::vector<std::string> parts{fault.function + " failed: ",
@@ -92,57 +79,6 @@ void check_message(const std::string& said, const Fault& fault, bool in_life) {
       std::printf("%s", message("\"" + said + "\" lacks \"" + part + "\"", fault).c_str());
       CHECK(false);
     }
-}
-
-// A call that gives something back and fails leaves that, as it must not be repeated: what it
-// gave back may belong to somebody else by then. cuMemUnmap is repeated: the addresses are ours.
-long may_be_left(const Fault& fault, const std::string& kind) {
-  const std::pair<const char*, const char*> table[] = {
-      {"cuMemAddressFree", "reservations"},
-      {"cuMemRelease", "phys"},
-      {"cuMemFree", "allocs"},
-      {"cuEventDestroy", "events"},
-      {"cuDevicePrimaryCtxRelease", "contexts"},
-      {"cuCtxPopCurrent", "current"},
-  };
-  for (const auto& [function, left] : table)
-    if (fault.function == function && kind == left) return 1;
-  return 0;
-}
-
-struct Count {
-  std::string kind;
-  long before;
-};
-
-std::vector<Count> count_all() {
-  std::vector<Count> counts;
-  for (const char* kind :
-       {"phys", "maps", "reservations", "allocs", "events", "graphs", "contexts", "current"})
-    counts.push_back({kind, fake::live(kind)});
-  return counts;
-}
-
-void check_left(const std::vector<Count>& before, const Fault& fault) {
-  for (const Count& count : before) {
-    const long left = fake::live(count.kind.c_str()) - count.before;
-    if (left < 0 || left > may_be_left(fault, count.kind)) {
-      std::printf("%s", message(std::to_string(left) + " " + count.kind + " left", fault).c_str());
-      CHECK(false);
-    }
-  }
-  if (fake::errors() > 0) {
-    std::printf("%s", message("misuse: " + fake::last_error(), fault).c_str());
-    CHECK(false);
-  }
-}
-
-// What a failed pop, or a failed change of the mode, has left to this thread.
-void tidy_thread() {
-  cu::Context context = nullptr;
-  int mode = cu::kGlobal;
-  fake::get<int(int*)>("cuThreadExchangeStreamCaptureMode")(&mode);
-  while (fake::live("current") > 0) fake::get<int(cu::Context*)>("cuCtxPopCurrent_v2")(&context);
 }
 
 void check_fault(const Fault& fault, const fake::Stream& first, const fake::Stream& second) {
@@ -175,7 +111,6 @@ void check_fault(const Fault& fault, const fake::Stream& first, const fake::Stre
   tidy_thread();
 }
 
-// "cuInit:1,cuMemMap:3" of a life without a fault.
 std::vector<Fault> calls_of_a_life(const fake::Stream& first, const fake::Stream& second) {
   fake::reset();
   {
@@ -184,20 +119,8 @@ std::vector<Fault> calls_of_a_life(const fake::Stream& first, const fake::Stream
     first.synchronize();
     second.synchronize();
   }
-  std::vector<Fault> calls;
-  std::istringstream list(fake::called());
-  for (std::string entry; std::getline(list, entry, ',');) {
-    const std::size_t colon = entry.find(':');
-    const std::string function = entry.substr(0, colon);
-    // These the test calls, not the arena.
-    const bool ours =
-        has("cuStreamBeginCapture cuStreamEndCapture cuGraphDestroy cuStreamSynchronize "
-            "cuGetErrorName",
-            function);
-    for (int call = 1; !ours && call <= std::stoi(entry.substr(colon + 1)); ++call)
-      calls.push_back({function, call, 0});
-  }
-  return calls;
+  return faults_of(fake::called(),
+                   "cuStreamBeginCapture cuStreamEndCapture cuGraphDestroy cuStreamSynchronize");
 }
 
 void check_all(const fake::Stream& first, const fake::Stream& second) {

@@ -7,6 +7,7 @@
 #include "arena/ranges.hpp"
 #include "check.hpp"
 
+using namespace adacache;
 using namespace adacache::arena;
 
 namespace {

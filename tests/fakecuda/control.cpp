@@ -64,6 +64,7 @@ std::uint64_t number(const char* name, std::uint64_t otherwise) {
 }
 
 Result enter(const char* function) {
+  at_each_call();
   const Result fault = injected(function, ++state().calls[function]);
   if (fault != cu::kSuccess) return fault;
   return initialized(function) ? cu::kSuccess : cu::kNotInitialized;
@@ -94,6 +95,7 @@ FAKECUDA_API void fakecuda_reset() {
   state().calls.clear();
   state().errors = 0;
   state().last_error.clear();
+  forget_waits();
 }
 
 // Calls of a function since the last reset; of all functions for null.
@@ -115,12 +117,14 @@ FAKECUDA_API const char* fakecuda_called() {
   return state().names.c_str();
 }
 
-// How many there are of "phys", "maps", "reservations", "allocs", "bytes", "events", "streams",
-// "graphs", "contexts" (retained); "current": contexts pushed by this thread. -1 for anything else.
+// How many there are of "phys", "maps", "reservations", "allocs", "bytes", "pinned", "events",
+// "streams", "modules", "graphs", "execs", "contexts" (retained); "current": contexts pushed by
+// this thread. -1 for anything else.
 FAKECUDA_API long fakecuda_live(const char* kind) {
   const Lock lock(mutex());
   if (std::strcmp(kind, "contexts") == 0) return live_contexts();
-  return std::max({live_memory(kind), live_virtual_memory(kind), live_streams(kind)});
+  return std::max({live_memory(kind), live_virtual_memory(kind), live_streams(kind),
+                   live_graphs(kind), live_modules(kind), live_copies(kind)});
 }
 
 // Misuse since the last reset: unknown or dead handles, memory unmapped under running work,

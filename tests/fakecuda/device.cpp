@@ -74,7 +74,7 @@ FAKECUDA_API int cuGetErrorName(int code, const char** name) {
 
 FAKECUDA_API int cuDriverGetVersion(int* version) {
   FAKECUDA_ENTER(cuDriverGetVersion);
-  *version = 13000;
+  *version = static_cast<int>(number("VERSION", 13000));
   return cu::kSuccess;
 }
 

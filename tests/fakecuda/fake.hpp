@@ -5,11 +5,11 @@
 #include <mutex>
 #include <string>
 
-#include "arena/cuda_driver.hpp"
+#include "cuda/driver.hpp"
 
 namespace fakecuda {
 
-namespace cu = adacache::arena::cu;
+namespace cu = adacache::cu;
 using cu::Result;
 
 // Guards everything but what a thread has for itself.
@@ -26,16 +26,11 @@ Result enter(const char* function);
 // Something that a program must not do: remembered for fakecuda_errors().
 void misuse(const std::string& what);
 
-struct Capture {
-  int mode;
-  std::uint64_t thread;
-  bool invalid = false;
-};
-
 struct Context {
   int device = 0;
   int retained = 0;
-  std::uint64_t bytes = 0;  // of memory in use
+  std::uint64_t bytes = 0;        // of memory in use
+  Result failure = cu::kSuccess;  // of a kernel
 };
 
 bool is_device(int device);
@@ -43,6 +38,8 @@ Context& primary(int device);
 
 // The context of this thread, or null.
 Context* current();
+
+long pushed_contexts();  // of this thread
 
 // Of the device's memory: takes bytes if there are as many.
 bool take_memory(int device, std::uint64_t bytes);
@@ -52,11 +49,25 @@ void give_memory(int device, std::uint64_t bytes);
 // invalidates those captures.
 Result unsafe_call(const char* function);
 
+// Whether the device may read and write there.
+bool is_allocated(cu::DevicePtr address, std::uint64_t bytes);
+bool is_accessible(cu::DevicePtr address, std::uint64_t bytes);
+
+// Lets streams go on where the pace is random.
+void at_each_call();
+
+// How often the host has waited for the device.
+long waits();
+void forget_waits();
+
 // The device's streams have done all that was asked of them.
 bool all_done(int device);
 
 // Of the parts, for fakecuda_live(): -1 for a kind that is another part's.
 long live_streams(const std::string& kind);
+long live_graphs(const std::string& kind);
+long live_modules(const std::string& kind);
+long live_copies(const std::string& kind);
 long live_memory(const std::string& kind);
 long live_virtual_memory(const std::string& kind);
 long live_contexts();

@@ -23,6 +23,13 @@ void* pointer(cu::DevicePtr address) { return reinterpret_cast<void*>(address); 
 
 }  // namespace
 
+bool is_allocated(cu::DevicePtr address, std::uint64_t bytes) {
+  auto after = allocations().upper_bound(address);
+  if (after == allocations().begin()) return false;
+  const auto& [start, allocation] = *std::prev(after);
+  return address + bytes <= start + allocation.bytes;
+}
+
 bool take_memory(int device, std::uint64_t bytes) {
   std::uint64_t& used = primary(device).bytes;
   const std::uint64_t all = number("MEM", 8ull << 30);
@@ -80,19 +87,5 @@ FAKECUDA_API int cuMemFree_v2(cu::DevicePtr address) {
   give_memory(found->second.device, found->second.bytes);
   allocations().erase(found);
   std::free(pointer(address));
-  return cu::kSuccess;
-}
-
-FAKECUDA_API int cuMemcpyHtoD_v2(cu::DevicePtr to, const void* from, std::size_t bytes) {
-  FAKECUDA_ENTER(cuMemcpyHtoD);
-  if (const Result code = unsafe_call("cuMemcpyHtoD")) return code;
-  std::memcpy(pointer(to), from, bytes);
-  return cu::kSuccess;
-}
-
-FAKECUDA_API int cuMemcpyDtoH_v2(void* to, cu::DevicePtr from, std::size_t bytes) {
-  FAKECUDA_ENTER(cuMemcpyDtoH);
-  if (const Result code = unsafe_call("cuMemcpyDtoH")) return code;
-  std::memcpy(to, pointer(from), bytes);
   return cu::kSuccess;
 }

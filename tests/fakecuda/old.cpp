@@ -3,6 +3,8 @@
 
 namespace fakecuda {
 
+bool is_accessible(cu::DevicePtr, std::uint64_t) { return false; }
+
 long live_virtual_memory(const std::string& kind) {
   return kind == "phys" || kind == "maps" || kind == "reservations" ? 0 : -1;
 }

@@ -87,6 +87,18 @@ bool is_valid(const cu::AllocationProperties* wanted) {
 
 }  // namespace
 
+bool is_accessible(cu::DevicePtr address, std::uint64_t bytes) {
+  const cu::DevicePtr end = address + bytes;
+  while (address < end) {
+    auto after = state().mappings.upper_bound(address);
+    if (after == state().mappings.begin()) return false;
+    const auto& [start, mapping] = *std::prev(after);
+    if (!mapping.accessible || address >= start + mapping.bytes) return false;
+    address = start + mapping.bytes;
+  }
+  return true;
+}
+
 long live_virtual_memory(const std::string& kind) {
   if (kind == "phys") return static_cast<long>(state().physical.size());
   if (kind == "maps") return static_cast<long>(state().mappings.size());

@@ -5,13 +5,13 @@
 #include <cstdio>
 #include <exception>
 
-namespace adacache::arena {
+namespace adacache {
 
 // One message for the process: what fails there tends to fail many times.
 inline void report_once(const char* what) noexcept {
   static std::atomic<bool> reported{false};
   if (!reported.exchange(true))
-    std::fprintf(stderr, "adacache_kernels: while an arena gave memory back: %s\n", what);
+    std::fprintf(stderr, "adacache_kernels: while something was given back: %s\n", what);
 }
 
 // Whether the call threw nothing.
@@ -26,4 +26,4 @@ bool quietly(const Call& call) noexcept {
   }
 }
 
-}  // namespace adacache::arena
+}  // namespace adacache

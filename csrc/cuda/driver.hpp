@@ -6,11 +6,9 @@
 #include <cstdint>
 #include <string>
 
-#include "memory.hpp"
+#include "errors.hpp"
 
-namespace adacache::arena {
-
-namespace cu {
+namespace adacache::cu {
 
 using Result = int;
 using Device = int;
@@ -19,6 +17,12 @@ using Handle = unsigned long long;
 using Context = void*;
 using Stream = void*;
 using Event = void*;
+using Module = void*;
+using Function = void*;
+using Graph = void*;
+using GraphNode = void*;
+using GraphExec = void*;
+using Condition = std::uint64_t;
 
 constexpr Result kSuccess = 0;
 constexpr Result kInvalidValue = 1;
@@ -27,12 +31,15 @@ constexpr Result kNotInitialized = 3;
 constexpr Result kDeinitialized = 4;
 constexpr Result kNoDevice = 100;
 constexpr Result kInvalidDevice = 101;
+constexpr Result kInvalidImage = 200;
 constexpr Result kInvalidContext = 201;
 constexpr Result kInvalidHandle = 400;
 constexpr Result kNotFound = 500;
 constexpr Result kNotReady = 600;
 constexpr Result kNotPermitted = 800;
 constexpr Result kNotSupported = 801;
+constexpr Result kIllegalAddress = 700;
+constexpr Result kLaunchFailed = 719;
 constexpr Result kCaptureUnsupported = 900;
 constexpr Result kCaptureInvalidated = 901;
 constexpr Result kCaptureMerge = 902;
@@ -51,6 +58,9 @@ constexpr int kNotCapturing = 0;
 constexpr int kGlobal = 0, kThreadLocal = 1, kRelaxed = 2;  // capture modes
 constexpr unsigned kNoTiming = 2;                           // of an event
 constexpr unsigned kNonBlocking = 1;                        // of a stream
+constexpr int kConditionalNode = 13;                        // the type of a node
+constexpr int kIf = 0;                                      // the type of a condition
+constexpr unsigned kAssignDefault = 1;                      // to a condition, at each launch
 
 struct Location {
   int type = kOnDevice;
@@ -73,7 +83,39 @@ struct AccessDescription {
   int flags = kReadWrite;
 };
 
-}  // namespace cu
+struct EdgeData;  // always none
+
+struct KernelParameters {
+  Function function = nullptr;
+  unsigned grid[3] = {1, 1, 1};
+  unsigned block[3] = {1, 1, 1};
+  unsigned shared_bytes = 0;
+  void** parameters = nullptr;
+  void** extra = nullptr;
+  void* kernel = nullptr;
+  Context context = nullptr;
+};
+
+struct ConditionalParameters {
+  Condition handle = 0;
+  int type = kIf;
+  unsigned size = 0;        // how many bodies
+  Graph* bodies = nullptr;  // comes back
+  Context context = nullptr;
+};
+
+// Of a conditional node only. The driver asks for the size and for zeros in what is not used.
+struct NodeParameters {
+  int type = kConditionalNode;
+  int reserved0[3] = {};
+  ConditionalParameters conditional;
+  char unused[29 * sizeof(long long) - sizeof(ConditionalParameters)] = {};
+  long long reserved2 = 0;
+};
+
+}  // namespace adacache::cu
+
+namespace adacache::cuda {
 
 // X(symbol, name and CUDA version for cuGetProcAddress, arguments...)
 #define ADACACHE_CUDA_FUNCTIONS(X)                                                        \
@@ -90,6 +132,10 @@ struct AccessDescription {
   X(cuMemGetInfo_v2, "cuMemGetInfo", 3020, std::size_t*, std::size_t*)                    \
   X(cuMemAlloc_v2, "cuMemAlloc", 3020, cu::DevicePtr*, std::size_t)                       \
   X(cuMemFree_v2, "cuMemFree", 3020, cu::DevicePtr)                                       \
+  X(cuMemHostAlloc, "cuMemHostAlloc", 2020, void**, std::size_t, unsigned)                \
+  X(cuMemFreeHost, "cuMemFreeHost", 2000, void*)                                          \
+  X(cuMemcpyDtoHAsync_v2, "cuMemcpyDtoHAsync", 3020, void*, cu::DevicePtr, std::size_t,   \
+    cu::Stream)                                                                           \
   X(cuStreamIsCapturing, "cuStreamIsCapturing", 10000, cu::Stream, int*)                  \
   X(cuThreadExchangeStreamCaptureMode, "cuThreadExchangeStreamCaptureMode", 10010, int*)  \
   X(cuStreamWaitEvent, "cuStreamWaitEvent", 3020, cu::Stream, cu::Event, unsigned)        \
@@ -115,13 +161,36 @@ struct AccessDescription {
   X(cuMemSetAccess, "cuMemSetAccess", 10020, cu::DevicePtr, std::size_t,                          \
     const cu::AccessDescription*, std::size_t)
 
+// Needed by graphs that decide by themselves.
+#define ADACACHE_CUDA_GRAPH_FUNCTIONS(X)                                                          \
+  X(cuDriverGetVersion, "cuDriverGetVersion", 2020, int*)                                         \
+  X(cuModuleLoadData, "cuModuleLoadData", 2000, cu::Module*, const void*)                         \
+  X(cuModuleUnload, "cuModuleUnload", 2000, cu::Module)                                           \
+  X(cuModuleGetFunction, "cuModuleGetFunction", 2000, cu::Function*, cu::Module, const char*)     \
+  X(cuGraphCreate, "cuGraphCreate", 10000, cu::Graph*, unsigned)                                  \
+  X(cuGraphDestroy, "cuGraphDestroy", 10000, cu::Graph)                                           \
+  X(cuGraphAddChildGraphNode, "cuGraphAddChildGraphNode", 10000, cu::GraphNode*, cu::Graph,       \
+    const cu::GraphNode*, std::size_t, cu::Graph)                                                 \
+  X(cuGraphAddKernelNode_v2, "cuGraphAddKernelNode", 12000, cu::GraphNode*, cu::Graph,            \
+    const cu::GraphNode*, std::size_t, const cu::KernelParameters*)                               \
+  X(cuGraphConditionalHandleCreate, "cuGraphConditionalHandleCreate", 12030, cu::Condition*,      \
+    cu::Graph, cu::Context, unsigned, unsigned)                                                   \
+  X(cuGraphAddNode_v2, "cuGraphAddNode", 12030, cu::GraphNode*, cu::Graph, const cu::GraphNode*,  \
+    const cu::EdgeData*, std::size_t, cu::NodeParameters*)                                        \
+  X(cuGraphInstantiateWithFlags, "cuGraphInstantiateWithFlags", 11040, cu::GraphExec*, cu::Graph, \
+    unsigned long long)                                                                           \
+  X(cuGraphLaunch, "cuGraphLaunch", 10000, cu::GraphExec, cu::Stream)                             \
+  X(cuGraphExecDestroy, "cuGraphExecDestroy", 10000, cu::GraphExec)
+
 struct Driver {
   std::string problem;            // why it cannot be used; empty if it can
-  std::string no_virtual_memory;  // why the functions of the second list are not there
+  std::string no_virtual_memory;  // why those of the second list are not there
+  std::string no_graphs;          // likewise those of the third
 
 #define ADACACHE_POINTER(symbol, name, version, ...) cu::Result (*symbol)(__VA_ARGS__) = nullptr;
   ADACACHE_CUDA_FUNCTIONS(ADACACHE_POINTER)
   ADACACHE_CUDA_VIRTUAL_MEMORY_FUNCTIONS(ADACACHE_POINTER)
+  ADACACHE_CUDA_GRAPH_FUNCTIONS(ADACACHE_POINTER)
 #undef ADACACHE_POINTER
 
   Failure failure(const char* call, cu::Result code) const;
@@ -140,4 +209,4 @@ Driver load_driver();
 // Loaded when first needed, and never unloaded.
 const Driver& driver();
 
-}  // namespace adacache::arena
+}  // namespace adacache::cuda

@@ -1,10 +1,10 @@
-#include "cuda_driver.hpp"
+#include "cuda/driver.hpp"
 
 #ifdef __linux__
 #include <dlfcn.h>
 #endif
 
-namespace adacache::arena {
+namespace adacache::cuda {
 namespace {
 
 #ifdef __linux__
@@ -74,6 +74,10 @@ Driver load_driver() {
   load(result.symbol, symbols, #symbol, name, version, result.no_virtual_memory);
   ADACACHE_CUDA_VIRTUAL_MEMORY_FUNCTIONS(ADACACHE_LOAD)
 #undef ADACACHE_LOAD
+#define ADACACHE_LOAD(symbol, name, version, ...) \
+  load(result.symbol, symbols, #symbol, name, version, result.no_graphs);
+  ADACACHE_CUDA_GRAPH_FUNCTIONS(ADACACHE_LOAD)
+#undef ADACACHE_LOAD
 #else
   result.problem = "no CUDA driver: it is looked for on Linux only";
 #endif
@@ -85,4 +89,4 @@ const Driver& driver() {
   return *loaded;
 }
 
-}  // namespace adacache::arena
+}  // namespace adacache::cuda

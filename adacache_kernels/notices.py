@@ -1,0 +1,94 @@
+"""What a patched model tells its user, each thing once."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import nn
+
+from .types import AdaCacheWarning
+
+LOST_STEPS = (
+    "the scheduler's steps cannot be told from the calls (no scheduler step was seen for long, or "
+    "more than set_timesteps announced), so calls are computed in full; in a loop of your own, "
+    "patch the transformer itself with num_inference_steps="
+)
+IN_PLACE = (
+    "a block wrote into its input, so that what it added cannot be told; every step is computed"
+)
+METRIC_BLOCK = (
+    "the metric block did not run in this forward, so that nothing was decided and the next step "
+    "is computed"
+)
+PLANNED_ANEW = (
+    "the cache was planned anew in the middle of a generation, for a forward came that it had no "
+    "slots for (more branches of guidance than expected, or other shapes); what was stored is lost "
+    "and the steps that needed it are computed"
+)
+
+
+class Notices:
+    """Warnings about one patched model.
+
+    Args:
+        model: its class.
+    """
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self.said: set[str] = set()
+        """Topics."""
+
+    def say(self, topic: str, message: str) -> None:
+        """Unless something was said about it before."""
+        if topic in self.said:
+            return
+        self.said.add(topic)
+        text = f"adacache_kernels, {self._model}: {message}"
+        warnings.warn(text, AdaCacheWarning, stacklevel=3)
+
+
+def why_not_cached(model: nn.Module) -> str | None:
+    """What keeps every step from being reused, if anything does."""
+    if model.training:
+        return "the model is in training mode, so every step is computed; call model.eval()"
+    if torch.is_grad_enabled():
+        return "gradients are enabled, so every step is computed; use torch.no_grad()"
+    return None
+
+
+def number_of_steps(planned: int, num_steps: int) -> str:
+    return (
+        f"num_inference_steps={planned}, but the scheduler runs {num_steps} steps; the scheduler's "
+        "number holds, leave the setting out"
+    )
+
+
+def last_list(attribute: str) -> str:
+    return (
+        f"{attribute} did not run to its end in this forward, so that forecasts are neither "
+        "compared nor corrected"
+    )
+
+
+def not_finite(step: int) -> str:
+    return (
+        f"the distance at step {step} is not finite (NaN or infinity in the metric block's "
+        "residual); the step after such a distance is computed"
+    )
+
+
+def zero(step: int) -> str:
+    return (
+        f"the metric block's residual is zero throughout at step {step}, so that there is no "
+        "distance and the next step is computed; measure another block (cache_loc) or residual "
+        "(cache_res)"
+    )
+
+
+def never_engaged(num_steps: int, smallest: float, threshold: float) -> str:
+    return (
+        f"no step of {num_steps} was reused: the smallest distance was {smallest:.3g}, and the "
+        f"codebook reuses below {threshold:.3g}; raise its thresholds for this model"
+    )

@@ -1,0 +1,21 @@
+// Streams and points in their work.
+#pragma once
+
+#include <cstdint>
+
+namespace adacache {
+
+using Address = std::uintptr_t;
+using Stream = std::uintptr_t;  // a CUstream; 0, the legacy stream, for host memory
+
+// A point in the work of a stream. The destructor does not throw.
+class Event {
+ public:
+  virtual ~Event() = default;
+  virtual void record(Stream stream) = 0;
+  virtual void hold_back(Stream stream) = 0;  // on the device, until this is reached
+  virtual bool reached() = 0;
+  virtual void wait() = 0;
+};
+
+}  // namespace adacache

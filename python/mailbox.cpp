@@ -1,0 +1,64 @@
+// Decisions on their way from the device to the host, for Python. adacache_kernels/mailbox.py
+// checks what comes here.
+#include "mailbox/mailbox.hpp"
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "bind.hpp"
+#include "held.hpp"
+#include "mailbox/transport.hpp"
+#include "without_gil.hpp"
+
+namespace py = pybind11;
+
+namespace adacache {
+namespace {
+
+using mailbox::Mailbox;
+
+struct HeldMailbox {
+  Owner<Mailbox> it;
+};
+
+HeldMailbox make_mailbox(int device) {
+  HeldMailbox made;
+  without_gil([&] {
+    made.it.reset(
+        new Mailbox(device < 0 ? mailbox::host_transport() : mailbox::cuda_transport(device)));
+  });
+  return made;
+}
+
+void post(HeldMailbox& self, Stream stream, Address state, std::uint32_t sequence) {
+  without_gil([&] { self.it->post(stream, state, sequence); });
+}
+
+bool arrived(HeldMailbox& self, std::uint32_t sequence) {
+  bool there = false;
+  without_gil([&] { there = self.it->arrived(sequence); });
+  return there;
+}
+
+std::pair<std::vector<float>, double> collect(HeldMailbox& self, std::uint32_t sequence) {
+  mailbox::Collected message;
+  without_gil([&] { message = self.it->collect(sequence); });
+  return {{message.state.begin(), message.state.end()}, message.waited_seconds};
+}
+
+}  // namespace
+
+void bind_mailbox(py::module_& module) {
+  py::class_<HeldMailbox>(module, "Mailbox")
+      .def(py::init(&make_mailbox), py::arg("device"))
+      .def("post", &post, py::arg("stream"), py::arg("address"), py::arg("sequence"))
+      .def("arrived", &arrived, py::arg("sequence"))
+      .def("collect", &collect, py::arg("sequence"));
+}
+
+}  // namespace adacache
