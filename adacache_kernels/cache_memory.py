@@ -308,7 +308,9 @@ def _make(
         for spec in specs:
             if spec.on_host:
                 pinned = device.type == "cuda"
-                tensors[spec.key] = torch.empty(spec.shape, dtype=spec.dtype, pin_memory=pinned)
+                tensors[spec.key] = torch.empty(
+                    spec.shape, dtype=spec.dtype, device="cpu", pin_memory=pinned
+                )
     return tensors
 
 

@@ -43,8 +43,10 @@ class Constants:
 
 class _Table:
     def __init__(self, device: torch.device) -> None:
-        self._on_host = torch.zeros(ROWS, COLUMNS, pin_memory=device.type == "cuda")
-        self._on_device = self._on_host.to(device)
+        self._on_host = torch.zeros(ROWS, COLUMNS, device="cpu", pin_memory=device.type == "cuda")
+        # Not the host's rows copied over: the host would wait for that, even from pinned memory.
+        on_cpu = device.type == "cpu"
+        self._on_device = self._on_host if on_cpu else torch.zeros(ROWS, COLUMNS, device=device)
         self._rows: dict[tuple[float, ...], Tensor] = {}
         self.flag = torch.ones(1, dtype=torch.int32, device=device)
 
