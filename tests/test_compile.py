@@ -66,8 +66,8 @@ def patched_and_compiled(
     model = tiny.build()
     if when == "before patch":
         compile_all(tiny, model, WAYS[way], **options)
-    settings = {"codebook": EVERY_THIRD, "num_inference_steps": STEPS} | settings
-    ak.patch(model, **settings)
+    complete: dict[str, Any] = {"codebook": EVERY_THIRD, "num_inference_steps": STEPS} | settings
+    ak.patch(model, **complete)
     if when == "after patch":
         compile_all(tiny, model, WAYS[way], **options)
     return model
