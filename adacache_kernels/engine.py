@@ -103,6 +103,7 @@ class Engine:
             self._history,
             model=type(self.model).__name__,
             branches=tuple(self._branches),
+            measured=self._meter.residuals,
             memory=self._memory.report(),
             config=self.config.to_dict(),
             codebook=tuple(self._codebook) if self._by_codebook else (),

@@ -48,6 +48,8 @@ class Summary:
         raw_distances: distances without motion regularisation.
         rates: steps from this computed step to the next one.
         motion_scores: scores of motion regularisation; 1 without it or outside its window.
+        measured: the residuals that distances are of, as `cache_res` names them; "block" where a
+            compiled block hides the others; empty where none is measured.
         cache_bytes: bytes that the cache holds on the model's device, counted over its tensors.
         cache_tensors: number of its slots, those in host memory included.
         memory: what was planned, how residuals are stored, what was refused, the arena.
@@ -70,6 +72,7 @@ class Summary:
     raw_distances: list[float | None]
     rates: list[int | None]
     motion_scores: list[float | None]
+    measured: list[str]
     cache_bytes: int
     cache_tensors: int
     memory: MemoryReport
@@ -127,6 +130,7 @@ def summarize(
     *,
     model: str,
     branches: Sequence[str],
+    measured: Sequence[str],
     memory: MemoryReport,
     config: Mapping[str, Any],
     codebook: Sequence[tuple[float, int]],
@@ -142,6 +146,7 @@ def summarize(
         raw_distances=[d.raw_distance if d else None for d in decisions],
         rates=[d.rate if d else None for d in decisions],
         motion_scores=[d.motion if d and d.distance is not None else None for d in decisions],
+        measured=list(measured),
         cache_bytes=memory.in_use,
         cache_tensors=memory.slots,
         memory=memory,
