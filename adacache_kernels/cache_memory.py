@@ -149,12 +149,6 @@ class CacheMemory:
         assert self._plan is not None
         return self._plan.device
 
-    @property
-    def can_add_up(self) -> bool:
-        """See `Storage`."""
-        assert self._plan is not None
-        return self._plan.storage.can_add_up
-
     def acquire(self) -> None:
         """The current stream is going to use the slots."""
         if self._lease is not None:
