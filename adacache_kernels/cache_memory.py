@@ -151,13 +151,18 @@ class CacheMemory:
 
     def acquire(self) -> None:
         """The current stream is going to use the slots."""
-        if self._lease is not None:
+        if self._lease is not None and self._on_streams:
             self._lease.acquire()
 
     def mark(self) -> None:
         """The current stream has been given work that uses the slots."""
-        if self._lease is not None:
+        if self._lease is not None and self._on_streams:
             self._lease.mark()
+
+    @property
+    def _on_streams(self) -> bool:
+        # On a CPU there is none to order: to ask the arena took 0.02 ms, thrice a step.
+        return self._arena is not None and self._arena.device.type != "cpu"
 
     def release(self) -> None:
         """Give all memory back."""
