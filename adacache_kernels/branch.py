@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
 from .blocks import After, Observer
 from .cache_memory import CacheMemory
+from .leading import Leading
 from .models import Adapter, BlockRun
 from .policies import Forecast
 from .ring import Ring
@@ -18,14 +19,13 @@ NEW = -1
 """Stands for the place of the residual that is about to be stored."""
 
 
-def ring_places(adapter: Adapter, order: int, *, correct: bool, compare: bool) -> int:
+def ring_places(order: int, *, correct: bool) -> int:
     """Places of each ring, for forecasts of this order.
 
-    A residual may go over the oldest one as it is compared with it: in one pass, but only there.
-    What is summed block by block, or corrected, needs a place beside the others.
+    A residual may go over the oldest one as it is compared with it, in one pass. One that is
+    corrected needs a place beside the others.
     """
-    in_one_pass = all(blocks.chained for blocks in adapter.lists)
-    return order + (2 if correct or (compare and not in_one_pass) else 1)
+    return order + (2 if correct else 1)
 
 
 class Branch:
@@ -52,10 +52,7 @@ class Branch:
         *,
         correct: bool = False,
     ) -> None:
-        self._spans = tuple(
-            Span(blocks, getattr(model, blocks.attribute), memory, index)
-            for blocks in adapter.lists
-        )
+        self._spans = tuple(_spans(model, adapter, memory, index))
         self._memory = memory
         self.index = index
         self._forecast = forecast
@@ -121,14 +118,15 @@ class Branch:
             comparison = Comparison(places[: len(coefficients)], coefficients, *measure)
         self._correction = self._missed(step) if recording else ()
         self._place = self._ring.claim() if recording else -1
-        lists = {}
+        watching = {name: dict(of_list) for name, of_list in observers.items()}
+        if recording:
+            last = self._spans[-1]
+            of_last = watching.setdefault(last.blocks.attribute, {})
+            of_last[last.last_index] = [*of_last.get(last.last_index, ()), After(self._complete)]
+        lists: dict[str, tuple[object, ...]] = {}
         for span in self._spans:
             span.begin(self._place, shape, comparison)
-            name = span.blocks.attribute
-            watching = {index: list(who) for index, who in observers.get(name, {}).items()}
-            if recording and span is self._spans[-1]:
-                watching.setdefault(span.last_index, []).append(After(self._complete))
-            lists[name] = span.observed(watching, recording)
+            lists |= span.observed(watching, recording)
         return lists
 
     def end(self) -> None:
@@ -150,7 +148,10 @@ class Branch:
         coefficients = self._forecast.coefficients(self.steps, step)
         places = self._ring.places[: len(coefficients)]
         self._spans[0].prefetch(places)
-        return {span.blocks.attribute: span.reused(places, coefficients) for span in self._spans}
+        lists: dict[str, tuple[object, ...]] = {}
+        for span in self._spans:
+            lists |= span.reused(places, coefficients)
+        return lists
 
     def _complete(self, run: BlockRun) -> None:
         """All residuals are stored: correct what leaves the last list."""
@@ -199,3 +200,14 @@ class Branch:
                 coefficients = [a for _, a in self._correction]
                 self._memory.slots.add(x, keys, coefficients, span.view(index))
         self.corrected = True
+
+
+def _spans(model: nn.Module, adapter: Adapter, memory: CacheMemory, branch: int) -> Iterator[Span]:
+    leading = None
+    for blocks in adapter.lists:
+        modules = getattr(model, blocks.attribute)
+        if blocks.leads:
+            leading = Leading(blocks, modules)
+        else:
+            yield Span(blocks, modules, memory, branch, leading)
+            leading = None

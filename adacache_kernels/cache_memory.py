@@ -153,21 +153,21 @@ class CacheMemory:
         assert self._plan is not None
         return self._plan.device
 
-    @property
-    def can_add_up(self) -> bool:
-        """See `Storage`."""
-        assert self._plan is not None
-        return self._plan.storage.can_add_up
-
     def acquire(self) -> None:
         """The current stream is going to use the slots."""
-        if self._lease is not None and not self._is_handed_over:
+        if self._lease is not None and self._on_streams:
             self._lease.acquire()
 
     def mark(self) -> None:
         """The current stream has been given work that uses the slots."""
-        if self._lease is not None and not self._is_handed_over:
+        if self._lease is not None and self._on_streams:
             self._lease.mark()
+
+    @property
+    def _on_streams(self) -> bool:
+        # On a CPU there is none to order: to ask the arena took 0.02 ms, thrice a step.
+        on_device = self._arena is not None and self._arena.device.type != "cpu"
+        return on_device and not self._is_handed_over
 
     @contextmanager
     def handed_over(self) -> Iterator[None]:

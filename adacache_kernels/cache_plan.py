@@ -76,12 +76,6 @@ class Storage:
     dtype: CacheDtype | None = None
     on_host: bool = False
 
-    @property
-    def can_add_up(self) -> bool:
-        """Whether residuals of single blocks can be added up where they are stored: eight bits
-        would round each time, and host memory is far."""
-        return self.dtype is None and not self.on_host
-
     def __str__(self) -> str:
         name = self.dtype or "full precision"
         return f"{name}, in host memory" if self.on_host else name
@@ -110,15 +104,14 @@ class Demand:
         specs: dict[Key, SlotSpec] = {}
         largest = 0
         for blocks in self.lists:
+            if blocks.leads:
+                continue
             for index, stream in enumerate(self.streams(blocks, entering)):
                 pieces = self.pieces(blocks, index, stream, storage)
                 largest = max(largest, pieces.largest)
                 for place in range(self.places):
                     key = residual_key(branch, blocks.attribute, index, place)
                     specs |= _stored(key, stream, storage, pieces)
-                if not (blocks.chained or storage.can_add_up):
-                    key = sum_key(blocks.attribute, index, stream.shape)
-                    specs[key] = SlotSpec(key, stream.shape, stream.dtype)
         for attribute, block in self.sites if branch == 0 else ():
             blocks = next(blocks for blocks in self.lists if blocks.attribute == attribute)
             stream, key = self.streams(blocks, entering)[0], metric_key(attribute, block)
@@ -166,11 +159,6 @@ def residual_key(branch: int, attribute: str, stream: int, place: int) -> Key:
 def scale_key(key: Key) -> Key:
     """The scales of a residual in eight bits, one a token."""
     return ("scale", *key)
-
-
-def sum_key(attribute: str, stream: int, shape: tuple[int, ...]) -> Key:
-    """Where the residuals of single blocks are added up, for all branches in turn."""
-    return ("sum", attribute, stream, shape)
 
 
 def metric_key(attribute: str, block: int) -> Key:

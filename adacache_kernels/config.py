@@ -63,11 +63,11 @@ class AdaCacheConfig:
             calls). Named cache contexts need none.
         forecast: order of the forecast of a residual in reused steps: 0 repeats the last one (the
             paper), 1 goes on along a straight line, 2 along a parabola, at one more tensor per
-            stream and layout each.
+            stream each.
         forecast_time: along what the forecast is drawn: "step", or the scheduler's "timestep",
             "sigma" or "log-snr", which only a pipeline has. With a profile the forecast is fitted.
         correct: computed steps make up for what the forecasts before them missed, at one more
-            tensor per stream and layout.
+            tensor per stream.
         measure: what decides about the next computed step: the "distance" of the metric block's
             residual to the one before (the paper), or the "forecast-error", the distance of the
             residual of all blocks to its forecast; cache_loc and cache_res then do not matter.

@@ -333,12 +333,7 @@ class Engine:
 
     @property
     def _places(self) -> int:
-        return ring_places(
-            self._adapter,
-            self._forecast.order,
-            correct=self.config.correct,
-            compare=self._comparing,
-        )
+        return ring_places(self._forecast.order, correct=self.config.correct)
 
     def _forget_all(self) -> None:
         """The memory had to be planned anew in the middle of a generation."""

@@ -30,7 +30,7 @@ class Profile:
         num_steps: steps of a generation.
         gram: [steps, steps], inner products of the residuals of any two steps, mean over the runs,
             scaled to a trace of `num_steps`.
-        span_grams: the same for each block list by itself.
+        span_grams: the same for each residual that is kept, by its block list.
         moreg_hyp: (a, b, d) of motion regularisation, so that its score is how much harder a video
             of that motion is than the mean.
         sensitivity: [steps], squared error of the video for a squared error of the residuals seen
@@ -59,7 +59,7 @@ class Profile:
         return FittedForecast(order, self.gram)
 
     def expected_error(self, order: int, history: Sequence[int], step: int) -> float:
-        """Mean over the lists of ||R - F|| / ||F||, F forecast from `history` (newest first)."""
+        """Mean over the residuals of ||R - F|| / ||F||; `history`, newest first, makes F."""
         known = [s - 1 for s in history[: order + 1]]
         coefficients = fit(self.gram, known, step - 1)
         errors = []

@@ -22,7 +22,7 @@ class Update:
     """A residual that is to be stored.
 
     Args:
-        x_out: after the blocks.
+        x_out: after the blocks; a stream, or with the four dimensions that `view` gives it.
         x_in: before them; None where `x_out` is the residual.
         view: of both, and of the slot.
         slot_holds: "nothing", "previous" or "sum", as `ops.distance_update` has it.
@@ -84,7 +84,8 @@ class DeviceSlots:
         view, scale = update.view, self.tensors.get(scale_key(key))
         if update.x_in is not None and update.terms == 0 and scale is None:
             accumulate = update.slot_holds == "sum"
-            ops.residual_update(self.tensors[key], update.x_out, update.x_in, accumulate)
+            slot = self.tensors[key] if update.x_out.dim() != 4 else view(self.tensors[key])
+            ops.residual_update(slot, update.x_out, update.x_in, accumulate)
             return None
         device = update.x_out.device
         return ops.distance_update(

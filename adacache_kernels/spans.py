@@ -1,4 +1,4 @@
-"""Spans: what a list of blocks adds to each of its streams, kept as one residual per stream.
+"""Spans: what blocks add to each of their streams, kept as one residual per stream.
 
 All blocks share one schedule, and what stands between them is affine, so the sum of their residuals
 is all that a reused step needs. Of the last computed steps, each has its own place in a ring.
@@ -12,10 +12,10 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from . import ops
-from .blocks import ObservedBlock, Observer, Parameters, ReusedBlocks
+from .blocks import Observer, StandIns, version
 from .cache_memory import CacheMemory
-from .cache_plan import Key, residual_key, sum_key
+from .cache_plan import Key, residual_key
+from .leading import Leading
 from .models import BlockList, BlockRun
 from .slots import Update, View
 from .types import Metric
@@ -39,30 +39,45 @@ class Comparison:
 
 
 class Span:
-    """The residuals of one block list, for one branch of guidance."""
+    """The residuals of one block list, for one branch of guidance.
+
+    Args:
+        blocks: the list.
+        modules: its blocks.
+        memory: where residuals are kept.
+        branch: index of the branch.
+        leading: the list before, where the blocks of both take turns.
+    """
 
     taps: Sequence[str] = ()
 
     def __init__(
-        self, blocks: BlockList, modules: nn.ModuleList, memory: CacheMemory, branch: int
+        self,
+        blocks: BlockList,
+        modules: nn.ModuleList,
+        memory: CacheMemory,
+        branch: int,
+        leading: Leading | None = None,
     ) -> None:
         self.blocks = blocks
-        self._modules = tuple(modules)
+        self._stand_ins = StandIns(blocks, tuple(modules))
         self._memory = memory
         self._branch = branch
-        self._parameters = Parameters(self._modules[0])
+        self._leading = leading
+        self._led_alone = False
         self.begin(0, (1, 1))
 
     def begin(
         self, place: int, video: tuple[int, int], comparison: Comparison | None = None
     ) -> None:
         """A computed forward of (videos, frames) begins, whose residuals go to `place`."""
-        self.end()
         self._place, self._video = place, video
+        self._forget_streams()
         self._comparison = comparison
         self.sums: Tensor | None = None
-        self._runs = 0
-        self.written_in_place = False
+        self._written_in_place = False
+        if self._leading is not None:
+            self._leading.begin(video)
 
     def compare_with_nothing(self) -> None:
         """What the residual was to be compared with is lost."""
@@ -70,13 +85,25 @@ class Span:
 
     def end(self) -> None:
         """A computed forward is over."""
+        self._forget_streams()
+        if self._leading is not None:
+            self._store_leading(self._leading)
+            self._leading.release()
+
+    def _forget_streams(self) -> None:
         self._x_in: list[Tensor] = []
         self._versions: list[int] = []
 
     @property
+    def written_in_place(self) -> bool:
+        """Whether a block of the last computed forward wrote into its input."""
+        by_leading = self._leading is not None and self._leading.written_in_place
+        return self._written_in_place or by_leading
+
+    @property
     def last_index(self) -> int:
         """Index of the last block."""
-        return len(self._modules) - 1
+        return self._stand_ins.last_index
 
     def key(self, stream: int, place: int) -> Key:
         """Of the residual of a stream at a place of the ring."""
@@ -84,106 +111,98 @@ class Span:
 
     def view(self, stream: int) -> View:
         """From a stream to four dimensions."""
-        return partial(self.blocks.split, stream=stream, video=self._video)
+        return partial(_split, self.blocks, stream, self._video)
 
     def observed(
-        self, observers: Mapping[int, Sequence[Observer]], recording: bool
-    ) -> tuple[object, ...]:
-        """The list of a computed step.
+        self, observers: Mapping[str, Mapping[int, Sequence[Observer]]], recording: bool
+    ) -> dict[str, tuple[object, ...]]:
+        """The lists of a computed step.
 
         Args:
-            observers: called after the span, by index of the block that they watch.
+            observers: called after the span, by list and index of the block that they watch.
             recording: whether the span stores what the blocks add.
         """
-        return tuple(
-            self._observed(index, observers.get(index, ()), recording)
-            for index in range(len(self._modules))
-        )
+        name = self.blocks.attribute
+        own = (self,) if recording else ()
+        lists = {name: self._stand_ins.observed(own, observers.get(name, {}))}
+        if self._leading is not None:
+            name = self._leading.blocks.attribute
+            leading = (self._leading,) if recording else ()
+            lists[name] = self._leading.stand_ins.observed(leading, observers.get(name, {}))
+        return lists
 
-    def reused(self, places: Sequence[int], coefficients: Sequence[float]) -> tuple[object, ...]:
-        """The list of a reused step: one element, whatever the number of blocks."""
+    def reused(
+        self, places: Sequence[int], coefficients: Sequence[float]
+    ) -> dict[str, tuple[object, ...]]:
+        """The lists of a reused step."""
 
         def add(streams: Sequence[Tensor]) -> None:
             for index, x in enumerate(streams):
                 keys = [self.key(index, place) for place in places]
                 self._memory.slots.add(x, keys, coefficients, self.view(index))
 
-        return (ReusedBlocks(self._modules[0], self.blocks, self._parameters, add),)
+        def add_to_leading(streams: Sequence[Tensor]) -> None:
+            assert self._leading is not None
+            split = self._leading.blocks.split
+            add([split(x, index, self._video) for index, x in enumerate(streams)])
+
+        lists = {self.blocks.attribute: self._stand_ins.reused(add)}
+        if self._leading is not None:
+            to_leading = add_to_leading if self._led_alone else None
+            lists[self._leading.blocks.attribute] = self._leading.stand_ins.reused(to_leading)
+        return lists
 
     def prefetch(self, places: Sequence[int]) -> None:
         """The next thing is to reuse what lies at these places."""
         self._memory.slots.prefetch([self.key(0, place) for place in places])
 
-    def _observed(self, index: int, others: Sequence[Observer], recording: bool) -> object:
-        inner = 0 < index < len(self._modules) - 1
-        watch = recording and not (self.blocks.chained and inner)
-        observers: tuple[Observer, ...] = (self, *others) if watch else tuple(others)
-        block = self._modules[index]
-        if not observers:
-            return block
-        return ObservedBlock(block, self.blocks, self._parameters, observers)
-
     def before(self, run: BlockRun) -> None:
-        """Keep the streams as they are before the list (chained) or before this block."""
-        if self.blocks.chained and self._runs > 0:
+        """Keep what the list adds to."""
+        if self._x_in:
             return
-        self._x_in = [run.arguments[stream.parameter] for stream in self.blocks.streams]
-        self._versions = [_version(x) for x in self._x_in]
+        streams = [run.arguments[stream.parameter] for stream in self.blocks.streams]
+        if self._leading is not None:
+            streams = self._leading.begin_next(streams, self.view)
+        self._x_in = streams
+        self._versions = [version(x) for x in streams]
 
     def after(self, run: BlockRun) -> None:
-        """Store what the list (chained), or add what this block, has added."""
-        first, self._runs = self._runs == 0, self._runs + 1
-        last = run.block is self._modules[-1]
-        if self.blocks.chained and not last:
+        """Store what the list has added."""
+        if run.block is not self._stand_ins.last:
             return
-        if self._versions != [_version(x) for x in self._x_in]:
-            self.written_in_place = True
+        if self._versions != [version(x) for x in self._x_in]:
+            self._written_in_place = True
         for index, stream in enumerate(self.blocks.streams):
-            x_out, x_in = stream.read(run.output), self._x_in[index]
-            if self.blocks.chained:
-                self._store(index, x_out, x_in, "nothing")
-            elif self._memory.can_add_up:
-                self._add_in_slot(index, x_out, x_in, first=first, last=last)
-            else:
-                self._add_beside(index, x_out, x_in, first=first, last=last)
+            self._store(index, stream.read(run.output), self._x_in[index])
 
-    def _add_in_slot(
-        self, index: int, x_out: Tensor, x_in: Tensor, *, first: bool, last: bool
-    ) -> None:
-        """The residual of one block, added to those of the list in the slot itself."""
-        if last and self._compares(index):
-            return self._store(index, x_out, x_in, "nothing" if first else "sum")
-        slot = self._memory.tensor(self.key(index, self._place))
-        ops.residual_update(slot, x_out, x_in, accumulate=not first)
-
-    def _add_beside(
-        self, index: int, x_out: Tensor, x_in: Tensor, *, first: bool, last: bool
-    ) -> None:
-        """The residual of one block, added up beside the slot, which gets the sum at the end."""
-        total = self._memory.tensor(sum_key(self.blocks.attribute, index, tuple(x_out.shape)))
-        ops.residual_update(total, x_out, x_in, accumulate=not first)
-        if last:
-            self._store(index, total, None, "nothing")
+    def _store_leading(self, leading: Leading) -> None:
+        """What the leading list has added, if the other one has not run."""
+        self._led_alone = leading.ran_alone
+        if not leading.ran_alone:
+            return
+        for index in range(len(leading.blocks.streams)):
+            x_out, x_in = leading.around(index)
+            update = Update(x_out, x_in, self.view(index))
+            self._memory.slots.update(self.key(index, self._place), update)
 
     def _compares(self, index: int) -> bool:
         return index == 0 and self._comparison is not None
 
-    def _store(self, index: int, x_out: Tensor, x_in: Tensor | None, slot_holds: str) -> None:
+    def _store(self, index: int, x_out: Tensor, x_in: Tensor) -> None:
         """The list's residual into its slot, which may hold the oldest one it is compared with."""
         key, view = self.key(index, self._place), self.view(index)
         if not self._compares(index):
-            self._memory.slots.update(key, Update(x_out, x_in, view, slot_holds))
+            self._memory.slots.update(key, Update(x_out, x_in, view))
             return
         to = self._comparison
         assert to is not None
-        holds_oldest = slot_holds == "nothing" and self._place in to.places
         self.sums = self._memory.slots.update(
             key,
             Update(
                 x_out,
                 x_in,
                 view,
-                "previous" if holds_oldest else slot_holds,
+                "previous" if self._place in to.places else "nothing",
                 [self.key(0, place) for place in to.places if place != self._place],
                 to.coefficients,
                 to.strides,
@@ -192,6 +211,5 @@ class Span:
         )
 
 
-def _version(x: Tensor) -> int:
-    # Inference tensors count no versions; there, an in-place write cannot be seen.
-    return -1 if x.is_inference() else x._version
+def _split(blocks: BlockList, stream: int, video: tuple[int, int], x: Tensor) -> Tensor:
+    return x if x.dim() == 4 else blocks.split(x, stream, video)

@@ -133,8 +133,8 @@ VIDEO = (Stream("x"),)
 BOTH = (Stream("hidden_states", 0), Stream("encoder_hidden_states", 1))
 CASES = (
     Case("Open-Sora 1.2, 51 x 720 x 1280", OpenSora, lambda: {"x": meta(2, 15 * 45 * 80, 1152)},
-         (2, 15), lists=(BlockList("spatial_blocks", VIDEO, Layout.FRAME_MAJOR, chained=False),
-                         BlockList("temporal_blocks", VIDEO, Layout.FRAME_MAJOR, chained=False))),
+         (2, 15), lists=(BlockList("spatial_blocks", VIDEO, Layout.FRAME_MAJOR, leads=True),
+                         BlockList("temporal_blocks", VIDEO, Layout.FRAME_MAJOR))),
     Case("Latte, 16 x 512 x 512", latte, latte_inputs, (2, 16)),
     Case("CogVideoX 5B, 49 x 480 x 720", cogvideox, cogvideox_inputs, (2, 13)),
     Case("Wan 14B, 81 x 720 x 1280", wan, wan_inputs, (1, 21), calls=2),
@@ -196,7 +196,7 @@ def row(case: Case) -> str:
     # block. As "forecast": three residuals, no metric block.
     sites = ((lists[-1].attribute, 0),)
     fast = Demand(lists, 1, sites, case.video)
-    places = ring_places(adapter, 1, correct=True, compare=True)
+    places = ring_places(1, correct=True)
     forecast = Demand(lists, places, (), case.video)
     cells = [planned(demand, case, streams, WAYS["full"]) for demand in (fast, forecast)]
     cells += [planned(forecast, case, streams, WAYS[way]) for way in ("int8", "host")]

@@ -56,10 +56,9 @@ class Model:
         batch: videos in one call; 2 where guidance is in the same batch.
         calls: of the model for one step; 2 where guidance is a call of its own.
         adds: what the blocks add to the video stream in one call, counted as the authors cache it.
-        layouts: residuals that we keep of the video stream.
-        stores: writes with which they come about in a computed call; all but the first of each
-            layout add to what is there.
-        text_tokens: of a second stream with as many adds and stores; 0 without one.
+        adds_between: whether the model itself adds something between the blocks, which we then keep
+            out of the residual: two passes of plain PyTorch over a stream.
+        text_tokens: of a second stream with as many adds; 0 without one.
     """
 
     name: str
@@ -69,8 +68,7 @@ class Model:
     batch: int
     calls: int
     adds: int
-    layouts: int = 1
-    stores: int = 1
+    adds_between: bool = False
     text_tokens: int = 0
 
     @property
@@ -99,9 +97,9 @@ MODELS = (
     # 28 pairs of a spatial and a temporal block; cached: attention, and cross-attention with MLP.
     Model("Open-Sora 1.2, 51 x 720 x 1280", (51 // 17 * 5, 720 // 8, 1280 // 8), (1, 2, 2),
           channels=1152, batch=2, calls=1, adds=2 * 28 * 2),
-    # The same pairs, but the layout changes in between: each block's residual is added up.
+    # The same pairs, and an embedding before the first temporal block.
     Model("Latte, 16 x 512 x 512", (16, 512 // 8, 512 // 8), (1, 2, 2),
-          channels=1152, batch=2, calls=1, adds=2 * 28 * 2, layouts=2, stores=2 * 28),
+          channels=1152, batch=2, calls=1, adds=2 * 28 * 2, adds_between=True),
     Model("Wan 14B, 81 x 720 x 1280", ((81 - 1) // 4 + 1, 720 // 8, 1280 // 8), (1, 2, 2),
           channels=5120, batch=1, calls=2, adds=40 * 2),
     # 20 blocks of two streams that add attention and MLP, 40 that add both at once. Guidance is
@@ -168,9 +166,8 @@ def ours(model: Model) -> dict[str, Work]:
     decision = Work((3 * stream_bytes[0], 0))  # distance_update: slot and residual; slot. decide.
     store, reused = Work(), Work()
     for size in stream_bytes:
-        first = Work((3 * size,)) * model.layouts
-        store += first + Work((4 * size,)) * (model.stores - model.layouts)
-        reused += Work((3 * size,)) * model.layouts
+        store += Work((3 * size,)) + Work((3 * size,)) * (2 * model.adds_between)
+        reused += Work((3 * size,))
     return _parts(model, decision, store, reused)
 
 
@@ -183,10 +180,9 @@ def eager(model: Model) -> dict[str, Work]:
     store, reused = Work(), Work()
     coefficients, flag = _meta32(1), torch.empty(1, dtype=torch.int32, device="meta")
     for stream in model.streams:
-        added = count(baselines.residual_accumulated, stream, stream, stream)
-        store += count(baselines.residual, stream, stream, stream) * model.layouts
-        store += added * (model.stores - model.layouts)
-        reused += count(baselines.add, stream, stream, coefficients, flag) * model.layouts
+        between = count(torch.sub, stream, stream) * (2 * model.adds_between)
+        store += between + count(baselines.residual, stream, stream, stream)
+        reused += count(baselines.add, stream, stream, coefficients, flag)
     return _parts(model, decision, store, reused)
 
 
@@ -232,7 +228,7 @@ def _bytes(values: Sequence[object]) -> int:
 def cache_bytes(model: Model) -> dict[str, int]:
     """What is kept from step to step: ours with the slot of the metric, the authors' in full."""
     streams = sum(stream.nbytes for stream in model.streams)
-    kept = streams * model.layouts + model.streams[0].nbytes
+    kept = streams + model.streams[0].nbytes
     return {"ours": model.calls * kept, "authors": model.calls * streams * model.adds}
 
 

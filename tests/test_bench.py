@@ -15,6 +15,7 @@ import op_baselines
 import op_cases
 import op_report
 import ops as bench_ops
+import overhead_report
 import predict_gpu
 import roof
 
@@ -216,3 +217,30 @@ def test_tuning_needs_a_gpu() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
     assert done.returncode == 1
     assert "CUDA GPU" in done.stderr
+
+
+def test_a_smoke_run_of_the_overhead_writes_its_table(tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCH / "overhead.py"), "--models", "demo", "--rounds", "2"]
+    subprocess.run([*command, "--out", str(tmp_path)], check=True, env=os.environ)
+    with (tmp_path / "overhead.csv").open(newline="") as file:
+        rows = {row["way"]: row for row in csv.DictReader(file)}
+    patched = {*overhead_report.COMPUTED, *overhead_report.REUSED}
+    again = {"unpatched again", "block lists emptied again"}
+    assert set(rows) == {*patched, *again, "unpatched", "block lists emptied"}
+    assert all(rows[way]["against"] == "unpatched" for way in overhead_report.COMPUTED)
+    assert all(rows[way]["against"] == "block lists emptied" for way in overhead_report.REUSED)
+    assert all(float(row["wall_min"]) > 0 and row["rounds"] == "2" for row in rows.values())
+    table = (tmp_path / "overhead.md").read_text()
+    assert all(f"| {way} |" in table for way in rows)
+
+
+def test_overhead_ratios_are_of_the_same_round() -> None:
+    times = {
+        "unpatched": [(1_000_000, 1_000_000), (4_000_000, 2_000_000), (10_000_000, 3_000_000)],
+        "codebook never reuses": [
+            (2_000_000, 3_000_000), (12_000_000, 4_000_000), (10_000_000, 3_000_000),
+        ],
+    }  # fmt: skip
+    base, row = overhead_report.rows("m", times)
+    assert (base.ratio_p50, base.of_min) == (1, 1)
+    assert (row.wall_p50, row.ratio_p50, row.cpu_ratio_p50, row.of_min) == (10, 2, 2, 2)

@@ -72,7 +72,7 @@ def test_unpatch_sets_everything_back(name: str) -> None:
 
 @pytest.mark.parametrize("name", TINY)
 def test_reuse_on_equal_input_repeats_the_output(name: str) -> None:
-    """x_in + (x_out - x_in) is x_out up to two roundings a stream and layout.
+    """x_in + (x_out - x_in) is x_out up to two roundings a stream.
 
     Bound: each rounding is at most eps/2 of a value of the size of the stream; what follows is a
     normalisation and a linear map, whose gain on these models is below 16.

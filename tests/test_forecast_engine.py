@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -40,6 +40,25 @@ def oracle_run(
     return trajectory
 
 
+def total(
+    tiny: Tiny,
+    blocks: Mapping[tuple[str, int], ForecastBlock],
+    of_block: Callable[[ForecastBlock], Tensor],
+) -> Tensor:
+    """The sum over all blocks, in the last list's layout."""
+    of_list = [
+        torch.stack([of_block(b) for (attribute, _), b in blocks.items() if attribute == name]).sum(
+            0
+        )
+        for name in tiny.lists
+    ]
+    if len(of_list) == 1:
+        return of_list[0]
+    # Latte: [F, S, C] of the spatial blocks to [S, F, C] of the temporal ones, one video.
+    spatial, temporal = of_list
+    return temporal + spatial.transpose(0, 1)
+
+
 @contextmanager
 def corrected(
     tiny: Tiny,
@@ -56,21 +75,8 @@ def corrected(
             return output
         streams = list(output) if isinstance(output, tuple) else [output]
         for index, stream in enumerate(streams):
-            streams[index] = stream + total(index)
+            streams[index] = stream + total(tiny, blocks, lambda b, i=index: b.missed(step, i))
         return tuple(streams) if isinstance(output, tuple) else streams[0]
-
-    def total(stream: int) -> Tensor:
-        of_list = {
-            name: sum(
-                b.missed(step, stream) for (attribute, _), b in blocks.items() if attribute == name
-            )
-            for name in tiny.lists
-        }
-        if len(of_list) == 1:
-            return torch.as_tensor(of_list[tiny.lists[0]])
-        # Latte: [F, S, C] of the spatial blocks to [S, F, C] of the temporal ones, one video.
-        spatial, temporal = (torch.as_tensor(of_list[name]) for name in tiny.lists)
-        return temporal + spatial.transpose(0, 1)
 
     handle = last.register_forward_hook(add)
     try:
@@ -184,7 +190,7 @@ def test_rate_1_is_bit_equal(name: str, order: int, measure: Any) -> None:
 @pytest.mark.parametrize("order", [0, 1, 2])
 @pytest.mark.parametrize("name", FOUR)
 def test_the_forecast_error_is_that_of_the_spans(name: str, order: int) -> None:
-    """||R - F||_1 / ||F||_1 / k, mean over the lists, from the oracle's residuals: within 1e-4.
+    """||R - F||_1 / ||F||_1 / k of all blocks, from the oracle's residuals: within 1e-3.
 
     R - F is 30 times smaller than R, so that rounding of R by 6e-8 shows as 2e-6; sums are float32.
     """
@@ -200,15 +206,10 @@ def test_the_forecast_error_is_that_of_the_spans(name: str, order: int) -> None:
             latents = latents - 0.05 * tiny.call(model, latents, step)
     expected = []
     for step in EVERY[1:]:
-        of_lists = []
-        for attribute in tiny.lists:
-            members = [b for (a, _), b in blocks.items() if a == attribute]
-            known = [s for s in EVERY if s < step][-order - 1 :]
-            truth = sum(b.residuals[step][0].double() for b in members)
-            forecast = sum(b.through(known, step, 0).double() for b in members)
-            assert isinstance(truth, Tensor) and isinstance(forecast, Tensor)
-            of_lists.append(float((truth - forecast).abs().sum() / forecast.abs().sum()))
-        expected.append(sum(of_lists) / len(of_lists))
+        known = [s for s in EVERY if s < step][-order - 1 :]
+        truth = total(tiny, blocks, lambda b, s=step: b.residuals[s][0].double())
+        forecast = total(tiny, blocks, lambda b, s=step, k=known: b.through(k, s, 0).double())
+        expected.append(float((truth - forecast).abs().sum() / forecast.abs().sum()))
     ak.patch(
         model,
         codebook={1.0: 1},
@@ -238,13 +239,12 @@ def test_motion_is_that_of_the_last_span(name: str) -> None:
         for step in EVERY:
             now[0] = step
             latents = latents - 0.05 * tiny.call(model, latents, step)
-    members = [b for (attribute, _), b in blocks.items() if attribute == tiny.lists[-1]]
     scores = []
     for step in range(2, 8):
-        total = torch.as_tensor(sum(b.residuals[step][0].double() for b in members))
+        whole = total(tiny, blocks, lambda b, s=step: b.residuals[s][0].double())
         in_batch = tiny.lists[-1] == "temporal_transformer_blocks"
         video = (
-            total.transpose(0, 1) if in_batch else total.reshape(tiny.frames, -1, total.shape[-1])
+            whole.transpose(0, 1) if in_batch else whole.reshape(tiny.frames, -1, whole.shape[-1])
         )
         later, earlier = video[1:], video[:-1]
         motion = (later - earlier).abs().sum() / (later.abs().sum() + earlier.abs().sum())

@@ -128,7 +128,7 @@ def test_guidance_in_one_call_is_one_branch() -> None:
     run_latte(pipe)
     summary = ak.summary(pipe)
     assert summary.branches == ["0"]
-    assert summary.cache_tensors == 3
+    assert summary.cache_tensors == 2
 
 
 def test_guidance_in_two_calls_is_two_branches_and_one_decision() -> None:

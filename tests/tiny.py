@@ -128,7 +128,7 @@ TINY: dict[str, Tiny] = {
         8,
         ("transformer_blocks", "temporal_transformer_blocks"),
         frames=4,
-        streams=2,
+        streams=1,
     ),
     "allegro": Tiny(
         "AllegroTransformer3DModel",

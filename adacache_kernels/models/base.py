@@ -73,14 +73,16 @@ class BlockList:
         attribute: its name in the model.
         streams: hidden streams, the video first.
         layout: layout of the video stream.
-        chained: whether each block's input is the previous block's output, so that the list's
-            residual is `x_out - x_in` of the whole list; otherwise it is summed block by block.
+        leads: whether its blocks take turns with those of the next list, which has the same
+            streams. Between any two blocks the model may then change the layout; before the next
+            list's first block it may also add something. Both lists have one residual, the next
+            one's. Without this, each block's input is the output of the one before it.
     """
 
     attribute: str
     streams: tuple[Stream, ...]
     layout: Layout
-    chained: bool = True
+    leads: bool = False
 
     def split(self, x: Tensor, stream: int, video: tuple[int, int]) -> Tensor:
         """The stream of that index as a view of four dimensions: the video as [B, F, S, C]."""

@@ -27,11 +27,11 @@ def _frames(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
 
 
 # The model changes layout between any two blocks and adds a positional embedding before the first
-# temporal one. Both are affine, so one residual a layout, added where it first appears, is exact.
+# temporal one. Both are affine, so one residual, added after the embedding, is exact.
 LATTE = Adapter(
     lists=(
-        BlockList(SPATIAL, HIDDEN, Layout.FRAMES_IN_BATCH, chained=False),
-        BlockList(TEMPORAL, HIDDEN, Layout.TOKENS_IN_BATCH, chained=False),
+        BlockList(SPATIAL, HIDDEN, Layout.FRAMES_IN_BATCH, leads=True),
+        BlockList(TEMPORAL, HIDDEN, Layout.TOKENS_IN_BATCH),
     ),
     residuals={
         "t-attn": Residual((TEMPORAL,), ("attn1",), _attention),

@@ -64,6 +64,8 @@ def check_stored(
 
 def check_writable(name: str, tensor: Tensor) -> None:
     """An expanded tensor has many elements in one place: an in-place op on it has no meaning."""
+    if tensor.is_contiguous():
+        return
     sizes_and_strides = zip(tensor.shape, tensor.stride(), strict=True)
     if any(size > 1 and stride == 0 for size, stride in sizes_and_strides):
         raise ValueError(f"{name} is expanded, its elements share memory; clone it first")
@@ -76,6 +78,8 @@ def check_apart(name: str, written: Tensor, others: Sequence[tuple[str, Tensor]]
     buffer are taken to overlap.
     """
     start, end = _memory(written)
+    if start == end:
+        return
     for other_name, other in others:
         other_start, other_end = _memory(other)
         if start < other_end and other_start < end:
@@ -88,6 +92,8 @@ def check_apart(name: str, written: Tensor, others: Sequence[tuple[str, Tensor]]
 def _memory(tensor: Tensor) -> tuple[int, int]:
     """Addresses of the first byte and of the one after the last; no bytes in an empty tensor."""
     start = tensor.data_ptr()
+    if tensor.is_contiguous():
+        return start, start + tensor.nbytes
     if tensor.numel() == 0:
         return start, start
     sizes_and_strides = zip(tensor.shape, tensor.stride(), strict=True)
