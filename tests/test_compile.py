@@ -6,6 +6,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -395,6 +396,10 @@ def test_a_model_that_is_compiled_as_a_whole_is_not_patched() -> None:
     wrapped = torch.compile(model, backend="eager")
     with pytest.raises(ValueError, match=rf"wrapped by torch\.compile.*{REFUSED}.*_orig_mod"):
         ak.patch(wrapped, num_inference_steps=STEPS)
+    pipeline = SimpleNamespace(transformer=wrapped, scheduler=object())
+    with pytest.raises(ValueError, match=REFUSED):
+        ak.patch(pipeline)
+    assert not ak.is_patched(pipeline)
     model.forward = torch.compile(model.forward, backend="eager")
     with pytest.raises(ValueError, match=rf"forward .* compiled; .*{REFUSED}.*del model\.forward"):
         ak.patch(model, num_inference_steps=STEPS)
