@@ -56,7 +56,8 @@ def patch(
     Raises:
         ImportError: the package's compiled part is missing.
         TypeError: neither a pipeline nor a module; an unknown setting.
-        ValueError: already patched, an unsupported class, a setting that does not fit the model.
+        ValueError: already patched, compiled as a whole, an unsupported class, a setting that does
+            not fit the model.
 
     The first forward raises `CacheBudgetError` where the cache does not fit its budget.
     """

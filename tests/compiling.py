@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 
@@ -64,3 +64,8 @@ def no_recompiles() -> Iterator[None]:
     """Where code that was compiled before does not hold for a call, that raises RecompileError."""
     with torch._dynamo.config.patch(error_on_recompile=True):
         yield
+
+
+def assert_same_bits(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    for a, b in zip(actual, expected, strict=True):
+        assert torch.equal(a, b)

@@ -286,19 +286,6 @@ def test_the_summary_is_text_and_json() -> None:
     assert len(loaded["distances"]) == len(loaded["motion_scores"]) == 6
 
 
-def test_compiled_blocks_reuse_with_the_block_residual_and_tell_why_not_with_another() -> None:
-    tiny, model = TINY["wan"], wan()
-    for block in model.blocks:
-        block.compile(backend="eager")
-    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=6)
-    with pytest.raises(RuntimeError, match=r'attn1 was not seen to run.*cache_res="block"'):
-        denoise(tiny, model, 1)
-    ak.unpatch(model)
-    ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=6, cache_res="block")
-    denoise(tiny, model, 6)
-    assert ak.summary(model).reused_steps == [3, 4]
-
-
 def test_a_package_that_was_not_built_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from adacache_kernels import _native
 
