@@ -1,7 +1,7 @@
 """What patching costs on a CPU: a computed step against the unpatched model's, a reused one against
 the same model without blocks.
 
-    python bench/overhead.py                              # about 10 minutes on one thread
+    python bench/overhead.py                              # about 8 minutes on one thread
     python bench/overhead.py --models demo --rounds 200 --out /tmp/overhead
 
 Each way to run a model has a copy of its own, which shares the weights. In every round each of them
@@ -37,7 +37,7 @@ from overhead_report import COMPUTED, EMPTIED, REUSED, UNPATCHED, Row
 GENERATION = 50
 MOST_ROUNDS = 900
 """A reused step that extrapolates has coefficients of its own, and there is room for 1024."""
-ROUNDS = {"demo": 300, "latte": 40, "cogvideox": 60, "wan": 60}
+ROUNDS = {"demo": 300, "latte": 24, "cogvideox": 36, "wan": 36}
 WARM_UP = 3
 # A codebook that would reuse, but finds no distance small enough: it measures and records.
 NEVER = {"codebook": {1e-9: 2, 1.0: 1}}
