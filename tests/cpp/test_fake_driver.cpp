@@ -14,7 +14,9 @@ cu::Stream handle(const fake::Stream& stream) { return reinterpret_cast<cu::Stre
 
 class Event {
  public:
-  Event() { inside([&] { fake::get<int(cu::Event*, unsigned)>("cuEventCreate")(&event_, 0); }); }
+  Event() {
+    inside([&] { fake::get<int(cu::Event*, unsigned)>("cuEventCreate")(&event_, 0); });
+  }
   Event(const Event&) = delete;
   Event& operator=(const Event&) = delete;
   ~Event() { fake::get<int(cu::Event)>("cuEventDestroy_v2")(event_); }
@@ -106,10 +108,11 @@ void check_copies() {
   const fake::DeviceArray<int> device{4};
   const fake::Stream stream;
   void* pinned = nullptr;
-  Event::inside([&] { fake::get<int(void**, std::size_t, unsigned)>("cuMemHostAlloc")(&pinned, 16, 0); });
+  Event::inside(
+      [&] { fake::get<int(void**, std::size_t, unsigned)>("cuMemHostAlloc")(&pinned, 16, 0); });
   auto* const kept = static_cast<int*>(pinned);
-  const auto* to_host = fake::get<CopyToHost>("cuMemcpyDtoHAsync_v2");
-  const auto* to_device = fake::get<CopyToDevice>("cuMemcpyHtoDAsync_v2");
+  auto* const to_host = fake::get<CopyToHost>("cuMemcpyDtoHAsync_v2");
+  auto* const to_device = fake::get<CopyToDevice>("cuMemcpyHtoDAsync_v2");
   kept[0] = 1;
   stream.run([&] { device.data()[0] = 7; });
   CHECK(to_host(kept, device.address(), 4, handle(stream)) == 0 && kept[0] == 1);
@@ -148,7 +151,7 @@ void check_captured_nodes() {
         *it->to += it->letter;
       };
       fake::get<int(cu::Stream, void (*)(void*), void*)>("cuLaunchHostFunc")(handle(stream), write,
-                                                                           &letters[which]);
+                                                                             &letters[which]);
     };
     fake::get<int(cu::Stream, int)>("cuStreamBeginCapture_v2")(handle(a), cu::kRelaxed);
     add(a, 0);
@@ -165,7 +168,7 @@ void check_captured_nodes() {
     CHECK(nodes == 4 && ran.empty());
     void* executable = nullptr;
     fake::get<int(void**, void*, unsigned long long)>("cuGraphInstantiateWithFlags")(&executable,
-                                                                                   graph, 0);
+                                                                                     graph, 0);
     bool other_order = false;
     for (int i = 0; i < 20; ++i) {
       ran.clear();
@@ -191,9 +194,10 @@ void check_failing_kernel() {
       [](int, const unsigned*, const void* const*, int) { return 1; });
   void *module = nullptr, *kernel = nullptr;
   const fake::Stream stream;
-  Event::inside([&] { fake::get<int(void**, const void*)>("cuModuleLoadData")(&module, ".version"); });
+  Event::inside(
+      [&] { fake::get<int(void**, const void*)>("cuModuleLoadData")(&module, ".version"); });
   fake::get<int(void**, void*, const char*)>("cuModuleGetFunction")(&kernel, module, "kernel");
-  const auto* launch =
+  auto* const launch =
       fake::get<int(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
                     cu::Stream, void**, void**)>("cuLaunchKernel");
   CHECK(launch(kernel, 1, 1, 1, 2048, 1, 1, 0, handle(stream), nullptr, nullptr) ==
