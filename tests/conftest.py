@@ -1,4 +1,10 @@
-"""Every test starts from the same seed, on one thread."""
+"""Every test starts from the same seed, on one thread; a CUDA driver for tests without a GPU."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,7 +12,33 @@ import torch
 # The models are tiny: a second thread makes them slower, on a busy machine thirty times.
 torch.set_num_threads(1)
 
+ROOT = Path(__file__).parent.parent
+
 
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
+
+
+def tool(name: str) -> str | None:
+    return shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that has lib/libcuda.so.1 and, of an older driver, old/libcuda.so.1."""
+    cmake, ninja = tool("cmake"), tool("ninja")
+    if sys.platform != "linux" or cmake is None or ninja is None:
+        pytest.skip("the fake driver needs Linux, CMake and ninja")
+    if not (ROOT / "CMakeLists.txt").exists():
+        pytest.skip("the sources are not here")
+    build = tmp_path_factory.mktemp("fakecuda")
+    options = ["-DADACACHE_BUILD_PYTHON=OFF", "-DADACACHE_BUILD_TESTS=ON", "-DADACACHE_CUDA=OFF"]
+    options += ["-DCMAKE_BUILD_TYPE=Debug", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
+    for command in (
+        [cmake, "-G", "Ninja", "-S", str(ROOT), "-B", str(build), *options],
+        [cmake, "--build", str(build), "--target", "fakecuda", "fakecuda_old", "-j2"],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return next(build.rglob("lib/libcuda.so.1")).parent.parent

@@ -17,6 +17,7 @@ from emulator import (  # noqa: E402
     launch,
     load_kernel,
 )
+from emulator.instructions.calls import EXTERNALS  # noqa: E402
 from ptx_snippets import ADDRESS, WARP, module, run  # noqa: E402
 
 REGISTER = {2: "rs", 4: "r", 8: "rd"}
@@ -338,3 +339,44 @@ def test_what_is_not_known_is_refused_by_name(instruction: str) -> None:
         run(module(f"{instruction};"), np.zeros(WARP, np.int32))
     words = instruction.replace(",", "").split()
     assert any(word in str(error.value) for word in words)
+
+
+CALL = """
+    {
+    .param .b64 param0;
+    st.param.b64 [param0+0], %rd1;
+    .param .b32 param1;
+    st.param.b32 [param1], %r1;
+    @%p1 call.uni tell, (param0, param1);
+    }
+"""
+
+
+def test_calls_of_what_a_test_has_put_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setitem(EXTERNALS, "tell", lambda address, lane: told.append((address, lane)))
+    memory = GlobalMemory()
+    address = memory.add(np.zeros(1, np.int32))
+    kernel = load_kernel(module(f"setp.gt.u32 %p1, %r1, 29; {CALL}"))
+    launch(kernel, (2,), WARP, [address], memory)
+    assert told == [(address, 30), (address, 31)] * 2
+
+
+def test_calls_of_anything_else_are_refused() -> None:
+    with pytest.raises(Unsupported, match="a call of tell, which is not among the EXTERNALS"):
+        run(module(f"setp.gt.u32 %p1, %r1, 29; {CALL}"), np.zeros(1, np.int32))
+    with pytest.raises(Unsupported, match="returns something"):
+        run(module("call.uni (%r2), tell, (%r1);"), np.zeros(1, np.int32))
+
+
+def test_memory_at_addresses_of_the_caller() -> None:
+    memory, far, near = GlobalMemory(), np.arange(4, dtype=np.int32), np.zeros(4, np.int32)
+    memory.add_at(0x9000, far)
+    memory.add_at(0x1000, near)
+    body = f"{ADDRESS} ld.global.b32 %r2, [%rd6]; add.s64 %rd7, %rd2, %rd5; "
+    body += "st.global.b32 [%rd7], %r2;"
+    kernel = load_kernel(module(body, parameters=2, threads=4))
+    launch(kernel, (1,), 4, [0x9000, 0x1000], memory)
+    assert near.tolist() == [0, 1, 2, 3]
+    with pytest.raises(MemoryFault):
+        launch(kernel, (1,), 4, [0x9000, 0x1004], memory)

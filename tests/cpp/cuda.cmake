@@ -5,7 +5,8 @@ set(old ${CMAKE_CURRENT_BINARY_DIR}/fakecuda/old)
 set(broken ${CMAKE_CURRENT_BINARY_DIR}/broken)
 file(WRITE ${broken}/libcuda.so.1 "This is not a library.\n")
 
-foreach(name cuda_arena cuda_faults cuda_driver cuda_mailbox conditional_graph)
+foreach(name cuda_arena cuda_faults cuda_driver cuda_mailbox conditional_graph
+        fake_driver)
   add_cpp_test(${name} adacache_base)
   add_dependencies(test_${name} fakecuda fakecuda_old)
 endforeach()
@@ -21,6 +22,7 @@ add_cuda_test(cuda_arena ${fake} "" test_cuda_arena)
 add_cuda_test(cuda_faults ${fake} "" test_cuda_faults)
 add_cuda_test(cuda_mailbox ${fake} "" test_cuda_mailbox)
 add_cuda_test(conditional_graph ${fake} "" test_conditional_graph)
+add_cuda_test(fake_driver ${fake} "" test_fake_driver)
 add_cuda_test(cuda_no_driver ${broken} "" test_cuda_driver error "no CUDA driver: " "libcuda.so.1")
 add_cuda_test(cuda_no_device ${fake} FAKECUDA_DEVICES=0
   test_cuda_driver error "cuInit failed: CUDA_ERROR_NO_DEVICE (100)")

@@ -120,12 +120,21 @@ class GlobalMemory:
         raw = _raw_bytes(data)
         base = self._next + misalignment
         self._next += GAP + (raw.size + GAP - 1) // GAP * GAP
+        self._insert(base, raw, name, initialised)
+        return base
+
+    def add_at(self, address: int, data: Array, name: str = "") -> None:
+        """Make an array visible at an address of the caller's choice, where nothing else is."""
+        self._insert(address, _raw_bytes(data), name, True)
+
+    def _insert(self, base: int, raw: Array, name: str, initialised: bool | Initialised) -> None:
         written = initialised if isinstance(initialised, Initialised) else None
         if initialised is False:
             written = Initialised(raw.size + 2 * ALIGNMENT)
-        self.buffers.append(Buffer(base, raw, name or f"buffer {len(self.buffers)}", written))
-        self._bases.append(base)
-        return base
+        position = bisect_right(self._bases, base)
+        buffer = Buffer(base, raw, name or f"buffer {len(self.buffers)}", written)
+        self.buffers.insert(position, buffer)
+        self._bases.insert(position, base)
 
     def begin_launch(self) -> None:
         """Forget what the launch before did."""

@@ -166,7 +166,7 @@ def _add_statement(parsed: Parsed, text: str) -> None:
     text = _add_labels(parsed, text)
     if not text or text.startswith((*IGNORED_DECLARATIONS, ".shared")):
         return
-    if text.startswith(".reg"):
+    if text.startswith((".reg", ".param")):
         _declare_registers(parsed, text)
     elif text.startswith("."):
         raise Unsupported(f"directive {text}")
@@ -186,8 +186,9 @@ def _add_labels(parsed: Parsed, text: str) -> str:
 
 
 def _declare_registers(parsed: Parsed, text: str) -> None:
-    declaration = re.match(r"\.reg\s+\.(\w+)\s+(.*)", text)
-    if declaration is None:
+    """Also the places of the arguments of a call, which are `.param`."""
+    declaration = re.match(r"\.(?:reg|param)\s+\.(\w+)\s+(.*)", text)
+    if declaration is None or "[" in text:
         raise Unsupported(f"directive {text}")
     width = WIDTH[declaration.group(1)]
     for name in split_operands(declaration.group(2)):

@@ -3,7 +3,7 @@
 from ..errors import Unsupported
 from ..operands import Symbols
 from ..parser import Instruction
-from . import bits, compare, convert, exchange, float_math, integer_math, memory_access, move
+from . import bits, calls, compare, convert, exchange, float_math, integer_math, memory_access, move
 from .common import Builder, Execute, type_of
 
 __all__ = ["Execute", "compile_instruction"]
@@ -15,6 +15,7 @@ BUILDERS: dict[str, Builder] = {
     **memory_access.BUILDERS,
     **exchange.BUILDERS,
     **bits.BUILDERS,
+    **calls.BUILDERS,
 }
 
 

@@ -52,6 +52,8 @@ def _ld(instruction: Instruction, symbols: Symbols) -> Execute:
 
 
 def _st(instruction: Instruction, symbols: Symbols) -> Execute:
+    if instruction.has("param"):
+        return _st_param(instruction, symbols)
     _allow_access(instruction)
     ptx_type, count = type_of(instruction), _vector(instruction)
     width, space = WIDTH[ptx_type] // 8, _space(instruction)
@@ -90,6 +92,18 @@ def _ld_param(instruction: Instruction, symbols: Symbols) -> Execute:
             write(lanes, np.full(lanes.count, value, dtype), mask)
 
     return ld_param
+
+
+def _st_param(instruction: Instruction, symbols: Symbols) -> Execute:
+    """An argument of a call: its place is a register of the same name."""
+    allow(instruction, ("param",))
+    ptx_type = type_of(instruction)
+    match = re.match(r"^\[\s*([\w$]+)\s*(?:\+\s*0)?\s*\]$", instruction.operands[0])
+    if match is None or symbols.registers.get(match.group(1)) != WIDTH[ptx_type]:
+        raise Unsupported(f"address {instruction.operands[0]}")
+    read = reader(symbols, instruction.operands[1], ptx_type)
+    write = writer(symbols, match.group(1), ptx_type)
+    return lambda lanes, mask: write(lanes, read(lanes), mask)
 
 
 def _atomic(instruction: Instruction, symbols: Symbols) -> Execute:
