@@ -208,10 +208,6 @@ def by_if(x: Tensor) -> int:
     return 1 if x.sum() > 0 else 0
 
 
-def by_mask(x: Tensor) -> None:
-    x.reshape(-1)[:1][x.reshape(-1)[:1] > 0] = 0.0
-
-
 def by_event(x: Tensor) -> None:
     event = torch.cuda.Event()
     event.record()
@@ -230,9 +226,12 @@ PLANTED: dict[str, Callable[[Tensor], Any]] = {
     "nonzero": lambda x: x.nonzero(),
     "equal": lambda x: torch.equal(x, x),
     "masked_select": lambda x: x.masked_select(x > 0),
-    "a mask": by_mask,
+    "a mask": lambda x: x[x > 0],
+    "a mask written": lambda x: x.index_put_((x > 0,), x.sum()),
+    "a host index": lambda x: x[torch.zeros(2, dtype=torch.int64)],
     "an index": lambda x: torch.zeros(3)[x.sum().long()],
     "a list": lambda x: torch.tensor([0.5], device=x.device),
+    "a blocking copy": lambda x: torch.zeros(2, pin_memory=True).to(x.device),
     "a host tensor": lambda x: torch.zeros(2).to(x.device, non_blocking=True),
     "an element": lambda x: torch.empty(2, device=x.device).__setitem__(0, 0.5),
     "synchronize": lambda x: torch.cuda.synchronize(),
@@ -294,6 +293,7 @@ def test_a_timestep_that_is_read(reading: str) -> None:
         lambda x: x.sum() + 1,
         lambda x: torch.where(x > 0, x, 0.0),
         lambda x: torch.zeros(2, device=x.device).fill_(0.5),
+        lambda x: x.__setitem__(x > 0, 0.5),
         lambda x: torch.zeros(2, pin_memory=True).to(x.device, non_blocking=True),
         lambda x: torch.zeros(2, pin_memory=True).copy_(x.view(-1)[:2], non_blocking=True),
         lambda x: torch.cuda.current_stream().record_event().query(),

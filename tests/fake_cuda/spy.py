@@ -4,6 +4,7 @@ What waits on a CUDA device (torch's own rules, `aten/src/ATen/native/cuda/Copy.
 
 - a value that Python wants: `item`, `tolist`, `if tensor`, `float(tensor)`, a tensor as an index;
 - a result whose shape depends on values: `nonzero`, a mask as an index, `unique`;
+- an index that lies on the host;
 - a copy to the host, and a copy to the device that is not both from pinned memory and non-blocking.
 
 A copy to the host that does not wait is noted as well, for what it brings cannot be used without a
@@ -39,6 +40,7 @@ SHAPE_BY_VALUE = {
     aten.repeat_interleave.Tensor: "repeat_interleave",
     aten.bincount.default: "bincount",
 }
+INDEXES = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
 WAITS = READS_VALUE | SHAPE_BY_VALUE
 Answer = Callable[[Tensor], Any]
 
@@ -92,8 +94,8 @@ class SyncSpy(TorchDispatchMode):
         """What makes the host wait in this operation, if anything does."""
         if op in WAITS:
             return WAITS[op] if _on_cuda(args[0]) else None
-        if op is aten.index.Tensor or op is aten.index_put_.default:
-            return "a mask as an index" if any(map(_is_cuda_mask, args[1])) else None
+        if op in INDEXES:
+            return _index(args[0], args[1], args[2] if len(args) > 2 else None)
         if op is aten._to_copy.default:
             device = kwargs.get("device") or args[0].device
             return self._copy(args[0], device, non_blocking=bool(kwargs.get("non_blocking")))
@@ -123,5 +125,14 @@ def _on_cuda(value: Any) -> bool:
     return isinstance(value, Tensor) and value.device.type == "cuda"
 
 
-def _is_cuda_mask(index: Any) -> bool:
-    return _on_cuda(index) and index.dtype in (torch.bool, torch.uint8)
+def _index(x: Tensor, indices: Sequence[Tensor | None], value: Tensor | None) -> str | None:
+    if not _on_cuda(x):
+        return None
+    given = [index for index in indices if index is not None]
+    if any(index.device.type == "cpu" for index in given):
+        return "an index from the host"
+    # What is written may be one number of the host's: torch fills where the mask is set then.
+    if value is not None and value.numel() == 1 and value.device.type == "cpu":
+        return None
+    has_mask = any(index.dtype in (torch.bool, torch.uint8) for index in given)
+    return "a mask as an index" if has_mask else None
