@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -83,8 +82,11 @@ class Engine:
             return original(*args, **kwargs)
         if call.first_in_generation:
             self._start_generation(self.clock.num_steps)
-        with self._abort_on_error():
+        try:
             return self._run(call, original, args, kwargs)
+        except BaseException:
+            self.reset()
+            raise
 
     def reset(self) -> None:
         """Forget the generation and give its memory back; the next call begins a new one."""
@@ -139,11 +141,11 @@ class Engine:
         self, call: Call, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         branch = self._branch(call.branch)
-        arguments = self._parameters.bind(args, kwargs)
-        signature = signature_of(arguments)
         obstacle = notices.why_not_cached(self.model)
         if self._graphs is not None and obstacle is None:
             return self._run_by_graph(self._graphs, branch, call, original, args, kwargs)
+        arguments = self._parameters.bind(args, kwargs)
+        signature = signature_of(arguments)
         can_reuse = obstacle is None and branch.holds(self._reusable, signature)
         if call.first_in_step:
             self._plan(call.step, can_reuse)
@@ -258,6 +260,9 @@ class Engine:
         if self._leader is None:
             self._leader = call.branch
         measuring = self._measuring and call.branch == self._leader
+        recording = self._is_recording(branch, call.step)
+        if not (measuring or recording):
+            return original(*args, **kwargs)
         shape = self._adapter.frames(self.model, arguments)
         observers: dict[str, Any] = {}
         if measuring:
@@ -267,11 +272,9 @@ class Engine:
             self._meter.begin(call.step, shape)
             for blocks in self._adapter.lists:
                 observers[blocks.attribute] = self._meter.observers(blocks.attribute)
-        recording = self._is_recording(branch, call.step)
-        if recording or measuring:
-            first = self._adapter.lists[0].attribute
-            reservation = Before(partial(self._reserve, branch, shape))
-            observers.setdefault(first, {}).setdefault(0, []).insert(0, reservation)
+        first = self._adapter.lists[0].attribute
+        reservation = Before(partial(self._reserve, branch, shape))
+        observers.setdefault(first, {}).setdefault(0, []).insert(0, reservation)
         measure = (self.config.strides, self.config.measured_metric)
         lists = branch.computed(
             call.step,
@@ -305,7 +308,8 @@ class Engine:
         if self.recorder is not None or (self._graphs is not None and step > 1):
             return True
         if self._forecast.order == 0 and not (self.config.correct or self._comparing):
-            return self._policy.may_reuse_after(step)
+            never_reuses = self._by_codebook and max(self._codebook.rates) == 1
+            return not never_reuses and self._policy.may_reuse_after(step)
         to_correct = self.config.correct and branch.reused_since
         return to_correct or step < self._policy.last_reusable_step
 
@@ -385,11 +389,3 @@ class Engine:
         reusing = max(threshold for threshold, rate in self._codebook if rate > 1)
         text = notices.never_engaged(self._history.num_steps, min(distances), reusing)
         self._notices.say("never engaged", text)
-
-    @contextmanager
-    def _abort_on_error(self) -> Any:
-        try:
-            yield
-        except BaseException:
-            self.reset()
-            raise

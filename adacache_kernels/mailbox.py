@@ -101,7 +101,7 @@ class TorchMailbox:
 
     def __init__(self, device: torch.device) -> None:
         self._module = torch.get_device_module(device)
-        self._letters = torch.zeros(PLACES, len(ops.State), pin_memory=True)
+        self._letters = torch.zeros(PLACES, len(ops.State), device="cpu", pin_memory=True)
         self._events = [self._module.Event() for _ in range(PLACES)]
 
     def post(self, state: Tensor, sequence: int) -> None:

@@ -207,7 +207,9 @@ class Meter:
         return site.blocks.layout.split(x, *self._shape)
 
     def _decide(self) -> None:
-        sums = torch.stack(self._sums)
+        # To stack one is a copy.
+        one = len(self._sums) == 1
+        sums = self._sums[0].unsqueeze(0) if one else torch.stack(self._sums)
         state = self.on_device(sums.device)
         assert self._codebook_tensor is not None and self._mailbox is not None
         first, last = self._window

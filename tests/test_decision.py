@@ -137,7 +137,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     made = Device()
     monkeypatch.setattr(torch, "get_device_module", lambda device: made)
     zeros = torch.zeros
-    monkeypatch.setattr(torch, "zeros", lambda *size, pin_memory: zeros(*size))
+    monkeypatch.setattr(torch, "zeros", lambda *size, device, pin_memory: zeros(*size))
     yield made
 
 
