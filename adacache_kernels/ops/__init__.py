@@ -145,7 +145,8 @@ def distance_update(
         check_exactly("coefficients", coefficients, torch.float32, (terms,), slot.device)
     elif terms > 1:
         raise ValueError(f"coefficients is None, expected one for each of {terms} residuals")
-    sums: Tensor = torch.ops.adacache.distance_update.default(
+    sums: Tensor = library.call(
+        "distance_update",
         slot,
         x_out,
         x_in,
@@ -178,7 +179,7 @@ def residual_update(slot: Tensor, x_out: Tensor, x_in: Tensor, accumulate: bool 
         )
     check_alike({"slot": slot, "x_out": x_out, "x_in": x_in})
     check_writable("slot", slot)
-    torch.ops.adacache.residual_update.default(slot, x_out, x_in, accumulate)
+    library.call("residual_update", slot, x_out, x_in, accumulate)
 
 
 def conditional_add(
@@ -215,7 +216,7 @@ def conditional_add(
     check_writable("x", x)
     check_exactly("coefficients", coefficients, torch.float32, (len(residuals),), x.device)
     check_exactly("flag", flag, torch.int32, (1,), x.device)
-    torch.ops.adacache.conditional_add.default(x, list(residuals), scales, coefficients, flag)
+    library.call("conditional_add", x, list(residuals), scales, coefficients, flag)
 
 
 def decide(
@@ -281,7 +282,8 @@ def decide(
         check_exactly("clock", clock, torch.float32, (len(Clock),), state.device)
     if not 0 <= sequence < SEQUENCES:
         raise ValueError(f"sequence is {sequence}, expected 0 to {SEQUENCES - 1}")
-    torch.ops.adacache.decide.default(
+    library.call(
+        "decide",
         state,
         sums,
         codebook,
@@ -316,7 +318,7 @@ def begin_step(
     check_exactly("state", state, torch.float32, (len(State),), state.device)
     check_exactly("clock", clock, torch.float32, (len(Clock),), state.device)
     check_exactly("flags", flags, torch.int32, (2,), state.device)
-    torch.ops.adacache.begin_step.default(clock, flags, state, *reusable, *window)
+    library.call("begin_step", clock, flags, state, *reusable, *window)
 
 
 def _metric_index(metric: str) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from .. import reference
 from . import cpu, gpu
@@ -36,6 +37,7 @@ SCHEMAS = {
     "int last_reusable, int window_begin, int window_end) -> ()",
 }
 
+_direct: dict[tuple[str, str], Callable[..., Tensor | None]] = {}
 _libraries: list[object] = []  # The ops are gone when their library is.
 
 
@@ -48,12 +50,34 @@ def register() -> None:
     library = make_library("adacache", "DEF")
     for name, schema in SCHEMAS.items():
         library.define(name + schema)
-        library.impl(name, _dispatch(name, getattr(cpu, name)), "CPU")
-        library.impl(name, _dispatch(name, getattr(gpu, name)), "CUDA")
+        _direct[name, "cpu"] = _dispatch(name, getattr(cpu, name))
+        _direct[name, "cuda"] = _dispatch(name, getattr(gpu, name))
+        library.impl(name, _direct[name, "cpu"], "CPU")
+        library.impl(name, _direct[name, "cuda"], "CUDA")
         library.impl(name, getattr(reference, name), "CompositeExplicitAutograd")
         fake = _distance_update_fake if name == "distance_update" else _no_result_fake
         torch.library.register_fake(f"adacache::{name}", fake, lib=library)
     _libraries.append(library)
+
+
+def call(name: str, first: Tensor, *others: Any) -> Any:
+    """The op of that name, past torch's dispatcher where nobody listens to it.
+
+    On a CPU the dispatcher costs 26 us a call, of which the compiled code is 17 for 256 KiB.
+    """
+    direct = _direct.get((name, first.device.type))
+    if direct is None or is_watched() or type(first) is not Tensor:
+        return getattr(torch.ops.adacache, name).default(first, *others)
+    return direct(first, *others)
+
+
+def is_watched() -> bool:
+    """Whether a graph is traced, gradients are recorded, or a mode wants to see every op."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.is_grad_enabled()
+        or _get_current_dispatch_mode() is not None
+    )
 
 
 def backend() -> str:
