@@ -20,7 +20,7 @@ class CudaMessages final : public Pinned {
     std::memset(memory_, 0, bytes);
   }
   ~CudaMessages() override {
-    if (!context_.alive()) return;
+    if (memory_ == nullptr || !context_.alive()) return;
     quietly([&] {
       const Enter enter(context_);
       driver_.check_gone("cuMemFreeHost", driver_.cuMemFreeHost(memory_));
@@ -28,6 +28,7 @@ class CudaMessages final : public Pinned {
   }
 
   void* data() override { return memory_; }
+  void leave() noexcept override { memory_ = nullptr; }
 
  private:
   const Context& context_;

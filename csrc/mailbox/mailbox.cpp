@@ -56,7 +56,7 @@ Mailbox::Mailbox(std::unique_ptr<Transport> transport)
 Mailbox::~Mailbox() {
   if (!transport_->alive()) return;
   const bool done = wait_for_all();
-  if (!done || untracked_) static_cast<void>(memory_.release());
+  if (!done || untracked_) memory_->leave();
 }
 
 void Mailbox::post(Stream stream, Address state, std::uint32_t sequence) {

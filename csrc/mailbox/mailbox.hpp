@@ -61,7 +61,7 @@ class Mailbox {
   void check_process() const;
 
   const std::unique_ptr<Transport> transport_;
-  std::unique_ptr<Pinned> memory_;  // one state for each message
+  const std::unique_ptr<Pinned> memory_;  // one state for each message
   std::array<Message, kMessages> messages_;
   std::size_t next_ = 0;    // the message to use next
   bool untracked_ = false;  // there is a copy of whose end no event tells

@@ -56,7 +56,8 @@ std::string two_streams(const std::string& pace, bool ordered, std::string* befo
   for (int i = 0; i < 4; ++i) b.run([&] { ran += 'b'; });
   if (before != nullptr) *before = ran;
   last.record(b);
-  CHECK(last.wait() == 0);
+  if (pace == "slow") CHECK(last.query() == cu::kNotReady);
+  CHECK(last.wait() == 0 && last.query() == 0);
   a.synchronize();
   return ran;
 }
