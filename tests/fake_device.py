@@ -70,6 +70,14 @@ class FakeDevice:
         self._memory.add_at(address.value, array)
         return array
 
+    def set_pace(self, pace: str) -> None:
+        """When work is done: "fast", "slow", "random:seed"."""
+        self.driver.fakecuda_set(b"PACE", pace.encode())
+
+    def adopt(self, array: np.ndarray) -> None:
+        """Memory of the host that kernels may use, as if it were the device's."""
+        self._memory.add_at(array.ctypes.data, array)
+
     def stream(self) -> int:
         """A new stream that does not wait for the legacy one."""
         stream = ctypes.c_void_p()

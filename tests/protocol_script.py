@@ -1,19 +1,23 @@
-"""A patched generation whose decisions come by the driver's mailbox, at a pace; a test runs it.
+"""A patched generation decided on the fake driver; tests run it in a process of its own.
 
-    python tests/protocol_script.py MODEL MOREG PACE...     prints a line of JSON for each pace
+    python tests/protocol_script.py MODEL MOREG WAY...     prints a line of JSON for each way
 
-The model is on the CPU. The decide op is work of a stream of the fake driver: a kernel from Triton,
-run as PTX when the stream comes to it, on a state in device memory. All else is the package's own.
+The first line has what decision="sync" gives. A way is a pace of the driver ("fast", "slow",
+"random:3"), for decision="async" at that pace; "misplaced:" before it lets letters leave too early;
+"graph" is decision="graph". The model is on the CPU. What the device decides with are kernels from
+Triton, run as PTX: in the order of a stream, or between the graphs that the driver launches.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import random
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
@@ -21,27 +25,42 @@ import torch
 from torch import Tensor
 
 import adacache_kernels as ak
-from adacache_kernels import mailbox, meter, ops
+from adacache_kernels import _native, mailbox, meter, ops, step_graphs
 from emulator import emulated
-from fake_stream import FakeDevice, FakeStream
+from fake_device import FakeDevice
+from fake_stream import FakeStream, put_on, tensor_on
 from tiny import TINY, denoise
 
 STEPS = 50
 SETTINGS = {"num_inference_steps": STEPS}
 
 
-class StreamedOps:
-    """The ops as the meter calls them; those on the state are work of a stream."""
+class TritonOps:
+    """The ops, of which `names` are kernels from Triton."""
+
+    names = ("begin_step", "decide")
+
+    def __getattr__(self, name: str) -> Any:
+        return on_triton(name) if name in self.names else getattr(ops, name)
+
+
+def on_triton(name: str) -> Callable[..., None]:
+    def run(*arguments: Any, **options: Any) -> None:
+        with mock.patch.dict(os.environ, {"ADACACHE_BACKEND": "triton"}):
+            getattr(ops, name)(*arguments, **options)
+
+    return run
+
+
+class StreamedOps(TritonOps):
+    """Those on the state are work of a stream, and the state is in device memory."""
 
     def __init__(self, device: FakeDevice, stream: FakeStream, pace: str) -> None:
         self._device, self._stream = device, stream
         self._random, self._is_random = random.Random(pace), "random" in pace
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(ops, name)
-
     def new_state(self, device: torch.device) -> Tensor:
-        return self._device.tensor(ops.new_state("cpu"))
+        return tensor_on(self._device, ops.new_state("cpu"))
 
     def reset_state(self, state: Tensor) -> None:
         self._stream.put(lambda: ops.reset_state(state))
@@ -50,12 +69,7 @@ class StreamedOps:
         sums = sums.clone()
         if self._is_random and self._random.random() < 0.5:
             self._stream.dawdle()
-        self._stream.put(lambda: on_triton(state, sums, *arguments, **options))
-
-
-def on_triton(*arguments: Any, **options: Any) -> None:
-    with mock.patch.dict(os.environ, {"ADACACHE_BACKEND": "triton"}):
-        ops.decide(*arguments, **options)
+        self._stream.put(lambda: on_triton("decide")(state, sums, *arguments, **options))
 
 
 class StreamMailbox(mailbox.NativeMailbox):
@@ -69,16 +83,56 @@ class StreamMailbox(mailbox.NativeMailbox):
         self._native.post(self._stream.handle, state.data_ptr(), sequence)
 
 
+@dataclass
+class DriverCapture:
+    """Graphs of the driver, each with one node: the forward as Python."""
+
+    device: FakeDevice
+
+    def record(self, run: Callable[[], None]) -> int:
+        with self.device.captured() as (stream, graphs):
+            put_on(self.device, stream, run)
+        return graphs[0]
+
+    def choose(self, flag: Tensor, taken: int, otherwise: int) -> DriverChoice:
+        self.device.adopt(flag.numpy())
+        graphs = (0, taken, otherwise)
+        native = _native.module().ConditionalGraph(0, *graphs, flag.data_ptr())
+        for graph in (taken, otherwise):
+            self.device.call("cuGraphDestroy", ctypes.c_void_p(graph))
+        return DriverChoice(self.device, native, self.device.stream())
+
+
+@dataclass
+class DriverChoice:
+    device: FakeDevice
+    native: Any
+    stream: int
+
+    def launch(self) -> None:
+        self.native.launch(self.stream)
+        self.device.synchronize(self.stream)  # What is outside of the graph is not on the stream.
+
+
 @contextmanager
-def on_stream(
-    device: FakeDevice, stream: FakeStream, posted_on: FakeStream, pace: str
-) -> Iterator[None]:
-    with (
-        emulated(90),
-        torch.no_grad(),
-        mock.patch.object(meter, "ops", StreamedOps(device, stream, pace)),
-        mock.patch.object(meter, "make_mailbox", lambda *_: StreamMailbox(posted_on)),
-    ):
+def on_device(device: FakeDevice, way: str) -> Iterator[None]:
+    kind, _, rest = way.partition(":")
+    pace = {"misplaced": rest, "graph": "fast"}.get(kind, way)
+    device.set_pace(pace)
+    with ExitStack() as stack:
+        stack.enter_context(emulated(90))
+        patch = mock.patch.object
+        if kind == "graph":
+            stack.enter_context(patch(meter, "ops", TritonOps()))
+            stack.enter_context(patch(step_graphs, "ops", TritonOps()))
+            stack.enter_context(
+                patch(step_graphs, "make_capture", lambda *_: DriverCapture(device))
+            )
+        else:
+            stream = FakeStream(device)
+            posted_on = FakeStream(device) if kind == "misplaced" else stream
+            stack.enter_context(patch(meter, "ops", StreamedOps(device, stream, pace)))
+            stack.enter_context(patch(meter, "make_mailbox", lambda *_: StreamMailbox(posted_on)))
         yield
 
 
@@ -90,34 +144,34 @@ def settings(name: str, moreg: bool) -> dict[str, Any]:
     return {"codebook": {found[len(found) // 2]: 4, 1e9: 2}, "apply_moreg": moreg, **SETTINGS}
 
 
-def run(device: FakeDevice, name: str, chosen: dict[str, Any], pace: str) -> dict[str, Any]:
-    """Two generations at a pace; with "misplaced:" before it, letters leave too early."""
-    kind, _, rest = pace.partition(":")
-    device.set("PACE", rest if kind == "misplaced" else pace)
-    stream, other = device.stream(), device.stream()
-    waits_before = device.driver.fakecuda_waits()
-    with on_stream(device, stream, other if kind == "misplaced" else stream, pace):
-        model = ak.patch(TINY[name].build(), **chosen)
+def run(device: FakeDevice, name: str, chosen: dict[str, Any], way: str) -> dict[str, Any]:
+    """Two generations."""
+    waits_before, device.ran[:] = device.driver.fakecuda_waits(), []
+    decision: Any = "graph" if way == "graph" else "async"
+    with on_device(device, way):
+        model = ak.patch(TINY[name].build(), **chosen, decision=decision)
         rows: list[Any] = []
         try:
             for _ in range(2):
-                denoise(TINY[name], model, STEPS)
+                last = denoise(TINY[name], model, STEPS)[-1]
                 found = ak.summary(model)
-                rows.append([found.computed_steps, found.rates, len(found.waits)])
+                video = last.double().sum().item()
+                rows.append([found.computed_steps, found.rates, len(found.waits), video])
         except RuntimeError as error:
             return {"error": str(error)}
-    return {"generations": rows, "waits": device.driver.fakecuda_waits() - waits_before}
+    waits = device.driver.fakecuda_waits() - waits_before
+    return {"generations": rows, "waits": waits, "kernels": list(device.ran)}
 
 
 def main() -> None:
-    name, moreg, *paces = sys.argv[1:]
+    name, moreg, *ways = sys.argv[1:]
     chosen, device = settings(name, moreg == "moreg"), FakeDevice()
     model = ak.patch(TINY[name].build(), **chosen, decision="sync")
-    denoise(TINY[name], model, STEPS)
+    video = denoise(TINY[name], model, STEPS)[-1].double().sum().item()
     expected = ak.summary(model)
-    print(json.dumps([expected.computed_steps, expected.rates]))
-    for pace in paces:
-        print(json.dumps(run(device, name, chosen, pace)), flush=True)
+    print(json.dumps([expected.computed_steps, expected.rates, video]))
+    for way in ways:
+        print(json.dumps(run(device, name, chosen, way)), flush=True)
     assert device.driver.fakecuda_errors() == 0, device.driver.fakecuda_last_error()
 
 
