@@ -60,6 +60,8 @@ class Branch:
         self._ring = Ring(places)
         self.computed_at: int | None = None
         self.signature: object = None
+        self.reserved_for: object = None
+        """The signature that there are slots for."""
         self.completed = self.corrected = False
         self.reused_since = False
         self._correction: tuple[tuple[int, float], ...] = ()
@@ -78,6 +80,7 @@ class Branch:
         """Nothing is stored any longer, nor is there anything that a forward which has begun could
         be compared with."""
         self.forget()
+        self.reserved_for = None
         self._correction = ()
         for span in self._spans:
             span.compare_with_nothing()

@@ -237,6 +237,8 @@ class Engine:
 
     def _reserve(self, branch: Branch, video: tuple[int, int], run: BlockRun) -> None:
         """The slots of a branch, before the first block of a computed forward runs."""
+        if branch.reserved_for == branch.signature:
+            return self._memory.acquire()
         streams = self._adapter.lists[0].streams
         entering = {s.parameter: StreamShape.of(run.arguments[s.parameter]) for s in streams}
         demand = Demand(self._adapter.lists, self._places, self._meter.places, video)
@@ -247,6 +249,7 @@ class Engine:
         self._memory.acquire()
         if not kept:
             self._forget_all()
+        branch.reserved_for = branch.signature
 
     def _compute(
         self,
