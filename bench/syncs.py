@@ -170,7 +170,7 @@ def breaks_or_why_not(method: Method, *, blocks: bool) -> str:
     try:
         return str(breaks_of(method, blocks=blocks))
     except Exception as error:  # Whatever it is, the table has it.
-        return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        return f"{type(error).__name__}: {str(error).strip().splitlines()[0].split(';')[0]}"
 
 
 def row(method: Method, all_products: int) -> str:

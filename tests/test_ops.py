@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from adacache_kernels import AdaCacheWarning, _native, ops, reference
-from adacache_kernels.ops import gpu, launch
+from adacache_kernels.ops import gpu, launch, library
 from emulator import emulated
 from statement import exact_forecast
 
@@ -495,3 +496,37 @@ def test_wrong_arguments(call: Callable[[], object], error: type[Exception], mes
     with pytest.raises(error, match=message):
         call()
     assert not X.any(), "something was written"
+
+
+class Noted(TorchDispatchMode):
+    """Notes the ops that torch's dispatcher sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_dispatcher_is_left_out_where_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mode, gradients and tracing see every op; without them none goes the longer way."""
+    direct: list[str] = []
+    run = library._direct["residual_update", "cpu"]
+
+    def noted(*arguments: Any) -> None:
+        direct.append("residual_update")
+        run(*arguments)
+
+    monkeypatch.setitem(library._direct, ("residual_update", "cpu"), noted)
+    slot, x_out, x_in = (torch.randn(2, 3) for _ in range(3))
+    with torch.no_grad():
+        ops.residual_update(slot, x_out, x_in)
+        assert direct == ["residual_update"]
+        with Noted() as mode:
+            ops.residual_update(slot, x_out, x_in)
+        assert mode.names == ["adacache::residual_update"]
+    ops.residual_update(slot, x_out, x_in)
+    assert direct == ["residual_update"], "with gradients torch is asked"
+    assert torch.equal(slot, x_out - x_in)
