@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .arena import ArenaStats, CacheArena, Lease
 from .arena_errors import ArenaError, ArenaOutOfMemoryError
+from .arena_source import ArenaSource
 from .byte_sizes import format_bytes
 from .cache_plan import Demand, Key, SlotSpec, Storage, StreamShape, describe, total_bytes
 from .constants import Constants
@@ -50,6 +51,19 @@ class MemoryReport:
     arena: ArenaStats | None = None
 
 
+def joined_reports(reports: Sequence[MemoryReport]) -> MemoryReport:
+    """Of caches in one arena."""
+    return MemoryReport(
+        planned=sum(report.planned for report in reports),
+        in_use=sum(report.in_use for report in reports),
+        slots=sum(report.slots for report in reports),
+        on_host=sum(report.on_host for report in reports),
+        storage=", ".join(dict.fromkeys(report.storage for report in reports)),
+        refused=tuple(text for report in reports for text in report.refused),
+        arena=next((report.arena for report in reports if report.arena is not None), None),
+    )
+
+
 @dataclass
 class _Plan:
     """The slots of all branches, and where they are."""
@@ -72,23 +86,20 @@ class CacheMemory:
     """Reserves and hands out the slots of a patched model.
 
     Args:
-        max_bytes: the budget, as `CacheArena` takes it; None: what the device has.
+        source: where the arena is from.
         storage: how residuals are to be kept.
         over_budget: what to do where that does not fit, in this order.
-        arena: a shared one, whose own budget holds.
     """
 
     def __init__(
         self,
-        max_bytes: int | float | str | None,
+        source: ArenaSource,
         storage: Storage,
         over_budget: Sequence[OverBudget],
-        arena: CacheArena | None = None,
     ) -> None:
-        self._max_bytes = max_bytes
         self._wanted = storage
         self._over_budget = tuple(over_budget)
-        self._shared = arena
+        self._source = source
         self._arena: CacheArena | None = None
         self._lease: Lease | None = None
         self._transfer: Transfer | None = None
@@ -185,8 +196,8 @@ class CacheMemory:
         self.constants.clear()
         if self._lease is not None:
             self._lease.release()
-        if self._arena is not None and self._arena is not self._shared:
-            self._arena.close()
+        if self._arena is not None:
+            self._source.give_back(self._arena)
         self._lease = self._arena = None
 
     def report(self) -> MemoryReport:
@@ -263,12 +274,7 @@ class CacheMemory:
         if self._arena is not None and self._arena.device != device:
             self.release()
         if self._arena is None:
-            self._arena = self._shared or CacheArena(device, self._max_bytes)
-            if self._arena.device != device:
-                raise ValueError(
-                    f"arena is on {self._arena.device}, but the model runs on {device}; give "
-                    "patch() an arena on its device"
-                )
+            self._arena = self._source.take(device)
         if self._lease is None:
             self._lease = self._arena.lease()
         return self._lease
@@ -284,9 +290,10 @@ class CacheMemory:
     def _message(self, refused: Sequence[str]) -> str:
         tried = "\n".join(refused)
         return (
-            f"the cache does not fit:\n{tried}\nRaise max_cache_bytes (it is {self._max_bytes}), "
-            "or say what to do instead with over_budget=, any of 'int8', 'fp8', 'host' in the "
-            f"order to try (it is {self._over_budget}); forecast and correct take slots, too"
+            f"the cache does not fit:\n{tried}\n"
+            f"Raise max_cache_bytes (it is {self._source.max_bytes}), or say what to do instead "
+            "with over_budget=, any of 'int8', 'fp8', 'host' in the order to try (it is "
+            f"{self._over_budget}); forecast and correct take slots, too"
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MethodType
 from typing import Any, Protocol
 
@@ -111,6 +111,8 @@ class SchedulerClock:
         self._watched: list[WatchedMethod] = []
         self.scheduler: Any = None
         self._num_steps = 0
+        self.generation = 0
+        """Counts what `restart` has begun."""
         self.restart()
         self._attach(pipeline.scheduler)
 
@@ -125,6 +127,7 @@ class SchedulerClock:
         return with_guidance if has_guidance else 1
 
     def restart(self) -> None:
+        self.generation += 1
         self._steps_done = 0
         self._seen: list[str] = []
         self._started = False
@@ -186,6 +189,51 @@ class SchedulerClock:
         if self._seen:
             self._steps_done += 1
             self._seen = []
+
+
+class ExpertClock:
+    """For one of several models that make one generation between them, one step after the other.
+
+    Steps are those of the generation, whoever runs them; each model is told when it first has a
+    call in it.
+    """
+
+    def __init__(self, shared: SchedulerClock) -> None:
+        self._shared = shared
+        self._generation = 0
+
+    @property
+    def num_steps(self) -> int:
+        return self._shared.num_steps
+
+    @property
+    def scheduler(self) -> Any:
+        return self._shared.scheduler
+
+    def calls(self, with_guidance: int) -> int | None:
+        return self._shared.calls(with_guidance)
+
+    def next_call(self, context: str | None) -> Call | None:
+        call = self._shared.next_call(context)
+        if call is None:
+            return None
+        is_new = self._shared.generation != self._generation
+        self._generation = self._shared.generation
+        return replace(call, first_in_generation=is_new)
+
+    def restart(self) -> None:
+        self._shared.restart()
+
+    def detach(self) -> None:
+        self._shared.detach()
+
+
+def clocks(clock: Clock, count: int) -> list[Clock]:
+    """One for each of `count` models that share a generation."""
+    if count == 1:
+        return [clock]
+    assert isinstance(clock, SchedulerClock)
+    return [ExpertClock(clock) for _ in range(count)]
 
 
 class WatchedMethod:

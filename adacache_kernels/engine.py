@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from . import notices
-from .arena import CacheArena
+from .arena_source import ArenaSource
 from .blocks import Before, Parameters, shadowed
 from .branch import Branch, ring_places
 from .cache_memory import CacheMemory
@@ -39,7 +39,7 @@ class Engine:
         adapter: what is known of its class.
         config: the settings.
         clock: tells steps and branches apart.
-        arena: to share with other models; None for one of its own.
+        arena: where its memory is from.
     """
 
     def __init__(
@@ -48,15 +48,14 @@ class Engine:
         adapter: Adapter,
         config: AdaCacheConfig,
         clock: Clock,
-        arena: CacheArena | None = None,
+        arena: ArenaSource,
     ) -> None:
         self.model = model
         self.config = config
         self.clock = clock
         self._adapter = adapter
-        self._memory = CacheMemory(
-            config.max_cache_bytes, Storage(config.cache_dtype), tuple(config.over_budget), arena
-        )
+        storage = Storage(config.cache_dtype)
+        self._memory = CacheMemory(arena, storage, tuple(config.over_budget))
         # A schedule that is given decides by itself.
         self._measuring = config.schedule is None
         self._by_codebook = self._measuring and config.loaded_profile is None

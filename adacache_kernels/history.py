@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .byte_sizes import format_bytes
-from .cache_memory import MemoryReport
+from .cache_memory import MemoryReport, joined_reports
 from .cache_plan import Storage
 from .codebook import plain_pairs
 from .policies import Decision
@@ -158,6 +158,47 @@ def summarize(
         config=dict(config),
         codebook=list(codebook),
     )
+
+
+def joined(summaries: Sequence[Summary]) -> Summary:
+    """Of models that made one generation between them, one step after the other."""
+    first, *others = summaries
+    if not others:
+        return first
+    rows = sorted(
+        row
+        for s in summaries
+        for row in zip(
+            s.computed_steps, s.distances, s.raw_distances, s.rates, s.motion_scores, strict=True
+        )
+    )
+    return replace(
+        first,
+        model=" and ".join(s.model for s in summaries),
+        computed_steps=[row[0] for row in rows],
+        distances=[row[1] for row in rows],
+        raw_distances=[row[2] for row in rows],
+        rates=[row[3] for row in rows],
+        motion_scores=[row[4] for row in rows],
+        reused_steps=sorted(step for s in summaries for step in s.reused_steps),
+        measured=list(dict.fromkeys(name for s in summaries for name in s.measured)),
+        cache_bytes=sum(s.cache_bytes for s in summaries),
+        cache_tensors=sum(s.cache_tensors for s in summaries),
+        memory=joined_reports([s.memory for s in summaries]),
+        branches=list(dict.fromkeys(name for s in summaries for name in s.branches)),
+        recomputed=_merged(s.recomputed for s in summaries),
+        lower_order=_merged(s.lower_order for s in summaries),
+        corrected=_merged(s.corrected for s in summaries),
+        waits=[seconds for s in summaries for seconds in s.waits],
+    )
+
+
+def _merged(parts: Iterable[Mapping[str, Sequence[int]]]) -> dict[str, list[int]]:
+    merged: dict[str, list[int]] = {}
+    for part in parts:
+        for branch, steps in part.items():
+            merged[branch] = sorted([*merged.get(branch, []), *steps])
+    return merged
 
 
 def _copy(steps: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:

@@ -16,12 +16,13 @@ from torch import nn
 
 from . import _native
 from .arena import CacheArena
-from .clock import CallClock, Clock, SchedulerClock
+from .arena_source import ArenaSource
+from .clock import CallClock, Clock, SchedulerClock, clocks
 from .compiled import check_not_compiled, refuse_to_be_traced, uncompiled
 from .config import AdaCacheConfig
 from .context import cache_context
 from .engine import Engine
-from .history import Summary
+from .history import Summary, joined
 from .models import adapter_for
 from .presets import SETTINGS
 from .types import AdaCacheWarning
@@ -43,7 +44,8 @@ def patch(
 
     Args:
         model: a pipeline with `.transformer` and `.scheduler`, which tell the number of steps and
-            where a step ends; or the transformer itself, which needs `num_inference_steps`.
+            where a step ends; with a `.transformer_2` as Wan 2.2 has it, both are patched; or the
+            transformer itself, which needs `num_inference_steps`.
         config: an `AdaCacheConfig`, a preset's name, or None for the defaults ("fast"). "fast" and
             "slow" are the paper's; "forecast" forecasts residuals and goes by the forecast's error.
         arena: memory that several patched models share, within its budget; by default each has its
@@ -64,20 +66,29 @@ def patch(
     _native.module()
     settings = _settings(config, overrides)
     _check_arena(arena, settings)
-    transformer = _transformer(model)
-    check_not_compiled(transformer)
-    if _engine(transformer) is not None:
-        raise ValueError(
-            f"this {type(transformer).__name__} is patched already; unpatch it first to change "
-            "its settings"
-        )
-    adapter = adapter_for(transformer)
+    transformers = _transformers(model)
+    for transformer in transformers:
+        check_not_compiled(transformer)
+        if _engine(transformer) is not None:
+            raise ValueError(
+                f"this {type(transformer).__name__} is patched already; unpatch it first to change "
+                "its settings"
+            )
+    adapters = [adapter_for(transformer) for transformer in transformers]
     clock = _clock(model, settings)
+    source = ArenaSource(settings.max_cache_bytes, arena)
     try:
-        Installation(transformer, Engine(transformer, adapter, settings, clock, arena))
+        engines = [
+            Engine(transformer, adapter, settings, own, source)
+            for transformer, adapter, own in zip(
+                transformers, adapters, clocks(clock, len(transformers)), strict=True
+            )
+        ]
     except BaseException:
         clock.detach()
         raise
+    for transformer, engine in zip(transformers, engines, strict=True):
+        Installation(transformer, engine)
     return model
 
 
@@ -87,17 +98,18 @@ def unpatch(model: T) -> T:
     Raises:
         ValueError: the model is not patched.
     """
-    transformer = _transformer(model)
-    engine = _require(transformer)
-    engine.clock.detach()
-    engine.reset()
-    vars(uncompiled(transformer))[INSTALLATION].remove()
+    transformers = _transformers(model)
+    engines = [_require(transformer) for transformer in transformers]
+    for transformer, engine in zip(transformers, engines, strict=True):
+        engine.clock.detach()
+        engine.reset()
+        vars(uncompiled(transformer))[INSTALLATION].remove()
     return model
 
 
 def is_patched(model: object) -> bool:
-    """Whether the pipeline's transformer, or the transformer, is patched."""
-    return _engine(_transformer(model)) is not None
+    """Whether the pipeline's transformers, or the transformer, are patched."""
+    return all(_engine(transformer) is not None for transformer in _transformers(model))
 
 
 def reset(model: object) -> None:
@@ -108,16 +120,18 @@ def reset(model: object) -> None:
     Raises:
         ValueError: the model is not patched.
     """
-    _require(_transformer(model)).reset()
+    for transformer in _transformers(model):
+        _require(transformer).reset()
 
 
 def summary(model: object) -> Summary:
-    """What the last generation computed and reused.
+    """What the last generation computed and reused; of two experts, what they did together.
 
     Raises:
         ValueError: the model is not patched.
     """
-    return _require(_transformer(model)).summary()
+    engines = [_require(transformer) for transformer in _transformers(model)]
+    return joined([engine.summary() for engine in engines])
 
 
 class PatchedForward:
@@ -201,19 +215,17 @@ def _check_arena(arena: object, settings: AdaCacheConfig) -> None:
         )
 
 
-def _transformer(model: object) -> nn.Module:
+def _transformers(model: object) -> list[nn.Module]:
+    """The transformer, or those of a pipeline in the order of its steps."""
     if isinstance(model, nn.Module):
-        return model
-    transformer = getattr(model, "transformer", None)
-    if not isinstance(transformer, nn.Module):
+        return [model]
+    named = [getattr(model, name, None) for name in ("transformer", "transformer_2")]
+    found = [transformer for transformer in named if transformer is not None]
+    if not found or not all(isinstance(transformer, nn.Module) for transformer in found):
         raise TypeError(
             f"{type(model).__name__} is neither a torch module nor a pipeline with a .transformer"
         )
-    if getattr(model, "transformer_2", None) is not None:
-        raise ValueError(
-            f"{type(model).__name__} has two transformers, which are not supported yet"
-        )
-    return transformer
+    return found
 
 
 def _clock(model: object, settings: AdaCacheConfig) -> Clock:
@@ -280,12 +292,15 @@ class Installation:
 
 
 def attached_engine(model: object) -> Engine:
-    """The engine of a patched pipeline or model.
+    """The engine of a patched model, or of a pipeline with one transformer.
 
     Raises:
-        ValueError: the model is not patched.
+        ValueError: the model is not patched, or there are several.
     """
-    return _require(_transformer(model))
+    transformers = _transformers(model)
+    if len(transformers) > 1:
+        raise ValueError(f"{type(model).__name__} has {len(transformers)} transformers; name one")
+    return _require(transformers[0])
 
 
 def _engine(transformer: nn.Module) -> Engine | None:

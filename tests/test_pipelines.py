@@ -221,13 +221,6 @@ def test_a_failed_patch_leaves_the_pipeline_alone() -> None:
     assert "forward" not in vars(pipe.transformer)
 
 
-def test_two_transformers_are_refused() -> None:
-    pipe = wan()
-    pipe.register_modules(transformer_2=TINY["wan"].build())
-    with pytest.raises(ValueError, match="two transformers"):
-        ak.patch(pipe)
-
-
 def test_one_step_and_two_steps() -> None:
     pipe = latte()
     for steps in (1, 2, 3):
