@@ -23,6 +23,7 @@ from .models import Adapter, BlockRun
 from .policies import Decision
 from .profile import identity
 from .recorder import Recorder
+from .repeats import Repeats
 from .schedule import check_correctable, make_forecast, make_policy
 from .signature import device_of, signature_of
 from .sites import Sites
@@ -67,6 +68,7 @@ class Engine:
             check_correctable(model, adapter)
         self._parameters = Parameters(model)
         self._notices = notices.Notices(type(model).__name__)
+        self._repeats = Repeats(self._notices)
         self.recorder: Recorder | None = None
         self._branches: dict[str, Branch] = {}
         self._branch_counts: dict[int | None, int] = {}
@@ -147,6 +149,7 @@ class Engine:
         signature = signature_of(arguments)
         can_reuse = obstacle is None and branch.holds(self._reusable, signature)
         if call.first_in_step:
+            self._repeats.note(arguments)
             self._plan(call.step, can_reuse)
         if can_reuse and not self._computing:
             return self._reuse(branch, call, original, args, kwargs)
@@ -178,6 +181,7 @@ class Engine:
                 graphs.forget()
         branch.signature = signature
         if call.first_in_step:
+            self._repeats.note(arguments)
             self._reusable = call.step
             graphs.begin_step(call.step, device_of(arguments))
         if graphs.is_eager or not branch.steps:

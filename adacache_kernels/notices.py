@@ -21,6 +21,11 @@ METRIC_BLOCK = (
     "the metric block did not run in this forward, so that nothing was decided and the next step "
     "is computed"
 )
+SAME_TIMESTEP = (
+    "two steps in a row were called with the very same timestep tensor. If they are the two calls "
+    "of one step (guidance), they share residuals that belong to one of them, which ruins the "
+    "video: name the branches with ak.cache_context, or give calls_per_step=2"
+)
 PLANNED_ANEW = (
     "the cache was planned anew in the middle of a generation, for a forward came that it had no "
     "slots for (more branches of guidance than expected, or other shapes); what was stored is lost "
