@@ -6,6 +6,7 @@ from torch import nn
 
 from .allegro import ALLEGRO
 from .base import Adapter, BlockList, BlockRun, Layout, Residual, Stream
+from .chained import CHAINED
 from .cogvideox import COGVIDEOX
 from .latte import LATTE
 from .wan import WAN
@@ -27,6 +28,8 @@ ADAPTERS: dict[str, Adapter] = {
     "AllegroTransformer3DModel": ALLEGRO,
     "WanTransformer3DModel": WAN,
     "CogVideoXTransformer3DModel": COGVIDEOX,
+    "ChronoEditTransformer3DModel": WAN,
+    **CHAINED,
 }
 
 

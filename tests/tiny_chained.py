@@ -1,0 +1,249 @@
+"""Tiny random models of the classes that are supported by data alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tiny import WAN
+
+HUNYUAN: dict[str, Any] = dict(
+    in_channels=4,
+    out_channels=4,
+    num_attention_heads=2,
+    attention_head_dim=10,
+    num_layers=2,
+    num_single_layers=2,
+    num_refiner_layers=1,
+    patch_size=2,
+    patch_size_t=1,
+    guidance_embeds=True,
+    text_embed_dim=16,
+    pooled_projection_dim=8,
+    rope_axes_dim=(2, 4, 4),
+)
+LTX: dict[str, Any] = dict(
+    in_channels=4,
+    out_channels=4,
+    num_attention_heads=2,
+    attention_head_dim=8,
+    cross_attention_dim=16,
+    num_layers=3,
+    qk_norm="rms_norm_across_heads",
+    caption_channels=16,
+)
+MOCHI: dict[str, Any] = dict(
+    patch_size=2,
+    num_attention_heads=2,
+    attention_head_dim=8,
+    num_layers=3,
+    pooled_projection_dim=16,
+    in_channels=4,
+    out_channels=None,
+    qk_norm="rms_norm",
+    text_embed_dim=16,
+    time_embed_dim=4,
+    activation_fn="swiglu",
+    max_sequence_length=6,
+)
+COSMOS: dict[str, Any] = dict(
+    in_channels=4,
+    out_channels=4,
+    num_attention_heads=2,
+    attention_head_dim=12,
+    num_layers=3,
+    mlp_ratio=2,
+    text_embed_dim=16,
+    adaln_lora_dim=4,
+    max_size=(4, 32, 32),
+    patch_size=(1, 2, 2),
+    rope_scale=(2.0, 1.0, 1.0),
+    concat_padding_mask=False,
+    extra_pos_embed_type="learnable",
+)
+EASYANIMATE: dict[str, Any] = dict(
+    attention_head_dim=16,
+    num_attention_heads=2,
+    in_channels=4,
+    mmdit_layers=2,
+    num_layers=3,
+    out_channels=4,
+    patch_size=2,
+    sample_height=60,
+    sample_width=90,
+    text_embed_dim=16,
+    time_embed_dim=8,
+    time_position_encoding_type="3d_rope",
+    timestep_activation_fn="silu",
+)
+HUNYUAN15: dict[str, Any] = dict(
+    in_channels=4,
+    out_channels=4,
+    num_attention_heads=2,
+    attention_head_dim=8,
+    num_layers=3,
+    num_refiner_layers=1,
+    mlp_ratio=2.0,
+    patch_size=1,
+    patch_size_t=1,
+    text_embed_dim=16,
+    text_embed_2_dim=8,
+    image_embed_dim=12,
+    rope_axes_dim=(2, 2, 4),
+    target_size=16,
+    task_type="t2v",
+)
+SANA: dict[str, Any] = dict(
+    in_channels=4,
+    out_channels=4,
+    num_attention_heads=2,
+    attention_head_dim=12,
+    num_layers=3,
+    num_cross_attention_heads=2,
+    cross_attention_head_dim=12,
+    cross_attention_dim=24,
+    caption_channels=16,
+    mlp_ratio=2.5,
+    sample_size=8,
+    patch_size=(1, 2, 2),
+    qk_norm="rms_norm_across_heads",
+    rope_max_seq_len=32,
+)
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@dataclass(frozen=True)
+class TinyClass:
+    """A class with its config, the latents' shape, and what else its forward takes.
+
+    Args:
+        name: of the class in diffusers.
+        config: of the model.
+        lists: attributes of its block lists.
+        streams: hidden streams of a block: places of the arguments and of the results.
+        latents: shape of a batch of one.
+        frames: of tokens.
+        extra: arguments beside latents and timestep.
+    """
+
+    name: str
+    config: dict[str, Any]
+    lists: tuple[str, ...]
+    streams: int
+    latents: tuple[int, ...] = (1, 4, 3, 8, 8)
+    frames: int = 3
+    extra: Callable[[], dict[str, Any]] = lambda: {}
+    float_timestep: bool = False
+
+    def build(self) -> nn.Module:
+        """In evaluation mode, with nothing left at zero."""
+        import diffusers
+
+        torch.manual_seed(0)
+        model: nn.Module = getattr(diffusers, self.name)(**self.config).eval()
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.abs().max() == 0:
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.02)
+        return model
+
+    def call(self, model: nn.Module, latents: Tensor, step: int) -> Tensor:
+        """One forward at step `step`, counted from 1."""
+        timestep = torch.full((1,), 930 - 30 * step)
+        output: Tensor = model(
+            hidden_states=latents,
+            encoder_hidden_states=noise(1, 6, 16, seed=100),
+            timestep=timestep.float() if self.float_timestep else timestep,
+            return_dict=False,
+            **self.extra(),
+        )[0]
+        return output
+
+
+def hunyuan() -> dict[str, Any]:
+    return {
+        "encoder_attention_mask": torch.ones(1, 6),
+        "pooled_projections": noise(1, 8, seed=2),
+        "guidance": torch.tensor([6000.0]),
+    }
+
+
+def hunyuan15() -> dict[str, Any]:
+    return {
+        "encoder_hidden_states_2": noise(1, 4, 8, seed=2),
+        "encoder_attention_mask": torch.ones(1, 6),
+        "encoder_attention_mask_2": torch.ones(1, 4),
+        "image_embeds": torch.zeros(1, 3, 12),
+    }
+
+
+def ltx() -> dict[str, Any]:
+    sizes = {"num_frames": 3, "height": 4, "width": 4}
+    return {"encoder_attention_mask": torch.ones(1, 6).bool(), **sizes}
+
+
+BLOCKS = ("transformer_blocks",)
+CHAINED: dict[str, TinyClass] = {
+    "chronoedit": TinyClass(
+        "ChronoEditTransformer3DModel", dict(WAN, rope_temporal_skip_len=8), ("blocks",), 1
+    ),
+    "skyreels": TinyClass("SkyReelsV2Transformer3DModel", WAN, ("blocks",), 1),
+    "ltx": TinyClass("LTXVideoTransformer3DModel", LTX, BLOCKS, 1, latents=(1, 48, 4), extra=ltx),
+    "mochi": TinyClass(
+        "MochiTransformer3DModel",
+        MOCHI,
+        BLOCKS,
+        2,
+        extra=lambda: {"encoder_attention_mask": torch.ones(1, 6, dtype=torch.bool)},
+    ),
+    "cosmos": TinyClass(
+        "CosmosTransformer3DModel",
+        COSMOS,
+        BLOCKS,
+        1,
+        extra=lambda: {"attention_mask": torch.ones(1, 6), "fps": 30},
+    ),
+    "easyanimate": TinyClass("EasyAnimateTransformer3DModel", EASYANIMATE, BLOCKS, 2),
+    "hunyuan": TinyClass(
+        "HunyuanVideoTransformer3DModel",
+        dict(HUNYUAN, image_condition_type=None),
+        ("transformer_blocks", "single_transformer_blocks"),
+        2,
+        extra=hunyuan,
+    ),
+    "hunyuan, first frame given": TinyClass(
+        "HunyuanVideoTransformer3DModel",
+        dict(HUNYUAN, image_condition_type="token_replace"),
+        ("transformer_blocks", "single_transformer_blocks"),
+        2,
+        extra=hunyuan,
+    ),
+    "hunyuan15": TinyClass(
+        "HunyuanVideo15Transformer3DModel",
+        HUNYUAN15,
+        BLOCKS,
+        2,
+        latents=(1, 4, 3, 4, 4),
+        extra=hunyuan15,
+        float_timestep=True,
+    ),
+    "sana": TinyClass("SanaVideoTransformer3DModel", SANA, BLOCKS, 1),
+}
+
+
+def denoise(tiny: TinyClass, model: nn.Module, steps: int) -> list[Tensor]:
+    """Latents after every step of `x <- x - 0.05 * model(x)`."""
+    latents, trajectory = noise(*tiny.latents), []
+    with torch.no_grad():
+        for step in range(1, steps + 1):
+            latents = latents - 0.05 * tiny.call(model, latents, step)
+            trajectory.append(latents)
+    return trajectory
