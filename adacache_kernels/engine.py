@@ -142,10 +142,10 @@ class Engine:
         self, call: Call, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         branch = self._branch(call.branch)
-        obstacle = notices.why_not_cached(self.model)
+        arguments = self._parameters.bind(args, kwargs)
+        obstacle = notices.why_not_cached(self.model, arguments)
         if self._graphs is not None and obstacle is None:
             return self._run_by_graph(self._graphs, branch, call, original, args, kwargs)
-        arguments = self._parameters.bind(args, kwargs)
         signature = signature_of(arguments)
         can_reuse = obstacle is None and branch.holds(self._reusable, signature)
         if call.first_in_step:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -54,8 +56,14 @@ class Notices:
         warnings.warn(text, AdaCacheWarning, stacklevel=3)
 
 
-def why_not_cached(model: nn.Module) -> str | None:
+def why_not_cached(model: nn.Module, arguments: Mapping[str, Any]) -> str | None:
     """What keeps every step from being reused, if anything does."""
+    given = [name for name in arguments if "controlnet" in name and arguments[name] is not None]
+    if given:
+        return (
+            f"{' and '.join(given)} came with the call, which the model adds between its blocks; "
+            "that is not supported yet, so every step is computed"
+        )
     if model.training:
         return "the model is in training mode, so every step is computed; call model.eval()"
     if torch.is_grad_enabled():

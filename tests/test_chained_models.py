@@ -14,9 +14,11 @@ from torch import Tensor, nn
 import adacache_kernels as ak
 from adacache_kernels.models import Adapter, adapter_for
 from oracle import relative
-from tiny_chained import CHAINED, TinyClass, denoise, noise
+from tiny_chained import CHAINED as VIDEOS
+from tiny_chained import IMAGES, TinyClass, denoise, noise
 
 STEPS = 12
+CHAINED = {**VIDEOS, **IMAGES}
 NAMES = pytest.mark.parametrize("name", CHAINED)
 
 STRUCTURE = {
@@ -32,6 +34,12 @@ STRUCTURE = {
     "single_transformer_blocks(hidden_states, encoder_hidden_states) 1x3 block",
     "hunyuan15": "transformer_blocks(hidden_states, encoder_hidden_states) 1x3 block",
     "sana": "transformer_blocks(hidden_states) 1x3 block",
+    "dit": "transformer_blocks(hidden_states) 1x1 block",
+    "pixart": "transformer_blocks(hidden_states) 1x1 block",
+    "sana, image": "transformer_blocks(hidden_states) 1x1 block",
+    "flux": "transformer_blocks(hidden_states, encoder_hidden_states) "
+    "single_transformer_blocks(hidden_states, encoder_hidden_states) 1x1 block",
+    "qwen": "transformer_blocks(hidden_states, encoder_hidden_states) 1x1 block",
 }
 
 
@@ -79,22 +87,23 @@ def test_reuse_on_equal_input_repeats_the_output(name: str) -> None:
 class Kept:
     """A block's forward that keeps what it added to each stream, and adds that where told to."""
 
-    def __init__(self, block: nn.Module, streams: int, computes: Callable[[], bool]) -> None:
+    def __init__(
+        self, block: nn.Module, streams: tuple[str, ...], computes: Callable[[], bool]
+    ) -> None:
         self.original, self.streams, self.computes = block.forward, streams, computes
         self.names = list(inspect.signature(block.forward).parameters)
         self.added: list[Tensor] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         bound = dict(zip(self.names, args, strict=False)) | kwargs
-        inputs = [bound[name] for name in ("hidden_states", "encoder_hidden_states")]
-        inputs = inputs[: self.streams]
+        inputs = [bound[name] for name in self.streams]
         if self.computes():
             output = self.original(*args, **kwargs)
             outputs = output if isinstance(output, tuple) else (output,)
             self.added = [o - x for o, x in zip(outputs, inputs, strict=True)]
             return output
         outputs = tuple(x + r for x, r in zip(inputs, self.added, strict=True))
-        return outputs if self.streams > 1 else outputs[0]
+        return outputs if len(self.streams) > 1 else outputs[0]
 
 
 @contextmanager
@@ -133,9 +142,45 @@ def test_reuse_is_that_of_a_residual_a_block(name: str, rate: int) -> None:
 @NAMES
 def test_presets_and_motion(name: str) -> None:
     tiny, model = CHAINED[name], CHAINED[name].build()
-    for settings in ({"config": "forecast"}, {"apply_moreg": True}, {"cache_dtype": "int8"}):
+    ways: list[dict[str, Any]] = [{"config": "forecast"}, {"cache_dtype": "int8"}]
+    if tiny.frames > 1:
+        ways.append({"apply_moreg": True})
+    for settings in ways:
         options = {"codebook": {1e9: 3}, "num_inference_steps": STEPS, **settings}
         ak.patch(model, **options)
         video = denoise(tiny, model, STEPS)[-1]
         assert torch.isfinite(video).all() and ak.summary(model).reused_steps
         ak.unpatch(model)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_one_frame_has_no_motion(name: str) -> None:
+    tiny, model = CHAINED[name], CHAINED[name].build()
+    ak.patch(model, apply_moreg=True, num_inference_steps=STEPS)
+    with pytest.raises(ValueError, match=r"1 frames of tokens.*set apply_moreg=False"):
+        denoise(tiny, model, STEPS)
+
+
+def test_what_a_controlnet_adds_between_blocks_is_not_reused() -> None:
+    tiny, model = CHAINED["flux"], CHAINED["flux"].build()
+    samples = {"controlnet_block_samples": [noise(1, 16, 32, seed=7)] * 2}
+
+    def run() -> list[Tensor]:
+        latents = [noise(*tiny.latents, seed=step) for step in range(STEPS)]
+        with torch.no_grad():
+            return [
+                model(
+                    hidden_states=x,
+                    encoder_hidden_states=noise(*(tiny.text or ()), seed=100),
+                    timestep=tiny.timestep(step),
+                    return_dict=False,
+                    **tiny.extra(),
+                    **samples,
+                )[0]
+                for step, x in enumerate(latents, 1)
+            ]
+
+    plain = run()
+    ak.patch(model, codebook={float("inf"): 3}, num_inference_steps=STEPS)
+    with pytest.warns(ak.AdaCacheWarning, match=r"controlnet_block_samples came with the call"):
+        assert all(map(torch.equal, run(), plain))

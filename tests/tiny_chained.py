@@ -115,6 +115,74 @@ SANA: dict[str, Any] = dict(
 )
 
 
+DIT: dict[str, Any] = dict(
+    in_channels=4,
+    out_channels=8,
+    activation_fn="gelu-approximate",
+    num_attention_heads=2,
+    attention_head_dim=4,
+    attention_bias=True,
+    num_layers=3,
+    norm_type="ada_norm_zero",
+    num_embeds_ada_norm=8,
+    patch_size=2,
+    sample_size=8,
+)
+PIXART: dict[str, Any] = dict(
+    sample_size=8,
+    num_layers=3,
+    patch_size=2,
+    attention_head_dim=4,
+    num_attention_heads=2,
+    in_channels=4,
+    cross_attention_dim=8,
+    out_channels=8,
+    attention_bias=True,
+    activation_fn="gelu-approximate",
+    num_embeds_ada_norm=8,
+    norm_type="ada_norm_single",
+    norm_elementwise_affine=False,
+    norm_eps=1e-6,
+    use_additional_conditions=False,
+    caption_channels=None,
+)
+SANA_IMAGE: dict[str, Any] = dict(
+    patch_size=1,
+    in_channels=4,
+    out_channels=4,
+    num_layers=3,
+    attention_head_dim=4,
+    num_attention_heads=2,
+    num_cross_attention_heads=2,
+    cross_attention_head_dim=4,
+    cross_attention_dim=8,
+    caption_channels=8,
+    sample_size=8,
+)
+FLUX: dict[str, Any] = dict(
+    patch_size=1,
+    in_channels=4,
+    num_layers=2,
+    num_single_layers=2,
+    attention_head_dim=16,
+    num_attention_heads=2,
+    joint_attention_dim=32,
+    pooled_projection_dim=32,
+    axes_dims_rope=[4, 4, 8],
+)
+QWEN: dict[str, Any] = dict(
+    patch_size=2,
+    in_channels=16,
+    out_channels=4,
+    num_layers=3,
+    attention_head_dim=16,
+    num_attention_heads=2,
+    joint_attention_dim=16,
+    guidance_embeds=False,
+    axes_dims_rope=(8, 4, 4),
+)
+
+
 def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
@@ -127,20 +195,23 @@ class TinyClass:
         name: of the class in diffusers.
         config: of the model.
         lists: attributes of its block lists.
-        streams: hidden streams of a block: places of the arguments and of the results.
+        streams: hidden streams of a block, in the order in which it returns them.
         latents: shape of a batch of one.
         frames: of tokens.
-        extra: arguments beside latents and timestep.
+        extra: arguments beside latents, text and timestep.
+        text: shape of the text's embeddings; None where there are none.
+        timestep: of a step.
     """
 
     name: str
     config: dict[str, Any]
     lists: tuple[str, ...]
-    streams: int
+    streams: tuple[str, ...]
     latents: tuple[int, ...] = (1, 4, 3, 8, 8)
     frames: int = 3
     extra: Callable[[], dict[str, Any]] = lambda: {}
-    float_timestep: bool = False
+    text: tuple[int, ...] | None = (1, 6, 16)
+    timestep: Callable[[int], Tensor] = lambda step: torch.full((1,), 930 - 30 * step)
 
     def build(self) -> nn.Module:
         """In evaluation mode, with nothing left at zero."""
@@ -156,16 +227,16 @@ class TinyClass:
         return model
 
     def call(self, model: nn.Module, latents: Tensor, step: int) -> Tensor:
-        """One forward at step `step`, counted from 1."""
-        timestep = torch.full((1,), 930 - 30 * step)
+        """One forward at step `step`, counted from 1; as many channels as went in."""
+        text = {} if self.text is None else {"encoder_hidden_states": noise(*self.text, seed=100)}
         output: Tensor = model(
             hidden_states=latents,
-            encoder_hidden_states=noise(1, 6, 16, seed=100),
-            timestep=timestep.float() if self.float_timestep else timestep,
+            timestep=self.timestep(step),
             return_dict=False,
+            **text,
             **self.extra(),
         )[0]
-        return output
+        return output if output.shape == latents.shape else output[:, : latents.shape[1]]
 
 
 def hunyuan() -> dict[str, Any]:
@@ -185,57 +256,123 @@ def hunyuan15() -> dict[str, Any]:
     }
 
 
+def flux() -> dict[str, Any]:
+    ids = {"img_ids": noise(16, 3, seed=3), "txt_ids": torch.zeros(6, 3)}
+    return {"pooled_projections": noise(1, 32, seed=2), **ids}
+
+
+def qwen() -> dict[str, Any]:
+    mask = torch.ones(1, 6, dtype=torch.long)
+    return {"encoder_hidden_states_mask": mask, "img_shapes": [(1, 4, 4)]}
+
+
 def ltx() -> dict[str, Any]:
     sizes = {"num_frames": 3, "height": 4, "width": 4}
     return {"encoder_attention_mask": torch.ones(1, 6).bool(), **sizes}
 
 
 BLOCKS = ("transformer_blocks",)
+ONE = ("hidden_states",)
+TWO = ("hidden_states", "encoder_hidden_states")
 CHAINED: dict[str, TinyClass] = {
     "chronoedit": TinyClass(
-        "ChronoEditTransformer3DModel", dict(WAN, rope_temporal_skip_len=8), ("blocks",), 1
+        "ChronoEditTransformer3DModel", dict(WAN, rope_temporal_skip_len=8), ("blocks",), ONE
     ),
-    "skyreels": TinyClass("SkyReelsV2Transformer3DModel", WAN, ("blocks",), 1),
-    "ltx": TinyClass("LTXVideoTransformer3DModel", LTX, BLOCKS, 1, latents=(1, 48, 4), extra=ltx),
+    "skyreels": TinyClass("SkyReelsV2Transformer3DModel", WAN, ("blocks",), ONE),
+    "ltx": TinyClass("LTXVideoTransformer3DModel", LTX, BLOCKS, ONE, latents=(1, 48, 4), extra=ltx),
     "mochi": TinyClass(
         "MochiTransformer3DModel",
         MOCHI,
         BLOCKS,
-        2,
+        TWO,
         extra=lambda: {"encoder_attention_mask": torch.ones(1, 6, dtype=torch.bool)},
     ),
     "cosmos": TinyClass(
         "CosmosTransformer3DModel",
         COSMOS,
         BLOCKS,
-        1,
+        ONE,
         extra=lambda: {"attention_mask": torch.ones(1, 6), "fps": 30},
     ),
-    "easyanimate": TinyClass("EasyAnimateTransformer3DModel", EASYANIMATE, BLOCKS, 2),
+    "easyanimate": TinyClass("EasyAnimateTransformer3DModel", EASYANIMATE, BLOCKS, TWO),
     "hunyuan": TinyClass(
         "HunyuanVideoTransformer3DModel",
         dict(HUNYUAN, image_condition_type=None),
         ("transformer_blocks", "single_transformer_blocks"),
-        2,
+        TWO,
         extra=hunyuan,
     ),
     "hunyuan, first frame given": TinyClass(
         "HunyuanVideoTransformer3DModel",
         dict(HUNYUAN, image_condition_type="token_replace"),
         ("transformer_blocks", "single_transformer_blocks"),
-        2,
+        TWO,
         extra=hunyuan,
     ),
     "hunyuan15": TinyClass(
         "HunyuanVideo15Transformer3DModel",
         HUNYUAN15,
         BLOCKS,
-        2,
+        TWO,
         latents=(1, 4, 3, 4, 4),
         extra=hunyuan15,
-        float_timestep=True,
+        timestep=lambda step: torch.full((1,), 930.0 - 30 * step),
     ),
-    "sana": TinyClass("SanaVideoTransformer3DModel", SANA, BLOCKS, 1),
+    "sana": TinyClass("SanaVideoTransformer3DModel", SANA, BLOCKS, ONE),
+}
+
+
+IMAGES: dict[str, TinyClass] = {
+    "dit": TinyClass(
+        "DiTTransformer2DModel",
+        DIT,
+        BLOCKS,
+        ONE,
+        (1, 4, 8, 8),
+        frames=1,
+        text=None,
+        extra=lambda: {"class_labels": torch.tensor([1])},
+    ),
+    "pixart": TinyClass(
+        "PixArtTransformer2DModel",
+        PIXART,
+        BLOCKS,
+        ONE,
+        (1, 4, 8, 8),
+        frames=1,
+        text=(1, 6, 8),
+        extra=lambda: {"added_cond_kwargs": {"aspect_ratio": None, "resolution": None}},
+    ),
+    "sana, image": TinyClass(
+        "SanaTransformer2DModel",
+        SANA_IMAGE,
+        BLOCKS,
+        ONE,
+        (1, 4, 8, 8),
+        frames=1,
+        text=(1, 6, 8),
+    ),
+    "flux": TinyClass(
+        "FluxTransformer2DModel",
+        FLUX,
+        ("transformer_blocks", "single_transformer_blocks"),
+        TWO[::-1],
+        (1, 16, 4),
+        frames=1,
+        text=(1, 6, 32),
+        timestep=lambda step: torch.full((1,), 0.93 - 0.03 * step),
+        extra=flux,
+    ),
+    "qwen": TinyClass(
+        "QwenImageTransformer2DModel",
+        QWEN,
+        BLOCKS,
+        TWO[::-1],
+        (1, 16, 16),
+        frames=1,
+        timestep=lambda step: torch.full((1,), 0.93 - 0.03 * step),
+        extra=qwen,
+    ),
 }
 
 

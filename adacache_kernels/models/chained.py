@@ -14,6 +14,8 @@ from .base import Adapter, BlockList, Layout, Residual, Stream, video_shape
 
 Frames = Callable[[nn.Module, Mapping[str, Any]], tuple[int, int]]
 VIDEO = (Stream("hidden_states"),)
+TEXT_AND_IMAGE = (Stream("hidden_states", 1), Stream("encoder_hidden_states", 0))
+"""Returned in this order; the image is the stream that is measured."""
 VIDEO_AND_TEXT = (Stream("hidden_states", 0), Stream("encoder_hidden_states", 1))
 
 
@@ -47,6 +49,12 @@ def _frames_named(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int,
     return hidden_states.shape[0], int(arguments["num_frames"])
 
 
+def _image(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
+    hidden_states = arguments["hidden_states"]
+    assert isinstance(hidden_states, Tensor)
+    return hidden_states.shape[0], 1
+
+
 CHAINED: dict[str, Adapter] = {
     "SkyReelsV2Transformer3DModel": chained(
         "blocks", streams=VIDEO, frames=frames_at(2, "patch_size"), guidance_calls=2
@@ -75,6 +83,19 @@ CHAINED: dict[str, Adapter] = {
         streams=VIDEO_AND_TEXT,
         frames=frames_at(2, "patch_size_t"),
         guidance_calls=2,
+    ),
+    "DiTTransformer2DModel": chained("transformer_blocks", streams=VIDEO, frames=_image),
+    "PixArtTransformer2DModel": chained("transformer_blocks", streams=VIDEO, frames=_image),
+    "SanaTransformer2DModel": chained("transformer_blocks", streams=VIDEO, frames=_image),
+    "FluxTransformer2DModel": chained(
+        "transformer_blocks",
+        "single_transformer_blocks",
+        streams=TEXT_AND_IMAGE,
+        frames=_image,
+        guidance_calls=2,
+    ),
+    "QwenImageTransformer2DModel": chained(
+        "transformer_blocks", streams=TEXT_AND_IMAGE, frames=_image, guidance_calls=2
     ),
     "SanaVideoTransformer3DModel": chained(
         "transformer_blocks", streams=VIDEO, frames=frames_at(2, "patch_size")
