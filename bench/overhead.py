@@ -32,7 +32,7 @@ import adacache_kernels as ak
 import overhead_report
 from ops import KEEP_FREED_MEMORY, environment
 from overhead_models import SUBJECTS, Subject
-from overhead_report import COMPUTED, EMPTIED, REUSED, UNPATCHED, Row
+from overhead_report import COMPUTED, EMPTIED, FOLLOWED, REUSED, UNPATCHED, Row
 
 GENERATION = 50
 MOST_ROUNDS = 900
@@ -77,7 +77,7 @@ def runners(subject: Subject) -> dict[str, Runner]:
         f"{EMPTIED} again": subject.emptied(),
     }
     for name in (*COMPUTED, *REUSED):
-        steps = GENERATION if name in COMPUTED else MOST_ROUNDS + WARM_UP + 2
+        steps = GENERATION if name in COMPUTED else 2 * MOST_ROUNDS + WARM_UP + 2
         models[name] = ak.patch(subject.twin(), num_inference_steps=steps, **SETTINGS[name])
     found = {name: Runner(model, subject.inputs) for name, model in models.items()}
     for runner in found.values():
@@ -97,6 +97,8 @@ def measure(
         generator.shuffle(order)
         for name in order:
             times[name].append(found[name].step())
+            if name in FOLLOWED:
+                times.setdefault(FOLLOWED[name], []).append(found[name].step())
     return times
 
 

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 UNPATCHED, EMPTIED = "unpatched", "block lists emptied"
 COMPUTED = ("schedule of all steps", "codebook never reuses", "forecast never reuses")
 REUSED = ("reused", "reused, a line through two")
+FOLLOWED = {EMPTIED: f"{EMPTIED}, next step", "reused": "reused, next step"}
+"""Reused steps come in runs: these are timed once more at once, with the caches as they are."""
 QUARTERS = (25, 50, 75)
 AIMS = {
     f"{UNPATCHED} again": None,
     f"{EMPTIED} again": None,
     **dict.fromkeys(COMPUTED, 1.01),
-    **dict.fromkeys(REUSED, 1.3),
+    **dict.fromkeys((*REUSED, FOLLOWED["reused"]), 1.3),
 }
 """What the ratio is to stay below; the others tell the noise."""
 
@@ -51,10 +53,16 @@ def rows(model: str, times: Mapping[str, Sequence[tuple[int, int]]]) -> list[Row
     return [_row(model, way, each, milliseconds) for way, each in milliseconds.items()]
 
 
+def _against(way: str) -> str:
+    if way == FOLLOWED["reused"]:
+        return FOLLOWED[EMPTIED]
+    return EMPTIED if way in REUSED or way.startswith(EMPTIED) else UNPATCHED
+
+
 def _row(
     model: str, way: str, each: NDArray[np.float64], all_ways: Mapping[str, NDArray[np.float64]]
 ) -> Row:
-    against = EMPTIED if way in REUSED or way.startswith(EMPTIED) else UNPATCHED
+    against = _against(way)
     wall, cpu = each.T
     ratio, cpu_ratio = (each / all_ways[against]).T
     numbers = (
