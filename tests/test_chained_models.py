@@ -14,8 +14,7 @@ from torch import Tensor, nn
 import adacache_kernels as ak
 from adacache_kernels.models import Adapter, adapter_for
 from oracle import relative
-from tiny_chained import CHAINED as VIDEOS
-from tiny_chained import IMAGES, TinyClass, denoise, noise
+from tiny_chained import IMAGES, VIDEOS, TinyClass, denoise, noise
 
 STEPS = 12
 CHAINED = {**VIDEOS, **IMAGES}

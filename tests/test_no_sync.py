@@ -21,6 +21,7 @@ from adacache_kernels.profile import Profile, identity
 from fake_cuda import SyncSpy, to_fake_cuda
 from fake_cuda.patched import fake_parts
 from tiny import TINY, Tiny
+from tiny_chained import IMAGES, VIDEOS
 
 pytestmark = [
     pytest.mark.skipif(fake_cuda.why_not() is not None, reason=str(fake_cuda.why_not())),
@@ -29,6 +30,7 @@ pytestmark = [
 ]
 
 STEPS = 6
+CHAINED = {**VIDEOS, **IMAGES}
 FAMILIES = pytest.mark.parametrize("name", TINY)
 SETTINGS: dict[str, dict[str, Any]] = {
     "fast": {},
@@ -46,14 +48,15 @@ def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.empty(shape, dtype=dtype, device="cuda")
 
 
+def moved(value: Any) -> Any:
+    """Tensors as if they were on the device."""
+    if isinstance(value, tuple):
+        return tuple(map(moved, value))
+    return empty(*value.shape, dtype=value.dtype) if isinstance(value, Tensor) else value
+
+
 def fake_inputs(tiny: Tiny, batch: int = 1) -> dict[str, Any]:
     """What the forward takes, all of it on the device."""
-
-    def moved(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return tuple(map(moved, value))
-        return empty(*value.shape, dtype=value.dtype) if isinstance(value, Tensor) else value
-
     return {
         "hidden_states": empty(batch, *tiny.latents),
         "encoder_hidden_states": empty(batch, 6, tiny.text_channels),
@@ -119,6 +122,26 @@ def both_ways(summary: ak.Summary | None) -> bool:
 @FAMILIES
 def test_the_models_themselves_do_not_wait(name: str) -> None:
     assert never_waits(name, lambda model: None) is None
+
+
+@pytest.mark.parametrize("name", CHAINED)
+def test_classes_that_are_supported_by_data(name: str) -> None:
+    tiny = CHAINED[name]
+    text = {} if tiny.text is None else {"encoder_hidden_states": torch.empty(tiny.text)}
+
+    def inputs() -> dict[str, Any]:
+        given = {"hidden_states": torch.empty(tiny.latents), **text, **tiny.extra()}
+        given["timestep"] = torch.zeros_like(tiny.timestep(1))
+        return {key: moved(value) for key, value in given.items()} | {"return_dict": False}
+
+    plain, _ = generate(tiny.build(), inputs, lambda model: None)
+    settings = {"config": "forecast"} if tiny.frames == 1 else {"apply_moreg": True}
+    spy, summary = generate(tiny.build(), inputs, patch(**settings))
+    assert not [wait for wait in spy.waits if wait.is_ours]
+    places = [{(wait.file, wait.line) for wait in found.waits} for found in (spy, plain)]
+    assert places[0] == places[1], "where the class waits by itself"
+    # Some want a value, which fake tensors do not have: their first step is as far as they come.
+    assert both_ways(summary) or plain.waits, name
 
 
 @FAMILIES

@@ -105,6 +105,15 @@ def test_the_device_chooses_as_the_host_would(name: str, moreg: bool, capture: C
     assert capture.launched == 3 * expected_ways
 
 
+@pytest.mark.parametrize("stored", ["int8", "fp8"])
+def test_eight_bits_too(stored: Any, capture: Closures) -> None:
+    settings = adaptive("latte", cache_dtype=stored)
+    _, expected, by_host = runs("latte", 1, **settings, decision="sync")
+    _, found, by_device = runs("latte", 2, **settings, decision="graph")
+    assert [s.computed_steps for s in by_device] == 2 * [by_host[0].computed_steps]
+    assert all(all(map(torch.equal, trajectory, expected[0])) for trajectory in found)
+
+
 def denoise_with_guidance(tiny: Tiny, model: nn.Module) -> list[Tensor]:
     latents, trajectory = tiny.noise(), []
     with torch.no_grad():

@@ -274,7 +274,7 @@ def ltx() -> dict[str, Any]:
 BLOCKS = ("transformer_blocks",)
 ONE = ("hidden_states",)
 TWO = ("hidden_states", "encoder_hidden_states")
-CHAINED: dict[str, TinyClass] = {
+VIDEOS: dict[str, TinyClass] = {
     "chronoedit": TinyClass(
         "ChronoEditTransformer3DModel", dict(WAN, rope_temporal_skip_len=8), ("blocks",), ONE
     ),
