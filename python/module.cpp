@@ -84,11 +84,10 @@ void decide(std::uintptr_t state, std::uintptr_t sums, const std::array<std::int
             std::uintptr_t codebook, std::int64_t entries, std::int64_t step, int metric,
             bool has_previous, bool apply_moreg, bool in_window, double moreg_a, int moreg_b,
             double moreg_d, double mograd_mul, std::int64_t sequence) {
-  adacache::decide(pointer<float>(state),
-                   {pointer<const float>(sums), shape[0], shape[1], shape[2], shape[3]},
-                   {pointer<const float>(codebook), entries}, step, make_metric(metric),
-                   has_previous, {apply_moreg, in_window, moreg_a, moreg_b, moreg_d, mograd_mul},
-                   sequence);
+  adacache::decide(
+      pointer<float>(state), {pointer<const float>(sums), shape[0], shape[1], shape[2], shape[3]},
+      {pointer<const float>(codebook), entries}, step, make_metric(metric), has_previous,
+      {apply_moreg, in_window, moreg_a, moreg_b, moreg_d, mograd_mul}, sequence);
 }
 
 py::dict build_config() {
