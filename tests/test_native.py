@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adacache_kernels import _native
+from adacache_kernels import _native, ops
 
 _C: Any = _native.module()
 BEST = _C.instruction_sets()[-1]
