@@ -121,7 +121,7 @@ class ReusedBlocks:
         block: nn.Module,
         blocks: BlockList,
         parameters: Parameters,
-        add: Callable[[Sequence[Tensor]], None] | None,
+        add: Callable[[Sequence[Tensor | None]], None] | None,
     ) -> None:
         self._block = block
         self._blocks = blocks
@@ -130,24 +130,27 @@ class ReusedBlocks:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         arguments = self._parameters.bind(args, kwargs)
-        streams = [arguments[stream.parameter] for stream in self._blocks.streams]
+        leaving = (*self._blocks.streams, *self._blocks.passed)
+        values = [arguments.get(stream.parameter) for stream in leaving]
         if self._add is not None:
-            streams = [_with_rows(x) for x in streams]
-            self._add(streams)
-        if self._blocks.streams[0].output is None:
-            return streams[0]
-        places = [stream.output for stream in self._blocks.streams]
-        return tuple(streams[places.index(place)] for place in range(len(places)))
+            count = len(self._blocks.streams)
+            values[:count] = [_with_rows(x) for x in values[:count]]
+            self._add(values[:count])
+        places = [stream.output for stream in leaving if stream.output is not None]
+        if not places:
+            return values[0]
+        by_place = dict(zip(places, values, strict=True))
+        return tuple(by_place.get(place) for place in range(max(by_place) + 1))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._block, name)
 
 
 class StandIns:
-    """Makes the stand-ins of one list.
+    """Makes the stand-ins of one list, or of a part of it.
 
     Args:
-        blocks: the list.
+        blocks: the list, or the part.
         modules: its blocks.
     """
 
@@ -165,28 +168,40 @@ class StandIns:
 
         Args:
             at_ends: see the first and the last block.
-            others: see the block of that index, after `at_ends`.
+            others: see the block of that index in the whole list, after `at_ends`.
         """
         found: list[object] = list(self._modules)
+        start = self._blocks.start
         ends = {0, self.last_index} if at_ends else set()
-        for index in ends | set(others):
-            observers = (*(at_ends if index in ends else ()), *others.get(index, ()))
+        inside = {index - start for index in others if 0 <= index - start <= self.last_index}
+        for index in ends | inside:
+            observers = (*(at_ends if index in ends else ()), *others.get(start + index, ()))
             block = self._modules[index]
             found[index] = ObservedBlock(block, self._blocks, self._parameters, observers)
         return tuple(found)
 
-    def reused(self, add: Callable[[Sequence[Tensor]], None] | None) -> tuple[object, ...]:
-        """The list of a reused step: one element, whatever the number of blocks."""
-        return (ReusedBlocks(self.first, self._blocks, self._parameters, add),)
+    def reused(self, add: Callable[[Sequence[Tensor | None]], None] | None) -> tuple[object, ...]:
+        """The list of a reused step: one element, whatever the number of blocks; where it is a
+        part, one for each block, of which the first adds and the others pass the streams on."""
+        adding = ReusedBlocks(self.first, self._blocks, self._parameters, add)
+        if not self._blocks.is_part:
+            return (adding,)
+        return (
+            adding,
+            *(
+                ReusedBlocks(block, self._blocks, self._parameters, None)
+                for block in self._modules[1:]
+            ),
+        )
 
 
-def _with_rows(x: Tensor) -> Tensor:
+def _with_rows(x: Tensor | None) -> Tensor | None:
     """`x`, or a copy whose channels are contiguous, as those of a block's output are.
 
     What a convolution has patchified is a transposed view, which the layers after the blocks would
     have to copy anyway; the add took 0.17 ms on such a one of 256 KiB and 0.04 ms on the copy.
     """
-    return x if x.stride(-1) == 1 else x.contiguous()
+    return x if x is None or x.stride(-1) == 1 else x.contiguous()
 
 
 @contextmanager

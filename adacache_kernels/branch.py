@@ -53,6 +53,7 @@ class Branch:
         correct: bool = False,
     ) -> None:
         self._spans = tuple(_spans(model, adapter, memory, index))
+        self._kept = tuple(span for span in self._spans if span.blocks.kept)
         self._memory = memory
         self.index = index
         self._forecast = forecast
@@ -123,13 +124,13 @@ class Branch:
         self._place = self._ring.claim() if recording else -1
         watching = {name: dict(of_list) for name, of_list in observers.items()}
         if recording:
-            last = self._spans[-1]
+            last = self._kept[-1]
             of_last = watching.setdefault(last.blocks.attribute, {})
             of_last[last.last_index] = [*of_last.get(last.last_index, ()), After(self._complete)]
         lists: dict[str, tuple[object, ...]] = {}
         for span in self._spans:
             span.begin(self._place, shape, comparison)
-            lists |= span.observed(watching, recording)
+            _append(lists, span.observed(watching, recording))
         return lists
 
     def end(self) -> None:
@@ -153,7 +154,7 @@ class Branch:
         self._spans[0].prefetch(places)
         lists: dict[str, tuple[object, ...]] = {}
         for span in self._spans:
-            lists |= span.reused(places, coefficients)
+            _append(lists, span.reused(places, coefficients))
         return lists
 
     def _complete(self, run: BlockRun) -> None:
@@ -166,8 +167,8 @@ class Branch:
     def recorded(self) -> dict[str, Tensor]:
         """The video's residual of each list in the last computed forward, as [B, F, S, C]."""
         return {
-            span.blocks.attribute: self._memory.slots.read(span.key(0, self._place), span.view(0))
-            for span in self._spans
+            span.blocks.name: self._memory.slots.read(span.key(0, self._place), span.view(0))
+            for span in self._kept
         }
 
     def compared(self) -> list[Tensor]:
@@ -175,8 +176,8 @@ class Branch:
 
         None where there was no forecast (the first step), or where a list did not run to its end.
         """
-        sums = [span.sums for span in self._spans if span.sums is not None]
-        everywhere = len(sums) == len(self._spans) and not self.written_in_place
+        sums = [span.sums for span in self._kept if span.sums is not None]
+        everywhere = len(sums) == len(self._kept) and not self.written_in_place
         return sums if everywhere else []
 
     def _missed(self, step: int) -> tuple[tuple[int, float], ...]:
@@ -191,24 +192,30 @@ class Branch:
 
     def _correct_output(self, run: BlockRun) -> None:
         """x_out += c * (R - sum_i a_i R_i), for all lists in the last one's layout."""
-        last = self._spans[-1].blocks
-        leaving = {stream.parameter: stream.read(run.output) for stream in last.streams}
+        last = self._kept[-1]
         places = [self._place if place == NEW else place for place, _ in self._correction]
-        for span in self._spans:
-            for index, stream in enumerate(span.blocks.streams):
-                x = leaving[stream.parameter]
-                if span.blocks.layout is not last.layout:
-                    x = last.split(x, index, self._shape)
+        for span in self._kept:
+            for index, x in enumerate(last.leaving(run.output, span)):
+                if x is None:
+                    continue
+                if span.blocks.layout is not last.blocks.layout:
+                    x = last.blocks.split(x, index, self._shape)
                 keys = [span.key(index, place) for place in places]
                 coefficients = [a for _, a in self._correction]
                 self._memory.slots.add(x, keys, coefficients, span.view(index))
         self.corrected = True
 
 
+def _append(lists: dict[str, tuple[object, ...]], parts: Mapping[str, tuple[object, ...]]) -> None:
+    """Put parts of lists behind those that are there."""
+    for name, blocks in parts.items():
+        lists[name] = lists.get(name, ()) + blocks
+
+
 def _spans(model: nn.Module, adapter: Adapter, memory: CacheMemory, branch: int) -> Iterator[Span]:
     leading = None
     for blocks in adapter.lists:
-        modules = getattr(model, blocks.attribute)
+        modules = blocks.modules(model)
         if blocks.leads:
             leading = Leading(blocks, modules)
         else:

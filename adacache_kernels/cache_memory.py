@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -13,15 +13,12 @@ from .arena import ArenaStats, CacheArena, Lease
 from .arena_errors import ArenaError, ArenaOutOfMemoryError
 from .arena_source import ArenaSource
 from .byte_sizes import format_bytes
-from .cache_plan import Demand, Key, SlotSpec, Storage, StreamShape, describe, total_bytes
+from .cache_plan import Demand, Entering, Key, SlotSpec, Storage, describe, total_bytes
 from .constants import Constants
 from .host_slots import HostSlots
 from .slots import DeviceSlots, Slots
 from .transfer import Transfer, transfer_for
 from .types import OverBudget
-
-Entering = Mapping[str, StreamShape]
-"""The streams that enter the first block list, by parameter."""
 
 
 class CacheBudgetError(ArenaError):

@@ -35,8 +35,13 @@ class StreamShape:
     dtype: torch.dtype
 
     @classmethod
-    def of(cls, x: Tensor) -> StreamShape:
-        return cls(tuple(x.shape), x.dtype)
+    def of(cls, x: Tensor | None) -> StreamShape | None:
+        """None where there is no such stream."""
+        return None if x is None else cls(tuple(x.shape), x.dtype)
+
+
+Entering = Mapping[str, StreamShape | None]
+"""The streams that enter the first list, by parameter; None for one that this call has not."""
 
 
 @dataclass(frozen=True)
@@ -97,24 +102,24 @@ class Demand:
     sites: tuple[tuple[str, int], ...]
     video: tuple[int, int]
 
-    def slots(
-        self, branch: int, entering: Mapping[str, StreamShape], storage: Storage
-    ) -> list[SlotSpec]:
+    def slots(self, branch: int, entering: Entering, storage: Storage) -> list[SlotSpec]:
         """The slots of one branch, whose streams enter the first list in these shapes."""
         specs: dict[Key, SlotSpec] = {}
         largest = 0
         for blocks in self.lists:
-            if blocks.leads:
+            if blocks.leads or not blocks.kept:
                 continue
             for index, stream in enumerate(self.streams(blocks, entering)):
+                if stream is None:
+                    continue
                 pieces = self.pieces(blocks, index, stream, storage)
                 largest = max(largest, pieces.largest)
                 for place in range(self.places):
-                    key = residual_key(branch, blocks.attribute, index, place)
+                    key = residual_key(branch, blocks.name, index, place)
                     specs |= _stored(key, stream, storage, pieces)
         for attribute, block in self.sites if branch == 0 else ():
             blocks = next(blocks for blocks in self.lists if blocks.attribute == attribute)
-            stream, key = self.streams(blocks, entering)[0], metric_key(attribute, block)
+            stream, key = self.first(blocks, entering), metric_key(attribute, block)
             specs[key] = SlotSpec(key, stream.shape, stream.dtype)
         if storage.on_host:
             for turn in range(TURNS):
@@ -123,23 +128,29 @@ class Demand:
                     specs[key] = SlotSpec(key, (largest,), torch.uint8)
         return list(specs.values())
 
-    def streams(
-        self, blocks: BlockList, entering: Mapping[str, StreamShape]
-    ) -> tuple[StreamShape, ...]:
-        """The streams of a list, from those that enter the first list.
+    def streams(self, blocks: BlockList, entering: Entering) -> tuple[StreamShape | None, ...]:
+        """The streams of a list, from those that enter the first list; None where there is none.
 
-        The video has the same elements in every list, in the order of the list's layout. A stream
-        that does not enter the first list is taken to be as large as the video.
+        A stream that does not enter the first list is taken to be as large as the video.
         """
-        batch, frames = self.video
+        first = self.first(blocks, entering)
+        return (
+            first,
+            *(entering.get(stream.parameter, first) for stream in blocks.streams[1:]),
+        )
+
+    def first(self, blocks: BlockList, entering: Entering) -> StreamShape:
+        """The video stream: the same elements in every list, in the order of the list's layout."""
         whole = entering[self.lists[0].streams[0].parameter]
+        assert whole is not None
+        if blocks.joined:
+            parts = (entering[parameter] for parameter in blocks.joined)
+            tokens = sum(part.shape[1] for part in parts if part is not None)
+            return StreamShape((whole.shape[0], tokens, whole.shape[-1]), whole.dtype)
+        batch, frames = self.video
         channels = whole.shape[-1]
         tokens = math.prod(whole.shape[:-1]) // (batch * frames)
-        video = StreamShape(blocks.layout.shape(batch, frames, tokens, channels), whole.dtype)
-        return (
-            video,
-            *(entering.get(stream.parameter, video) for stream in blocks.streams[1:]),
-        )
+        return StreamShape(blocks.layout.shape(batch, frames, tokens, channels), whole.dtype)
 
     def pieces(
         self, blocks: BlockList, index: int, stream: StreamShape, storage: Storage

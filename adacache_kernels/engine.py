@@ -143,7 +143,7 @@ class Engine:
     ) -> Any:
         branch = self._branch(call.branch)
         arguments = self._parameters.bind(args, kwargs)
-        obstacle = notices.why_not_cached(self.model, arguments)
+        obstacle = notices.why_not_cached(self.model, self._adapter, arguments)
         if self._graphs is not None and obstacle is None:
             return self._run_by_graph(self._graphs, branch, call, original, args, kwargs)
         signature = signature_of(arguments)
@@ -243,7 +243,7 @@ class Engine:
         if branch.reserved_for == branch.signature:
             return self._memory.acquire()
         streams = self._adapter.lists[0].streams
-        entering = {s.parameter: StreamShape.of(run.arguments[s.parameter]) for s in streams}
+        entering = {s.parameter: StreamShape.of(run.arguments.get(s.parameter)) for s in streams}
         demand = Demand(self._adapter.lists, self._places, self._meter.places, video)
         self._calls = self.clock.calls(self._adapter.guidance_calls)
         # What such a generation has turned out to need counts more than what is known before.

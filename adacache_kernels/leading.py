@@ -36,9 +36,9 @@ class Leading:
 
     taps: Sequence[str] = ()
 
-    def __init__(self, blocks: BlockList, modules: nn.ModuleList) -> None:
+    def __init__(self, blocks: BlockList, modules: Sequence[nn.Module]) -> None:
         self.blocks = blocks
-        self.stand_ins = StandIns(blocks, tuple(modules))
+        self.stand_ins = StandIns(blocks, modules)
         self.begin((1, 1))
 
     def begin(self, video: Video) -> None:

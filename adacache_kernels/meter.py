@@ -56,13 +56,11 @@ def find_sites(model: nn.Module, adapter: Adapter, config: AdaCacheConfig) -> tu
     name = choose_residual(model, adapter, config.cache_res)
     residual = adapter.residuals[name]
     sites = {}
-    for blocks in adapter.lists:
-        if blocks.attribute not in residual.lists:
-            continue
-        modules = getattr(model, blocks.attribute)
+    for attribute in residual.lists:
+        count = len(getattr(model, attribute))
         for location in config.locations:
-            index = resolve_location(location, len(modules), blocks.attribute)
-            sites[blocks.attribute, index] = Site(blocks, index, name, residual)
+            index = resolve_location(location, count, attribute)
+            sites[attribute, index] = Site(adapter.part(attribute, index), index, name, residual)
     return tuple(sites.values())
 
 
@@ -204,7 +202,7 @@ class Meter:
             self._decide()
 
     def _split(self, site: Site, x: Tensor) -> Tensor:
-        return site.blocks.layout.split(x, *self._shape)
+        return site.blocks.split(x, 0, self._shape)
 
     def _decide(self) -> None:
         # To stack one is a copy.

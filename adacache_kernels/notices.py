@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .models import Adapter
 from .types import AdaCacheWarning
 
 LOST_STEPS = (
@@ -56,7 +57,7 @@ class Notices:
         warnings.warn(text, AdaCacheWarning, stacklevel=3)
 
 
-def why_not_cached(model: nn.Module, arguments: Mapping[str, Any]) -> str | None:
+def why_not_cached(model: nn.Module, adapter: Adapter, arguments: Mapping[str, Any]) -> str | None:
     """What keeps every step from being reused, if anything does."""
     given = [name for name in arguments if "controlnet" in name and arguments[name] is not None]
     if given:
@@ -68,7 +69,7 @@ def why_not_cached(model: nn.Module, arguments: Mapping[str, Any]) -> str | None
         return "the model is in training mode, so every step is computed; call model.eval()"
     if torch.is_grad_enabled():
         return "gradients are enabled, so every step is computed; use torch.no_grad()"
-    return None
+    return None if adapter.obstacle is None else adapter.obstacle(model, arguments)
 
 
 def number_of_steps(planned: int, num_steps: int) -> str:

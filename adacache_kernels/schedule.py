@@ -71,9 +71,10 @@ def check_correctable(model: nn.Module, adapter: Adapter) -> None:
     Raises:
         ValueError: a stream does not leave it.
     """
-    *earlier, last = adapter.lists
-    leaving = {stream.parameter for stream in last.streams}
-    entering = {stream.parameter for blocks in earlier for stream in blocks.streams}
+    last = adapter.residual_lists[-1]
+    leaving = {stream.parameter for stream in last.streams} | set(last.joined)
+    lists = adapter.residual_lists
+    entering = {stream.parameter for blocks in lists for stream in blocks.streams}
     if not entering <= leaving:
         raise ValueError(
             f"correct=True: in {type(model).__name__}, {', '.join(entering - leaving)} does not "

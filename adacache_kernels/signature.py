@@ -24,5 +24,9 @@ def device_of(arguments: Mapping[str, Any]) -> torch.device:
 def _trait(value: object) -> object:
     if isinstance(value, Tensor):
         return tuple(value.shape), value.dtype, value.device
+    if isinstance(value, list | tuple):
+        return tuple(map(_trait, value))
+    if isinstance(value, Mapping):
+        return signature_of(value)
     # Numbers are left out: a timestep may be one, and changes with every step.
     return value if isinstance(value, bool | str) else type(value)

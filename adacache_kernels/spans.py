@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -54,13 +55,13 @@ class Span:
     def __init__(
         self,
         blocks: BlockList,
-        modules: nn.ModuleList,
+        modules: Sequence[nn.Module],
         memory: CacheMemory,
         branch: int,
         leading: Leading | None = None,
     ) -> None:
         self.blocks = blocks
-        self._stand_ins = StandIns(blocks, tuple(modules))
+        self._stand_ins = StandIns(blocks, modules)
         self._memory = memory
         self._branch = branch
         self._leading = leading
@@ -91,7 +92,7 @@ class Span:
             self._leading.release()
 
     def _forget_streams(self) -> None:
-        self._x_in: list[Tensor] = []
+        self._x_in: list[Tensor | None] = []
         self._versions: list[int] = []
 
     @property
@@ -102,12 +103,24 @@ class Span:
 
     @property
     def last_index(self) -> int:
-        """Index of the last block."""
-        return self._stand_ins.last_index
+        """Index of the last block in its list."""
+        return self.blocks.start + self._stand_ins.last_index
 
     def key(self, stream: int, place: int) -> Key:
         """Of the residual of a stream at a place of the ring."""
-        return residual_key(self._branch, self.blocks.attribute, stream, place)
+        return residual_key(self._branch, self.blocks.name, stream, place)
+
+    def leaving(self, output: Any, of: Span) -> list[Tensor | None]:
+        """What this list's last block returned, as the streams of the span `of`."""
+        values = {stream.parameter: stream.value(output) for stream in self.blocks.streams}
+        parameters = [stream.parameter for stream in of.blocks.streams]
+        if not self.blocks.joined or of is self:
+            return [values[parameter] for parameter in parameters]
+        whole = self.blocks.streams[0].read(output)
+        sizes = dict(zip(parameters, of._tokens, strict=True))
+        parts = whole.split_with_sizes([sizes[name] for name in self.blocks.joined], dim=1)
+        by_name = dict(zip(self.blocks.joined, parts, strict=True))
+        return [by_name[parameter] for parameter in parameters]
 
     def view(self, stream: int) -> View:
         """From a stream to four dimensions."""
@@ -116,14 +129,14 @@ class Span:
     def observed(
         self, observers: Mapping[str, Mapping[int, Sequence[Observer]]], recording: bool
     ) -> dict[str, tuple[object, ...]]:
-        """The lists of a computed step.
+        """The lists of a computed step, this part of them.
 
         Args:
             observers: called after the span, by list and index of the block that they watch.
             recording: whether the span stores what the blocks add.
         """
         name = self.blocks.attribute
-        own = (self,) if recording else ()
+        own = (self,) if recording and self.blocks.kept else ()
         lists = {name: self._stand_ins.observed(own, observers.get(name, {}))}
         if self._leading is not None:
             name = self._leading.blocks.attribute
@@ -134,19 +147,26 @@ class Span:
     def reused(
         self, places: Sequence[int], coefficients: Sequence[float]
     ) -> dict[str, tuple[object, ...]]:
-        """The lists of a reused step."""
+        """The lists of a reused step, this part of them."""
 
-        def add(streams: Sequence[Tensor]) -> None:
+        def add(streams: Sequence[Tensor | None]) -> None:
             for index, x in enumerate(streams):
-                keys = [self.key(index, place) for place in places]
-                self._memory.slots.add(x, keys, coefficients, self.view(index))
+                if x is not None:
+                    keys = [self.key(index, place) for place in places]
+                    self._memory.slots.add(x, keys, coefficients, self.view(index))
 
-        def add_to_leading(streams: Sequence[Tensor]) -> None:
+        def add_to_leading(streams: Sequence[Tensor | None]) -> None:
             assert self._leading is not None
             split = self._leading.blocks.split
-            add([split(x, index, self._video) for index, x in enumerate(streams)])
+            add(
+                [
+                    None if x is None else split(x, index, self._video)
+                    for index, x in enumerate(streams)
+                ]
+            )
 
-        lists = {self.blocks.attribute: self._stand_ins.reused(add)}
+        to_own = add if self.blocks.kept else None
+        lists = {self.blocks.attribute: self._stand_ins.reused(to_own)}
         if self._leading is not None:
             to_leading = add_to_leading if self._led_alone else None
             lists[self._leading.blocks.attribute] = self._leading.stand_ins.reused(to_leading)
@@ -160,20 +180,23 @@ class Span:
         """Keep what the list adds to."""
         if self._x_in:
             return
-        streams = [run.arguments[stream.parameter] for stream in self.blocks.streams]
+        streams = [run.arguments.get(stream.parameter) for stream in self.blocks.streams]
         if self._leading is not None:
-            streams = self._leading.begin_next(streams, self.view)
+            present = [x for x in streams if x is not None]
+            streams = [*self._leading.begin_next(present, self.view)]
         self._x_in = streams
-        self._versions = [version(x) for x in streams]
+        self._versions = _versions(streams)
+        self._tokens = [0 if x is None else x.shape[-2] for x in streams]
 
     def after(self, run: BlockRun) -> None:
         """Store what the list has added."""
         if run.block is not self._stand_ins.last:
             return
-        if self._versions != [version(x) for x in self._x_in]:
+        if self._versions != _versions(self._x_in):
             self._written_in_place = True
-        for index, stream in enumerate(self.blocks.streams):
-            self._store(index, stream.read(run.output), self._x_in[index])
+        for index, (stream, x_in) in enumerate(zip(self.blocks.streams, self._x_in, strict=True)):
+            if x_in is not None:
+                self._store(index, stream.read(run.output), x_in)
 
     def _store_leading(self, leading: Leading) -> None:
         """What the leading list has added, if the other one has not run."""
@@ -209,6 +232,10 @@ class Span:
                 to.metric,
             ),
         )
+
+
+def _versions(streams: Sequence[Tensor | None]) -> list[int]:
+    return [-1 if x is None else version(x) for x in streams]
 
 
 def _split(blocks: BlockList, stream: int, video: tuple[int, int], x: Tensor) -> Tensor:

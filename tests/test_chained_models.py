@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,47 +16,36 @@ import adacache_kernels as ak
 from adacache_kernels.models import Adapter, adapter_for
 from oracle import relative
 from tiny_chained import IMAGES, VIDEOS, TinyClass, denoise, noise
+from tiny_others import OTHER_IMAGES, OTHER_VIDEOS
 
 STEPS = 12
-CHAINED = {**VIDEOS, **IMAGES}
+CHAINED = {**VIDEOS, **OTHER_VIDEOS, **IMAGES, **OTHER_IMAGES}
 NAMES = pytest.mark.parametrize("name", CHAINED)
 
-STRUCTURE = {
-    "chronoedit": "blocks(hidden_states) 1x3 s-attn, ca-mlp, block",
-    "skyreels": "blocks(hidden_states) 1x3 block",
-    "ltx": "transformer_blocks(hidden_states) 1x3 block",
-    "mochi": "transformer_blocks(hidden_states, encoder_hidden_states) 1x3 block",
-    "cosmos": "transformer_blocks(hidden_states) 1x3 block",
-    "easyanimate": "transformer_blocks(hidden_states, encoder_hidden_states) 1x3 block",
-    "hunyuan": "transformer_blocks(hidden_states, encoder_hidden_states) "
-    "single_transformer_blocks(hidden_states, encoder_hidden_states) 1x3 block",
-    "hunyuan, first frame given": "transformer_blocks(hidden_states, encoder_hidden_states) "
-    "single_transformer_blocks(hidden_states, encoder_hidden_states) 1x3 block",
-    "hunyuan15": "transformer_blocks(hidden_states, encoder_hidden_states) 1x3 block",
-    "sana": "transformer_blocks(hidden_states) 1x3 block",
-    "dit": "transformer_blocks(hidden_states) 1x1 block",
-    "pixart": "transformer_blocks(hidden_states) 1x1 block",
-    "sana, image": "transformer_blocks(hidden_states) 1x1 block",
-    "flux": "transformer_blocks(hidden_states, encoder_hidden_states) "
-    "single_transformer_blocks(hidden_states, encoder_hidden_states) 1x1 block",
-    "qwen": "transformer_blocks(hidden_states, encoder_hidden_states) 1x1 block",
-}
+STRUCTURES = Path(__file__).parent / "structures.txt"
 
 
 def structure(adapter: Adapter, model: nn.Module, arguments: dict[str, Any]) -> str:
+    """Videos x frames, residuals that can be measured, and each list with its streams."""
     lists = [
-        f"{blocks.attribute}({', '.join(stream.parameter for stream in blocks.streams)})"
+        f"{blocks.name}({', '.join(stream.parameter for stream in blocks.streams)})"
+        + ("" if blocks.kept else " not kept")
         for blocks in adapter.lists
     ]
     batch, frames = adapter.frames(model, arguments)
-    return f"{' '.join(lists)} {batch}x{frames} {', '.join(adapter.residuals)}"
+    return f"{batch}x{frames} | {', '.join(adapter.residuals)} | {' -> '.join(lists)}"
 
 
-@NAMES
-def test_structure(name: str) -> None:
-    tiny, model = CHAINED[name], CHAINED[name].build()
-    arguments = {"hidden_states": torch.zeros(tiny.latents), **tiny.extra()}
-    assert structure(adapter_for(model), model, arguments) == STRUCTURE[name]
+def test_structures() -> None:
+    """Of all these classes, as the file beside this one has them; `python` on this file prints it
+    anew."""
+    assert STRUCTURES.read_text().splitlines() == list(structures())
+
+
+def structures() -> Iterator[str]:
+    for name, tiny in CHAINED.items():
+        model, arguments = tiny.build(), tiny.inputs(torch.zeros(tiny.latents), 1)
+        yield f"{name}: {tiny.name} | {structure(adapter_for(model), model, arguments)}"
 
 
 @NAMES
@@ -91,7 +81,7 @@ class Kept:
     ) -> None:
         self.original, self.streams, self.computes = block.forward, streams, computes
         self.names = list(inspect.signature(block.forward).parameters)
-        self.added: list[Tensor] = []
+        self.added: list[Tensor | None] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         bound = dict(zip(self.names, args, strict=False)) | kwargs
@@ -99,21 +89,23 @@ class Kept:
         if self.computes():
             output = self.original(*args, **kwargs)
             outputs = output if isinstance(output, tuple) else (output,)
-            self.added = [o - x for o, x in zip(outputs, inputs, strict=True)]
+            pairs = zip(outputs, inputs, strict=True)
+            self.added = [None if out is None else out - x for out, x in pairs]
             return output
-        outputs = tuple(x + r for x, r in zip(inputs, self.added, strict=True))
+        added = zip(inputs, self.added, strict=True)
+        outputs = tuple(None if r is None else x + r for x, r in added)
         return outputs if len(self.streams) > 1 else outputs[0]
 
 
 @contextmanager
 def kept(tiny: TinyClass, model: nn.Module, computes: Callable[[], bool]) -> Iterator[None]:
-    blocks = [block for name in tiny.lists for block in getattr(model, name)]
-    for block in blocks:
-        block.forward = Kept(block, tiny.streams, computes)
+    blocks = [(name, block) for name in tiny.lists for block in getattr(model, name)]
+    for name, block in blocks:
+        block.forward = Kept(block, tiny.streams_of.get(name, tiny.streams), computes)
     try:
         yield
     finally:
-        for block in blocks:
+        for _, block in blocks:
             del block.forward
 
 
@@ -152,7 +144,7 @@ def test_presets_and_motion(name: str) -> None:
         ak.unpatch(model)
 
 
-@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("name", [name for name in CHAINED if CHAINED[name].frames == 1])
 def test_one_frame_has_no_motion(name: str) -> None:
     tiny, model = CHAINED[name], CHAINED[name].build()
     ak.patch(model, apply_moreg=True, num_inference_steps=STEPS)
@@ -183,3 +175,92 @@ def test_what_a_controlnet_adds_between_blocks_is_not_reused() -> None:
     ak.patch(model, codebook={float("inf"): 3}, num_inference_steps=STEPS)
     with pytest.warns(ak.AdaCacheWarning, match=r"controlnet_block_samples came with the call"):
         assert all(map(torch.equal, run(), plain))
+
+
+REFUSED_CLASSES = {
+    "AnyFlowFARTransformer3DModel": r"must not be cached: it makes a video chunk by chunk",
+    "WanAnimate2Transformer3DModel": r"must not be cached: its blocks write keys and values in one",
+    "SanaWMLTX2RefinerTransformer3DModel": r"must not be cached: it refines a video in a few steps",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_CLASSES)
+def test_a_class_that_must_not_be_cached_is_refused(name: str) -> None:
+    """By its name alone; a class that inherits its forward is refused as well."""
+    refused = type(name, (nn.Module,), {"forward": lambda self, x: x})
+    heir = type("Heir", (refused,), {})
+    for model in (refused(), heir()):
+        with pytest.raises(ValueError, match=REFUSED_CLASSES[name]):
+            ak.patch(model, num_inference_steps=STEPS)
+
+
+@pytest.mark.parametrize("skipped", [[1], [0], [2]])
+def test_skipped_layers(skipped: list[int]) -> None:
+    """Skip-layer guidance leaves blocks out: inside the list it is a branch like any other, at its
+    ends every step is computed."""
+    tiny, model = CHAINED["sd3"], CHAINED["sd3"].build()
+    latents = [noise(*tiny.latents, seed=step) for step in range(STEPS)]
+
+    def run() -> list[Tensor]:
+        with torch.no_grad():
+            return [
+                model(**tiny.inputs(x, step), skip_layers=skipped, return_dict=False)[0]
+                for step, x in enumerate(latents, 1)
+            ]
+
+    plain = run()
+    ak.patch(model, codebook={float("inf"): 3}, cache_loc="start", num_inference_steps=STEPS)
+    if skipped == [1]:
+        found = run()
+        assert ak.summary(model).reused_steps and not torch.equal(found[3], plain[3])
+    else:
+        with pytest.warns(ak.AdaCacheWarning, match="skip_layers has the first or the last block"):
+            assert all(map(torch.equal, run(), plain))
+
+
+@pytest.mark.parametrize("name, head", [("flux2", "norm_out"), ("hidream", "final_layer")])
+def test_a_correction_goes_to_the_part_of_a_joined_stream(name: str, head: str) -> None:
+    """What a correction adds to the image is c * (R - R_before), R over both lists, with one c.
+
+    Blocks run on the same inputs with and without it; the sums of float32 leave 1e-5.
+    """
+    tiny, model = CHAINED[name], CHAINED[name].build()
+    latents = [noise(*tiny.latents, seed=step) for step in range(5)]
+    schedule = {"schedule": (1, 2, 5), "num_inference_steps": 5, "forecast": 1}
+    entering: list[Tensor] = []
+    getattr(model, head).register_forward_pre_hook(
+        lambda _module, args: entering.append(args[0].clone())
+    )
+    seen: dict[bool, list[Tensor]] = {}
+    for correct in (False, True):
+        entering.clear()
+        ak.patch(model, correct=correct, **schedule)
+        with torch.no_grad():
+            for step, x in enumerate(latents, 1):
+                tiny.call(model, x, step)
+        seen[correct] = list(entering)
+        ak.unpatch(model)
+    images = seen[True][4].shape[1] if name == "flux2" else 64
+    residuals = {}
+    with torch.no_grad():
+        for step in (1, 2, 5):
+            entering.clear()
+            first: list[Tensor] = []
+            block = getattr(model, tiny.lists[0])[0]
+            handle = block.register_forward_pre_hook(
+                lambda _module, _args, kwargs, first=first: first.append(kwargs["hidden_states"]),
+                with_kwargs=True,
+            )
+            tiny.call(model, latents[step - 1], step)
+            handle.remove()
+            residuals[step] = entering[0][:, :images] - first[0]
+    forecast = residuals[2] + (5 - 2) * (residuals[2] - residuals[1])
+    missed = residuals[5] - forecast
+    added = seen[True][4][:, :images] - seen[False][4][:, :images]
+    factor = float((added * missed).sum() / missed.square().sum())
+    assert factor > 0.1
+    assert relative(added, factor * missed) < 1e-5
+
+
+if __name__ == "__main__":
+    STRUCTURES.write_text("\n".join(structures()) + "\n")

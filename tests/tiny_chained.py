@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -201,6 +201,8 @@ class TinyClass:
         extra: arguments beside latents, text and timestep.
         text: shape of the text's embeddings; None where there are none.
         timestep: of a step.
+        arguments: all arguments of the forward, from latents and step, in place of those.
+        streams_of: where a list has other streams than `streams`.
     """
 
     name: str
@@ -212,6 +214,8 @@ class TinyClass:
     extra: Callable[[], dict[str, Any]] = lambda: {}
     text: tuple[int, ...] | None = (1, 6, 16)
     timestep: Callable[[int], Tensor] = lambda step: torch.full((1,), 930 - 30 * step)
+    arguments: Callable[[Tensor, int], dict[str, Any]] | None = None
+    streams_of: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
         """In evaluation mode, with nothing left at zero."""
@@ -226,17 +230,26 @@ class TinyClass:
                     parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.02)
         return model
 
-    def call(self, model: nn.Module, latents: Tensor, step: int) -> Tensor:
-        """One forward at step `step`, counted from 1; as many channels as went in."""
+    def inputs(self, latents: Tensor, step: int) -> dict[str, Any]:
+        """Arguments of the forward at step `step`, counted from 1."""
+        if self.arguments is not None:
+            return self.arguments(latents, step)
         text = {} if self.text is None else {"encoder_hidden_states": noise(*self.text, seed=100)}
-        output: Tensor = model(
-            hidden_states=latents,
-            timestep=self.timestep(step),
-            return_dict=False,
-            **text,
-            **self.extra(),
-        )[0]
-        return output if output.shape == latents.shape else output[:, : latents.shape[1]]
+        own = {"hidden_states": latents, "timestep": self.timestep(step)}
+        return {**own, **text, **self.extra()}
+
+    def call(self, model: nn.Module, latents: Tensor, step: int) -> Tensor:
+        """What one forward predicts, in the shape of the latents; zero where it predicts nothing
+        (channels that are conditions)."""
+        output = model(return_dict=False, **self.inputs(latents, step))[0]
+        predicted: Tensor = output[0] if isinstance(output, list) else output
+        predicted = predicted.reshape(predicted.shape[-latents.ndim :])
+        if predicted.ndim < latents.ndim:
+            predicted = predicted[None]
+        both = tuple(slice(min(a, b)) for a, b in zip(predicted.shape, latents.shape, strict=True))
+        prediction = torch.zeros_like(latents)
+        prediction[both] = predicted[both]
+        return prediction
 
 
 def hunyuan() -> dict[str, Any]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import nn
 
 from .allegro import ALLEGRO
 from .base import Adapter, BlockList, BlockRun, Layout, Residual, Stream
-from .chained import CHAINED
 from .cogvideox import COGVIDEOX
+from .images import IMAGES
 from .latte import LATTE
-from .wan import WAN
+from .refused import REFUSED
+from .videos import VIDEOS
+from .wan import WAN, wan_animate, wan_vace
 
 __all__ = [
     "ADAPTERS",
@@ -23,13 +27,16 @@ __all__ = [
 ]
 
 # By class name, so that no model library is imported.
-ADAPTERS: dict[str, Adapter] = {
+ADAPTERS: dict[str, Adapter | Callable[[nn.Module], Adapter]] = {
     "LatteTransformer3DModel": LATTE,
     "AllegroTransformer3DModel": ALLEGRO,
     "WanTransformer3DModel": WAN,
     "CogVideoXTransformer3DModel": COGVIDEOX,
     "ChronoEditTransformer3DModel": WAN,
-    **CHAINED,
+    "WanVACETransformer3DModel": wan_vace,
+    "WanAnimateTransformer3DModel": wan_animate,
+    **VIDEOS,
+    **IMAGES,
 }
 
 
@@ -37,12 +44,15 @@ def adapter_for(model: nn.Module) -> Adapter:
     """The adapter of `model`'s class, or of the class whose `forward` it inherits.
 
     Raises:
-        ValueError: no adapter; names the class and those that are supported.
+        ValueError: no adapter, names the class and those that are supported; or a class that must
+            not be cached, and why.
     """
     for cls in type(model).__mro__:
+        if cls.__name__ in REFUSED:
+            raise ValueError(f"{type(model).__name__} must not be cached: {REFUSED[cls.__name__]}")
         adapter = ADAPTERS.get(cls.__name__)
         if adapter is not None:
-            return adapter
+            return adapter if isinstance(adapter, Adapter) else adapter(model)
         if "forward" in vars(cls):
             break
     raise ValueError(f"{type(model).__name__} is not supported; supported: {', '.join(ADAPTERS)}")

@@ -19,9 +19,12 @@ class Layout(Enum):
     FRAME_MAJOR = "[B, F*S, C]"
     FRAMES_IN_BATCH = "[B*F, S, C]"
     TOKENS_IN_BATCH = "[B*S, F, C]"
+    UNBATCHED = "[F*S, C]"
 
-    def shape(self, batch: int, frames: int, tokens: int, channels: int) -> tuple[int, int, int]:
+    def shape(self, batch: int, frames: int, tokens: int, channels: int) -> tuple[int, ...]:
         """Shape of a stream of `batch` videos of `frames` frames of `tokens` tokens."""
+        if self is Layout.UNBATCHED:
+            return frames * tokens, channels
         if self is Layout.FRAME_MAJOR:
             return batch, frames * tokens, channels
         if self is Layout.FRAMES_IN_BATCH:
@@ -36,7 +39,7 @@ class Layout(Enum):
         """
         channels = x.shape[-1]
         tokens, rest = divmod(x.numel(), max(1, batch * frames * channels))
-        if x.ndim != 3 or rest:
+        if x.ndim != self.value.count(",") + 1 or rest:
             raise ValueError(
                 f"a residual of shape {tuple(x.shape)} does not divide into {batch} videos of "
                 f"{frames} frames in layout {self.value}"
@@ -60,33 +63,73 @@ class Stream:
 
     def read(self, output: Any) -> Tensor:
         """The stream in what a block returned."""
+        value = self.value(output)
+        assert value is not None
+        return value
+
+    def value(self, output: Any) -> Tensor | None:
+        """The same; None where the call has no such stream."""
         value = output if self.output is None else output[self.output]
-        assert isinstance(value, Tensor)
+        assert value is None or isinstance(value, Tensor)
         return value
 
 
 @dataclass(frozen=True)
 class BlockList:
-    """An `nn.ModuleList` of blocks that share one layout.
+    """An `nn.ModuleList` of blocks that share one layout, or a part of it.
+
+    Each block's input is the output of the one before it, but where the list `leads`; so all of it
+    has one residual a stream. A model that changes the video between two blocks has its list in
+    parts, which have a residual each.
 
     Args:
         attribute: its name in the model.
-        streams: hidden streams, the video first.
+        streams: hidden streams, the video first. One that is None in a call has no residual.
         layout: layout of the video stream.
         leads: whether its blocks take turns with those of the next list, which has the same
             streams. Between any two blocks the model may then change the layout; before the next
             list's first block it may also add something. Both lists have one residual, the next
-            one's. Without this, each block's input is the output of the one before it.
+            one's.
+        start, stop: the part; all blocks by default.
+        passed: what else a block returns, as it was given. A place of the returned tuple that is
+            neither this nor a stream's is None in a reused step.
+        joined: parameters of the first list's streams of which its own is made, one behind the
+            other, so that it has no frames.
+        kept: whether it has a residual; not where a reused step needs nothing of what leaves it.
     """
 
     attribute: str
     streams: tuple[Stream, ...]
     layout: Layout
     leads: bool = False
+    start: int = 0
+    stop: int | None = None
+    passed: tuple[Stream, ...] = ()
+    joined: tuple[str, ...] = ()
+    kept: bool = True
+
+    @property
+    def is_part(self) -> bool:
+        """Whether there are blocks of the list outside of it."""
+        return self.start > 0 or self.stop is not None
+
+    @property
+    def name(self) -> str:
+        """The attribute, and which blocks of it."""
+        stop = "" if self.stop is None else self.stop
+        return f"{self.attribute}[{self.start}:{stop}]" if self.is_part else self.attribute
+
+    def modules(self, model: nn.Module) -> tuple[nn.Module, ...]:
+        """Its blocks."""
+        return tuple(getattr(model, self.attribute)[self.start : self.stop])
 
     def split(self, x: Tensor, stream: int, video: tuple[int, int]) -> Tensor:
         """The stream of that index as a view of four dimensions: the video as [B, F, S, C]."""
-        return self.layout.split(x, *video) if stream == 0 else x.unsqueeze(1)
+        if stream == 0:
+            batch, frames = video
+            return self.layout.split(x, batch, 1 if self.joined else frames)
+        x = x.unsqueeze(-3)
+        return x if x.ndim == 4 else x.unsqueeze(0)
 
 
 @dataclass
@@ -151,12 +194,30 @@ class Adapter:
         frames: from the model and its forward's arguments to (videos, frames of tokens).
         guidance_calls: calls that its pipelines make a step with classifier-free guidance: 1 where
             both branches are in one batch.
+        obstacle: from the model and its forward's arguments to what keeps this call from being
+            cached, None where nothing does.
     """
 
     lists: tuple[BlockList, ...]
     residuals: Mapping[CacheRes, Residual]
     frames: Callable[[nn.Module, Mapping[str, Any]], tuple[int, int]]
     guidance_calls: int = 1
+    obstacle: Callable[[nn.Module, Mapping[str, Any]], str | None] | None = None
+
+    def part(self, attribute: str, index: int) -> BlockList:
+        """The list, or the part of it, in which the block of that index is."""
+        return next(
+            blocks
+            for blocks in self.lists
+            if blocks.attribute == attribute
+            and blocks.start <= index
+            and (blocks.stop is None or index < blocks.stop)
+        )
+
+    @property
+    def residual_lists(self) -> tuple[BlockList, ...]:
+        """Lists that have a residual of their own."""
+        return tuple(blocks for blocks in self.lists if blocks.kept and not blocks.leads)
 
 
 def video_shape(arguments: Mapping[str, Any], frame_axis: int) -> tuple[int, int]:

@@ -1,11 +1,12 @@
-"""diffusers classes whose blocks follow each other directly: nothing but data about them.
+"""What adapters that are data alone are made of: the blocks follow each other directly.
 
 Measured is what the whole metric block adds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from .base import Adapter, BlockList, Layout, Residual, Stream, video_shape
 
 Frames = Callable[[nn.Module, Mapping[str, Any]], tuple[int, int]]
+Obstacle = Callable[[nn.Module, Mapping[str, Any]], str | None]
 VIDEO = (Stream("hidden_states"),)
 TEXT_AND_IMAGE = (Stream("hidden_states", 1), Stream("encoder_hidden_states", 0))
 """Returned in this order; the image is the stream that is measured."""
@@ -20,7 +22,11 @@ VIDEO_AND_TEXT = (Stream("hidden_states", 0), Stream("encoder_hidden_states", 1)
 
 
 def chained(
-    *attributes: str, streams: tuple[Stream, ...], frames: Frames, guidance_calls: int = 1
+    *attributes: str,
+    streams: tuple[Stream, ...],
+    frames: Frames,
+    guidance_calls: int = 1,
+    obstacle: Obstacle | None = None,
 ) -> Adapter:
     """Lists of blocks, one after the other, with the same streams."""
     return Adapter(
@@ -28,7 +34,34 @@ def chained(
         residuals={"block": Residual(attributes)},
         frames=frames,
         guidance_calls=guidance_calls,
+        obstacle=obstacle,
     )
+
+
+def in_parts(blocks: BlockList, count: int, changed_after: Iterable[int]) -> tuple[BlockList, ...]:
+    """The parts of a list of `count` blocks whose video changes after those of these indices."""
+    inside = sorted({index + 1 for index in changed_after if index + 1 < count})
+    starts, stops = (0, *inside), (*inside, None)
+    if not inside:
+        return (blocks,)
+    return tuple(
+        replace(blocks, start=start, stop=stop) for start, stop in zip(starts, stops, strict=True)
+    )
+
+
+def writes_keys_and_values(*switches: str) -> Obstacle:
+    """A call with one of these arguments leaves something behind that later calls need."""
+
+    def obstacle(_model: nn.Module, arguments: Mapping[str, Any]) -> str | None:
+        given = [name for name in switches if arguments.get(name) is not None]
+        if not given:
+            return None
+        return (
+            f"{' and '.join(given)} came with the call, in which the blocks write or read keys and "
+            "values that other calls share, so such calls are computed"
+        )
+
+    return obstacle
 
 
 def frames_at(axis: int, patch: str | None = None) -> Frames:
@@ -42,62 +75,16 @@ def frames_at(axis: int, patch: str | None = None) -> Frames:
     return frames
 
 
-def _frames_named(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
+def frames_named(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
+    """Frames as the argument `num_frames` says."""
     # The tokens come packed, [B, F*H*W, C].
     hidden_states = arguments["hidden_states"]
     assert isinstance(hidden_states, Tensor)
     return hidden_states.shape[0], int(arguments["num_frames"])
 
 
-def _image(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
+def no_frames(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
+    """An image; or a video among whose tokens there are others, so that frames cannot be told."""
     hidden_states = arguments["hidden_states"]
     assert isinstance(hidden_states, Tensor)
     return hidden_states.shape[0], 1
-
-
-CHAINED: dict[str, Adapter] = {
-    "SkyReelsV2Transformer3DModel": chained(
-        "blocks", streams=VIDEO, frames=frames_at(2, "patch_size"), guidance_calls=2
-    ),
-    "LTXVideoTransformer3DModel": chained(
-        "transformer_blocks", streams=VIDEO, frames=_frames_named
-    ),
-    "MochiTransformer3DModel": chained(
-        "transformer_blocks", streams=VIDEO_AND_TEXT, frames=frames_at(2)
-    ),
-    "CosmosTransformer3DModel": chained(
-        "transformer_blocks", streams=VIDEO, frames=frames_at(2, "patch_size"), guidance_calls=2
-    ),
-    "EasyAnimateTransformer3DModel": chained(
-        "transformer_blocks", streams=VIDEO_AND_TEXT, frames=frames_at(2)
-    ),
-    "HunyuanVideoTransformer3DModel": chained(
-        "transformer_blocks",
-        "single_transformer_blocks",
-        streams=VIDEO_AND_TEXT,
-        frames=frames_at(2, "patch_size_t"),
-        guidance_calls=2,
-    ),
-    "HunyuanVideo15Transformer3DModel": chained(
-        "transformer_blocks",
-        streams=VIDEO_AND_TEXT,
-        frames=frames_at(2, "patch_size_t"),
-        guidance_calls=2,
-    ),
-    "DiTTransformer2DModel": chained("transformer_blocks", streams=VIDEO, frames=_image),
-    "PixArtTransformer2DModel": chained("transformer_blocks", streams=VIDEO, frames=_image),
-    "SanaTransformer2DModel": chained("transformer_blocks", streams=VIDEO, frames=_image),
-    "FluxTransformer2DModel": chained(
-        "transformer_blocks",
-        "single_transformer_blocks",
-        streams=TEXT_AND_IMAGE,
-        frames=_image,
-        guidance_calls=2,
-    ),
-    "QwenImageTransformer2DModel": chained(
-        "transformer_blocks", streams=TEXT_AND_IMAGE, frames=_image, guidance_calls=2
-    ),
-    "SanaVideoTransformer3DModel": chained(
-        "transformer_blocks", streams=VIDEO, frames=frames_at(2, "patch_size")
-    ),
-}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from .base import Adapter, BlockList, BlockRun, Layout, Residual, Stream, video_shape
+from .chained import in_parts
 from .modulation import GATE_ATTENTION, GATE_MLP
 
 BLOCKS = "blocks"
@@ -48,3 +50,20 @@ WAN = Adapter(
     frames=_frames,
     guidance_calls=2,
 )
+
+
+def wan_vace(model: nn.Module) -> Adapter:
+    """Hints from `vace_blocks`, which run in every step, are added after some blocks."""
+    layers = model.config.vace_layers  # type: ignore[union-attr]
+    return _changed_after(model, layers)  # type: ignore[arg-type]
+
+
+def wan_animate(model: nn.Module) -> Adapter:
+    """A face is attended to by the video after every few blocks."""
+    every = int(model.config.inject_face_latents_blocks)  # type: ignore[union-attr, arg-type]
+    return _changed_after(model, range(0, len(model.blocks), every))  # type: ignore[arg-type]
+
+
+def _changed_after(model: nn.Module, layers: Iterable[int]) -> Adapter:
+    count = len(model.blocks)  # type: ignore[arg-type]
+    return replace(WAN, lists=in_parts(WAN.lists[0], count, layers))
