@@ -48,6 +48,28 @@ def structures() -> Iterator[str]:
         yield f"{name}: {tiny.name} | {structure(adapter_for(model), model, arguments)}"
 
 
+def test_streams_are_where_diffusers_has_them() -> None:
+    """Its own table of block classes says which output is the hidden state, which the text."""
+    from diffusers.hooks._helpers import TransformerBlockRegistry
+
+    compared = set()
+    for tiny in CHAINED.values():
+        model = tiny.build()
+        for blocks in adapter_for(model).lists:
+            block = blocks.modules(model)[0]
+            try:
+                theirs = TransformerBlockRegistry.get(type(block))
+            except ValueError:
+                continue
+            compared.add(type(block).__name__)
+            ours = {stream.parameter: stream.output or 0 for stream in blocks.streams}
+            hidden = blocks.streams[0].parameter
+            assert ours[hidden] == theirs.return_hidden_states_index
+            if "encoder_hidden_states" in ours:
+                assert ours["encoder_hidden_states"] == theirs.return_encoder_hidden_states_index
+    assert len(compared) >= 15, compared
+
+
 @NAMES
 def test_rate_1_is_bit_equal_and_unpatch_gives_the_model_back(name: str) -> None:
     tiny, model = CHAINED[name], CHAINED[name].build()

@@ -32,6 +32,15 @@ def wan(latents: Tensor, step: int, **others: Any) -> dict[str, Any]:
     return {"hidden_states": latents, **text, **others}
 
 
+def timestep_a_token(latents: Tensor, step: int) -> dict[str, Any]:
+    return {**wan(latents, step), "timestep": timestep(step)[:, None].expand(1, 3 * 16)}
+
+
+def image_given(latents: Tensor, step: int) -> dict[str, Any]:
+    text = {"encoder_hidden_states": noise(1, 512, 16, seed=1)}
+    return {**wan(latents, step), **text, "encoder_hidden_states_image": noise(1, 5, 8, seed=2)}
+
+
 def vace(latents: Tensor, step: int) -> dict[str, Any]:
     return wan(latents, step, control_hidden_states=noise(1, 12, 3, 8, 8, seed=2))
 
@@ -521,6 +530,15 @@ EMBED: dict[str, Any] = {"streams": ("visual_embed",)}
 VIS_AND_AUD: dict[str, Any] = {"streams": ("vis", "aud")}
 KANDINSKY: dict[str, Any] = {"lists": VISUAL, "latents": (1, 3, 8, 8, 4)}
 OTHER_VIDEOS: dict[str, TinyClass] = {
+    "wan, a timestep a token": video(
+        "WanTransformer3DModel", WAN, timestep_a_token, lists=("blocks",)
+    ),
+    "wan, image given": video(
+        "WanTransformer3DModel",
+        dict(WAN, image_dim=8, added_kv_proj_dim=24),
+        image_given,
+        lists=("blocks",),
+    ),
     "vace": video(
         "WanVACETransformer3DModel",
         dict(WAN, num_layers=4, vace_layers=[0, 2], vace_in_channels=12),
