@@ -151,48 +151,43 @@ class StandIns:
 
     Args:
         blocks: the list, or the part.
-        modules: its blocks.
+        modules: its blocks, by index in the whole list.
     """
 
-    def __init__(self, blocks: BlockList, modules: Sequence[nn.Module]) -> None:
+    def __init__(self, blocks: BlockList, modules: Mapping[int, nn.Module]) -> None:
         self._blocks = blocks
-        self._modules = tuple(modules)
-        self._parameters = Parameters(self._modules[0])
-        self.first, self.last = self._modules[0], self._modules[-1]
-        self.last_index = len(self._modules) - 1
+        self._modules = dict(modules)
+        self.first_index, self.last_index = min(modules), max(modules)
+        self.first, self.last = modules[self.first_index], modules[self.last_index]
+        self._parameters = Parameters(self.first)
 
     def observed(
         self, at_ends: Sequence[Observer], others: Mapping[int, Sequence[Observer]]
-    ) -> tuple[object, ...]:
-        """The list of a computed step.
+    ) -> dict[int, object]:
+        """What stands for each block in a computed step, by index in the whole list.
 
         Args:
             at_ends: see the first and the last block.
-            others: see the block of that index in the whole list, after `at_ends`.
+            others: see the block of that index, after `at_ends`.
         """
-        found: list[object] = list(self._modules)
-        start = self._blocks.start
-        ends = {0, self.last_index} if at_ends else set()
-        inside = {index - start for index in others if 0 <= index - start <= self.last_index}
-        for index in ends | inside:
-            observers = (*(at_ends if index in ends else ()), *others.get(start + index, ()))
+        found: dict[int, object] = dict(self._modules)
+        ends = {self.first_index, self.last_index} if at_ends else set()
+        for index in ends | (set(others) & set(found)):
+            observers = (*(at_ends if index in ends else ()), *others.get(index, ()))
             block = self._modules[index]
             found[index] = ObservedBlock(block, self._blocks, self._parameters, observers)
-        return tuple(found)
+        return found
 
-    def reused(self, add: Callable[[Sequence[Tensor | None]], None] | None) -> tuple[object, ...]:
-        """The list of a reused step: one element, whatever the number of blocks; where it is a
-        part, one for each block, of which the first adds and the others pass the streams on."""
+    def reused(self, add: Callable[[Sequence[Tensor | None]], None] | None) -> dict[int, object]:
+        """What stands for the blocks in a reused step: one element, whatever their number; where
+        each is needed in its place, the first adds and the others pass the streams on."""
         adding = ReusedBlocks(self.first, self._blocks, self._parameters, add)
-        if not self._blocks.is_part:
-            return (adding,)
-        return (
-            adding,
-            *(
-                ReusedBlocks(block, self._blocks, self._parameters, None)
-                for block in self._modules[1:]
-            ),
-        )
+        found: dict[int, object] = {self.first_index: adding}
+        if self._blocks.is_part or self._blocks.by_index:
+            for index, block in self._modules.items():
+                passing = ReusedBlocks(block, self._blocks, self._parameters, None)
+                found.setdefault(index, passing)
+        return found
 
 
 def _with_rows(x: Tensor | None) -> Tensor | None:

@@ -56,7 +56,7 @@ def test_streams_are_where_diffusers_has_them() -> None:
     for tiny in CHAINED.values():
         model = tiny.build()
         for blocks in adapter_for(model).lists:
-            block = blocks.modules(model)[0]
+            block = next(iter(blocks.modules(model).values()))
             try:
                 theirs = TransformerBlockRegistry.get(type(block))
             except ValueError:
