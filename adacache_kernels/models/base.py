@@ -136,11 +136,6 @@ class BlockList:
         indices = range(len(blocks))[self.start : self.stop : self.step]
         return {index: blocks[index] for index in indices}
 
-    def has(self, index: int) -> bool:
-        """Whether the block of that index in the whole list belongs to it."""
-        before_stop = self.stop is None or index < self.stop
-        return self.start <= index and before_stop and (index - self.start) % self.step == 0
-
     def split(self, x: Tensor, stream: int, video: tuple[int, int]) -> Tensor:
         """The stream of that index as a view of four dimensions: the video as [B, F, S, C]."""
         if stream == 0:
@@ -192,7 +187,7 @@ class Residual:
     """A residual that the distance can be taken of.
 
     Args:
-        lists: attributes of the block lists whose block is measured.
+        lists: attributes of the block lists whose block is measured, or names of parts of them.
         taps: submodules of the block whose output `value` needs.
         value: from a run of the block to the residual, gate applied. None: `x_out - x_in`.
     """
@@ -222,11 +217,11 @@ class Adapter:
     guidance_calls: int = 1
     obstacle: Callable[[nn.Module, Mapping[str, Any]], str | None] | None = None
 
-    def part(self, attribute: str, index: int) -> BlockList:
-        """The list, or the part of it, in which the block of that index is."""
-        return next(
-            blocks for blocks in self.lists if blocks.attribute == attribute and blocks.has(index)
-        )
+    def blocks_of(self, model: nn.Module, name: str) -> dict[int, BlockList]:
+        """Of a list, or of a part of that name: where the block of each index belongs."""
+        named = [blocks for blocks in self.lists if name in (blocks.attribute, blocks.name)]
+        found = {index: blocks for blocks in named for index in blocks.modules(model)}
+        return dict(sorted(found.items()))
 
     @property
     def residual_lists(self) -> tuple[BlockList, ...]:
