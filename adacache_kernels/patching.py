@@ -21,6 +21,7 @@ from .clock import CallClock, Clock, SchedulerClock, clocks
 from .compiled import check_not_compiled, refuse_to_be_traced, uncompiled
 from .config import AdaCacheConfig
 from .context import cache_context
+from .each import EachVideo, make_engine
 from .engine import Engine
 from .history import Summary, joined
 from .models import adapter_for
@@ -79,7 +80,7 @@ def patch(
     source = ArenaSource(settings.max_cache_bytes, arena)
     try:
         engines = [
-            Engine(transformer, adapter, settings, own, source)
+            make_engine(transformer, adapter, settings, own, source)
             for transformer, adapter, own in zip(
                 transformers, adapters, clocks(clock, len(transformers)), strict=True
             )
@@ -137,9 +138,9 @@ def summary(model: object) -> Summary:
 class PatchedForward:
     """The forward of a patched model, set on the instance."""
 
-    def __init__(self, model: nn.Module, engine: Engine) -> None:
+    def __init__(self, model: nn.Module, engine: Engine | EachVideo) -> None:
         self._model = model
-        self._engine: Engine | None = engine
+        self._engine: Engine | EachVideo | None = engine
         self._original = model.forward
         self._refuse = refuse_to_be_traced()
         functools.update_wrapper(self, self._original)
@@ -253,7 +254,7 @@ def _clock(model: object, settings: AdaCacheConfig) -> Clock:
 class Installation:
     """What `patch` set on a transformer, and how it is taken off again."""
 
-    def __init__(self, transformer: nn.Module, engine: Engine) -> None:
+    def __init__(self, transformer: nn.Module, engine: Engine | EachVideo) -> None:
         attributes = vars(transformer)
         self.engine = engine
         self._attributes = attributes
@@ -295,21 +296,26 @@ def attached_engine(model: object) -> Engine:
     """The engine of a patched model, or of a pipeline with one transformer.
 
     Raises:
-        ValueError: the model is not patched, or there are several.
+        ValueError: the model is not patched, or there are several models or engines.
     """
     transformers = _transformers(model)
     if len(transformers) > 1:
         raise ValueError(f"{type(model).__name__} has {len(transformers)} transformers; name one")
-    return _require(transformers[0])
+    engine = _require(transformers[0])
+    if isinstance(engine, EachVideo):
+        raise ValueError(
+            'batch="each": there is an engine for each video; patch with another batch='
+        )
+    return engine
 
 
-def _engine(transformer: nn.Module) -> Engine | None:
+def _engine(transformer: nn.Module) -> Engine | EachVideo | None:
     # A wrapper that torch.compile has put around a patched model is not patched itself.
     installation = vars(uncompiled(transformer)).get(INSTALLATION)
     return installation.engine if isinstance(installation, Installation) else None
 
 
-def _require(transformer: nn.Module) -> Engine:
+def _require(transformer: nn.Module) -> Engine | EachVideo:
     engine = _engine(transformer)
     if engine is None:
         raise ValueError(f"this {type(transformer).__name__} is not patched; call patch() first")
