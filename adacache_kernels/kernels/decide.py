@@ -67,10 +67,10 @@ def decide_kernel(
     if has_previous != 0:
         gap = step.to(tl.float64) - previous_step.to(tl.float64)
         raw, distance, score = zero, zero, zero
-        is_undefined, is_bad = False, False
+        flags = 0.0
         for video in range(videos):
             motion_at = state + 6 if motions is None else motions + video
-            own_raw, own_distance, own_score, is_zero = compared(
+            own_raw, own_distance, own_score, is_undefined = compared(
                 sums + video * parts * COLUMNS,
                 motion_at,
                 gap,
@@ -88,17 +88,16 @@ def decide_kernel(
                 COLUMNS,
                 BLOCK,
             )
-            is_undefined |= is_zero
+            own_flags = tl.where(is_undefined, 4.0, tl.where(is_finite(own_distance), 0.0, 2.0))
+            flags = tl.maximum(flags, own_flags)
             if MEAN:
                 raw += own_raw
                 distance += own_distance
                 score += own_score
             elif video == 0 or decides(own_distance, distance):
                 raw, distance, score = own_raw, own_distance, own_score
-            is_bad |= not is_finite(own_distance)
         if MEAN:
             raw, distance, score = raw / videos, distance / videos, score / videos
-        flags = tl.where(is_undefined, 4.0, tl.where(is_bad, 2.0, 0.0))
     rate = 1.0
     if flags == 0:
         rate = rate_of(distance.to(tl.float32), codebook, entries, ENTRIES)
