@@ -303,9 +303,7 @@ def attached_engine(model: object) -> Engine:
         raise ValueError(f"{type(model).__name__} has {len(transformers)} transformers; name one")
     engine = _require(transformers[0])
     if isinstance(engine, EachVideo):
-        raise ValueError(
-            'batch="each": there is an engine for each video; patch with another batch='
-        )
+        raise ValueError('batch="each": each video has an engine; patch with another batch=')
     return engine
 
 
