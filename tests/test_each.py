@@ -30,7 +30,8 @@ def each(videos: list[Video], **settings: Any) -> nn.Module:
 def test_a_batch_equals_its_videos_alone(name: str, guidance: int) -> None:
     """Bit by bit: a video's rows make a call of their own, the same as without the others."""
     videos = two_videos(name, guidance)
-    book = {statistics.median(d for video in videos for d in distances([video])): 4, 9.0: 2}
+    between = statistics.mean(statistics.median(distances([video])) for video in videos)
+    book = {between / 2: 4, between: 3, 2 * between: 2, 9.0: 1}
     together = each(videos, codebook=book)
     alone = [each([video], codebook=book) for video in videos]
     found = run(together, videos)
