@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -127,11 +127,9 @@ class Branch:
             last = self._kept[-1]
             of_last = watching.setdefault(last.blocks.attribute, {})
             of_last[last.last_index] = [*of_last.get(last.last_index, ()), After(self._complete)]
-        lists: dict[str, tuple[object, ...]] = {}
         for span in self._spans:
             span.begin(self._place, shape, comparison)
-            _append(lists, span.observed(watching, recording))
-        return lists
+        return _put_together(span.observed(watching, recording) for span in self._spans)
 
     def end(self) -> None:
         """The computed forward is over."""
@@ -146,16 +144,13 @@ class Branch:
         """Whether a block of the last computed forward wrote into its input."""
         return any(span.written_in_place for span in self._spans)
 
-    def reused(self, step: int) -> dict[str, tuple[object, ...]]:
-        """The block lists of a reused step."""
+    def reused(self, step: int, given: Container[int]) -> dict[str, tuple[object, ...]]:
+        """The block lists of a reused step, which write to none of the storages `given`."""
         self.reused_since = True
         coefficients = self._forecast.coefficients(self.steps, step)
         places = self._ring.places[: len(coefficients)]
         self._spans[0].prefetch(places)
-        lists: dict[str, tuple[object, ...]] = {}
-        for span in self._spans:
-            _append(lists, span.reused(places, coefficients))
-        return lists
+        return _put_together(span.reused(places, coefficients, given) for span in self._spans)
 
     def _complete(self, run: BlockRun) -> None:
         """All residuals are stored: correct what leaves the last list."""
@@ -206,10 +201,15 @@ class Branch:
         self.corrected = True
 
 
-def _append(lists: dict[str, tuple[object, ...]], parts: Mapping[str, tuple[object, ...]]) -> None:
-    """Put parts of lists behind those that are there."""
-    for name, blocks in parts.items():
-        lists[name] = lists.get(name, ()) + blocks
+def _put_together(
+    parts: Iterable[Mapping[str, Mapping[int, object]]],
+) -> dict[str, tuple[object, ...]]:
+    """Whole lists, from what stands for blocks by list and index."""
+    lists: dict[str, dict[int, object]] = {}
+    for part in parts:
+        for name, blocks in part.items():
+            lists.setdefault(name, {}).update(blocks)
+    return {name: tuple(of[index] for index in sorted(of)) for name, of in lists.items()}
 
 
 def _spans(model: nn.Module, adapter: Adapter, memory: CacheMemory, branch: int) -> Iterator[Span]:

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 from . import info
 from .demo import command as demo
+from .evaluate import command as bench
 
 COMMANDS = {
+    "bench": (bench, "methods against each other: quality, work, time, memory"),
     "demo": (demo, "a small text-to-video pipeline, unpatched and patched"),
     "info": (info, "how the package was built, and what it found to run on"),
 }

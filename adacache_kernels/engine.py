@@ -11,7 +11,7 @@ from torch import nn
 from . import notices
 from .arena_source import ArenaSource
 from .batch import pooled_videos
-from .blocks import Before, Parameters, shadowed
+from .blocks import Before, Parameters, shadowed, storages
 from .branch import Branch, ring_places
 from .cache_memory import CacheMemory
 from .cache_plan import Demand, Storage, StreamShape
@@ -233,7 +233,8 @@ class Engine:
         if len(branch.steps) <= self._forecast.order:
             self._history.lower_order.setdefault(call.branch, []).append(call.step)
         self._memory.acquire()
-        with shadowed(self.model, branch.reused(call.step)):
+        given = storages((args, kwargs))
+        with shadowed(self.model, branch.reused(call.step, given)):
             output = original(*args, **kwargs)
         self._memory.mark()
         return output

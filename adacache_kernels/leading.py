@@ -15,7 +15,7 @@ each block adds took 5 % of the demo's computed step, and to hold the streams fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ class Leading:
 
     taps: Sequence[str] = ()
 
-    def __init__(self, blocks: BlockList, modules: Sequence[nn.Module]) -> None:
+    def __init__(self, blocks: BlockList, modules: Mapping[int, nn.Module]) -> None:
         self.blocks = blocks
         self.stand_ins = StandIns(blocks, modules)
         self.begin((1, 1))

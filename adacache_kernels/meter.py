@@ -56,11 +56,11 @@ def find_sites(model: nn.Module, adapter: Adapter, config: AdaCacheConfig) -> tu
     name = choose_residual(model, adapter, config.cache_res)
     residual = adapter.residuals[name]
     sites = {}
-    for attribute in residual.lists:
-        count = len(getattr(model, attribute))
+    for list_name in residual.lists:
+        found = adapter.blocks_of(model, list_name)
         for location in config.locations:
-            index = resolve_location(location, count, attribute)
-            sites[attribute, index] = Site(adapter.part(attribute, index), index, name, residual)
+            index = list(found)[resolve_location(location, len(found), list_name)]
+            sites[list_name, index] = Site(found[index], index, name, residual)
     return tuple(sites.values())
 
 

@@ -6,7 +6,7 @@ is all that a reused step needs. Of the last computed steps, each has its own pl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -55,7 +55,7 @@ class Span:
     def __init__(
         self,
         blocks: BlockList,
-        modules: Sequence[nn.Module],
+        modules: Mapping[int, nn.Module],
         memory: CacheMemory,
         branch: int,
         leading: Leading | None = None,
@@ -104,7 +104,7 @@ class Span:
     @property
     def last_index(self) -> int:
         """Index of the last block in its list."""
-        return self.blocks.start + self._stand_ins.last_index
+        return self._stand_ins.last_index
 
     def key(self, stream: int, place: int) -> Key:
         """Of the residual of a stream at a place of the ring."""
@@ -128,8 +128,8 @@ class Span:
 
     def observed(
         self, observers: Mapping[str, Mapping[int, Sequence[Observer]]], recording: bool
-    ) -> dict[str, tuple[object, ...]]:
-        """The lists of a computed step, this part of them.
+    ) -> dict[str, dict[int, object]]:
+        """What stands for the blocks in a computed step, by list and index.
 
         Args:
             observers: called after the span, by list and index of the block that they watch.
@@ -141,13 +141,20 @@ class Span:
         if self._leading is not None:
             name = self._leading.blocks.attribute
             leading = (self._leading,) if recording else ()
-            lists[name] = self._leading.stand_ins.observed(leading, observers.get(name, {}))
+            found = self._leading.stand_ins.observed(leading, observers.get(name, {}))
+            lists[name] = lists.get(name, {}) | found
         return lists
 
     def reused(
-        self, places: Sequence[int], coefficients: Sequence[float]
-    ) -> dict[str, tuple[object, ...]]:
-        """The lists of a reused step, this part of them."""
+        self, places: Sequence[int], coefficients: Sequence[float], given: Container[int]
+    ) -> dict[str, dict[int, object]]:
+        """What stands for the blocks in a reused step, by list and index.
+
+        Args:
+            places: of the residuals to add.
+            coefficients: one a place.
+            given: storages that must not be written to.
+        """
 
         def add(streams: Sequence[Tensor | None]) -> None:
             for index, x in enumerate(streams):
@@ -166,10 +173,12 @@ class Span:
             )
 
         to_own = add if self.blocks.kept else None
-        lists = {self.blocks.attribute: self._stand_ins.reused(to_own)}
+        lists = {self.blocks.attribute: self._stand_ins.reused(to_own, given)}
         if self._leading is not None:
             to_leading = add_to_leading if self._led_alone else None
-            lists[self._leading.blocks.attribute] = self._leading.stand_ins.reused(to_leading)
+            name = self._leading.blocks.attribute
+            found = self._leading.stand_ins.reused(to_leading, given)
+            lists[name] = lists.get(name, {}) | found
         return lists
 
     def prefetch(self, places: Sequence[int]) -> None:

@@ -98,7 +98,8 @@ def generate_rows(pipe: Any, video: Video, wanted: Iterable[Method]) -> list[Row
 def _generate(pipe: Any, video: Video, method: Method) -> tuple[Any, int, float, int]:
     """Frames, computed steps, seconds in the transformer, bytes of the cache."""
     import adacache_kernels as ak
-    from adacache_kernels.demo.run import generate, timed_forwards
+    from adacache_kernels.demo.run import generate
+    from adacache_kernels.evaluate.costs import timed_forwards
 
     pipe.scheduler = pipe.solvers[method.solver]
     if method.settings is not None:

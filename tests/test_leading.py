@@ -101,7 +101,7 @@ def test_a_reused_step_hands_on_contiguous_channels() -> None:
         streams[0].add_(1.0)
 
     blocks = BlockList("blocks", (Stream("x"),), Layout.FRAME_MAJOR)
-    (stand_in,) = StandIns(blocks, [Block()]).reused(add)
+    (stand_in,) = StandIns(blocks, {0: Block()}).reused(add).values()
     x = torch.randn(2, 3, 5).transpose(1, 2)
     before = x.clone()
     output = stand_in(x)

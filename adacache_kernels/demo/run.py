@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 import adacache_kernels as ak
+from adacache_kernels.evaluate.costs import timed_forwards
 from adacache_kernels.metrics import Video, psnr, ssim
 
 from .pipeline import check_prompts
@@ -199,36 +199,6 @@ def _timed_run(
     return Run(
         name, prompt, steps, computed, sum(seconds), pipeline_seconds, video, seconds, summary
     )
-
-
-@contextmanager
-def timed_forwards(transformer: torch.nn.Module) -> Iterator[list[float]]:
-    """Collects the wall time of every forward, with the device idle at both ends."""
-    seconds: list[float] = []
-    starts: list[float] = []
-
-    def begin(module: torch.nn.Module, *_: Any) -> None:
-        _wait(module)
-        starts.append(time.perf_counter())
-
-    def end(module: torch.nn.Module, *_: Any) -> None:
-        _wait(module)
-        seconds.append(time.perf_counter() - starts.pop())
-
-    handles = [
-        transformer.register_forward_pre_hook(begin),
-        transformer.register_forward_hook(end),
-    ]
-    try:
-        yield seconds
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _wait(module: torch.nn.Module) -> None:
-    if next(module.parameters()).is_cuda:
-        torch.cuda.synchronize()
 
 
 def _averaged(before: Run, after: Run) -> Run:

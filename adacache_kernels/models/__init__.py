@@ -11,6 +11,7 @@ from .base import Adapter, BlockList, BlockRun, Layout, Residual, Stream
 from .cogvideox import COGVIDEOX
 from .images import IMAGES
 from .latte import LATTE
+from .originals import STRUCTURES, original
 from .refused import REFUSED
 from .videos import VIDEOS
 from .wan import WAN, wan_animate, wan_vace
@@ -41,7 +42,8 @@ ADAPTERS: dict[str, Adapter | Callable[[nn.Module], Adapter]] = {
 
 
 def adapter_for(model: nn.Module) -> Adapter:
-    """The adapter of `model`'s class, or of the class whose `forward` it inherits.
+    """The adapter of `model`'s class, or of the class whose `forward` it inherits, or of its
+    structure.
 
     Raises:
         ValueError: no adapter, names the class and those that are supported; or a class that must
@@ -55,4 +57,10 @@ def adapter_for(model: nn.Module) -> Adapter:
             return adapter if isinstance(adapter, Adapter) else adapter(model)
         if "forward" in vars(cls):
             break
-    raise ValueError(f"{type(model).__name__} is not supported; supported: {', '.join(ADAPTERS)}")
+    found = original(model)
+    if found is not None:
+        return found
+    raise ValueError(
+        f"{type(model).__name__} is not supported; supported are {', '.join(ADAPTERS)}, and by "
+        f"their structure {'; '.join(structure.name for structure in STRUCTURES)}"
+    )

@@ -20,11 +20,14 @@ class Layout(Enum):
     FRAMES_IN_BATCH = "[B*F, S, C]"
     TOKENS_IN_BATCH = "[B*S, F, C]"
     UNBATCHED = "[F*S, C]"
+    TOKENS_FIRST = "[F*S, B, C]"
 
     def shape(self, batch: int, frames: int, tokens: int, channels: int) -> tuple[int, ...]:
         """Shape of a stream of `batch` videos of `frames` frames of `tokens` tokens."""
         if self is Layout.UNBATCHED:
             return frames * tokens, channels
+        if self is Layout.TOKENS_FIRST:
+            return frames * tokens, batch, channels
         if self is Layout.FRAME_MAJOR:
             return batch, frames * tokens, channels
         if self is Layout.FRAMES_IN_BATCH:
@@ -46,6 +49,8 @@ class Layout(Enum):
             )
         if self is Layout.TOKENS_IN_BATCH:
             return x.view(batch, tokens, frames, channels).transpose(1, 2)
+        if self is Layout.TOKENS_FIRST:
+            return x.view(frames, tokens, batch, channels).permute(2, 0, 1, 3)
         return x.view(batch, frames, tokens, channels)
 
 
@@ -90,12 +95,13 @@ class BlockList:
             streams. Between any two blocks the model may then change the layout; before the next
             list's first block it may also add something. Both lists have one residual, the next
             one's.
-        start, stop: the part; all blocks by default.
+        start, stop, step: the part; all blocks by default.
         passed: what else a block returns, as it was given. A place of the returned tuple that is
             neither this nor a stream's is None in a reused step.
         joined: parameters of the first list's streams of which its own is made, one behind the
             other, so that it has no frames.
         kept: whether it has a residual; not where a reused step needs nothing of what leaves it.
+        by_index: whether the model takes its blocks by number, so that all must be there.
     """
 
     attribute: str
@@ -104,24 +110,31 @@ class BlockList:
     leads: bool = False
     start: int = 0
     stop: int | None = None
+    step: int = 1
     passed: tuple[Stream, ...] = ()
     joined: tuple[str, ...] = ()
     kept: bool = True
+    by_index: bool = False
 
     @property
     def is_part(self) -> bool:
         """Whether there are blocks of the list outside of it."""
-        return self.start > 0 or self.stop is not None
+        return self.start > 0 or self.stop is not None or self.step > 1
 
     @property
     def name(self) -> str:
         """The attribute, and which blocks of it."""
+        if not self.is_part:
+            return self.attribute
         stop = "" if self.stop is None else self.stop
-        return f"{self.attribute}[{self.start}:{stop}]" if self.is_part else self.attribute
+        step = "" if self.step == 1 else f":{self.step}"
+        return f"{self.attribute}[{self.start}:{stop}{step}]"
 
-    def modules(self, model: nn.Module) -> tuple[nn.Module, ...]:
-        """Its blocks."""
-        return tuple(getattr(model, self.attribute)[self.start : self.stop])
+    def modules(self, model: nn.Module) -> dict[int, nn.Module]:
+        """Its blocks, by index in the whole list."""
+        blocks = getattr(model, self.attribute)
+        indices = range(len(blocks))[self.start : self.stop : self.step]
+        return {index: blocks[index] for index in indices}
 
     def split(self, x: Tensor, stream: int, video: tuple[int, int]) -> Tensor:
         """The stream of that index as a view of four dimensions: the video as [B, F, S, C]."""
@@ -174,7 +187,7 @@ class Residual:
     """A residual that the distance can be taken of.
 
     Args:
-        lists: attributes of the block lists whose block is measured.
+        lists: attributes of the block lists whose block is measured, or names of parts of them.
         taps: submodules of the block whose output `value` needs.
         value: from a run of the block to the residual, gate applied. None: `x_out - x_in`.
     """
@@ -204,15 +217,11 @@ class Adapter:
     guidance_calls: int = 1
     obstacle: Callable[[nn.Module, Mapping[str, Any]], str | None] | None = None
 
-    def part(self, attribute: str, index: int) -> BlockList:
-        """The list, or the part of it, in which the block of that index is."""
-        return next(
-            blocks
-            for blocks in self.lists
-            if blocks.attribute == attribute
-            and blocks.start <= index
-            and (blocks.stop is None or index < blocks.stop)
-        )
+    def blocks_of(self, model: nn.Module, name: str) -> dict[int, BlockList]:
+        """Of a list, or of a part of that name: where the block of each index belongs."""
+        named = [blocks for blocks in self.lists if name in (blocks.attribute, blocks.name)]
+        found = {index: blocks for blocks in named for index in blocks.modules(model)}
+        return dict(sorted(found.items()))
 
     @property
     def residual_lists(self) -> tuple[BlockList, ...]:

@@ -1,0 +1,191 @@
+"""`adacache bench quality`: checks what it was given, runs the study, writes tables and plots."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from adacache_kernels import _native
+
+from .methods import Method, parse
+from .perceptual import check_installed, vbench_scores
+from .study import Case, Study
+
+EXTRAS = ("diffusers", "matplotlib", "PIL", "skimage", "tqdm")
+DEFAULT = "slow,fast,forecast,steps:25,steps:17"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `adacache bench`."""
+    kinds = parser.add_subparsers(dest="bench", required=True)
+    quality = kinds.add_parser("quality", help="quality, work, time and memory of methods")
+    quality.add_argument(
+        "--pipeline",
+        default="demo",
+        help='"demo", a folder or hub name for diffusers, or FILE.py:FUNCTION (default demo)',
+    )
+    quality.add_argument(
+        "--prompts",
+        nargs="+",
+        required=True,
+        help="prompts, or one file with a prompt a line",
+    )
+    quality.add_argument(
+        "--methods",
+        nargs="+",
+        default=[DEFAULT],
+        help=f"with commas or spaces between, see the README (default {DEFAULT})",
+    )
+    quality.add_argument("--steps", type=int, default=50, help="scheduler steps (default 50)")
+    quality.add_argument("--seeds", type=int, default=1, help="of each prompt (default 1)")
+    quality.add_argument("--first-seed", type=int, default=0, help="default 0")
+    quality.add_argument("--lpips", action="store_true", help="measure LPIPS (package lpips)")
+    quality.add_argument("--vbench", action="store_true", help="judge by VBench (package vbench)")
+    quality.add_argument("--no-flops", action="store_true", help="do not count operations")
+    quality.add_argument("--device", help="such as cpu or cuda")
+    quality.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    quality.add_argument(
+        "--call", nargs="*", default=[], metavar="KEY=VALUE", help="arguments of the pipeline"
+    )
+    quality.add_argument("--out", type=Path, default=Path("quality_out"))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the study; a folder that has rows already is gone on with.
+
+    Raises:
+        ValueError, OSError, ImportError: with a message for the user.
+    """
+    _check_extras()
+    prompts = read_prompts(arguments.prompts)
+    if arguments.steps < 1 or arguments.seeds < 1:
+        raise ValueError(
+            f"--steps is {arguments.steps} and --seeds {arguments.seeds}; both are at least 1"
+        )
+    names = [name for text in arguments.methods for name in split_methods(text)]
+    methods = [parse(name, arguments.steps) for name in names]
+    _check_distinct(methods)
+    wanted = [name for name in ("lpips", "vbench") if getattr(arguments, name)]
+    check_installed(wanted)
+
+    import torch
+    from tqdm import tqdm
+
+    from . import pipelines, plots, tables
+
+    torch.set_num_threads(arguments.threads)
+    call = _options(arguments.call)
+    _check_same_study(arguments.out, _identity(arguments, call))
+    subject = pipelines.load(arguments.pipeline, device=arguments.device, arguments=call)
+    subject.check(prompts)
+    first = arguments.first_seed
+    cases = [Case(p, seed) for seed in range(first, first + arguments.seeds) for p in prompts]
+    study = Study(
+        subject, methods, arguments.steps, lpips=arguments.lpips, flops=not arguments.no_flops
+    )
+    with tqdm(unit="video") as bar:
+
+        def show(doing: str, done: int, total: int) -> None:
+            bar.set_description(doing)
+            bar.total, bar.n = total, done
+            bar.refresh()
+
+        rows = study.run(cases, arguments.out, show)
+    scores = _scores(study, cases) if arguments.vbench else None
+    found = tables.lines(rows, scores)
+    tables.write(found, arguments.out)
+    plots.write(rows, found, arguments.out)
+    print((arguments.out / "table.md").read_text())
+    print(f"Written to {arguments.out}/")
+
+
+def read_prompts(given: Sequence[str]) -> list[str]:
+    """Prompts, or the lines of one file.
+
+    Raises:
+        ValueError: there is none, or an empty one.
+    """
+    if len(given) == 1 and Path(given[0]).is_file():
+        lines = Path(given[0]).read_text().splitlines()
+        given = [line for line in lines if line.strip()]
+        if not given:
+            raise ValueError("the file of --prompts has no prompt; write one a line")
+    if not given or not all(prompt.strip() for prompt in given):
+        raise ValueError("a prompt of --prompts is empty")
+    return list(given)
+
+
+def split_methods(text: str) -> list[str]:
+    """At the commas outside of brackets."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _scores(study: Study, cases: Sequence[Case]) -> dict[str, float]:
+    """VBench's mean over its dimensions, by method. The videos are made once more for it."""
+    prompts = [case.prompt for case in cases]
+    found = {}
+    for method in study.methods:
+        videos = [study.video(method, case) for case in cases]
+        scores = vbench_scores(videos, prompts)
+        found[method.name] = sum(scores.values()) / len(scores)
+    return found
+
+
+def _options(given: Sequence[str]) -> dict[str, Any]:
+    from .methods import literal
+
+    pairs = [text.partition("=") for text in given]
+    wrong = [text for text, (_, equals, _) in zip(given, pairs, strict=True) if not equals]
+    if wrong:
+        raise ValueError(f"--call {wrong[0]}: write KEY=VALUE")
+    return {key: literal(value) for key, _, value in pairs}
+
+
+def _identity(arguments: argparse.Namespace, call: dict[str, Any]) -> dict[str, Any]:
+    """What rows must share to stand in one table."""
+    return {
+        "pipeline": arguments.pipeline,
+        "steps": arguments.steps,
+        "call": {key: repr(value) for key, value in call.items()},
+        "lpips": arguments.lpips,
+    }
+
+
+def _check_same_study(folder: Path, identity: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "study.json"
+    if path.exists():
+        before = json.loads(path.read_text())
+        differing = [key for key in identity if before.get(key) != identity[key]]
+        if differing:
+            raise ValueError(
+                f"{folder} holds a study with other {', '.join(differing)}; give another --out"
+            )
+    path.write_text(json.dumps(identity, indent=1))
+
+
+def _check_distinct(methods: Sequence[Method]) -> None:
+    names = [method.name for method in methods]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"--methods has {twice[0]} twice")
+
+
+def _check_extras() -> None:
+    missing = [name for name in EXTRAS if find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f'{", ".join(missing)} not installed; pip install "adacache_kernels[demo]"'
+        )
+    _native.module()

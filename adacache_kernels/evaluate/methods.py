@@ -1,0 +1,188 @@
+"""The methods that can be compared, and the words that name them on the command line.
+
+fast                              a preset; so are slow and forecast
+fast:apply_moreg=True             with other settings of patch()
+adacache:codebook={0.1: 3, 9: 1}  any settings of patch()
+even:17                           17 evenly spread steps; even:17:forecast=1:correct=True
+profile.json:computed_steps=17    a profile or calibration from `adacache calibrate`
+steps:17                          no cache, 17 steps of the pipeline's own scheduler
+steps:17:UniPCMultistepScheduler  of another one
+FirstBlockCache:threshold=0.1     a cache of diffusers, by the name of its config
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from adacache_kernels.history import Summary
+from adacache_kernels.patching import patch, summary, unpatch
+from adacache_kernels.policies import evenly_spread
+from adacache_kernels.presets import SETTINGS
+
+FULL = "full"
+Tell = Callable[[], Summary | None]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to make a video.
+
+    Args:
+        name: as it was given.
+        curve: methods of one name are points of one curve in the plots.
+        steps: that the scheduler runs.
+        applied: from a pipeline to a context in which it runs by this method; what it gives tells
+            the summary of the last generation, None where there is none.
+    """
+
+    name: str
+    curve: str
+    steps: int
+    applied: Callable[[Any], AbstractContextManager[Tell]]
+
+
+def full(steps: int) -> Method:
+    """The pipeline as it is."""
+    return Method(FULL, FULL, steps, _untouched)
+
+
+def parse(text: str, steps: int) -> Method:
+    """The method that `text` names, for generations of `steps`.
+
+    Raises:
+        ValueError: no such method, or options that cannot be read.
+    """
+    name, *rest = _split(text)
+    positional = [part for part in rest if "=" not in part]
+    options = {key: literal(value) for key, value in (_pair(part) for part in rest if "=" in part)}
+    if name == "steps":
+        return _fewer(text, positional, options, steps)
+    if name == "even":
+        count = _count(text, positional, steps)
+        return _patched(
+            text,
+            _curve(name, options),
+            steps,
+            None,
+            options | {"schedule": evenly_spread(count, steps)},
+        )
+    if positional:
+        raise ValueError(f"method {text!r}: {positional[0]!r} is no option; write key=value")
+    if name == "adacache":
+        return _patched(text, _curve(name, options), steps, None, options)
+    if name in SETTINGS:
+        return _patched(text, _curve(name, options), steps, name, options)
+    if name.endswith(".json"):
+        settings = {"profile": name, "forecast": 1, "correct": True} | options
+        return _patched(text, name, steps, None, settings)
+    config = _diffusers_config(name)
+    if config is not None:
+        return Method(text, name, steps, lambda pipe: _enabled(pipe, config, options))
+    raise ValueError(
+        f"method {text!r}: there are {', '.join(SETTINGS)}, adacache, even:COUNT, steps:COUNT, "
+        "FILE.json and the caches of diffusers, such as FirstBlockCache; options are key=value, "
+        "with colons between"
+    )
+
+
+def _patched(text: str, curve: str, steps: int, config: Any, settings: Mapping[str, Any]) -> Method:
+    @contextmanager
+    def applied(pipe: Any) -> Iterator[Tell]:
+        patch(pipe, config, **settings)
+        try:
+            yield lambda: summary(pipe)
+        finally:
+            unpatch(pipe)
+
+    return Method(text, curve, steps, applied)
+
+
+def _fewer(text: str, positional: list[str], options: dict[str, Any], steps: int) -> Method:
+    count = _count(text, positional[:1], steps)
+    if options or len(positional) > 2:
+        raise ValueError(f"method {text!r}: write steps:COUNT or steps:COUNT:SCHEDULER")
+    if len(positional) == 1:
+        return Method(text, "fewer steps", count, _untouched)
+    scheduler = _diffusers_class(positional[1])
+    if scheduler is None:
+        raise ValueError(f"method {text!r}: diffusers has no scheduler {positional[1]}")
+
+    @contextmanager
+    def applied(pipe: Any) -> Iterator[Tell]:
+        own = pipe.scheduler
+        pipe.scheduler = scheduler.from_config(own.config)
+        try:
+            yield lambda: None
+        finally:
+            pipe.scheduler = own
+
+    return Method(text, f"fewer steps, {positional[1].removesuffix('Scheduler')}", count, applied)
+
+
+@contextmanager
+def _untouched(_pipe: Any) -> Iterator[Tell]:
+    yield lambda: None
+
+
+@contextmanager
+def _enabled(pipe: Any, config: type, options: dict[str, Any]) -> Iterator[Tell]:
+    """A cache of diffusers. Those that look at timesteps are told where to find them."""
+    if "current_timestep_callback" in getattr(config, "__dataclass_fields__", {}):
+        options = options | {"current_timestep_callback": lambda: pipe._current_timestep}
+    pipe.transformer.enable_cache(config(**options))
+    try:
+        yield lambda: None
+    finally:
+        pipe.transformer.disable_cache()
+
+
+def _diffusers_config(name: str) -> Any:
+    return _diffusers_class(f"{name.removesuffix('Config')}Config")
+
+
+def _diffusers_class(name: str) -> Any:
+    import diffusers
+
+    return getattr(diffusers, name, None) if name.isidentifier() else None
+
+
+def _split(text: str) -> list[str]:
+    """At the colons outside of brackets."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        if character == ":" and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
+def _pair(part: str) -> tuple[str, str]:
+    key, _, value = part.partition("=")
+    return key, value
+
+
+def literal(text: str) -> Any:
+    """A Python literal, or else the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _count(text: str, positional: list[str], steps: int) -> int:
+    if len(positional) != 1 or not positional[0].isdigit() or not 1 <= int(positional[0]) <= steps:
+        raise ValueError(f"method {text!r}: after the colon comes a number of steps, 1 to {steps}")
+    return int(positional[0])
+
+
+def _curve(name: str, options: Mapping[str, Any]) -> str:
+    """The method with the options that make it another one; thresholds and counts do not."""
+    kept = {k: v for k, v in options.items() if isinstance(v, bool | str) or k == "forecast"}
+    words = [name, *(f"{key}={value}" for key, value in sorted(kept.items()))]
+    return " ".join(words)

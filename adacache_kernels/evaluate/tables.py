@@ -1,0 +1,172 @@
+"""One line a method: quality, work, time and memory over all videos."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from .methods import FULL
+from .study import Row
+
+# PSNR of videos that are equal to the last bit of float32, for means.
+EQUAL = 100.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method over all videos.
+
+    Args:
+        method, curve: see `Method`.
+        videos: how many.
+        computed: mean of computed steps, with the least and the most; None where it is not told.
+        psnr, psnr_of_mse, psnr_worst: mean, that of the mean squared error, and the worst video.
+        ssim, lpips: means; lpips None where it was not measured.
+        teraflops: in the transformer, of the first video; None where it was not counted.
+        seconds: median in the transformer.
+        speedup, slowest, fastest: of the transformer against the full run of the same video:
+            median and quartiles.
+        pipeline_speedup: of the whole pipeline, median.
+        peak_gib: most bytes that torch had allocated; None without CUDA.
+        cache_mib: most bytes of the cache; None where it is not told.
+        waits: of the host a step, mean; None where it is not told.
+        scores: VBench, mean over its dimensions; None where it was not measured.
+    """
+
+    method: str
+    curve: str
+    videos: int
+    computed: float | None
+    computed_least: int | None
+    computed_most: int | None
+    psnr: float
+    psnr_of_mse: float
+    psnr_worst: float
+    ssim: float
+    lpips: float | None
+    teraflops: float | None
+    seconds: float
+    speedup: float
+    slowest: float
+    fastest: float
+    pipeline_speedup: float
+    peak_gib: float | None
+    cache_mib: float | None
+    waits: float | None
+    scores: float | None = None
+
+
+def lines(rows: Sequence[Row], scores: dict[str, float] | None = None) -> list[Line]:
+    """A line for each method, in the order of the first video."""
+    names = list(dict.fromkeys(row.method for row in rows))
+    groups = [[row for row in rows if row.method == name] for name in names]
+    return [_line(group, (scores or {}).get(group[0].method)) for group in groups]
+
+
+def psnr_of_mean_error(psnrs: Sequence[float]) -> float:
+    """PSNR of the mean of the squared errors, which the worst videos dominate."""
+    return -10 * math.log10(statistics.mean(10 ** (-psnr / 10) for psnr in psnrs))
+
+
+def _line(group: Sequence[Row], scores: float | None) -> Line:
+    psnrs = [EQUAL if row.psnr is None else row.psnr for row in group]
+    computed = [row.computed for row in group if row.computed is not None]
+    ratios = [row.full_seconds / row.seconds for row in group]
+    lpips = [row.lpips for row in group if row.lpips is not None]
+    flops = [row.flops for row in group if row.flops is not None]
+    peaks = [row.peak_bytes for row in group if row.peak_bytes is not None]
+    caches = [row.cache_bytes for row in group if row.cache_bytes is not None]
+    waits = [row.waits / row.scheduled for row in group if row.waits is not None]
+    return Line(
+        method=group[0].method,
+        curve=group[0].curve,
+        videos=len(group),
+        computed=statistics.mean(computed) if computed else None,
+        computed_least=min(computed, default=None),
+        computed_most=max(computed, default=None),
+        psnr=statistics.mean(psnrs),
+        psnr_of_mse=psnr_of_mean_error(psnrs),
+        psnr_worst=min(psnrs),
+        ssim=statistics.mean(row.ssim for row in group),
+        lpips=statistics.mean(lpips) if lpips else None,
+        teraflops=flops[0] / 1e12 if flops else None,
+        seconds=statistics.median(row.seconds for row in group),
+        speedup=statistics.median(ratios),
+        slowest=float(np.percentile(ratios, 25)),
+        fastest=float(np.percentile(ratios, 75)),
+        pipeline_speedup=statistics.median(
+            row.full_pipeline_seconds / row.pipeline_seconds for row in group
+        ),
+        peak_gib=max(peaks) / 2**30 if peaks else None,
+        cache_mib=max(caches) / 2**20 if caches else None,
+        waits=statistics.mean(waits) if waits else None,
+        scores=scores,
+    )
+
+
+def markdown(found: Sequence[Line]) -> Iterator[str]:
+    """The table, the columns that were measured."""
+    columns: list[tuple[str, Callable[[Line], str]]] = [
+        ("method", lambda line: line.method),
+        ("computed steps", _computed),
+        ("PSNR mean / of MSE / worst", _quality),
+        ("SSIM", lambda line: f"{line.ssim:.3f}"),
+        ("LPIPS", lambda line: _number(line.lpips, ".4f")),
+        ("VBench", lambda line: _number(line.scores, ".3f")),
+        ("TFLOPs", lambda line: _number(line.teraflops, ".4g")),
+        ("transformer s", lambda line: f"{line.seconds:.3g}"),
+        ("speedup (quartiles)", _speedup),
+        ("pipeline", lambda line: f"{line.pipeline_speedup:.2f}x"),
+        ("peak GiB", lambda line: _number(line.peak_gib, ".2f")),
+        ("cache MiB", lambda line: _number(line.cache_mib, ".2f")),
+        ("waits a step", lambda line: _number(line.waits, ".2g")),
+    ]
+    shown = [(name, of) for name, of in columns if any(of(line) for line in found)]
+    yield "| " + " | ".join(name for name, _ in shown) + " |"
+    yield "|" + "---|" * len(shown)
+    for line in found:
+        yield "| " + " | ".join(of(line) for _, of in shown) + " |"
+
+
+def write(found: Sequence[Line], folder: Path) -> None:
+    """`table.csv`, `table.md` and `table.json` in `folder`."""
+    with (folder / "table.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [f.name for f in fields(Line)])
+        writer.writeheader()
+        writer.writerows(map(_rounded, found))
+    (folder / "table.json").write_text(json.dumps([_rounded(line) for line in found], indent=1))
+    (folder / "table.md").write_text("\n".join([*markdown(found), ""]))
+
+
+def _rounded(line: Line) -> dict[str, object]:
+    values = asdict(line)
+    return {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
+
+
+def _number(value: float | None, spec: str) -> str:
+    return "" if value is None else format(value, spec)
+
+
+def _computed(line: Line) -> str:
+    if line.computed is None:
+        return ""
+    spread = line.computed_least != line.computed_most
+    extent = f" ({line.computed_least} to {line.computed_most})" if spread else ""
+    return f"{line.computed:.1f}{extent}"
+
+
+def _quality(line: Line) -> str:
+    if line.method == FULL:
+        return "equal"
+    return f"{line.psnr:.1f} / {line.psnr_of_mse:.1f} / {line.psnr_worst:.1f}"
+
+
+def _speedup(line: Line) -> str:
+    return f"{line.speedup:.2f}x ({line.slowest:.2f} to {line.fastest:.2f})"
