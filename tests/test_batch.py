@@ -124,7 +124,7 @@ class Replay:
         if not self._moreg:
             return raw
         score = 1.0
-        if 3 <= step <= 15:
+        if step <= 15:
             later, earlier = p[:, 1:], p[:, :-1]
             sizes = later.abs().sum() + earlier.abs().sum()
             score = ((later - earlier).abs().sum() / sizes).item() ** 2 / 0.25
@@ -138,7 +138,7 @@ class Replay:
             assert abs(distance - limit) > 10 * CLOSE * limit
 
 
-MOREG = {"apply_moreg": True, "moreg_steps": (3, 15), "moreg_hyp": (1.0, 2.0, 0.25)}
+MOREG = {"apply_moreg": True, "moreg_steps": (1, 15), "moreg_hyp": (1.0, 2.0, 0.25)}
 
 
 @pytest.mark.parametrize("policy", ["any", "mean"])

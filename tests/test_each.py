@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -246,7 +247,7 @@ def test_what_is_nested_is_split_and_what_has_other_rows_is_not() -> None:
 
 def test_the_summary_tells_of_each_video() -> None:
     videos = two_videos("wan")
-    model = each(videos)
+    model = each(videos, codebook={0.02: 5, 0.05: 3, math.inf: 2})
     assert not ak.summary(model).videos
     run(model, videos)
     found = ak.summary(model)
@@ -260,7 +261,7 @@ def test_the_summary_tells_of_each_video() -> None:
         of_step = [of_first.get(step), of_second.get(step)]
         assert distance == max((d for d in of_step if d is not None), default=None)
     assert f"  video 1   {' '.join(map(str, second.computed_steps))}" in str(found)
-    told = json.loads(json.dumps(found.to_dict()))
+    told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert told["videos"][1]["computed_steps"] == second.computed_steps
     assert AdaCacheConfig(**found.config).batch == "each"
     both = joined([found, found])
@@ -269,14 +270,19 @@ def test_the_summary_tells_of_each_video() -> None:
     ]
 
 
-def test_unpatch_gives_back_all_memory() -> None:
+def test_memory_is_given_back() -> None:
+    """That of videos that do not come again, and all of it in the end."""
     videos = two_videos("wan")
     model = each(videos)
     run(model, videos)
-    engines = vars(model)["_adacache_installation"].engine._engines
-    assert len(engines) == 2
+    engine = vars(model)["_adacache_installation"].engine
+    (users,) = engine._arena._users.values()
+    assert users == 2
+    run(model, videos[:1])
+    (users,) = engine._arena._users.values()
+    assert users == 1
     ak.unpatch(model)
-    assert all(engine._memory.report().in_use == 0 for engine in engines)
+    assert not engine._arena._made
     assert "forward" not in vars(model)
 
 
