@@ -18,8 +18,11 @@ import adacache_kernels as ak
 from adacache_kernels.config import AdaCacheConfig
 from adacache_kernels.history import joined
 from adacache_kernels.patching import attached_engine
-from test_batch import STEPS, Replay, Video, call, distances, patched, run, two_videos
+from test_batch import STEPS, Replay, Video, call, distances, generate, patched, run, two_videos
+from test_experts import experts
+from test_pipelines import embeds, latte
 from tiny import FOUR, TINY
+from tiny_chained import noise
 
 
 def each(videos: list[Video], **settings: Any) -> nn.Module:
@@ -109,6 +112,50 @@ def test_guidance_in_two_calls() -> None:
 
 def no_text(videos: Sequence[Video]) -> Tensor:
     return torch.zeros_like(torch.cat([video.text for video in videos]))
+
+
+@pytest.mark.parametrize("guidance_scale", [4.0, 1.0])
+def test_a_pipeline_of_two_prompts(guidance_scale: float) -> None:
+    """Both halves of the guidance of a video go into one call of it."""
+    settings = {"batch": "each", "codebook": {0.105: 3, 0.2: 2, 9.0: 1}, "cache_res": "block"}
+    pipe = ak.patch(latte(), **settings)
+    together = generate(pipe, [0, 1], guidance_scale, STEPS)
+    summary, found = ak.summary(pipe), []
+    for video in (0, 1):
+        alone = ak.patch(latte(), **settings)
+        found.append(generate(alone, [video], guidance_scale, STEPS))
+        assert summary.videos[video].computed_steps == ak.summary(alone).computed_steps
+    assert torch.equal(together, torch.cat(found))
+    first, second = summary.videos
+    assert first.reused_steps
+    assert first.computed_steps != second.computed_steps
+
+
+def test_two_experts() -> None:
+    """Each video has an engine in each expert."""
+
+    def generate(which: list[int]) -> Any:
+        pipe = ak.patch(experts(), batch="each", codebook={0.15: 4, 9.0: 2})
+        pipe(
+            num_inference_steps=STEPS,
+            guidance_scale=4.0,
+            output_type="latent",
+            prompt_embeds=torch.cat([embeds(16, 1 + v) for v in which]),
+            negative_prompt_embeds=torch.cat([embeds(16, 11 + v) for v in which]),
+            latents=torch.cat([noise(1, 4, 3, 8, 8, seed=v) * (1 + 3 * v) for v in which]),
+            num_frames=9,
+            height=64,
+            width=64,
+        )
+        return ak.summary(pipe)
+
+    together, alone = generate([0, 1]), [generate([v]) for v in (0, 1)]
+    for video, expected in zip(together.videos, alone, strict=True):
+        assert video.computed_steps == expected.computed_steps
+        assert video.distances == expected.distances
+    assert alone[0].computed_steps != alone[1].computed_steps
+    everywhere = set(alone[0].computed_steps) | set(alone[1].computed_steps)
+    assert together.computed_steps == sorted(everywhere)
 
 
 def test_another_number_of_videos() -> None:
