@@ -10,7 +10,7 @@ from torch import nn
 
 from . import notices
 from .arena_source import ArenaSource
-from .batch import pooled_videos
+from .batch import videos_of
 from .blocks import Before, Parameters, shadowed, storages
 from .branch import Branch, ring_places
 from .cache_memory import CacheMemory
@@ -291,7 +291,7 @@ class Engine:
             self._meter.look_at(self._sites.visible())
             if self._sites.warning:
                 self._notices.say("compiled", self._sites.warning)
-            videos = pooled_videos(shape[0], self.config, self._adapter, self.clock)
+            videos = videos_of(shape[0], self.config, self._adapter, self.clock)
             self._meter.begin(call.step, shape, videos)
             for blocks in self._adapter.lists:
                 observers[blocks.attribute] = self._meter.observers(blocks.attribute)
