@@ -21,6 +21,7 @@ from .context import current_context
 from .history import History, Summary, summarize
 from .meter import Meter
 from .models import Adapter, BlockRun
+from .neighbours import check_neighbours
 from .policies import Decision
 from .recorder import Recorder
 from .repeats import Repeats
@@ -82,6 +83,7 @@ class Engine:
             self._notices.say("lost steps", notices.LOST_STEPS)
             return original(*args, **kwargs)
         if call.first_in_generation:
+            check_neighbours(self.model)
             self._start_generation(self.clock.num_steps)
         try:
             return self._run(call, original, args, kwargs)
