@@ -266,5 +266,7 @@ def _recorder(run: BlockRun, name: str) -> Callable[[nn.Module, Any, Any], None]
                 'that its residual cannot be told; measure another: patch(..., cache_res="block")'
             )
         run.tapped[name] = output
+        own = run.block.named_parameters(recurse=False)
+        run.own = {name: parameter.detach() for name, parameter in own}
 
     return record

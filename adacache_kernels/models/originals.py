@@ -99,8 +99,7 @@ def _attention(run: BlockRun) -> Tensor:
 
 def _attention_tokens_first(run: BlockRun) -> Tensor:
     # timestep [6, B, C]
-    table = run.block.scale_shift_table
-    assert isinstance(table, Tensor)
+    table = run.parameter("scale_shift_table")
     modulation: Tensor = table[:, None] + run.arguments["timestep"]
     attention: Tensor = run.tap("attn1")
     return modulation[GATE_ATTENTION] * attention
