@@ -41,6 +41,7 @@ class Summary:
 
     Args:
         model: the model's class.
+        found: its block lists, and how they were found.
         num_steps: steps of the generation.
         computed_steps: steps that ran the blocks.
         reused_steps: steps that added residuals instead.
@@ -64,9 +65,11 @@ class Summary:
             or a profile decides.
         videos: with batch="each", what each video of the batch has done; empty otherwise. Here, a
             step is computed if any of them computed it, and its distance is their largest.
+        by_branch: with decide_for="branch", the same of each branch of guidance.
     """
 
     model: str
+    found: str
     num_steps: int
     computed_steps: list[int]
     reused_steps: list[int]
@@ -86,20 +89,24 @@ class Summary:
     config: dict[str, Any]
     codebook: list[tuple[float, int]]
     videos: list[Summary] = field(default_factory=list)
+    by_branch: dict[str, Summary] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Lists, numbers and strings only, for JSON; the codebook's last threshold may be null."""
         videos = [video.to_dict() for video in self.videos]
-        return asdict(self) | {"codebook": plain_pairs(self.codebook), "videos": videos}
+        by_branch = {name: branch.to_dict() for name, branch in self.by_branch.items()}
+        plain = {"codebook": plain_pairs(self.codebook)}
+        return asdict(self) | plain | {"videos": videos, "by_branch": by_branch}
 
     def __str__(self) -> str:
         done = len(self.computed_steps) + len(self.reused_steps)
         if not done:
-            return f"{self.model}: patched, no generation yet"
+            return f"{self.model}: patched, no generation yet\n  blocks    {self.found}"
         lines = [
             f"{self.model}: {len(self.computed_steps)} of {done} steps computed "
             f"({self.num_steps} planned), {len(self.reused_steps)} reused, "
             f"{self.cache_tensors} slots, {format_bytes(self.cache_bytes)} cached",
+            f"  blocks    {self.found}",
             "  computed  " + " ".join(map(str, self.computed_steps)),
             "  distance  " + _row(self.distances, "{:.3f}"),
             "  motion    " + _row(self.motion_scores, "{:.2f}"),
@@ -108,6 +115,10 @@ class Summary:
         lines += [
             f"  video {index}   " + " ".join(map(str, video.computed_steps))
             for index, video in enumerate(self.videos)
+        ]
+        lines += [
+            f"  branch {name!r}  " + " ".join(map(str, branch.computed_steps))
+            for name, branch in self.by_branch.items()
         ]
         if self.waits:
             lines.append(f"  waits     {len(self.waits)}, {1e3 * sum(self.waits):.1f} ms")
@@ -137,6 +148,7 @@ def summarize(
     history: History,
     *,
     model: str,
+    found: str,
     branches: Sequence[str],
     measured: Sequence[str],
     memory: MemoryReport,
@@ -147,6 +159,7 @@ def summarize(
     decisions = [history.decisions.get(step) for step in history.computed]
     return Summary(
         model=model,
+        found=found,
         num_steps=history.num_steps,
         computed_steps=list(history.computed),
         reused_steps=list(history.reused),

@@ -193,7 +193,7 @@ def test_a_run_that_was_broken_off() -> None:
     with pytest.raises(RuntimeError, match="broken off"):
         run(model, videos)
     second_video_fails.remove()
-    assert str(ak.summary(model)).endswith("no generation yet")
+    assert "no generation yet" in str(ak.summary(model))
     run(model, videos)
     assert schedules(model) == expected
 
