@@ -105,6 +105,7 @@ class Engine:
         return summarize(
             self._history,
             model=type(self.model).__name__,
+            found=self._adapter.describe(self.model),
             branches=tuple(self._branches),
             measured=self._meter.residuals,
             memory=self._memory.report(),
@@ -137,6 +138,11 @@ class Engine:
             self._branch_counts[self._calls] = len(self._branches)
         self._branches = {}
         self._memory.begin_generation()
+
+    def join(self, call: Call) -> None:
+        """The generation has begun without the engine: this call was computed, nothing stored."""
+        self._reusable = call.step
+        self._history.computed.append(call.step)
 
     def _run(
         self, call: Call, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]

@@ -41,6 +41,7 @@ class Summary:
 
     Args:
         model: the model's class.
+        found: its block lists, and how they were found.
         num_steps: steps of the generation.
         computed_steps: steps that ran the blocks.
         reused_steps: steps that added residuals instead.
@@ -65,6 +66,7 @@ class Summary:
     """
 
     model: str
+    found: str
     num_steps: int
     computed_steps: list[int]
     reused_steps: list[int]
@@ -91,11 +93,12 @@ class Summary:
     def __str__(self) -> str:
         done = len(self.computed_steps) + len(self.reused_steps)
         if not done:
-            return f"{self.model}: patched, no generation yet"
+            return f"{self.model}: patched, no generation yet\n  blocks    {self.found}"
         lines = [
             f"{self.model}: {len(self.computed_steps)} of {done} steps computed "
             f"({self.num_steps} planned), {len(self.reused_steps)} reused, "
             f"{self.cache_tensors} slots, {format_bytes(self.cache_bytes)} cached",
+            f"  blocks    {self.found}",
             "  computed  " + " ".join(map(str, self.computed_steps)),
             "  distance  " + _row(self.distances, "{:.3f}"),
             "  motion    " + _row(self.motion_scores, "{:.2f}"),
@@ -129,6 +132,7 @@ def summarize(
     history: History,
     *,
     model: str,
+    found: str,
     branches: Sequence[str],
     measured: Sequence[str],
     memory: MemoryReport,
@@ -139,6 +143,7 @@ def summarize(
     decisions = [history.decisions.get(step) for step in history.computed]
     return Summary(
         model=model,
+        found=found,
         num_steps=history.num_steps,
         computed_steps=list(history.computed),
         reused_steps=list(history.reused),

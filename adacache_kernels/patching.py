@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from types import MethodType
@@ -17,14 +17,15 @@ from torch import nn
 from . import _native
 from .arena import CacheArena
 from .arena_source import ArenaSource
-from .clock import CallClock, Clock, SchedulerClock, clocks
+from .clock import Call, CallClock, Clock, SchedulerClock, clocks
 from .compiled import check_not_compiled, refuse_to_be_traced, uncompiled
 from .config import AdaCacheConfig
 from .context import cache_context
 from .engine import Engine
 from .history import Summary, joined
-from .models import adapter_for
+from .models import Adapter, adapter_for, chosen
 from .presets import SETTINGS
+from .probing import AnyEngine, Probing
 from .types import AdaCacheWarning
 
 INSTALLATION = "_adacache_installation"
@@ -36,6 +37,7 @@ def patch(
     config: AdaCacheConfig | str | None = None,
     *,
     arena: CacheArena | None = None,
+    blocks: str | Sequence[str] = (),
     **overrides: Any,
 ) -> T:
     """Patch a diffusers pipeline, or a transformer, so that it reuses what changes little.
@@ -50,6 +52,9 @@ def patch(
             "slow" are the paper's; "forecast" forecasts residuals and goes by the forecast's error.
         arena: memory that several patched models share, within its budget; by default each has its
             own, see `max_cache_bytes`.
+        blocks: names of the model's block lists, in the order in which the hidden state runs
+            through them, where the model is not one that is known and this cannot be told by
+            itself: its first forward then shows how the blocks are connected.
         overrides: fields of `AdaCacheConfig` to change.
 
     Returns:
@@ -58,10 +63,11 @@ def patch(
     Raises:
         ImportError: the package's compiled part is missing.
         TypeError: neither a pipeline nor a module; an unknown setting.
-        ValueError: already patched, compiled as a whole, an unsupported class, a setting that does
-            not fit the model.
+        ValueError: already patched, compiled as a whole, a class that must not be cached, blocks
+            that cannot be told, a setting that does not fit the model.
 
-    The first forward raises `CacheBudgetError` where the cache does not fit its budget.
+    The first forward raises `CacheBudgetError` where the cache does not fit its budget, and
+    `ValueError` where a model that is not known turns out to be connected in an unclear way.
     """
     _native.module()
     settings = _settings(config, overrides)
@@ -74,14 +80,14 @@ def patch(
                 f"this {type(transformer).__name__} is patched already; unpatch it first to change "
                 "its settings"
             )
-    adapters = [adapter_for(transformer) for transformer in transformers]
+    found = [_look_at(transformer, blocks) for transformer in transformers]
     clock = _clock(model, settings)
     source = ArenaSource(settings.max_cache_bytes, arena)
     try:
         engines = [
-            Engine(transformer, adapter, settings, own, source)
-            for transformer, adapter, own in zip(
-                transformers, adapters, clocks(clock, len(transformers)), strict=True
+            _engine_for(transformer, what, settings, own, source)
+            for transformer, what, own in zip(
+                transformers, found, clocks(clock, len(transformers)), strict=True
             )
         ]
     except BaseException:
@@ -90,6 +96,37 @@ def patch(
     for transformer, engine in zip(transformers, engines, strict=True):
         Installation(transformer, engine)
     return model
+
+
+def _look_at(transformer: nn.Module, blocks: str | Sequence[str]) -> Adapter | list[str]:
+    """What is known of a transformer, or the lists to probe where nothing is."""
+    names = (blocks,) if isinstance(blocks, str) else blocks
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"blocks is {blocks!r}; it may be the name of a block list, or several")
+    adapter = adapter_for(transformer)
+    return adapter if adapter is not None and not names else chosen(transformer, list(names))
+
+
+def _engine_for(
+    transformer: nn.Module,
+    found: Adapter | list[str],
+    settings: AdaCacheConfig,
+    clock: Clock,
+    source: ArenaSource,
+) -> AnyEngine:
+    if isinstance(found, Adapter):
+        return Engine(transformer, found, settings, clock, source)
+
+    def begin(adapter: Adapter, call: Call) -> None:
+        engine = Engine(transformer, adapter, settings, clock, source)
+        engine.join(call)
+        vars(transformer)[INSTALLATION].use(engine)
+
+    def give_up() -> None:
+        clock.detach()
+        vars(transformer)[INSTALLATION].remove()
+
+    return Probing(transformer, found, settings, clock, source, begin, give_up)
 
 
 def unpatch(model: T) -> T:
@@ -137,9 +174,9 @@ def summary(model: object) -> Summary:
 class PatchedForward:
     """The forward of a patched model, set on the instance."""
 
-    def __init__(self, model: nn.Module, engine: Engine) -> None:
+    def __init__(self, model: nn.Module, engine: AnyEngine) -> None:
         self._model = model
-        self._engine: Engine | None = engine
+        self._engine: AnyEngine | None = engine
         self._original = model.forward
         self._refuse = refuse_to_be_traced()
         functools.update_wrapper(self, self._original)
@@ -150,6 +187,10 @@ class PatchedForward:
         if torch.compiler.is_compiling():
             self._refuse()
         return self._engine.forward(self._original, args, kwargs)
+
+    def use(self, engine: AnyEngine) -> None:
+        """Go through this engine from now on."""
+        self._engine = engine
 
     def retire(self) -> None:
         """Call the original from now on, wherever this object is still held."""
@@ -253,7 +294,7 @@ def _clock(model: object, settings: AdaCacheConfig) -> Clock:
 class Installation:
     """What `patch` set on a transformer, and how it is taken off again."""
 
-    def __init__(self, transformer: nn.Module, engine: Engine) -> None:
+    def __init__(self, transformer: nn.Module, engine: AnyEngine) -> None:
         attributes = vars(transformer)
         self.engine = engine
         self._attributes = attributes
@@ -264,6 +305,11 @@ class Installation:
         self._previous = {name: attributes[name] for name in self._set if name in attributes}
         attributes.update(self._set)
         attributes[INSTALLATION] = self
+
+    def use(self, engine: AnyEngine) -> None:
+        """Go through this engine from now on."""
+        self.engine = engine
+        self._forward.use(engine)
 
     def remove(self) -> None:
         """Set back what was there, and warn where somebody else's wrapper lies on top."""
@@ -300,16 +346,22 @@ def attached_engine(model: object) -> Engine:
     transformers = _transformers(model)
     if len(transformers) > 1:
         raise ValueError(f"{type(model).__name__} has {len(transformers)} transformers; name one")
-    return _require(transformers[0])
+    engine = _require(transformers[0])
+    if not isinstance(engine, Engine):
+        raise ValueError(
+            f"{type(transformers[0]).__name__} is not a class that is known; run it once, so that "
+            "its blocks are found"
+        )
+    return engine
 
 
-def _engine(transformer: nn.Module) -> Engine | None:
+def _engine(transformer: nn.Module) -> AnyEngine | None:
     # A wrapper that torch.compile has put around a patched model is not patched itself.
     installation = vars(uncompiled(transformer)).get(INSTALLATION)
     return installation.engine if isinstance(installation, Installation) else None
 
 
-def _require(transformer: nn.Module) -> Engine:
+def _require(transformer: nn.Module) -> AnyEngine:
     engine = _engine(transformer)
     if engine is None:
         raise ValueError(f"this {type(transformer).__name__} is not patched; call patch() first")

@@ -342,12 +342,11 @@ def test_the_sampling_method_of_latte_goes_through_the_patch() -> None:
     assert ak.summary(model).reused_steps
 
 
-def test_a_model_of_another_structure_is_refused() -> None:
-    """Names of lists alone do not make a structure."""
+def test_names_of_lists_alone_do_not_make_a_structure() -> None:
     model = STDiT3(AuthorsBlock)
+    assert "Open-Sora 1.2 with AdaCache" in str(adapter_for(model))
     model.temporal_blocks = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
-    with pytest.raises(ValueError, match=r"by their structure Open-Sora 1\.2 with AdaCache"):
-        ak.patch(model, num_inference_steps=STEPS)
+    assert adapter_for(model) is None
 
 
 def test_motion_of_a_known_residual() -> None:

@@ -98,6 +98,7 @@ class BlockList:
         start, stop, step: the part; all blocks by default.
         passed: what else a block returns, as it was given. A place of the returned tuple that is
             neither this nor a stream's is None in a reused step.
+        places: least length of that tuple.
         joined: parameters of the first list's streams of which its own is made, one behind the
             other, so that it has no frames.
         kept: whether it has a residual; not where a reused step needs nothing of what leaves it.
@@ -112,6 +113,7 @@ class BlockList:
     stop: int | None = None
     step: int = 1
     passed: tuple[Stream, ...] = ()
+    places: int = 0
     joined: tuple[str, ...] = ()
     kept: bool = True
     by_index: bool = False
@@ -209,6 +211,7 @@ class Adapter:
             both branches are in one batch.
         obstacle: from the model and its forward's arguments to what keeps this call from being
             cached, None where nothing does.
+        origin: how the model was recognised.
     """
 
     lists: tuple[BlockList, ...]
@@ -216,6 +219,16 @@ class Adapter:
     frames: Callable[[nn.Module, Mapping[str, Any]], tuple[int, int]]
     guidance_calls: int = 1
     obstacle: Callable[[nn.Module, Mapping[str, Any]], str | None] | None = None
+    origin: str = "by its class"
+
+    def describe(self, model: nn.Module) -> str:
+        """The lists with their streams and numbers of blocks, and how they were found."""
+        lists = [
+            f"{blocks.name}({', '.join(stream.parameter for stream in blocks.streams)}) of "
+            f"{len(blocks.modules(model))}"
+            for blocks in self.lists
+        ]
+        return f"{' -> '.join(lists)}, {self.origin}"
 
     def blocks_of(self, model: nn.Module, name: str) -> dict[int, BlockList]:
         """Of a list, or of a part of that name: where the block of each index belongs."""

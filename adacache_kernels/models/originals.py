@@ -61,7 +61,10 @@ class Structure:
 
 def original(model: nn.Module) -> Adapter | None:
     """The adapter of an original repository's model; None where none fits."""
-    return next((s.adapter(model) for s in STRUCTURES if s.fits(model)), None)
+    structure = next((structure for structure in STRUCTURES if structure.fits(model)), None)
+    if structure is None:
+        return None
+    return replace(structure.adapter(model), origin=f"by its structure ({structure.name})")
 
 
 def _has(module: object, path: str) -> bool:
