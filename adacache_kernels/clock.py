@@ -8,6 +8,7 @@ pipeline.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import MethodType
@@ -111,6 +112,7 @@ class SchedulerClock:
         self._watched: list[WatchedMethod] = []
         self.scheduler: Any = None
         self._num_steps = 0
+        self._thread = 0
         self.generation = 0
         """Counts what `restart` has begun."""
         self.restart()
@@ -148,6 +150,7 @@ class SchedulerClock:
         first_in_step = not self._seen
         first_in_generation = not self._started
         self._started = True
+        self._thread = threading.get_ident()
         branch = self._branch(context)
         self._seen.append(branch)
         return Call(self._steps_done + 1, branch, first_in_generation, first_in_step)
@@ -163,8 +166,9 @@ class SchedulerClock:
         timesteps = getattr(self.scheduler, "timesteps", None)
         scheduled = 0 if timesteps is None else len(timesteps)
         # Video-to-video pipelines run the tail of the schedule only and note how much of it.
+        # Where frames are denoised one after the other, there are more steps than timesteps.
         noted = getattr(self._pipeline, "_num_timesteps", None)
-        return noted if isinstance(noted, int) and 0 < noted < scheduled else scheduled
+        return noted if isinstance(noted, int) and noted > 0 else scheduled
 
     def _follow_new_scheduler(self) -> None:
         self.detach()
@@ -173,10 +177,34 @@ class SchedulerClock:
 
     def _attach(self, scheduler: Any) -> None:
         self.scheduler = scheduler
+        begin, end = self._begin_generation, self._end_step
         self._watched = [
-            WatchedMethod(scheduler, "set_timesteps", self._begin_generation),
-            WatchedMethod(scheduler, "step", self._end_step),
+            WatchedMethod(scheduler, "set_timesteps", begin, self._for_copies(begin)),
+            WatchedMethod(scheduler, "step", end, self._for_copies(end)),
         ]
+
+    @property
+    def _is_under_way(self) -> bool:
+        return self._started and self._steps_done < self._num_steps
+
+    def _for_copies(self, act: Callable[[], None]) -> Copied:
+        """Diffusion forcing copies the scheduler for each frame, and steps the copies only.
+
+        Somebody else's copy must not count: one that was copied with the pipeline, or during a
+        generation, or that runs in another thread. It cannot step between a call and the
+        pipeline's own step.
+        """
+
+        def of_copy() -> None:
+            begins_amid = act == self._begin_generation and self._is_under_way
+            if self._thread in (0, threading.get_ident()) and not begins_amid:
+                act()
+
+        def copied(memo: dict[int, Any]) -> Callable[[], None] | None:
+            is_others = id(self._pipeline) in memo or self._is_under_way
+            return None if is_others or self.scheduler is None else of_copy
+
+        return copied
 
     def _begin_generation(self) -> None:
         # What an earlier run noted must not count for a pipeline that shares the scheduler.
@@ -236,11 +264,18 @@ def clocks(clock: Clock, count: int) -> list[Clock]:
     return [ExpertClock(clock) for _ in range(count)]
 
 
+Copied = Callable[[dict[int, Any]], Callable[[], None] | None]
+"""From a deep copy's memo to what the copy of a watched method calls after itself, if anything."""
+
+
 class WatchedMethod:
     """Calls an object's method and then `after`; set on the instance, the class stays as it is."""
 
-    def __init__(self, owner: Any, name: str, after: Callable[[], None]) -> None:
+    def __init__(
+        self, owner: Any, name: str, after: Callable[[], None], copied: Copied | None = None
+    ) -> None:
         self._owner, self._name, self._after = owner, name, after
+        self._copied = copied
         self._had = name in vars(owner)
         self._original = getattr(owner, name)
         # Pipelines read the signature to learn which arguments a scheduler takes.
@@ -255,7 +290,9 @@ class WatchedMethod:
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         # Pipelines copy schedulers; the copy must step itself and not the watched one.
         copy = memo.get(id(self._owner), self._owner)
-        return MethodType(getattr(type(copy), self._name), copy)
+        method = MethodType(getattr(type(copy), self._name), copy)
+        after = None if self._copied is None else self._copied(memo)
+        return method if after is None else MethodOfCopy(method, after)
 
     def remove(self) -> None:
         """Set the method back, unless somebody has replaced it in the meantime."""
@@ -265,3 +302,20 @@ class WatchedMethod:
             setattr(self._owner, self._name, self._original)
         else:
             delattr(self._owner, self._name)
+
+
+class MethodOfCopy:
+    """Calls a method of a copied object and then `after`; a copy's copy is as any other object."""
+
+    def __init__(self, method: MethodType, after: Callable[[], None]) -> None:
+        self._method, self._after = method, after
+        functools.update_wrapper(self, method)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        result = self._method(*args, **kwargs)
+        self._after()
+        return result
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        owner = self._method.__self__
+        return MethodType(self._method.__func__, memo.get(id(owner), owner))
