@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -65,19 +65,28 @@ class Config:
         return self.settings.get(name, default)
 
 
-class Vae(nn.Module):
+class Part(nn.Module):
+    """A part of a pipeline that is no model of diffusers."""
+
+    device = torch.device("cpu")
+    dtype = torch.float32
+
+
+class Vae(Part):
     """What a pipeline reads of its VAE; for latents that come out as they are."""
 
     def __init__(self, attributes: Arguments | None = None, **config: Any) -> None:
         super().__init__()
         self.config = Config(**config)
-        self.dtype = torch.float32
         for name, value in (attributes or {}).items():
             setattr(self, name, value)
 
 
-class Harmless(nn.Module):
+class Harmless(Part):
     """A safety checker that finds nothing."""
+
+    def to(self, *_args: Any, **_kwargs: Any) -> Harmless:
+        return self
 
     def check_text_safety(self, text: str) -> bool:
         return True
@@ -101,6 +110,7 @@ class TinyPipeline:
         result: from what the pipeline returned to a tensor.
         aborts: argument that takes a callback at a step's end, None where there is none.
         setup: what else is set on the pipeline, given whether there is guidance.
+        attributes: of the pipeline, in place of what needs an image encoder.
     """
 
     cls: str
@@ -113,7 +123,7 @@ class TinyPipeline:
     result: Callable[[Any], Tensor] = lambda returned: returned[0]
     aborts: str | None = "callback_on_step_end"
     setup: Callable[[Any, bool], None] = lambda pipe, guidance: None
-    size: Arguments | None = None
+    attributes: Arguments = field(default_factory=dict)
 
     def build(self) -> Any:
         module, _, name = f"diffusers:{self.cls}".rpartition(":")
@@ -127,6 +137,8 @@ class TinyPipeline:
         }
         pipe = cls(**{**required, **parts})
         pipe.set_progress_bar_config(disable=True)
+        for name, value in self.attributes.items():
+            setattr(pipe, name, value)
         return pipe
 
     def run(
@@ -189,6 +201,84 @@ def guider(pipe: Any, guidance: bool) -> None:
     pipe.guider.guidance_scale = 4.0 if guidance else 1.0
 
 
+def guidance_of(name: str, **settings: Any) -> Any:
+    import diffusers
+
+    return getattr(diffusers, name)(**settings)
+
+
+def hunyuan15_text() -> Arguments:
+    found = {}
+    for sign, seed in (("", 1), ("negative_", 3)):
+        found[f"{sign}prompt_embeds"] = noise(1, 6, 16, seed=seed)
+        found[f"{sign}prompt_embeds_mask"] = torch.ones(1, 6)
+        found[f"{sign}prompt_embeds_2"] = noise(1, 4, 8, seed=seed + 1)
+        found[f"{sign}prompt_embeds_mask_2"] = torch.ones(1, 4)
+    return {**found, **SMALL, "num_frames": 9}
+
+
+def frames(count: int, width: int) -> list[Any]:
+    from PIL import Image
+
+    return [Image.new("RGB", (width, 64), (10 * k, 40, 90)) for k in range(count)]
+
+
+def wan_vae() -> Any:
+    import diffusers
+
+    torch.manual_seed(0)
+    return diffusers.AutoencoderKLWan(
+        base_dim=4,
+        z_dim=4,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4,
+    ).eval()
+
+
+def hunyuan_vae() -> Any:
+    import diffusers
+
+    torch.manual_seed(0)
+    return diffusers.AutoencoderKLHunyuanVideo(
+        latent_channels=4,
+        block_out_channels=(4, 4, 4, 4),
+        layers_per_block=1,
+        norm_num_groups=2,
+    ).eval()
+
+
+def cogvideox_vae() -> Any:
+    import diffusers
+
+    torch.manual_seed(0)
+    return diffusers.AutoencoderKLCogVideoX(
+        down_block_types=("CogVideoXDownBlock3D",) * 4,
+        up_block_types=("CogVideoXUpBlock3D",) * 4,
+        block_out_channels=(8, 8, 8, 8),
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=2,
+        temporal_compression_ratio=4,
+    ).eval()
+
+
+def image_vae() -> Any:
+    import diffusers
+
+    torch.manual_seed(0)
+    return diffusers.AutoencoderKL(block_out_channels=(4,), norm_num_groups=2).eval()
+
+
+class Connectors(Part):
+    """Hands the text to the video and to the audio as it is."""
+
+    def forward(self, text: Tensor, mask: Tensor, **_others: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return text, text, mask
+
+
 PIPELINES: dict[str, TinyPipeline] = {
     "latte": TinyPipeline(
         "LattePipeline",
@@ -196,7 +286,7 @@ PIPELINES: dict[str, TinyPipeline] = {
         lambda: {**text(6, 8), **SMALL, "negative_prompt": None, "video_length": 4},
         ONE_CALL,
         OFF,
-        {"video_length": 3},
+        {"height": 64, "width": 64, "video_length": 4, "num_images_per_prompt": 2},
     ),
     "allegro": TinyPipeline(
         "AllegroPipeline",
@@ -347,7 +437,7 @@ PIPELINES: dict[str, TinyPipeline] = {
         lambda: {"transformer": model("anyflow"), "scheduler": scheduler("FlowMapEulerDiscreteScheduler")},
         lambda: {**text(6, 16), **SMALL, "num_frames": 9, "guidance_scale": 4.0},
         ONE_CALL,
-        OFF,
+        {**OFF, "negative_prompt_embeds": None},
         WIDE,
     ),
     "pixart": TinyPipeline(
@@ -408,5 +498,300 @@ PIPELINES: dict[str, TinyPipeline] = {
         TWO_CALLS,
         TRUE_OFF,
         WIDE,
+    ),
+    "hunyuan15": TinyPipeline(
+        "HunyuanVideo15Pipeline",
+        lambda: {
+            "transformer": model("hunyuan15", in_channels=9),
+            "scheduler": euler(),
+            "vae": Vae(
+                {"temporal_compression_ratio": 4, "spatial_compression_ratio": 16},
+                latent_channels=4,
+            ),
+            "guider": guidance_of("ClassifierFreeGuidance", guidance_scale=4.0),
+        },
+        hunyuan15_text,
+        GUIDER,
+        {},
+        WIDE,
+        aborts=None,
+        setup=guider,
+    ),
+    "hunyuan15, skipped layers": TinyPipeline(
+        "HunyuanVideo15Pipeline",
+        lambda: {
+            "transformer": model("hunyuan15", in_channels=9),
+            "scheduler": euler(),
+            "vae": Vae(
+                {"temporal_compression_ratio": 4, "spatial_compression_ratio": 16},
+                latent_channels=4,
+            ),
+            "guider": guidance_of(
+                "SkipLayerGuidance",
+                guidance_scale=4.0,
+                skip_layer_guidance_start=0.2,
+                skip_layer_guidance_stop=0.9,
+                skip_layer_guidance_layers=[1],
+            ),
+        },
+        hunyuan15_text,
+        (["pred_cond", "pred_uncond", "pred_cond_skip"], ["pred_cond", "pred_cond_skip"]),
+        {},
+        WIDE,
+        aborts=None,
+        setup=guider,
+    ),
+    "easyanimate": TinyPipeline(
+        "EasyAnimatePipeline",
+        lambda: {
+            "transformer": model("easyanimate"),
+            "scheduler": euler(),
+            "vae": Vae(
+                {"temporal_compression_ratio": 4, "spatial_compression_ratio": 8},
+                latent_channels=4,
+            ),
+        },
+        lambda: {**text(6, 16), **masks(6), **SMALL, "num_frames": 9},
+        ONE_CALL,
+        OFF,
+        WIDE,
+    ),
+    "motif": TinyPipeline(
+        "MotifVideoPipeline",
+        lambda: {
+            "transformer": model("motif"),
+            "scheduler": euler(),
+            "vae": Vae(z_dim=16, scale_factor_temporal=4, scale_factor_spatial=8),
+            "guider": guidance_of("ClassifierFreeGuidance", guidance_scale=4.0),
+        },
+        lambda: {**text(6, 32), **masks(6), **SMALL, "num_frames": 9},
+        GUIDER,
+        {},
+        WIDE,
+        setup=guider,
+    ),
+    "dit": TinyPipeline(
+        "DiTPipeline",
+        lambda: {"transformer": model("dit", num_embeds_ada_norm=1000), "scheduler": ddim(), "vae": image_vae()},
+        lambda: {"class_labels": [1], "output_type": "pt"},
+        ONE_CALL,
+        OFF,
+        {"class_labels": [1, 2]},
+        aborts=None,
+    ),
+    "wan, video given": TinyPipeline(
+        "WanVideoToVideoPipeline",
+        lambda: {"transformer": model("wan"), "scheduler": unipc(), "vae": wan_vae()},
+        lambda: {**text(6, 16), **SMALL, "video": noise(1, 9, 3, 64, 64).tanh(), "strength": 0.8},
+        UNNAMED,
+        OFF,
+        {**WIDE, "video": noise(1, 9, 3, 64, 96).tanh()},
+        steps=lambda steps: int(steps * 0.8),
+    ),
+    "wan, image given": TinyPipeline(
+        "WanImageToVideoPipeline",
+        lambda: {
+            "transformer": model("wan", in_channels=12),
+            "scheduler": unipc(),
+            "vae": wan_vae(),
+        },
+        lambda: {**text(6, 16), **SMALL, "image": noise(1, 3, 64, 64).sigmoid(), "num_frames": 9},
+        TWO_CALLS,
+        OFF,
+        {**WIDE, "image": noise(1, 3, 64, 96).sigmoid()},
+    ),
+    "vace": TinyPipeline(
+        "WanVACEPipeline",
+        lambda: {
+            "transformer": model("vace", vace_in_channels=72),
+            "scheduler": unipc(),
+            "vae": wan_vae(),
+        },
+        lambda: {**text(6, 16), **SMALL, "num_frames": 9},
+        TWO_CALLS,
+        OFF,
+        WIDE,
+    ),
+    "lucy": TinyPipeline(
+        "LucyEditPipeline",
+        lambda: {
+            "transformer": model("wan", in_channels=8),
+            "scheduler": unipc(),
+            "vae": wan_vae(),
+        },
+        lambda: {**text(6, 16), **SMALL, "video": frames(9, 64), "num_frames": 9},
+        TWO_CALLS,
+        OFF,
+        {**WIDE, "video": frames(9, 96)},
+    ),
+    "chronoedit": TinyPipeline(
+        "ChronoEditPipeline",
+        lambda: {
+            "transformer": model("chronoedit", in_channels=12, image_dim=8, added_kv_proj_dim=24),
+            "scheduler": unipc(),
+            "vae": wan_vae(),
+        },
+        lambda: {
+            **text(6, 16),
+            **SMALL,
+            "image": noise(1, 3, 64, 64).sigmoid(),
+            "num_frames": 9,
+        },
+        UNNAMED,
+        OFF,
+        {**WIDE, "image": noise(1, 3, 64, 96).sigmoid()},
+        attributes={"encode_image": lambda *_args, **_kwargs: noise(1, 257, 8, seed=5)},
+    ),
+    "consisid": TinyPipeline(
+        "diffusers.pipelines.consisid.pipeline_consisid:ConsisIDPipeline",
+        lambda: {
+            "transformer": model("consisid", in_channels=8),
+            "scheduler": scheduler("CogVideoXDPMScheduler"),
+            "vae": cogvideox_vae(),
+        },
+        lambda: {
+            **text(6, 8),
+            **SMALL,
+            "num_frames": 13,
+            "image": noise(1, 3, 64, 64).sigmoid(),
+            "id_vit_hidden": [torch.ones(1, 2, 2)],
+            "id_cond": torch.ones(1, 2),
+        },
+        ONE_CALL,
+        OFF,
+        {**WIDE, "image": noise(1, 3, 64, 96).sigmoid()},
+    ),
+    "framepack": TinyPipeline(
+        "HunyuanVideoFramepackPipeline",
+        lambda: {"transformer": model("framepack"), "scheduler": euler(), "vae": hunyuan_vae()},
+        lambda: {
+            **text(6, 16),
+            **masks(6),
+            **pooled(8),
+            **SMALL,
+            "image": noise(1, 3, 64, 64).sigmoid(),
+            "num_frames": 9,
+            "latent_window_size": 3,
+            "true_cfg_scale": 4.0,
+        },
+        UNNAMED,
+        TRUE_OFF,
+        {**WIDE, "image": noise(1, 3, 64, 96).sigmoid()},
+        result=lambda returned: returned[0][-1],
+        attributes={"encode_image": lambda *_args, **_kwargs: noise(1, 6, 16, seed=5)},
+    ),
+    "helios": TinyPipeline(
+        "HeliosPipeline",
+        lambda: {"transformer": model("helios"), "scheduler": euler(), "vae": wan_vae()},
+        lambda: {
+            **text(6, 16),
+            **SMALL,
+            "num_frames": 33,
+            "num_latent_frames_per_chunk": 3,
+            "history_sizes": [4, 2, 1],
+        },
+        TWO_CALLS,
+        OFF,
+        WIDE,
+    ),
+    "ltx2": TinyPipeline(
+        "LTX2Pipeline",
+        lambda: {
+            "transformer": model("ltx2", audio_in_channels=64, audio_out_channels=64),
+            "scheduler": euler(),
+            "connectors": Connectors(),
+            "audio_vae": Vae({"mel_compression_ratio": 4, "temporal_compression_ratio": 4}, sample_rate=16000, mel_hop_length=160, latent_channels=8, mel_bins=32),
+        },
+        lambda: {
+            **text(6, 16),
+            **masks(6),
+            "height": 128,
+            "width": 128,
+            "num_frames": 17,
+            "spatio_temporal_guidance_blocks": [1],
+        },
+        (["cond_uncond", "uncond_stg", "uncond_modality"],) * 2,
+        OFF,
+        {"width": 192},
+    ),
+    "sana": TinyPipeline(
+        "SanaPipeline",
+        lambda: {"transformer": model("sana, image"), "scheduler": euler()},
+        lambda: {
+            **text(6, 8),
+            **masks(6),
+            "height": 256,
+            "width": 256,
+            "negative_prompt": None,
+            "use_resolution_binning": False,
+        },
+        ONE_CALL,
+        OFF,
+        {"width": 384},
+    ),
+    "lumina2": TinyPipeline(
+        "Lumina2Pipeline",
+        lambda: {"transformer": model("lumina2"), "scheduler": euler()},
+        lambda: {**text(6, 32), **masks(6, torch.bool), **SMALL},
+        UNNAMED,
+        OFF,
+        WIDE,
+    ),
+    "flux2": TinyPipeline(
+        "Flux2Pipeline",
+        lambda: {"transformer": model("flux2", in_channels=16), "scheduler": euler()},
+        lambda: {"prompt_embeds": noise(1, 6, 32, seed=1), **SMALL},
+        ONE_CALL,
+        {},
+        WIDE,
+    ),
+    "z-image": TinyPipeline(
+        "ZImagePipeline",
+        lambda: {"transformer": model("z-image"), "scheduler": euler()},
+        lambda: {
+            "prompt_embeds": [noise(6, 16, seed=1)],
+            "negative_prompt_embeds": [noise(6, 16, seed=2)],
+            **SMALL,
+        },
+        ONE_CALL,
+        {"guidance_scale": 0.0},
+        WIDE,
+    ),
+    "hunyuan dit": TinyPipeline(
+        "HunyuanDiTPipeline",
+        lambda: {
+            "transformer": model("hunyuan-dit"),
+            "scheduler": ddim(),
+            "requires_safety_checker": False,
+        },
+        lambda: {
+            **text(4, 8),
+            **masks(4),
+            "prompt_embeds_2": noise(1, 4, 8, seed=3),
+            "negative_prompt_embeds_2": noise(1, 4, 8, seed=4),
+            "prompt_attention_mask_2": torch.ones(1, 4),
+            "negative_prompt_attention_mask_2": torch.ones(1, 4),
+            **SMALL,
+            "use_resolution_binning": False,
+        },
+        ONE_CALL,
+        OFF,
+        WIDE,
+    ),
+    "hidream": TinyPipeline(
+        "HiDreamImagePipeline",
+        lambda: {"transformer": model("hidream"), "scheduler": euler()},
+        lambda: {
+            "prompt_embeds_t5": noise(1, 6, 8, seed=1),
+            "negative_prompt_embeds_t5": noise(1, 6, 8, seed=2),
+            "prompt_embeds_llama3": noise(2, 1, 6, 4, seed=3),
+            "negative_prompt_embeds_llama3": noise(2, 1, 6, 4, seed=4),
+            **pooled(8),
+            **SMALL,
+        },
+        ONE_CALL,
+        OFF,
+        {"width": 96},
+        attributes={"default_sample_size": 8},
     ),
 }
