@@ -23,6 +23,7 @@ CLASSES: dict[str, Tiny | TinyClass] = {
     **OTHER_IMAGES,
 }
 Arguments = dict[str, Any]
+STEPS = 6
 
 
 def model(name: str, **config: Any) -> nn.Module:
@@ -106,7 +107,7 @@ class TinyPipeline:
         unguided: arguments that turn guidance off.
         branches: with guidance, and without.
         other: arguments of another size.
-        steps: that the model makes where the pipeline is asked for that many.
+        asked: steps that the pipeline is asked for, so that the model makes `STEPS`.
         result: from what the pipeline returned to a tensor.
         aborts: argument that takes a callback at a step's end, None where there is none.
         setup: what else is set on the pipeline, given whether there is guidance.
@@ -119,7 +120,7 @@ class TinyPipeline:
     branches: tuple[list[str], list[str]]
     unguided: Arguments
     other: Arguments
-    steps: Callable[[int], int] = lambda steps: steps
+    asked: int = STEPS
     result: Callable[[Any], Tensor] = lambda returned: returned[0]
     aborts: str | None = "callback_on_step_end"
     setup: Callable[[Any, bool], None] = lambda pipe, guidance: None
@@ -144,7 +145,6 @@ class TinyPipeline:
     def run(
         self,
         pipe: Any,
-        steps: int,
         *,
         guidance: bool = True,
         other: bool = False,
@@ -152,7 +152,7 @@ class TinyPipeline:
     ) -> Tensor:
         self.setup(pipe, guidance)
         arguments = {
-            "num_inference_steps": steps,
+            "num_inference_steps": self.asked,
             "output_type": "latent",
             "return_dict": False,
             "generator": torch.Generator().manual_seed(0),
@@ -204,7 +204,13 @@ def guider(pipe: Any, guidance: bool) -> None:
 def guidance_of(name: str, **settings: Any) -> Any:
     import diffusers
 
-    return getattr(diffusers, name)(**settings)
+    module = diffusers if hasattr(diffusers, name) else diffusers.hooks
+    return getattr(module, name)(**settings)
+
+
+def skipped_feed_forward() -> Any:
+    where = {"indices": [1], "fqn": "transformer_blocks"}
+    return guidance_of("LayerSkipConfig", skip_attention=False, skip_ff=True, **where)
 
 
 def hunyuan15_text() -> Arguments:
@@ -263,6 +269,19 @@ def cogvideox_vae() -> Any:
         norm_num_groups=2,
         temporal_compression_ratio=4,
     ).eval()
+
+
+def ltx2_vae() -> Any:
+    ratios = {"temporal_compression_ratio": 8, "spatial_compression_ratio": 32}
+    scale = {"latents_mean": torch.zeros(4), "latents_std": torch.ones(4)}
+    return Vae({**ratios, **scale}, scaling_factor=1.0)
+
+
+def ltx2_audio_vae() -> Any:
+    ratios = {"mel_compression_ratio": 4, "temporal_compression_ratio": 4}
+    scale = {"latents_mean": torch.zeros(64), "latents_std": torch.ones(64)}
+    settings = {"sample_rate": 16000, "mel_hop_length": 160, "latent_channels": 8, "mel_bins": 32}
+    return Vae({**ratios, **scale}, **settings)
 
 
 def image_vae() -> Any:
@@ -531,7 +550,7 @@ PIPELINES: dict[str, TinyPipeline] = {
                 guidance_scale=4.0,
                 skip_layer_guidance_start=0.2,
                 skip_layer_guidance_stop=0.9,
-                skip_layer_guidance_layers=[1],
+                skip_layer_config=skipped_feed_forward(),
             ),
         },
         hunyuan15_text,
@@ -586,7 +605,7 @@ PIPELINES: dict[str, TinyPipeline] = {
         UNNAMED,
         OFF,
         {**WIDE, "video": noise(1, 9, 3, 64, 96).tanh()},
-        steps=lambda steps: int(steps * 0.8),
+        asked=8,
     ),
     "wan, image given": TinyPipeline(
         "WanImageToVideoPipeline",
@@ -686,7 +705,7 @@ PIPELINES: dict[str, TinyPipeline] = {
         lambda: {
             **text(6, 16),
             **SMALL,
-            "num_frames": 33,
+            "num_frames": 17,
             "num_latent_frames_per_chunk": 3,
             "history_sizes": [4, 2, 1],
         },
@@ -700,7 +719,8 @@ PIPELINES: dict[str, TinyPipeline] = {
             "transformer": model("ltx2", audio_in_channels=64, audio_out_channels=64),
             "scheduler": euler(),
             "connectors": Connectors(),
-            "audio_vae": Vae({"mel_compression_ratio": 4, "temporal_compression_ratio": 4}, sample_rate=16000, mel_hop_length=160, latent_channels=8, mel_bins=32),
+            "audio_vae": ltx2_audio_vae(),
+            "vae": ltx2_vae(),
         },
         lambda: {
             **text(6, 16),
