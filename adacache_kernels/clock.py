@@ -47,6 +47,10 @@ class Clock(Protocol):
     def scheduler(self) -> Any:
         """The scheduler that is watched; None on a bare model."""
 
+    @property
+    def has_guidance(self) -> bool | None:
+        """Whether there is classifier-free guidance; None if that is unknown."""
+
     def calls(self, with_guidance: int) -> int | None:
         """Calls that make a step, `with_guidance` if there is guidance; None if that is unknown."""
 
@@ -73,6 +77,10 @@ class CallClock:
     @property
     def num_steps(self) -> int:
         return self._num_steps
+
+    @property
+    def has_guidance(self) -> bool | None:
+        return None
 
     def calls(self, with_guidance: int) -> int | None:
         # One call is also what who names the branches leaves this at.
@@ -122,11 +130,15 @@ class SchedulerClock:
     def num_steps(self) -> int:
         return self._num_steps
 
+    @property
+    def has_guidance(self) -> bool | None:
+        told = getattr(self._pipeline, "do_classifier_free_guidance", None)
+        return None if told is None else bool(told)
+
     def calls(self, with_guidance: int) -> int | None:
-        has_guidance = getattr(self._pipeline, "do_classifier_free_guidance", None)
-        if has_guidance is None:
+        if self.has_guidance is None:
             return None
-        return with_guidance if has_guidance else 1
+        return with_guidance if self.has_guidance else 1
 
     def restart(self) -> None:
         self.generation += 1
@@ -237,6 +249,10 @@ class ExpertClock:
     @property
     def scheduler(self) -> Any:
         return self._shared.scheduler
+
+    @property
+    def has_guidance(self) -> bool | None:
+        return self._shared.has_guidance
 
     def calls(self, with_guidance: int) -> int | None:
         return self._shared.calls(with_guidance)

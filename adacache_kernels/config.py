@@ -25,7 +25,16 @@ from .config_checks import (
 )
 from .presets import PRESETS, moreg_window, preset_codebook
 from .profile import Profile
-from .types import CacheDtype, CacheRes, DecisionMode, ForecastTime, Measure, Metric, OverBudget
+from .types import (
+    BatchPolicy,
+    CacheDtype,
+    CacheRes,
+    DecisionMode,
+    ForecastTime,
+    Measure,
+    Metric,
+    OverBudget,
+)
 
 RELEASED_MOREG, RELEASED_GRADIENT = (0.385, 8.0, 1.0), 10.0
 
@@ -61,6 +70,14 @@ class AdaCacheConfig:
             cannot do so.
         calls_per_step: forward calls that make one step of a bare model (2 for guidance in two
             calls). Named cache contexts need none.
+        batch: of several videos in one batch: "any" goes by the largest of their distances, so that
+            a step is computed if one of them needs it; "mean" by the mean; with "each", every video
+            has its own schedule and its own calls of the model, which must take its rows alone.
+        guidance_rows: rows of guidance that each video has in the batch of one call; their sums are
+            pooled, as in the released code. Row `r` is of video `r % videos`. None: 2 where a
+            pipeline says that there is guidance and its rows share a call, else 1; 2 on a bare
+            model, and in a pipeline that does not say, if guidance of such models shares a call, a
+            step is one call, and the batch is even. Unguided batches then need a 1.
         forecast: order of the forecast of a residual in reused steps: 0 repeats the last one (the
             paper), 1 goes on along a straight line, 2 along a parabola, at one more tensor per
             stream each.
@@ -107,6 +124,8 @@ class AdaCacheConfig:
     mograd_mul: float | None = None
     num_inference_steps: int | None = None
     calls_per_step: int | None = None
+    batch: BatchPolicy = "any"
+    guidance_rows: int | None = None
     forecast: int = 0
     forecast_time: ForecastTime = "step"
     correct: bool = False
@@ -146,6 +165,8 @@ class AdaCacheConfig:
             check_finite("mograd_mul", self.mograd_mul, at_least=0.0)
         check_int("num_inference_steps", self.num_inference_steps, at_least=1, optional=True)
         check_int("calls_per_step", self.calls_per_step, at_least=1, optional=True)
+        check_choice("batch", self.batch, get_args(BatchPolicy))
+        check_int("guidance_rows", self.guidance_rows, at_least=1, optional=True)
         check_order(self.forecast)
         check_choice("forecast_time", self.forecast_time, get_args(ForecastTime))
         check_bool("correct", self.correct)

@@ -10,6 +10,7 @@ from torch import nn
 
 from . import notices
 from .arena_source import ArenaSource
+from .batch import pooled_videos
 from .blocks import Before, Parameters, shadowed, storages
 from .branch import Branch, ring_places
 from .cache_memory import CacheMemory
@@ -21,10 +22,9 @@ from .history import History, Summary, summarize
 from .meter import Meter
 from .models import Adapter, BlockRun
 from .policies import Decision
-from .profile import identity
 from .recorder import Recorder
 from .repeats import Repeats
-from .schedule import check_correctable, make_forecast, make_policy
+from .schedule import check_correctable, check_profile, make_forecast, make_policy
 from .signature import device_of, signature_of
 from .sites import Sites
 from .step_graphs import StepGraphs, Told
@@ -119,7 +119,7 @@ class Engine:
         if planned is not None and num_steps not in (0, planned):
             self._notices.say("number of steps", notices.number_of_steps(planned, num_steps))
         self._history = History(num_steps)
-        self._check_profile(num_steps)
+        check_profile(self.config, self.model, self.clock.scheduler, num_steps)
         self._policy = make_policy(self.config, num_steps)
         self._forecast = make_forecast(self.config, num_steps, self.clock.scheduler)
         self._codebook = self.config.codebook_for(max(1, num_steps))
@@ -283,7 +283,8 @@ class Engine:
             self._meter.look_at(self._sites.visible())
             if self._sites.warning:
                 self._notices.say("compiled", self._sites.warning)
-            self._meter.begin(call.step, shape)
+            videos = pooled_videos(shape[0], self.config, self._adapter, self.clock)
+            self._meter.begin(call.step, shape, videos)
             for blocks in self._adapter.lists:
                 observers[blocks.attribute] = self._meter.observers(blocks.attribute)
         first = self._adapter.lists[0].attribute
@@ -364,14 +365,6 @@ class Engine:
         branch.forget()
         if call.branch == self._leader:
             self._meter.forget()
-
-    def _check_profile(self, num_steps: int) -> None:
-        profile, scheduler = self.config.loaded_profile, self.clock.scheduler
-        if profile is None:
-            return
-        made_by = None if scheduler is None else identity(scheduler)
-        # Before a pipeline's first generation the number of steps is not known.
-        profile.check(identity(self.model), made_by, num_steps or profile.num_steps)
 
     def _read_decision(self) -> None:
         read = self._meter.read()

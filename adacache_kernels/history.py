@@ -63,6 +63,8 @@ class Summary:
         config: the settings, as `AdaCacheConfig.to_dict` gives them.
         codebook: pairs (threshold, rate) in force for this number of steps; empty where a schedule
             or a profile decides.
+        videos: with batch="each", what each video of the batch has done; empty otherwise. Here, a
+            step is computed if any of them computed it, and its distance is their largest.
     """
 
     model: str
@@ -85,10 +87,12 @@ class Summary:
     waits: list[float]
     config: dict[str, Any]
     codebook: list[tuple[float, int]]
+    videos: list[Summary] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Lists, numbers and strings only, for JSON; the codebook's last threshold may be null."""
-        return asdict(self) | {"codebook": plain_pairs(self.codebook)}
+        videos = [video.to_dict() for video in self.videos]
+        return asdict(self) | {"codebook": plain_pairs(self.codebook), "videos": videos}
 
     def __str__(self) -> str:
         done = len(self.computed_steps) + len(self.reused_steps)
@@ -103,6 +107,10 @@ class Summary:
             "  distance  " + _row(self.distances, "{:.3f}"),
             "  motion    " + _row(self.motion_scores, "{:.2f}"),
             "  rate      " + _row(self.rates, "{}"),
+        ]
+        lines += [
+            f"  video {index}   " + " ".join(map(str, video.computed_steps))
+            for index, video in enumerate(self.videos)
         ]
         if self.waits:
             lines.append(f"  waits     {len(self.waits)}, {1e3 * sum(self.waits):.1f} ms")
@@ -167,25 +175,54 @@ def summarize(
 
 def joined(summaries: Sequence[Summary]) -> Summary:
     """Of models that made one generation between them, one step after the other."""
-    first, *others = summaries
-    if not others:
-        return first
-    rows = sorted(
-        row
-        for s in summaries
-        for row in zip(
-            s.computed_steps, s.distances, s.raw_distances, s.rates, s.motion_scores, strict=True
-        )
-    )
+    if len(summaries) == 1:
+        return summaries[0]
+    rows = sorted(row for s in summaries for row in _rows(s))
+    of_videos = [s.videos for s in summaries if s.videos]
     return replace(
-        first,
+        _gathered(summaries, rows),
         model=" and ".join(s.model for s in summaries),
+        reused_steps=sorted(step for s in summaries for step in s.reused_steps),
+        videos=[joined(same) for same in zip(*of_videos, strict=False)],
+    )
+
+
+def together(summaries: Sequence[Summary]) -> Summary:
+    """Of the videos of a batch, which were generated beside each other."""
+    if len(summaries) == 1:
+        return summaries[0]
+    largest: dict[int, _Row] = {}
+    for row in (row for s in summaries for row in _rows(s)):
+        step, distance, *_ = row
+        before = largest.get(step)
+        if before is None or (distance is not None and distance > (before[1] or 0.0)):
+            largest[step] = row
+    reused = {step for s in summaries for step in s.reused_steps}
+    return replace(
+        _gathered(summaries, [largest[step] for step in sorted(largest)]),
+        reused_steps=sorted(reused - set(largest)),
+        videos=list(summaries),
+    )
+
+
+_Row = tuple[int, float | None, float | None, int | None, float | None]
+
+
+def _rows(s: Summary) -> Iterable[_Row]:
+    """One of each computed step."""
+    columns = (s.computed_steps, s.distances, s.raw_distances, s.rates, s.motion_scores)
+    return zip(*columns, strict=True)
+
+
+def _gathered(summaries: Sequence[Summary], rows: Sequence[_Row]) -> Summary:
+    """The first of them with these computed steps, and with what all of them hold and took."""
+    return replace(
+        summaries[0],
         computed_steps=[row[0] for row in rows],
         distances=[row[1] for row in rows],
         raw_distances=[row[2] for row in rows],
         rates=[row[3] for row in rows],
         motion_scores=[row[4] for row in rows],
-        reused_steps=sorted(step for s in summaries for step in s.reused_steps),
         measured=list(dict.fromkeys(name for s in summaries for name in s.measured)),
         cache_bytes=sum(s.cache_bytes for s in summaries),
         cache_tensors=sum(s.cache_tensors for s in summaries),

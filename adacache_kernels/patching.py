@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import fields, replace
-from types import MethodType
 from typing import Any, TypeVar
 
-import torch
 from torch import nn
 
 from . import _native
 from .arena import CacheArena
 from .arena_source import ArenaSource
 from .clock import Call, CallClock, Clock, SchedulerClock, clocks
-from .compiled import check_not_compiled, refuse_to_be_traced, uncompiled
+from .compiled import check_not_compiled
 from .config import AdaCacheConfig
-from .context import cache_context
+from .each import EachVideo, make_engine
 from .engine import Engine
 from .history import Summary, joined
+from .installation import Installation, engine_of, installation_of
 from .models import Adapter, adapter_for, chosen
 from .presets import SETTINGS
 from .probing import AnyEngine, Probing
-from .types import AdaCacheWarning
 
-INSTALLATION = "_adacache_installation"
 T = TypeVar("T")
 
 
@@ -75,7 +68,7 @@ def patch(
     transformers = _transformers(model)
     for transformer in transformers:
         check_not_compiled(transformer)
-        if _engine(transformer) is not None:
+        if engine_of(transformer) is not None:
             raise ValueError(
                 f"this {type(transformer).__name__} is patched already; unpatch it first to change "
                 "its settings"
@@ -85,7 +78,7 @@ def patch(
     source = ArenaSource(settings.max_cache_bytes, arena)
     try:
         engines = [
-            _engine_for(transformer, what, settings, own, source)
+            _make(transformer, what, settings, own, source)
             for transformer, what, own in zip(
                 transformers, found, clocks(clock, len(transformers)), strict=True
             )
@@ -107,7 +100,7 @@ def _look_at(transformer: nn.Module, blocks: str | Sequence[str]) -> Adapter | l
     return adapter if adapter is not None and not names else chosen(transformer, list(names))
 
 
-def _engine_for(
+def _make(
     transformer: nn.Module,
     found: Adapter | list[str],
     settings: AdaCacheConfig,
@@ -115,16 +108,16 @@ def _engine_for(
     source: ArenaSource,
 ) -> AnyEngine:
     if isinstance(found, Adapter):
-        return Engine(transformer, found, settings, clock, source)
+        return make_engine(transformer, found, settings, clock, source)
 
     def begin(adapter: Adapter, call: Call) -> None:
-        engine = Engine(transformer, adapter, settings, clock, source)
+        engine = make_engine(transformer, adapter, settings, clock, source)
         engine.join(call)
-        vars(transformer)[INSTALLATION].use(engine)
+        installation_of(transformer).use(engine)
 
     def give_up() -> None:
         clock.detach()
-        vars(transformer)[INSTALLATION].remove()
+        installation_of(transformer).remove()
 
     return Probing(transformer, found, settings, clock, source, begin, give_up)
 
@@ -140,13 +133,13 @@ def unpatch(model: T) -> T:
     for transformer, engine in zip(transformers, engines, strict=True):
         engine.clock.detach()
         engine.reset()
-        vars(uncompiled(transformer))[INSTALLATION].remove()
+        installation_of(transformer).remove()
     return model
 
 
 def is_patched(model: object) -> bool:
     """Whether the pipeline's transformers, or the transformer, are patched."""
-    return all(_engine(transformer) is not None for transformer in _transformers(model))
+    return all(engine_of(transformer) is not None for transformer in _transformers(model))
 
 
 def reset(model: object) -> None:
@@ -169,60 +162,6 @@ def summary(model: object) -> Summary:
     """
     engines = [_require(transformer) for transformer in _transformers(model)]
     return joined([engine.summary() for engine in engines])
-
-
-class PatchedForward:
-    """The forward of a patched model, set on the instance."""
-
-    def __init__(self, model: nn.Module, engine: AnyEngine) -> None:
-        self._model = model
-        self._engine: AnyEngine | None = engine
-        self._original = model.forward
-        self._refuse = refuse_to_be_traced()
-        functools.update_wrapper(self, self._original)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._engine is None:
-            return self._original(*args, **kwargs)
-        if torch.compiler.is_compiling():
-            self._refuse()
-        return self._engine.forward(self._original, args, kwargs)
-
-    def use(self, engine: AnyEngine) -> None:
-        """Go through this engine from now on."""
-        self._engine = engine
-
-    def retire(self) -> None:
-        """Call the original from now on, wherever this object is still held."""
-        self._engine = None
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        # The copy of a patched model is unpatched, and must not run the original's blocks.
-        copy = memo.get(id(self._model), self._model)
-        return MethodType(type(copy).forward, copy)
-
-
-class NamedContext:
-    """A model's own `cache_context`, which names the branch for this package, too."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._original: Callable[..., Any] = model.cache_context  # type: ignore[assignment]
-        functools.update_wrapper(self, self._original)
-
-    @contextmanager
-    def _entered(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
-        with self._original(name, *args, **kwargs) as value, cache_context(name):
-            yield value
-
-    def __call__(
-        self, name: str, *args: Any, **kwargs: Any
-    ) -> contextlib.AbstractContextManager[Any]:
-        return self._entered(name, args, kwargs)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        copy = memo.get(id(self._model), self._model)
-        return MethodType(type(copy).cache_context, copy)
 
 
 def _settings(config: AdaCacheConfig | str | None, overrides: dict[str, Any]) -> AdaCacheConfig:
@@ -291,62 +230,18 @@ def _clock(model: object, settings: AdaCacheConfig) -> Clock:
     return SchedulerClock(model)
 
 
-class Installation:
-    """What `patch` set on a transformer, and how it is taken off again."""
-
-    def __init__(self, transformer: nn.Module, engine: AnyEngine) -> None:
-        attributes = vars(transformer)
-        self.engine = engine
-        self._attributes = attributes
-        self._forward = PatchedForward(transformer, engine)
-        self._set: dict[str, Any] = {"forward": self._forward}
-        if callable(getattr(transformer, "cache_context", None)):
-            self._set["cache_context"] = NamedContext(transformer)
-        self._previous = {name: attributes[name] for name in self._set if name in attributes}
-        attributes.update(self._set)
-        attributes[INSTALLATION] = self
-
-    def use(self, engine: AnyEngine) -> None:
-        """Go through this engine from now on."""
-        self.engine = engine
-        self._forward.use(engine)
-
-    def remove(self) -> None:
-        """Set back what was there, and warn where somebody else's wrapper lies on top."""
-        self._forward.retire()
-        del self._attributes[INSTALLATION]
-        for name, ours in self._set.items():
-            if self._attributes.get(name) is not ours:
-                self._warn_wrapped(name)
-            elif name in self._previous:
-                self._attributes[name] = self._previous[name]
-            else:
-                del self._attributes[name]
-
-    @staticmethod
-    def _warn_wrapped(name: str) -> None:
-        warnings.warn(
-            f"another library has wrapped this model's {name} after patch(); its wrapper still "
-            "calls through adacache_kernels, which passes the call on and does nothing else",
-            AdaCacheWarning,
-            stacklevel=4,
-        )
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> None:
-        """A copy of a patched model is not patched."""
-        return None
-
-
 def attached_engine(model: object) -> Engine:
     """The engine of a patched model, or of a pipeline with one transformer.
 
     Raises:
-        ValueError: the model is not patched, or there are several.
+        ValueError: the model is not patched, or there are several models or engines.
     """
     transformers = _transformers(model)
     if len(transformers) > 1:
         raise ValueError(f"{type(model).__name__} has {len(transformers)} transformers; name one")
     engine = _require(transformers[0])
+    if isinstance(engine, EachVideo):
+        raise ValueError('batch="each": each video has an engine; patch with another batch=')
     if not isinstance(engine, Engine):
         raise ValueError(
             f"{type(transformers[0]).__name__} is not a class that is known; run it once, so that "
@@ -355,14 +250,8 @@ def attached_engine(model: object) -> Engine:
     return engine
 
 
-def _engine(transformer: nn.Module) -> AnyEngine | None:
-    # A wrapper that torch.compile has put around a patched model is not patched itself.
-    installation = vars(uncompiled(transformer)).get(INSTALLATION)
-    return installation.engine if isinstance(installation, Installation) else None
-
-
 def _require(transformer: nn.Module) -> AnyEngine:
-    engine = _engine(transformer)
+    engine = engine_of(transformer)
     if engine is None:
         raise ValueError(f"this {type(transformer).__name__} is not patched; call patch() first")
     return engine

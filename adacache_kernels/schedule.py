@@ -17,6 +17,7 @@ from .policies import (
     PolynomialForecast,
     ProfilePolicy,
 )
+from .profile import identity
 from .times import scheduler_times
 
 
@@ -63,6 +64,20 @@ def make_forecast(config: AdaCacheConfig, num_steps: int, scheduler: Any) -> For
     return PolynomialForecast(
         config.forecast, scheduler_times(scheduler, num_steps, config.forecast_time)
     )
+
+
+def check_profile(config: AdaCacheConfig, model: nn.Module, scheduler: Any, num_steps: int) -> None:
+    """A profile is for one model, scheduler and number of steps.
+
+    Raises:
+        ValueError: it is another's.
+    """
+    profile = config.loaded_profile
+    if profile is None:
+        return
+    made_by = None if scheduler is None else identity(scheduler)
+    # Before a pipeline's first generation the number of steps is not known.
+    profile.check(identity(model), made_by, num_steps or profile.num_steps)
 
 
 def check_correctable(model: nn.Module, adapter: Adapter) -> None:

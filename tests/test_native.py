@@ -354,7 +354,7 @@ def test_decide_sums_over_batch_and_partials() -> None:
     for partial in (sums, sums.double().sum(2, keepdim=True).float()):
         state = ops.new_state("cpu")
         addresses = state.data_ptr(), partial.data_ptr(), partial.shape, book.data_ptr()
-        _C.decide(*addresses, 2, 3, 0, True, True, True, 0.385, 2, 1.0, 10.0, 7)
+        _C.decide(*addresses, 2, 3, 0, True, True, True, 0.385, 2, 1.0, 10.0, 7, 1, False, 0)
         states.append(state)
     assert torch.allclose(states[0], states[1], rtol=1e-6)
     assert states[0].isfinite().all()
