@@ -54,7 +54,7 @@ def test_rate_1_is_bit_equal_and_unpatch_gives_the_pipeline_back(name: str) -> N
 
 @ALL
 def test_reuse_is_that_of_a_residual_a_block_and_call(name: str) -> None:
-    """Within 1e-5: float32 sums in another order, over 6 steps of guidance by up to 7.5."""
+    """Within 3e-6: float32 sums in another order, over 6 steps of guidance by up to 7.5."""
     tiny = PIPELINES[name]
     pipe = ak.patch(tiny.build(), codebook=EVERY_THIRD)
     for guidance, branches in zip((True, False), tiny.branches, strict=True):
@@ -64,12 +64,12 @@ def test_reuse_is_that_of_a_residual_a_block_and_call(name: str) -> None:
         assert steps_made(pipe) == list(range(1, STEPS + 1))
         if len(transformers(pipe)) == 1:
             assert (summary.computed_steps, summary.reused_steps) == (COMPUTED, REUSED)
-        assert not summary.recomputed
+        assert summary.recomputed == tiny.recomputed
         ak.unpatch(pipe)
         plain = tiny.run(pipe, guidance=guidance)
         with kept_blocks(transformers(pipe), STEPS, summary.computed_steps):
             expected = tiny.run(pipe, guidance=guidance)
-        assert relative(found, expected) < 1e-5 < 1e-4 < relative(found, plain)
+        assert relative(found, expected) < 3e-6 < 3e-5 < relative(found, plain)
         ak.patch(pipe, codebook=EVERY_THIRD)
 
 

@@ -111,6 +111,8 @@ class TinyPipeline:
         result: from what the pipeline returned to a tensor.
         aborts: argument that takes a callback at a step's end, None where there is none.
         setup: what else is set on the pipeline, given whether there is guidance.
+        recomputed: calls of reused steps that had to be computed, by branch, with and without
+            guidance.
         attributes: of the pipeline, in place of what needs an image encoder.
     """
 
@@ -124,6 +126,7 @@ class TinyPipeline:
     result: Callable[[Any], Tensor] = lambda returned: returned[0]
     aborts: str | None = "callback_on_step_end"
     setup: Callable[[Any, bool], None] = lambda pipe, guidance: None
+    recomputed: dict[str, list[int]] = field(default_factory=dict)
     attributes: Arguments = field(default_factory=dict)
 
     def build(self) -> Any:
@@ -187,6 +190,7 @@ def pooled(channels: int) -> Arguments:
 
 SMALL: Arguments = {"height": 64, "width": 64}
 WIDE: Arguments = {"height": 64, "width": 96}
+LITTLE: Arguments = {"height": 32, "width": 32}
 ONE_CALL = (["0"], ["0"])
 TWO_CALLS = (["cond", "uncond"], ["cond"])
 UNNAMED = (["0", "1"], ["0"])
@@ -226,7 +230,7 @@ def hunyuan15_text() -> Arguments:
 def frames(count: int, width: int) -> list[Any]:
     from PIL import Image
 
-    return [Image.new("RGB", (width, 64), (10 * k, 40, 90)) for k in range(count)]
+    return [Image.new("RGB", (width, 32), (10 * k, 40, 90)) for k in range(count)]
 
 
 def wan_vae() -> Any:
@@ -372,7 +376,7 @@ PIPELINES: dict[str, TinyPipeline] = {
         "HunyuanVideoPipeline",
         lambda: {"transformer": model("hunyuan"), "scheduler": euler()},
         lambda: {**text(6, 16), **masks(6), **pooled(8), **SMALL, "num_frames": 9},
-        ONE_CALL,
+        (["cond"], ["cond"]),
         {},
         WIDE,
     ),
@@ -535,6 +539,7 @@ PIPELINES: dict[str, TinyPipeline] = {
         WIDE,
         aborts=None,
         setup=guider,
+        attributes={"vision_num_semantic_tokens": 3},
     ),
     "hunyuan15, skipped layers": TinyPipeline(
         "HunyuanVideo15Pipeline",
@@ -559,6 +564,8 @@ PIPELINES: dict[str, TinyPipeline] = {
         WIDE,
         aborts=None,
         setup=guider,
+        recomputed={"pred_cond_skip": [3]},
+        attributes={"vision_num_semantic_tokens": 3},
     ),
     "easyanimate": TinyPipeline(
         "EasyAnimatePipeline",
@@ -601,10 +608,10 @@ PIPELINES: dict[str, TinyPipeline] = {
     "wan, video given": TinyPipeline(
         "WanVideoToVideoPipeline",
         lambda: {"transformer": model("wan"), "scheduler": unipc(), "vae": wan_vae()},
-        lambda: {**text(6, 16), **SMALL, "video": noise(1, 9, 3, 64, 64).tanh(), "strength": 0.8},
+        lambda: {**text(6, 16), **LITTLE, "video": noise(1, 9, 3, 32, 32).tanh(), "strength": 0.8},
         UNNAMED,
         OFF,
-        {**WIDE, "video": noise(1, 9, 3, 64, 96).tanh()},
+        {**LITTLE, "width": 64, "video": noise(1, 9, 3, 32, 64).tanh()},
         asked=8,
     ),
     "wan, image given": TinyPipeline(
@@ -614,10 +621,10 @@ PIPELINES: dict[str, TinyPipeline] = {
             "scheduler": unipc(),
             "vae": wan_vae(),
         },
-        lambda: {**text(6, 16), **SMALL, "image": noise(1, 3, 64, 64).sigmoid(), "num_frames": 9},
+        lambda: {**text(6, 16), **LITTLE, "image": noise(1, 3, 32, 32).sigmoid(), "num_frames": 9},
         TWO_CALLS,
         OFF,
-        {**WIDE, "image": noise(1, 3, 64, 96).sigmoid()},
+        {**LITTLE, "width": 64, "image": noise(1, 3, 32, 64).sigmoid()},
     ),
     "vace": TinyPipeline(
         "WanVACEPipeline",
@@ -626,10 +633,10 @@ PIPELINES: dict[str, TinyPipeline] = {
             "scheduler": unipc(),
             "vae": wan_vae(),
         },
-        lambda: {**text(6, 16), **SMALL, "num_frames": 9},
+        lambda: {**text(6, 16), **LITTLE, "num_frames": 9},
         TWO_CALLS,
         OFF,
-        WIDE,
+        {"width": 64},
     ),
     "lucy": TinyPipeline(
         "LucyEditPipeline",
@@ -638,10 +645,10 @@ PIPELINES: dict[str, TinyPipeline] = {
             "scheduler": unipc(),
             "vae": wan_vae(),
         },
-        lambda: {**text(6, 16), **SMALL, "video": frames(9, 64), "num_frames": 9},
+        lambda: {**text(6, 16), **LITTLE, "video": frames(9, 32), "num_frames": 9},
         TWO_CALLS,
         OFF,
-        {**WIDE, "video": frames(9, 96)},
+        {**LITTLE, "width": 64, "video": frames(9, 64)},
     ),
     "chronoedit": TinyPipeline(
         "ChronoEditPipeline",
@@ -652,13 +659,13 @@ PIPELINES: dict[str, TinyPipeline] = {
         },
         lambda: {
             **text(6, 16),
-            **SMALL,
-            "image": noise(1, 3, 64, 64).sigmoid(),
+            **LITTLE,
+            "image": noise(1, 3, 32, 32).sigmoid(),
             "num_frames": 9,
         },
         UNNAMED,
         OFF,
-        {**WIDE, "image": noise(1, 3, 64, 96).sigmoid()},
+        {**LITTLE, "width": 64, "image": noise(1, 3, 32, 64).sigmoid()},
         attributes={"encode_image": lambda *_args, **_kwargs: noise(1, 257, 8, seed=5)},
     ),
     "consisid": TinyPipeline(
@@ -670,15 +677,15 @@ PIPELINES: dict[str, TinyPipeline] = {
         },
         lambda: {
             **text(6, 8),
-            **SMALL,
+            **LITTLE,
             "num_frames": 13,
-            "image": noise(1, 3, 64, 64).sigmoid(),
+            "image": noise(1, 3, 32, 32).sigmoid(),
             "id_vit_hidden": [torch.ones(1, 2, 2)],
             "id_cond": torch.ones(1, 2),
         },
         ONE_CALL,
         OFF,
-        {**WIDE, "image": noise(1, 3, 64, 96).sigmoid()},
+        {**LITTLE, "width": 64, "image": noise(1, 3, 32, 64).sigmoid()},
     ),
     "framepack": TinyPipeline(
         "HunyuanVideoFramepackPipeline",
@@ -687,15 +694,15 @@ PIPELINES: dict[str, TinyPipeline] = {
             **text(6, 16),
             **masks(6),
             **pooled(8),
-            **SMALL,
-            "image": noise(1, 3, 64, 64).sigmoid(),
+            **LITTLE,
+            "image": noise(1, 3, 32, 32).sigmoid(),
             "num_frames": 9,
             "latent_window_size": 3,
             "true_cfg_scale": 4.0,
         },
         UNNAMED,
         TRUE_OFF,
-        {**WIDE, "image": noise(1, 3, 64, 96).sigmoid()},
+        {**LITTLE, "width": 64, "image": noise(1, 3, 32, 64).sigmoid()},
         result=lambda returned: returned[0][-1],
         attributes={"encode_image": lambda *_args, **_kwargs: noise(1, 6, 16, seed=5)},
     ),
@@ -704,14 +711,14 @@ PIPELINES: dict[str, TinyPipeline] = {
         lambda: {"transformer": model("helios"), "scheduler": euler(), "vae": wan_vae()},
         lambda: {
             **text(6, 16),
-            **SMALL,
+            **LITTLE,
             "num_frames": 17,
             "num_latent_frames_per_chunk": 3,
             "history_sizes": [4, 2, 1],
         },
         TWO_CALLS,
         OFF,
-        WIDE,
+        {"width": 64},
     ),
     "ltx2": TinyPipeline(
         "LTX2Pipeline",
