@@ -26,10 +26,16 @@ WHAT_TO_DO = 'choose batch="any" or "mean", which take a batch as a whole'
 
 
 class SharedCall:
-    """The clock of the engines of one batch: a call is read once, for all of them."""
+    """The clock of several engines of one model: a call is read once, for all of them.
 
-    def __init__(self, shared: Clock) -> None:
+    Args:
+        shared: where it is read.
+        calls: that each engine has in a step; by default what the clock says.
+    """
+
+    def __init__(self, shared: Clock, calls: int | None = None) -> None:
         self._shared = shared
+        self._calls = calls
         self.call: Call | None = None
         """The one that has begun."""
 
@@ -46,9 +52,11 @@ class SharedCall:
         return self._shared.has_guidance
 
     def calls(self, with_guidance: int) -> int | None:
-        return self._shared.calls(with_guidance)
+        return self._calls or self._shared.calls(with_guidance)
 
-    def next_call(self, context: str | None) -> Call | None:
+    def next_call(
+        self, context: str | None, arguments: Mapping[str, Any] | None = None
+    ) -> Call | None:
         return self.call
 
     def restart(self) -> None:
@@ -89,7 +97,8 @@ class EachVideo:
 
     def forward(self, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """One forward call of the model, `original` being its own forward."""
-        self._shared.call = self.clock.next_call(current_context())
+        arguments = self._parameters.bind(args, kwargs)
+        self._shared.call = self.clock.next_call(current_context(), arguments)
         if self._shared.call is None:
             return self._engines[0].forward(original, args, kwargs)
         try:

@@ -65,6 +65,7 @@ class Summary:
             or a profile decides.
         videos: with batch="each", what each video of the batch has done; empty otherwise. Here, a
             step is computed if any of them computed it, and its distance is their largest.
+        by_branch: with decide_for="branch", the same of each branch of guidance.
     """
 
     model: str
@@ -88,11 +89,14 @@ class Summary:
     config: dict[str, Any]
     codebook: list[tuple[float, int]]
     videos: list[Summary] = field(default_factory=list)
+    by_branch: dict[str, Summary] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Lists, numbers and strings only, for JSON; the codebook's last threshold may be null."""
         videos = [video.to_dict() for video in self.videos]
-        return asdict(self) | {"codebook": plain_pairs(self.codebook), "videos": videos}
+        by_branch = {name: branch.to_dict() for name, branch in self.by_branch.items()}
+        plain = {"codebook": plain_pairs(self.codebook)}
+        return asdict(self) | plain | {"videos": videos, "by_branch": by_branch}
 
     def __str__(self) -> str:
         done = len(self.computed_steps) + len(self.reused_steps)
@@ -111,6 +115,10 @@ class Summary:
         lines += [
             f"  video {index}   " + " ".join(map(str, video.computed_steps))
             for index, video in enumerate(self.videos)
+        ]
+        lines += [
+            f"  branch {name!r}  " + " ".join(map(str, branch.computed_steps))
+            for name, branch in self.by_branch.items()
         ]
         if self.waits:
             lines.append(f"  waits     {len(self.waits)}, {1e3 * sum(self.waits):.1f} ms")

@@ -15,10 +15,12 @@ from .clock import Call, CallClock, Clock, SchedulerClock, clocks
 from .compiled import check_not_compiled
 from .config import AdaCacheConfig
 from .each import EachVideo, make_engine
+from .each_branch import EachBranch
 from .engine import Engine
 from .history import Summary, joined
 from .installation import Installation, engine_of, installation_of
 from .models import Adapter, adapter_for, chosen
+from .open_clock import OpenClock
 from .presets import SETTINGS
 from .probing import AnyEngine, Probing
 
@@ -108,10 +110,10 @@ def _make(
     source: ArenaSource,
 ) -> AnyEngine:
     if isinstance(found, Adapter):
-        return make_engine(transformer, found, settings, clock, source)
+        return _known(transformer, found, settings, clock, source)
 
     def begin(adapter: Adapter, call: Call) -> None:
-        engine = make_engine(transformer, adapter, settings, clock, source)
+        engine = _known(transformer, adapter, settings, clock, source)
         engine.join(call)
         installation_of(transformer).use(engine)
 
@@ -120,6 +122,21 @@ def _make(
         installation_of(transformer).remove()
 
     return Probing(transformer, found, settings, clock, source, begin, give_up)
+
+
+def _known(
+    transformer: nn.Module,
+    adapter: Adapter,
+    settings: AdaCacheConfig,
+    clock: Clock,
+    source: ArenaSource,
+) -> Engine | EachVideo | EachBranch:
+    def make(clock: Clock) -> Engine | EachVideo:
+        return make_engine(transformer, adapter, settings, clock, source)
+
+    if settings.decide_for == "step":
+        return make(clock)
+    return EachBranch(transformer, settings, clock, make)
 
 
 def unpatch(model: T) -> T:
@@ -208,13 +225,27 @@ def _transformers(model: object) -> list[nn.Module]:
     return found
 
 
+def _check_open_ended(settings: AdaCacheConfig) -> None:
+    """What cannot be done on a bare model without its number of steps."""
+    needing = {
+        "schedule": settings.schedule is not None,
+        "profile": settings.profile is not None,
+        "forecast_time": settings.forecast_time != "step",
+        'decision="graph"': settings.decision == "graph",
+    }
+    named = [name for name, needs in needing.items() if needs]
+    if named:
+        raise ValueError(
+            f"{named[0]} needs the number of steps, which a bare model cannot tell: give "
+            "num_inference_steps=, or patch the pipeline"
+        )
+
+
 def _clock(model: object, settings: AdaCacheConfig) -> Clock:
     if isinstance(model, nn.Module):
         if settings.num_inference_steps is None:
-            raise ValueError(
-                "a bare model cannot tell its number of steps: give num_inference_steps=, or patch "
-                "the pipeline"
-            )
+            _check_open_ended(settings)
+            return OpenClock(settings.calls_per_step or 1)
         return CallClock(settings.num_inference_steps, settings.calls_per_step or 1)
     if settings.calls_per_step is not None:
         raise ValueError(
@@ -242,6 +273,8 @@ def attached_engine(model: object) -> Engine:
     engine = _require(transformers[0])
     if isinstance(engine, EachVideo):
         raise ValueError('batch="each": each video has an engine; patch with another batch=')
+    if isinstance(engine, EachBranch):
+        raise ValueError('decide_for="branch": each branch has an engine; patch without it')
     if not isinstance(engine, Engine):
         raise ValueError(
             f"{type(transformers[0]).__name__} is not a class that is known; run it once, so that "

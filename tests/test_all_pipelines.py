@@ -1,4 +1,4 @@
-"""Every pipeline with a tiny transformer: exactness, reuse, branches, steps, runs one after another."""
+"""Every pipeline with a tiny transformer: exactness, reuse, branches, steps, several runs."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def stop_in_a_block(tiny: TinyPipeline, pipe: Any) -> None:
 
 @ALL
 def test_runs_one_after_another(name: str) -> None:
-    """Again, after one that was broken off, at another size, without guidance, and with it again."""
+    """Again, after one that was broken off, at another size, without guidance, with it again."""
     tiny = PIPELINES[name]
     pipe = ak.patch(tiny.build(), codebook=EVERY_THIRD)
     whole = tiny.run(pipe)

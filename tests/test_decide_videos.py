@@ -79,6 +79,11 @@ def assert_close(found: list[float], exact: list[float]) -> None:
 @pytest.mark.parametrize("spoilt", SPOILT)
 @pytest.mark.parametrize("metric", ops.METRICS)
 def test_decide(metric: str, spoilt: str) -> None:
+    check_decide(metric, spoilt)
+
+
+def check_decide(metric: str, spoilt: str) -> None:
+    """One to three videos of one and two rows."""
     cases = itertools.product((1, 2, 3), (1, 2), ("any", "mean"), (True, False))
     for videos, guidance, batch, apply_moreg in cases:
         sums = random_sums(videos * guidance)

@@ -83,12 +83,15 @@ def test_a_second_order_has_two_calls_with_guidance_in_each_step() -> None:
 
 def test_the_users_timesteps_and_sigmas() -> None:
     for name, given in (
-        ("latte", {"timesteps": [900, 700, 500, 300, 200, 100, 50]}),
+        ("allegro", {"timesteps": [900, 700, 500, 300, 200, 100, 50]}),
         ("sd3", {"sigmas": [1.0, 0.9, 0.7, 0.5, 0.3, 0.2, 0.1]}),
         ("qwen", {"sigmas": [1.0, 0.9, 0.7, 0.5, 0.3, 0.2, 0.1]}),
     ):
         tiny = PIPELINES[name]
-        pipe = ak.patch(tiny.build(), codebook=EVERY_THIRD)
+        pipe = tiny.build()
+        if name == "allegro":
+            pipe.scheduler = scheduler("EulerDiscreteScheduler")
+        ak.patch(pipe, codebook=EVERY_THIRD)
         with no_warning():
             tiny.run(pipe, **given)
             check_steps(pipe, 7)
@@ -108,12 +111,12 @@ def test_a_part_of_the_steps(strength: float) -> None:
 FORCING = PIPELINES["skyreels, diffusion forcing"]
 
 
-def like_the_oracle(pipe: Any, found: Tensor, run: Any) -> None:
-    """As in test_all_pipelines.py, where every call's time differs from the last step's."""
+def like_the_oracle(pipe: Any, found: Tensor, run: Any, always: tuple[int, ...] = ()) -> None:
+    """As in test_all_pipelines.py, but for the calls `always`, which are computed."""
     summary = ak.summary(pipe)
     ak.unpatch(pipe)
     plain = run()
-    with kept_blocks([pipe.transformer], summary.num_steps, summary.computed_steps):
+    with kept_blocks([pipe.transformer], summary.num_steps, summary.computed_steps, always):
         expected = run()
     assert relative(found, expected) < 3e-6 < 3e-5 < relative(found, plain)
 
@@ -205,7 +208,8 @@ def test_a_pass_that_skips_layers(layers: list[int]) -> None:
     with pytest.warns(ak.AdaCacheWarning, match="skip_layers"):
         found = run()
     check_steps(pipe, STEPS)
-    like_the_oracle(pipe, found, run)
+    assert ak.summary(pipe).recomputed == {"1": [3, 4]}
+    like_the_oracle(pipe, found, run, always=(1,))
 
 
 def test_a_run_that_the_user_interrupts() -> None:

@@ -1,4 +1,4 @@
-"""diffusers pipelines around tiny transformers with random weights: no text encoder, no download."""
+"""diffusers pipelines around tiny transformers with random weights: nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -313,7 +313,10 @@ PIPELINES: dict[str, TinyPipeline] = {
     ),
     "allegro": TinyPipeline(
         "AllegroPipeline",
-        lambda: {"transformer": model("allegro"), "scheduler": scheduler("EulerAncestralDiscreteScheduler")},
+        lambda: {
+            "transformer": model("allegro"),
+            "scheduler": scheduler("EulerAncestralDiscreteScheduler"),
+        },
         lambda: {**text(6, 8), **masks(6), **SMALL, "negative_prompt": None, "num_frames": 16},
         ONE_CALL,
         OFF,
@@ -321,7 +324,10 @@ PIPELINES: dict[str, TinyPipeline] = {
     ),
     "cogvideox": TinyPipeline(
         "CogVideoXPipeline",
-        lambda: {"transformer": model("cogvideox"), "scheduler": scheduler("CogVideoXDDIMScheduler")},
+        lambda: {
+            "transformer": model("cogvideox"),
+            "scheduler": scheduler("CogVideoXDDIMScheduler"),
+        },
         lambda: {**text(6, 8), **SMALL, "num_frames": 13},
         JOINT,
         OFF,
@@ -457,7 +463,10 @@ PIPELINES: dict[str, TinyPipeline] = {
     ),
     "anyflow": TinyPipeline(
         "AnyFlowPipeline",
-        lambda: {"transformer": model("anyflow"), "scheduler": scheduler("FlowMapEulerDiscreteScheduler")},
+        lambda: {
+            "transformer": model("anyflow"),
+            "scheduler": scheduler("FlowMapEulerDiscreteScheduler"),
+        },
         lambda: {**text(6, 16), **SMALL, "num_frames": 9, "guidance_scale": 4.0},
         ONE_CALL,
         {**OFF, "negative_prompt_embeds": None},
@@ -598,7 +607,11 @@ PIPELINES: dict[str, TinyPipeline] = {
     ),
     "dit": TinyPipeline(
         "DiTPipeline",
-        lambda: {"transformer": model("dit", num_embeds_ada_norm=1000), "scheduler": ddim(), "vae": image_vae()},
+        lambda: {
+            "transformer": model("dit", num_embeds_ada_norm=1000),
+            "scheduler": ddim(),
+            "vae": image_vae(),
+        },
         lambda: {"class_labels": [1], "output_type": "pt"},
         ONE_CALL,
         OFF,
