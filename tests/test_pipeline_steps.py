@@ -83,14 +83,14 @@ def test_a_second_order_has_two_calls_with_guidance_in_each_step() -> None:
 
 def test_the_users_timesteps_and_sigmas() -> None:
     for name, given in (
-        ("allegro", {"timesteps": [900, 700, 500, 300, 200, 100, 50]}),
+        ("latte", {"timesteps": [900, 700, 500, 300, 200, 100, 50]}),
         ("sd3", {"sigmas": [1.0, 0.9, 0.7, 0.5, 0.3, 0.2, 0.1]}),
         ("qwen", {"sigmas": [1.0, 0.9, 0.7, 0.5, 0.3, 0.2, 0.1]}),
     ):
         tiny = PIPELINES[name]
         pipe = tiny.build()
-        if name == "allegro":
-            pipe.scheduler = scheduler("EulerDiscreteScheduler")
+        if name == "latte":
+            pipe.scheduler = scheduler("DDPMScheduler")
         ak.patch(pipe, codebook=EVERY_THIRD)
         with no_warning():
             tiny.run(pipe, **given)

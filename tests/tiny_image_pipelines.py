@@ -1,0 +1,181 @@
+"""Pipelines that make an image."""
+
+from __future__ import annotations
+
+import torch
+
+from tiny_chained import noise
+from tiny_parts import (
+    image_vae,
+)
+from tiny_pipeline import (
+    OFF,
+    ONE_CALL,
+    SMALL,
+    TRUE_OFF,
+    TWO_CALLS,
+    UNNAMED,
+    WIDE,
+    TinyPipeline,
+    ddim,
+    euler,
+    masks,
+    model,
+    pooled,
+    text,
+)
+
+IMAGES: dict[str, TinyPipeline] = {
+    "pixart": TinyPipeline(
+        "PixArtAlphaPipeline",
+        lambda: {"transformer": model("pixart"), "scheduler": ddim()},
+        lambda: {
+            **text(6, 8),
+            **masks(6),
+            **SMALL,
+            "negative_prompt": None,
+            "use_resolution_binning": False,
+        },
+        ONE_CALL,
+        OFF,
+        WIDE,
+        aborts=None,
+    ),
+    "sd3": TinyPipeline(
+        "StableDiffusion3Pipeline",
+        lambda: {"transformer": model("sd3"), "scheduler": euler()},
+        lambda: {**text(6, 16), **pooled(32), **SMALL},
+        ONE_CALL,
+        OFF,
+        WIDE,
+    ),
+    "sd3, skipped layers": TinyPipeline(
+        "StableDiffusion3Pipeline",
+        lambda: {"transformer": model("sd3.5"), "scheduler": euler()},
+        lambda: {
+            **text(6, 16),
+            **pooled(32),
+            **SMALL,
+            "skip_guidance_layers": [1],
+            "skip_layer_guidance_stop": 0.9,
+        },
+        (["0", "1"], ["0"]),
+        OFF,
+        WIDE,
+    ),
+    "flux": TinyPipeline(
+        "FluxPipeline",
+        lambda: {"transformer": model("flux"), "scheduler": euler()},
+        lambda: {**text(6, 32), **pooled(32), **SMALL, "true_cfg_scale": 4.0},
+        TWO_CALLS,
+        TRUE_OFF,
+        WIDE,
+    ),
+    "qwen": TinyPipeline(
+        "QwenImagePipeline",
+        lambda: {"transformer": model("qwen"), "scheduler": euler()},
+        lambda: {
+            **text(6, 16),
+            "prompt_embeds_mask": torch.ones(1, 6, dtype=torch.long),
+            "negative_prompt_embeds_mask": torch.ones(1, 6, dtype=torch.long),
+            **SMALL,
+            "true_cfg_scale": 4.0,
+        },
+        TWO_CALLS,
+        TRUE_OFF,
+        WIDE,
+    ),
+    "dit": TinyPipeline(
+        "DiTPipeline",
+        lambda: {
+            "transformer": model("dit", num_embeds_ada_norm=1000),
+            "scheduler": ddim(),
+            "vae": image_vae(),
+        },
+        lambda: {"class_labels": [1], "output_type": "pt"},
+        ONE_CALL,
+        OFF,
+        {"class_labels": [1, 2]},
+        aborts=None,
+    ),
+    "sana": TinyPipeline(
+        "SanaPipeline",
+        lambda: {"transformer": model("sana, image"), "scheduler": euler()},
+        lambda: {
+            **text(6, 8),
+            **masks(6),
+            "height": 256,
+            "width": 256,
+            "negative_prompt": None,
+            "use_resolution_binning": False,
+        },
+        ONE_CALL,
+        OFF,
+        {"width": 384},
+    ),
+    "lumina2": TinyPipeline(
+        "Lumina2Pipeline",
+        lambda: {"transformer": model("lumina2"), "scheduler": euler()},
+        lambda: {**text(6, 32), **masks(6, torch.bool), **SMALL},
+        UNNAMED,
+        OFF,
+        WIDE,
+    ),
+    "flux2": TinyPipeline(
+        "Flux2Pipeline",
+        lambda: {"transformer": model("flux2", in_channels=16), "scheduler": euler()},
+        lambda: {"prompt_embeds": noise(1, 6, 32, seed=1), **SMALL},
+        ONE_CALL,
+        {},
+        WIDE,
+    ),
+    "z-image": TinyPipeline(
+        "ZImagePipeline",
+        lambda: {"transformer": model("z-image"), "scheduler": euler()},
+        lambda: {
+            "prompt_embeds": [noise(6, 16, seed=1)],
+            "negative_prompt_embeds": [noise(6, 16, seed=2)],
+            **SMALL,
+        },
+        ONE_CALL,
+        {"guidance_scale": 0.0},
+        WIDE,
+    ),
+    "hunyuan dit": TinyPipeline(
+        "HunyuanDiTPipeline",
+        lambda: {
+            "transformer": model("hunyuan-dit"),
+            "scheduler": ddim(),
+            "requires_safety_checker": False,
+        },
+        lambda: {
+            **text(4, 8),
+            **masks(4),
+            "prompt_embeds_2": noise(1, 4, 8, seed=3),
+            "negative_prompt_embeds_2": noise(1, 4, 8, seed=4),
+            "prompt_attention_mask_2": torch.ones(1, 4),
+            "negative_prompt_attention_mask_2": torch.ones(1, 4),
+            **SMALL,
+            "use_resolution_binning": False,
+        },
+        ONE_CALL,
+        OFF,
+        WIDE,
+    ),
+    "hidream": TinyPipeline(
+        "HiDreamImagePipeline",
+        lambda: {"transformer": model("hidream"), "scheduler": euler()},
+        lambda: {
+            "prompt_embeds_t5": noise(1, 6, 8, seed=1),
+            "negative_prompt_embeds_t5": noise(1, 6, 8, seed=2),
+            "prompt_embeds_llama3": noise(2, 1, 6, 4, seed=3),
+            "negative_prompt_embeds_llama3": noise(2, 1, 6, 4, seed=4),
+            **pooled(8),
+            **SMALL,
+        },
+        ONE_CALL,
+        OFF,
+        {"width": 96},
+        attributes={"default_sample_size": 8},
+    ),
+}
