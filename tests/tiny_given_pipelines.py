@@ -6,15 +6,19 @@ import torch
 
 from tiny_chained import noise
 from tiny_parts import (
+    Harmless,
     cogvideox_vae,
     frames,
     hunyuan_vae,
+    ltx_vae,
     wan_vae,
 )
 from tiny_pipeline import (
+    JOINT,
     LITTLE,
     OFF,
     ONE_CALL,
+    SMALL,
     TRUE_OFF,
     TWO_CALLS,
     UNNAMED,
@@ -27,6 +31,12 @@ from tiny_pipeline import (
     text,
     unipc,
 )
+
+
+def first_frame(pixels: torch.Tensor, *_others: object) -> torch.Tensor:
+    """In place of a VAE that makes 32 x 32 pixels one token."""
+    return noise(1, 4, 1, pixels.shape[-2] // 32, pixels.shape[-1] // 32, seed=5)
+
 
 FROM_VIDEO: dict[str, TinyPipeline] = {
     "wan, video given": TinyPipeline(
@@ -143,5 +153,143 @@ FROM_VIDEO: dict[str, TinyPipeline] = {
         TWO_CALLS,
         OFF,
         {"width": 64},
+    ),
+    "wan animate": TinyPipeline(
+        "WanAnimatePipeline",
+        lambda: {"transformer": model("animate"), "scheduler": unipc(), "vae": wan_vae()},
+        lambda: {
+            **text(6, 16),
+            **LITTLE,
+            "image": frames(1, 32)[0],
+            "pose_video": frames(9, 32),
+            "face_video": frames(9, 32),
+            "segment_frame_length": 9,
+            "guidance_scale": 4.0,
+        },
+        TWO_CALLS,
+        OFF,
+        {"width": 64, "pose_video": frames(9, 64), "image": frames(1, 64)[0]},
+        attributes={"encode_image": lambda *_args, **_kwargs: noise(1, 5, 16, seed=5)},
+    ),
+    "cogvideox, video given": TinyPipeline(
+        "CogVideoXVideoToVideoPipeline",
+        lambda: {
+            "transformer": model("cogvideox"),
+            "scheduler": scheduler("CogVideoXDDIMScheduler"),
+            "vae": cogvideox_vae(),
+        },
+        lambda: {**text(6, 8), **LITTLE, "video": frames(13, 32)},
+        JOINT,
+        OFF,
+        {"width": 64, "video": frames(13, 64)},
+        asked=8,
+    ),
+    "ltx, image given": TinyPipeline(
+        "LTXImageToVideoPipeline",
+        lambda: {"transformer": model("ltx"), "scheduler": euler(), "vae": ltx_vae()},
+        lambda: {
+            **text(6, 16),
+            **masks(6),
+            "height": 128,
+            "width": 128,
+            "num_frames": 17,
+            "image": noise(1, 3, 128, 128).sigmoid(),
+        },
+        JOINT,
+        OFF,
+        {"width": 192, "image": noise(1, 3, 128, 192).sigmoid()},
+    ),
+    "ltx, conditions": TinyPipeline(
+        "LTXConditionPipeline",
+        lambda: {"transformer": model("ltx"), "scheduler": euler(), "vae": ltx_vae()},
+        lambda: {
+            **text(6, 16),
+            **masks(6),
+            "height": 128,
+            "width": 128,
+            "num_frames": 17,
+            "image": frames(1, 128)[0],
+        },
+        ONE_CALL,
+        OFF,
+        {"width": 192, "image": frames(1, 192)[0]},
+    ),
+    "hunyuan, first frame given": TinyPipeline(
+        "HunyuanVideoImageToVideoPipeline",
+        lambda: {
+            "transformer": model("hunyuan, first frame given"),
+            "scheduler": euler(),
+            "vae": hunyuan_vae(),
+        },
+        lambda: {
+            **text(6, 16),
+            **masks(6),
+            **pooled(8),
+            **LITTLE,
+            "num_frames": 9,
+            "image": noise(1, 3, 32, 32).sigmoid(),
+            "true_cfg_scale": 4.0,
+        },
+        UNNAMED,
+        TRUE_OFF,
+        {"width": 64, "image": noise(1, 3, 32, 64).sigmoid()},
+    ),
+    "cosmos2, video given": TinyPipeline(
+        "Cosmos2VideoToWorldPipeline",
+        lambda: {
+            "transformer": model("cosmos", in_channels=5),
+            "scheduler": euler(use_karras_sigmas=True),
+            "vae": wan_vae(),
+            "safety_checker": Harmless(),
+        },
+        lambda: {
+            **text(6, 16),
+            **LITTLE,
+            "num_frames": 9,
+            "image": noise(1, 3, 32, 32).sigmoid(),
+        },
+        UNNAMED,
+        OFF,
+        {"width": 64, "image": noise(1, 3, 32, 64).sigmoid()},
+    ),
+    "sana, world model": TinyPipeline(
+        "SanaWMPipeline",
+        lambda: {
+            "transformer": model("sana, world model", chunk_plucker_channels=48),
+            "scheduler": scheduler("FlowMatchEulerDiscreteScheduler"),
+        },
+        lambda: {
+            **{k: v[:, None] for k, v in text(6, 16).items()},
+            **masks(6),
+            "prompt": "",
+            "height": 128,
+            "width": 128,
+            "image": frames(1, 128)[0],
+            "c2w": torch.eye(4).repeat(17, 1, 1),
+            "intrinsics": torch.tensor([4.0, 4.0, 2.0, 2.0]),
+        },
+        ONE_CALL,
+        OFF,
+        {"width": 192},
+        attributes={"_encode_first_frame": first_frame},
+    ),
+    "helios pyramid": TinyPipeline(
+        "HeliosPyramidPipeline",
+        lambda: {
+            "transformer": model("helios"),
+            "scheduler": scheduler("HeliosScheduler"),
+            "vae": wan_vae(),
+        },
+        lambda: {
+            **text(6, 16),
+            **SMALL,
+            "num_frames": 9,
+            "num_latent_frames_per_chunk": 3,
+            "history_sizes": [4, 2, 1],
+            "pyramid_num_inference_steps_list": [6, 6, 6],
+        },
+        TWO_CALLS,
+        OFF,
+        {"width": 128},
     ),
 }

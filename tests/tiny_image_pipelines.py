@@ -6,9 +6,11 @@ import torch
 
 from tiny_chained import noise
 from tiny_parts import (
+    Harmless,
     image_vae,
 )
 from tiny_pipeline import (
+    LITTLE,
     OFF,
     ONE_CALL,
     SMALL,
@@ -177,5 +179,50 @@ IMAGES: dict[str, TinyPipeline] = {
         OFF,
         {"width": 96},
         attributes={"default_sample_size": 8},
+    ),
+    "cosmos2": TinyPipeline(
+        "Cosmos2TextToImagePipeline",
+        lambda: {
+            "transformer": model("cosmos"),
+            "scheduler": euler(use_karras_sigmas=True),
+            "safety_checker": Harmless(),
+        },
+        lambda: {**text(6, 16), **SMALL},
+        UNNAMED,
+        OFF,
+        WIDE,
+    ),
+    "sd3, image given": TinyPipeline(
+        "StableDiffusion3Img2ImgPipeline",
+        lambda: {"transformer": model("sd3"), "scheduler": euler(), "vae": image_vae()},
+        lambda: {
+            **text(6, 16),
+            **pooled(32),
+            "height": 8,
+            "width": 8,
+            "image": noise(1, 3, 8, 8).sigmoid(),
+            "strength": 0.6,
+        },
+        ONE_CALL,
+        OFF,
+        {"width": 16, "image": noise(1, 3, 8, 16).sigmoid()},
+        asked=10,
+    ),
+    "kandinsky5, image": TinyPipeline(
+        "Kandinsky5T2IPipeline",
+        lambda: {"transformer": model("kandinsky5"), "scheduler": euler()},
+        lambda: {
+            "prompt_embeds_qwen": noise(1, 6, 16, seed=1),
+            "negative_prompt_embeds_qwen": noise(1, 6, 16, seed=2),
+            "prompt_embeds_clip": noise(1, 8, seed=3),
+            "negative_prompt_embeds_clip": noise(1, 8, seed=4),
+            "prompt_cu_seqlens": torch.tensor([0, 6]),
+            "negative_prompt_cu_seqlens": torch.tensor([0, 6]),
+            **SMALL,
+        },
+        UNNAMED,
+        OFF,
+        WIDE,
+        attributes={"resolutions": [(64, 64), (96, 64)]},
     ),
 }

@@ -120,6 +120,19 @@ def cogvideox_vae() -> Any:
     ).eval()
 
 
+def ltx_vae() -> Any:
+    import diffusers
+
+    torch.manual_seed(0)
+    return diffusers.AutoencoderKLLTXVideo(
+        latent_channels=4,
+        block_out_channels=(4, 4, 4, 4),
+        decoder_block_out_channels=(4, 4, 4, 4),
+        layers_per_block=(1, 1, 1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1, 1, 1),
+    ).eval()
+
+
 def ltx2_vae() -> Any:
     ratios = {"temporal_compression_ratio": 8, "spatial_compression_ratio": 32}
     scale = {"latents_mean": torch.zeros(4), "latents_std": torch.ones(4)}
@@ -137,7 +150,9 @@ def image_vae() -> Any:
     import diffusers
 
     torch.manual_seed(0)
-    return diffusers.AutoencoderKL(block_out_channels=(4,), norm_num_groups=2).eval()
+    return diffusers.AutoencoderKL(
+        block_out_channels=(4,), norm_num_groups=2, shift_factor=0.0
+    ).eval()
 
 
 class Connectors(Part):

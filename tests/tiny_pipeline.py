@@ -109,11 +109,15 @@ class TinyPipeline:
         **overrides: Any,
     ) -> Tensor:
         self.setup(pipe, guidance)
-        arguments = {
+        usual = {
             "num_inference_steps": self.asked,
             "output_type": "latent",
             "return_dict": False,
             "generator": torch.Generator().manual_seed(0),
+        }
+        accepted = inspect.signature(pipe.__call__).parameters
+        arguments = {
+            **{name: value for name, value in usual.items() if name in accepted},
             **self.arguments(),
             **({} if guidance else self.unguided),
             **(self.other if other else {}),
