@@ -7,16 +7,20 @@ pipeline.
 
 from __future__ import annotations
 
-import functools
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from types import MethodType
+from functools import partial
 from typing import Any, Protocol
+
+from .stands_for import StandsFor
+from .types import AdaCacheWarning
 
 # The most branches any pipeline runs in a step is four (guidance with two perturbed passes); more
 # unnamed calls without a scheduler step mean that the steps cannot be seen.
 MOST_CALLS_PER_STEP = 8
+TELLING_IDLE_STEPS = 4
 UNKNOWN_STEPS = -1
 """The number of steps of a bare model that nobody has given."""
 
@@ -127,7 +131,6 @@ class SchedulerClock:
         self._watched: list[WatchedMethod] = []
         self.scheduler: Any = None
         self._num_steps = 0
-        self._thread = 0
         self.generation = 0
         """Counts what `restart` has begun."""
         self.restart()
@@ -149,9 +152,11 @@ class SchedulerClock:
 
     def restart(self) -> None:
         self.generation += 1
+        self._thread = threading.get_ident()
         self._steps_done = 0
         self._seen: list[str] = []
         self._started = False
+        self._idle_steps = 0
 
     def detach(self) -> None:
         for method in self._watched:
@@ -171,7 +176,6 @@ class SchedulerClock:
         first_in_step = not self._seen
         first_in_generation = not self._started
         self._started = True
-        self._thread = threading.get_ident()
         branch = self._branch(context)
         self._seen.append(branch)
         return Call(self._steps_done + 1, branch, first_in_generation, first_in_step)
@@ -187,9 +191,11 @@ class SchedulerClock:
         timesteps = getattr(self.scheduler, "timesteps", None)
         scheduled = 0 if timesteps is None else len(timesteps)
         # Video-to-video pipelines run the tail of the schedule only and note how much of it.
-        # Where frames are denoised one after the other, there are more steps than timesteps.
         noted = getattr(self._pipeline, "_num_timesteps", None)
-        return noted if isinstance(noted, int) and noted > 0 else scheduled
+        if not isinstance(noted, int) or noted <= 0:
+            return scheduled
+        # More than are scheduled: a window moves over the frames, which are others in every step.
+        return noted if noted <= scheduled else 0
 
     def _follow_new_scheduler(self) -> None:
         self.detach()
@@ -198,34 +204,16 @@ class SchedulerClock:
 
     def _attach(self, scheduler: Any) -> None:
         self.scheduler = scheduler
-        begin, end = self._begin_generation, self._end_step
         self._watched = [
-            WatchedMethod(scheduler, "set_timesteps", begin, self._for_copies(begin)),
-            WatchedMethod(scheduler, "step", end, self._for_copies(end)),
+            WatchedMethod(scheduler, name, after, partial(self._by_a_copy, after))
+            for name, after in (("set_timesteps", self._begin_generation), ("step", self._end_step))
         ]
 
-    @property
-    def _is_under_way(self) -> bool:
-        return self._started and self._steps_done < self._num_steps
-
-    def _for_copies(self, act: Callable[[], None]) -> Copied:
-        """Diffusion forcing copies the scheduler for each frame, and steps the copies only.
-
-        Somebody else's copy must not count: one that was copied with the pipeline, or during a
-        generation, or that runs in another thread. It cannot step between a call and the
-        pipeline's own step.
-        """
-
-        def of_copy() -> None:
-            begins_amid = act == self._begin_generation and self._is_under_way
-            if self._thread in (0, threading.get_ident()) and not begins_amid:
-                act()
-
-        def copied(memo: dict[int, Any]) -> Callable[[], None] | None:
-            is_others = id(self._pipeline) in memo or self._is_under_way
-            return None if is_others or self.scheduler is None else of_copy
-
-        return copied
+    def _by_a_copy(self, after: Callable[[], None]) -> None:
+        """A pipeline may make all its steps with copies, one for each frame (diffusion forcing)."""
+        # A copy that another thread works with belongs to another pipeline.
+        if threading.get_ident() == self._thread:
+            after()
 
     def _begin_generation(self) -> None:
         # What an earlier run noted must not count for a pipeline that shares the scheduler.
@@ -238,6 +226,19 @@ class SchedulerClock:
         if self._seen:
             self._steps_done += 1
             self._seen = []
+        elif not self._started:
+            self._note_idle_step()
+
+    def _note_idle_step(self) -> None:
+        self._idle_steps += 1
+        if self._idle_steps == TELLING_IDLE_STEPS:
+            warnings.warn(
+                f"adacache_kernels: {self._idle_steps} steps of the scheduler without a call of "
+                f"the patched transformer of this {type(self._pipeline).__name__}, so that nothing "
+                "is cached: was it replaced, or its forward set anew? unpatch and patch again",
+                AdaCacheWarning,
+                stacklevel=4,
+            )
 
 
 class ExpertClock:
@@ -291,22 +292,27 @@ def clocks(clock: Clock, count: int) -> list[Clock]:
     return [ExpertClock(clock) for _ in range(count)]
 
 
-Copied = Callable[[dict[int, Any]], Callable[[], None] | None]
-"""From a deep copy's memo to what the copy of a watched method calls after itself, if anything."""
+class WatchedMethod(StandsFor):
+    """Calls an object's method and then `after`; set on the instance, the class stays as it is.
 
-
-class WatchedMethod:
-    """Calls an object's method and then `after`; set on the instance, the class stays as it is."""
+    Args:
+        owner: the object.
+        name: of the method.
+        after: called after each call.
+        of_copies: called after the method of a copy of the object was called.
+    """
 
     def __init__(
-        self, owner: Any, name: str, after: Callable[[], None], copied: Copied | None = None
+        self,
+        owner: Any,
+        name: str,
+        after: Callable[[], None],
+        of_copies: Callable[[], None] | None = None,
     ) -> None:
-        self._owner, self._name, self._after = owner, name, after
-        self._copied = copied
-        self._had = name in vars(owner)
-        self._original = getattr(owner, name)
         # Pipelines read the signature to learn which arguments a scheduler takes.
-        functools.update_wrapper(self, self._original)
+        super().__init__(getattr(owner, name))
+        self._owner, self._name, self._after, self._of_copies = owner, name, after, of_copies
+        self._had = name in vars(owner)
         setattr(owner, name, self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -315,34 +321,26 @@ class WatchedMethod:
         return result
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        # Pipelines copy schedulers; the copy must step itself and not the watched one.
-        copy = memo.get(id(self._owner), self._owner)
-        method = MethodType(getattr(type(copy), self._name), copy)
-        after = None if self._copied is None else self._copied(memo)
-        return method if after is None else MethodOfCopy(method, after)
+        # The copy must step itself and not the watched one.
+        copied = memo.get(id(self._owner))
+        if copied is None or self._of_copies is None:
+            return super().__deepcopy__(memo)
+        return WatchedMethod(copied, self._name, self._after_a_copys)
+
+    def _after_a_copys(self) -> None:
+        if self.is_watching and self._of_copies is not None:
+            self._of_copies()
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether it is still what the object's method is."""
+        return vars(self._owner).get(self._name) is self
 
     def remove(self) -> None:
         """Set the method back, unless somebody has replaced it in the meantime."""
-        if vars(self._owner).get(self._name) is not self:
+        if not self.is_watching:
             return
         if self._had:
             setattr(self._owner, self._name, self._original)
         else:
             delattr(self._owner, self._name)
-
-
-class MethodOfCopy:
-    """Calls a method of a copied object and then `after`; a copy's copy is as any other object."""
-
-    def __init__(self, method: MethodType, after: Callable[[], None]) -> None:
-        self._method, self._after = method, after
-        functools.update_wrapper(self, method)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        result = self._method(*args, **kwargs)
-        self._after()
-        return result
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        owner = self._method.__self__
-        return MethodType(self._method.__func__, memo.get(id(owner), owner))

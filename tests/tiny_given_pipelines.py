@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch.nn.functional import interpolate
 
 from tiny_chained import noise
 from tiny_parts import (
@@ -31,6 +32,9 @@ from tiny_pipeline import (
     text,
     unipc,
 )
+
+
+AS_TENSOR = {"output_type": "pt"}
 
 
 def first_frame(pixels: torch.Tensor, *_others: object) -> torch.Tensor:
@@ -210,7 +214,7 @@ FROM_VIDEO: dict[str, TinyPipeline] = {
             "num_frames": 17,
             "image": frames(1, 128)[0],
         },
-        ONE_CALL,
+        JOINT,
         OFF,
         {"width": 192, "image": frames(1, 192)[0]},
     ),
@@ -291,5 +295,21 @@ FROM_VIDEO: dict[str, TinyPipeline] = {
         TWO_CALLS,
         OFF,
         {"width": 128},
+    ),
+    "kandinsky6, super resolution": TinyPipeline(
+        "Kandinsky6SRPipeline",
+        lambda: {
+            "transformer": model("kandinsky6, super resolution", tile_sizes=[[128, 128]]),
+            "scheduler": euler(),
+        },
+        lambda: {"video": noise(1, 5, 3, 64, 64).sigmoid(), "resolution_scale": 2, **AS_TENSOR},
+        ONE_CALL,
+        {},
+        {"video": noise(1, 5, 3, 64, 96).sigmoid()},
+        aborts=None,
+        attributes={
+            "encode_video": lambda video: noise(1, 4, 2, 8, 8, seed=5) + video.mean(),
+            "decode_latents": lambda latents: interpolate(latents[:, :3], size=(5, 128, 128)),
+        },
     ),
 }
