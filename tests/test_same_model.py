@@ -218,16 +218,12 @@ def test_a_cache_that_is_applied_past_the_model_is_seen() -> None:
     config = FirstBlockCacheConfig(threshold=0.1)
     before = CACHED.build()
     apply_first_block_cache(before, config)
-    with pytest.raises(
-        ValueError, match=r"hooks of a cache of diffusers are on.*fbc_leader_"
-    ):
+    with pytest.raises(ValueError, match=r"hooks of a cache of diffusers are on.*fbc_leader_"):
         ak.patch(before, **EVERY_THIRD)
     after = CACHED.build()
     ak.patch(after, **EVERY_THIRD)
     apply_first_block_cache(after, config)
-    with pytest.raises(
-        ValueError, match=r"hooks of a cache of diffusers are on.*fbc_leader_"
-    ):
+    with pytest.raises(ValueError, match=r"hooks of a cache of diffusers are on.*fbc_leader_"):
         denoise(CACHED, after, STEPS)
 
 
