@@ -82,10 +82,10 @@ class Engine:
         if call is None:
             self._notices.say("lost steps", notices.LOST_STEPS)
             return original(*args, **kwargs)
-        if call.first_in_generation:
-            check_neighbours(self.model)
-            self._start_generation(self.clock.num_steps)
         try:
+            if call.first_in_generation:
+                check_neighbours(self.model)
+                self._start_generation(self.clock.num_steps)
             return self._run(call, original, args, kwargs)
         except BaseException:
             self.reset()
