@@ -84,12 +84,12 @@ class Engine:
         if call is None:
             self._notices.say("lost steps", notices.LOST_STEPS)
             return original(*args, **kwargs)
-        if call.first_in_generation:
-            check_neighbours(self.model)
-            self._start_generation(self.clock.num_steps)
-            if isinstance(self.clock, OpenClock):
-                self._notices.say("open end", notices.open_ended(self.clock.reads_time))
         try:
+            if call.first_in_generation:
+                check_neighbours(self.model)
+                self._start_generation(self.clock.num_steps)
+                if isinstance(self.clock, OpenClock):
+                    self._notices.say("open end", notices.open_ended(self.clock.reads_time))
             return self._run(call, original, args, kwargs, arguments)
         except BaseException:
             self.reset()
