@@ -62,6 +62,8 @@ class Summary:
         config: the settings, as `AdaCacheConfig.to_dict` gives them.
         codebook: pairs (threshold, rate) in force for this number of steps; empty where a schedule
             or a profile decides.
+        units: how many have run, and how many were called: steps, or, with a method that reuses
+            parts of a step, blocks or modules.
     """
 
     model: str
@@ -83,10 +85,21 @@ class Summary:
     waits: list[float]
     config: dict[str, Any]
     codebook: list[tuple[float, int]]
+    units: tuple[int, int]
+
+    @property
+    def computed_fraction(self) -> float:
+        """Share of the steps, blocks or modules that have run; 1 before there were any."""
+        ran, called = self.units
+        return ran / called if called else 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Lists, numbers and strings only, for JSON; the codebook's last threshold may be null."""
-        return asdict(self) | {"codebook": plain_pairs(self.codebook)}
+        others = {
+            "codebook": plain_pairs(self.codebook),
+            "computed_fraction": self.computed_fraction,
+        }
+        return asdict(self) | others
 
     def __str__(self) -> str:
         done = len(self.computed_steps) + len(self.reused_steps)
@@ -157,6 +170,7 @@ def summarize(
         waits=list(history.waits),
         config=dict(config),
         codebook=list(codebook),
+        units=(len(history.computed), len(history.computed) + len(history.reused)),
     )
 
 
@@ -190,6 +204,7 @@ def joined(summaries: Sequence[Summary]) -> Summary:
         lower_order=_merged(s.lower_order for s in summaries),
         corrected=_merged(s.corrected for s in summaries),
         waits=[seconds for s in summaries for seconds in s.waits],
+        units=(sum(s.units[0] for s in summaries), sum(s.units[1] for s in summaries)),
     )
 
 

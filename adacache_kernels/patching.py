@@ -23,17 +23,20 @@ from .config import AdaCacheConfig
 from .context import cache_context
 from .engine import Engine
 from .history import Summary, joined
-from .models import adapter_for
+from .methods import MethodConfig
+from .methods.engine import MethodEngine
+from .models import Adapter, adapter_for
 from .presets import SETTINGS
 from .types import AdaCacheWarning
 
 INSTALLATION = "_adacache_installation"
+AnyEngine = Engine | MethodEngine
 T = TypeVar("T")
 
 
 def patch(
     model: T,
-    config: AdaCacheConfig | str | None = None,
+    config: AdaCacheConfig | MethodConfig | str | None = None,
     *,
     arena: CacheArena | None = None,
     **overrides: Any,
@@ -48,9 +51,10 @@ def patch(
             transformer itself, which needs `num_inference_steps`.
         config: an `AdaCacheConfig`, a preset's name, or None for the defaults ("fast"). "fast" and
             "slow" are the paper's; "forecast" forecasts residuals and goes by the forecast's error.
+            Or the config of another method to compare with, such as a `PABConfig`.
         arena: memory that several patched models share, within its budget; by default each has its
             own, see `max_cache_bytes`.
-        overrides: fields of `AdaCacheConfig` to change.
+        overrides: fields of the config to change.
 
     Returns:
         `model`, patched in place.
@@ -76,10 +80,14 @@ def patch(
             )
     adapters = [adapter_for(transformer) for transformer in transformers]
     clock = _clock(model, settings)
-    source = ArenaSource(settings.max_cache_bytes, arena)
+    source = (
+        ArenaSource(settings.max_cache_bytes, arena)
+        if isinstance(settings, AdaCacheConfig)
+        else None
+    )
     try:
         engines = [
-            Engine(transformer, adapter, settings, own, source)
+            _make_engine(transformer, adapter, settings, own, source)
             for transformer, adapter, own in zip(
                 transformers, adapters, clocks(clock, len(transformers)), strict=True
             )
@@ -120,8 +128,8 @@ def reset(model: object) -> None:
     Raises:
         ValueError: the model is not patched.
     """
-    for transformer in _transformers(model):
-        _require(transformer).reset()
+    for engine in installed_engines(model):
+        engine.reset()
 
 
 def summary(model: object) -> Summary:
@@ -130,16 +138,15 @@ def summary(model: object) -> Summary:
     Raises:
         ValueError: the model is not patched.
     """
-    engines = [_require(transformer) for transformer in _transformers(model)]
-    return joined([engine.summary() for engine in engines])
+    return joined([engine.summary() for engine in installed_engines(model)])
 
 
 class PatchedForward:
     """The forward of a patched model, set on the instance."""
 
-    def __init__(self, model: nn.Module, engine: Engine) -> None:
+    def __init__(self, model: nn.Module, engine: AnyEngine) -> None:
         self._model = model
-        self._engine: Engine | None = engine
+        self._engine: AnyEngine | None = engine
         self._original = model.forward
         self._refuse = refuse_to_be_traced()
         functools.update_wrapper(self, self._original)
@@ -184,7 +191,22 @@ class NamedContext:
         return MethodType(type(copy).cache_context, copy)
 
 
-def _settings(config: AdaCacheConfig | str | None, overrides: dict[str, Any]) -> AdaCacheConfig:
+def _make_engine(
+    transformer: nn.Module,
+    adapter: Adapter,
+    settings: AdaCacheConfig | MethodConfig,
+    clock: Clock,
+    source: ArenaSource | None,
+) -> AnyEngine:
+    if isinstance(settings, MethodConfig):
+        return MethodEngine(transformer, adapter, settings, clock)
+    assert source is not None
+    return Engine(transformer, adapter, settings, clock, source)
+
+
+def _settings(
+    config: AdaCacheConfig | MethodConfig | str | None, overrides: dict[str, Any]
+) -> AdaCacheConfig | MethodConfig:
     if config is None:
         config = AdaCacheConfig()
     elif isinstance(config, str):
@@ -192,20 +214,25 @@ def _settings(config: AdaCacheConfig | str | None, overrides: dict[str, Any]) ->
             presets = ", ".join(map(repr, SETTINGS))
             raise ValueError(f"config is {config!r}; the presets are {presets}")
         config = AdaCacheConfig(**SETTINGS[config])
-    elif not isinstance(config, AdaCacheConfig):
+    elif not isinstance(config, AdaCacheConfig | MethodConfig):
         raise TypeError(
-            f"config is {config!r}; it may be an AdaCacheConfig, a preset's name or None"
+            f"config is {config!r}; it may be an AdaCacheConfig, the config of another method, a "
+            "preset's name or None"
         )
-    known = [f.name for f in fields(AdaCacheConfig) if f.init]
+    known = [f.name for f in fields(config) if f.init]
     unknown = [name for name in overrides if name not in known]
     if unknown:
         raise TypeError(f"unknown setting {', '.join(unknown)}; there are {', '.join(known)}")
     return replace(config, **overrides)
 
 
-def _check_arena(arena: object, settings: AdaCacheConfig) -> None:
+def _check_arena(arena: object, settings: AdaCacheConfig | MethodConfig) -> None:
     if arena is None:
         return
+    if isinstance(settings, MethodConfig):
+        raise ValueError(
+            f"arena: {type(settings).__name__} keeps plain tensors and has no arena; leave it out"
+        )
     if not isinstance(arena, CacheArena):
         raise TypeError(f"arena is {arena!r}; it must be a CacheArena")
     if settings.max_cache_bytes is not None:
@@ -228,7 +255,7 @@ def _transformers(model: object) -> list[nn.Module]:
     return found
 
 
-def _clock(model: object, settings: AdaCacheConfig) -> Clock:
+def _clock(model: object, settings: AdaCacheConfig | MethodConfig) -> Clock:
     if isinstance(model, nn.Module):
         if settings.num_inference_steps is None:
             raise ValueError(
@@ -253,7 +280,7 @@ def _clock(model: object, settings: AdaCacheConfig) -> Clock:
 class Installation:
     """What `patch` set on a transformer, and how it is taken off again."""
 
-    def __init__(self, transformer: nn.Module, engine: Engine) -> None:
+    def __init__(self, transformer: nn.Module, engine: AnyEngine) -> None:
         attributes = vars(transformer)
         self.engine = engine
         self._attributes = attributes
@@ -291,25 +318,37 @@ class Installation:
         return None
 
 
+def installed_engines(model: object) -> list[AnyEngine]:
+    """The engine of each transformer.
+
+    Raises:
+        ValueError: one is not patched.
+    """
+    return [_require(transformer) for transformer in _transformers(model)]
+
+
 def attached_engine(model: object) -> Engine:
     """The engine of a patched model, or of a pipeline with one transformer.
 
     Raises:
-        ValueError: the model is not patched, or there are several.
+        ValueError: the model is not patched, or with another method, or there are several.
     """
     transformers = _transformers(model)
     if len(transformers) > 1:
         raise ValueError(f"{type(model).__name__} has {len(transformers)} transformers; name one")
-    return _require(transformers[0])
+    engine = _require(transformers[0])
+    if isinstance(engine, MethodEngine):
+        raise ValueError(f"the model is patched with {type(engine.config).__name__}")
+    return engine
 
 
-def _engine(transformer: nn.Module) -> Engine | None:
+def _engine(transformer: nn.Module) -> AnyEngine | None:
     # A wrapper that torch.compile has put around a patched model is not patched itself.
     installation = vars(uncompiled(transformer)).get(INSTALLATION)
     return installation.engine if isinstance(installation, Installation) else None
 
 
-def _require(transformer: nn.Module) -> Engine:
+def _require(transformer: nn.Module) -> AnyEngine:
     engine = _engine(transformer)
     if engine is None:
         raise ValueError(f"this {type(transformer).__name__} is not patched; call patch() first")
