@@ -141,7 +141,10 @@ RANGES = [
         ak.DeltaDiTConfig(boundary=4, interval=2, front=(0, 2), back=(2, 3)),
         [{6, 8}, {6, 8}, {2, 4}],
     ),
-    (ak.DeltaDiTConfig(boundary=0, interval=3, front=(1, None)), [set(), *[{2, 3, 5, 6, 8, 9}] * 2]),
+    (
+        ak.DeltaDiTConfig(boundary=0, interval=3, front=(1, None)),
+        [set(), *[{2, 3, 5, 6, 8, 9}] * 2],
+    ),
     (ak.FixedIntervalConfig(interval=3, computed_last=2), [{2, 3, 5, 6}] * 3),
     (
         # 1 is retained. 2: 0.02. 3: + 0.0396. 4: a third in a row. 5: 0.02. 6: 0.2. 7 to 9: 0.01.
@@ -158,9 +161,7 @@ RANGES = [
 
 @pytest.mark.parametrize("name", THREE)
 @pytest.mark.parametrize(("config", "reused"), RANGES)
-def test_ranges_add_what_their_blocks_added(
-    name: str, config: Any, reused: list[set[int]]
-) -> None:
+def test_ranges_add_what_their_blocks_added(name: str, config: Any, reused: list[set[int]]) -> None:
     tiny = TINY[name]
     model = tiny.build()
     steps = Steps(model)
@@ -185,7 +186,7 @@ def test_the_first_block_decides_for_the_others(name: str) -> None:
     probe = FirstBlock(blocks_of(tiny, model)[0], 0.0)
     with installed([probe]):
         denoise(tiny, model, STEPS)
-    threshold = 1.8 * sorted(probe.changes)[STEPS // 2]
+    threshold = 1.01 * sorted(probe.changes)[STEPS // 2]
     first = FirstBlock(blocks_of(tiny, model)[0], threshold)
     rest = [KeptBlock(block, lambda: first.reuse) for block in blocks_of(tiny, model)[1:]]
     with installed([first, *rest]):
@@ -257,7 +258,8 @@ def test_each_layer_has_its_own_schedule(name: str) -> None:
     assert 0 < len(summary.waits) <= count - 2
 
 
-THRESHOLDS = {"latte": (0.01, 0.02), "wan": (0.01, 0.02), "cogvideox": (0.01, 0.02)}
+# Between what the blocks of the tiny models measure.
+THRESHOLDS = {"latte": (0.06, 0.14), "wan": (0.055, 0.075), "cogvideox": (0.28, 0.305)}
 
 
 def test_ratios_are_those_of_the_norms_of_what_all_blocks_add() -> None:
@@ -382,7 +384,7 @@ def test_one_decision_holds_for_all_calls_of_a_step(config: Any) -> None:
     assert summary.branches == ["cond", "uncond"] and summary.reused_steps
     assert not summary.recomputed
     assert len(summary.waits) == (7 if isinstance(config, ak.FirstBlockConfig) else 0)
-    first = torch.tensor(run_wan(pipe))
+    first = run_wan(pipe)
     assert torch.equal(run_wan(pipe), first)
 
 
@@ -433,7 +435,9 @@ def test_two_generations_are_alike_also_after_one_that_was_broken_off(config: An
     ak.reset(model)
     assert_equal(denoise(tiny, model, STEPS), first)
     summary = ak.summary(model)
-    assert summary.num_steps == STEPS and len(summary.computed_steps + summary.reused_steps) == STEPS
+    assert (
+        summary.num_steps == STEPS and len(summary.computed_steps + summary.reused_steps) == STEPS
+    )
 
 
 @pytest.mark.parametrize("config", REAL, ids=lambda config: type(config).__name__)
@@ -461,13 +465,21 @@ def test_bytes_of_what_is_kept_are_reported() -> None:
     assert (summary.cache_bytes, summary.cache_tensors) == (2 * residual, 2)
 
 
+def writes_into_its_input(original: Any) -> Any:
+    def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        output: Tensor = original(hidden_states, *args, **kwargs)
+        return hidden_states.mul_(1.01) + output
+
+    return forward
+
+
 def test_a_block_that_writes_into_its_input_is_never_reused() -> None:
     tiny = TINY["wan"]
     model, plain = tiny.build(), tiny.build()
     for each in (model, plain):
         block = each.blocks[0]
         original = block.forward
-        block.forward = lambda x, *args, original=original: x.mul_(1.01) + original(x, *args)
+        block.forward = writes_into_its_input(original)
     ak.patch(model, ak.FixedIntervalConfig(interval=2), num_inference_steps=STEPS)
     with pytest.warns(AdaCacheWarning, match="wrote into its input"):
         found = denoise(tiny, model, STEPS)
@@ -488,13 +500,25 @@ def compiled() -> nn.Module:
 
 
 REFUSED: list[tuple[Any, Any, str]] = [
-    ("wan", ak.PABConfig(temporal=3), r"temporal=3: WanTransformer3DModel has no attention over ti"),
-    ("cogvideox", ak.PABConfig(cross=6), r"cross=6: CogVideoX.* has no cross attention; it has spat"),
+    (
+        "wan",
+        ak.PABConfig(temporal=3),
+        r"temporal=3: WanTransformer3DModel has no attention over ti",
+    ),
+    (
+        "cogvideox",
+        ak.PABConfig(cross=6),
+        r"cross=6: CogVideoX.* has no cross attention; it has spat",
+    ),
     ("cogvideox", ak.PABConfig.preset("latte-slow"), r"temporal=3: CogVideoX"),
     ("cogvideox", ak.TGATEConfig(gate_step=7), r"gate_step=7: CogVideoX.* has no cross attention"),
     ("wan", ak.MagCacheConfig(ratios=(1.0,) * 8), r"ratios has 8 numbers.* 9 steps"),
     ("wan", ak.DeltaDiTConfig(front=(0, 4)), r"front is \(0, 4\); Wan.* has 3 blocks"),
-    ("wan", ak.DeltaDiTConfig(back=(3, None)), r"back is \(3, None\); Wan.* has 3 blocks"),
+    (
+        "wan",
+        ak.DeltaDiTConfig(front=None, back=(3, None)),
+        r"back is \(3, None\); Wan.* has 3 blocks",
+    ),
     (compiled, ak.PABConfig(), r"blocks of this WanTransformer3DModel are compiled"),
 ]
 
@@ -531,7 +555,10 @@ def test_settings_are_checked_by_patch() -> None:
         ak.patch(model, ak.FixedIntervalConfig(), codebook="fast")
     with pytest.raises(ValueError, match="FixedIntervalConfig keeps plain tensors"):
         ak.patch(
-            model, ak.FixedIntervalConfig(), arena=ak.CacheArena(1 << 20), num_inference_steps=4
+            model,
+            ak.FixedIntervalConfig(),
+            arena=ak.CacheArena("cpu", 1 << 20),
+            num_inference_steps=4,
         )
     with pytest.raises(ValueError, match=r"threshold is -1"):
         ak.patch(model, ak.FirstBlockConfig(), threshold=-1, num_inference_steps=4)

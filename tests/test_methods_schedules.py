@@ -237,7 +237,11 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: ak.MagCacheConfig(ratios=(1.0, math.nan)), ValueError, r"ratios is nan"),
     (lambda: ak.MagCacheConfig(ratios=(1.0,), threshold=-1), ValueError, r"threshold is -1"),
     (lambda: ak.MagCacheConfig(ratios=(1.0,), max_skips=0), ValueError, r"max_skips is 0"),
-    (lambda: ak.MagCacheConfig(ratios=(1.0,), retention=1.5), ValueError, r"retention is 1\.5.*<= 1"),
+    (
+        lambda: ak.MagCacheConfig(ratios=(1.0,), retention=1.5),
+        ValueError,
+        r"retention is 1\.5.*<= 1",
+    ),
     (
         lambda: ak.MagCacheConfig(ratios=(1.0, 1.0), num_inference_steps=3),
         ValueError,
