@@ -1,4 +1,4 @@
-"""Plain oracles of what the methods to compare with do, on tiny models, with nothing of the package.
+"""Plain oracles of the methods to compare with, on tiny models, with nothing of the package.
 
 Every wrapper is set as the forward of a module or block, and decides by a set of steps that the
 test writes down, or by a number that the oracle itself takes.
@@ -218,7 +218,7 @@ def relative(a: Tensor, b: Tensor) -> float:
 
 
 def norms_ratio(residuals: list[Tensor]) -> list[float]:
-    """Mean over tokens of the norm of each residual over that of the one before; 1 for the first."""
+    """Mean over tokens of each residual's norm over that of the one before; 1 for the first."""
     pairs = zip(residuals[1:], residuals, strict=False)
     return [1.0, *(float((b.norm(dim=-1) / a.norm(dim=-1)).mean()) for b, a in pairs)]
 

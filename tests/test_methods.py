@@ -229,7 +229,12 @@ def test_the_watched_input_decides_for_all_blocks(name: str, watched: Any) -> No
     assert summary.reused_steps == reused
     assert_close(found, expected)
     assert summary.computed_fraction == pytest.approx(1 - len(reused) / STEPS)
-    assert len(summary.waits) == STEPS - 1
+    # Neither the first nor the last step could be reused, so that nothing is read there.
+    assert len(summary.waits) == STEPS - 2
+    measured = {step: change for step, change in enumerate(first.changes, start=2)}
+    distances = dict(zip(summary.computed_steps, summary.distances, strict=True))
+    assert distances.pop(1) is None and distances.pop(STEPS) is None
+    assert distances == pytest.approx({step: measured[step] for step in distances}, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", THREE)
@@ -256,6 +261,30 @@ def test_each_layer_has_its_own_schedule(name: str) -> None:
     assert summary.units == (ran, count * len(layers))
     # Nothing is measured in the first step, and nobody reads what the last one measured.
     assert 0 < len(summary.waits) <= count - 2
+
+
+def test_the_first_branch_measures_for_every_layer() -> None:
+    tiny = TINY["wan"]
+    low, high = THRESHOLDS["wan"]
+    config = ak.PerLayerConfig(codebook={low: 3, high: 2, float("inf"): 1})
+    drift = [tiny.noise() + 0.1 * step * tiny.noise(seed=1) for step in range(STEPS)]
+
+    def conditional(calls_per_step: int) -> tuple[list[Tensor], ak.Summary]:
+        model = ak.patch(
+            tiny.build(), config, num_inference_steps=STEPS, calls_per_step=calls_per_step
+        )
+        outputs = []
+        for step, latents in enumerate(drift, start=1):
+            with torch.no_grad():
+                outputs.append(tiny.call(model, latents, step))
+                if calls_per_step == 2:
+                    tiny.call(model, tiny.noise(seed=step + 5), step, text_seed=7)
+        return outputs, ak.summary(model)
+
+    (alone, one), (together, two) = conditional(1), conditional(2)
+    assert_equal(together, alone)
+    assert 0.3 < one.computed_fraction < 1 and one.computed_fraction == two.computed_fraction
+    assert two.units[1] == 2 * one.units[1] and len(two.waits) == len(one.waits)
 
 
 # Between what the blocks of the tiny models measure.
@@ -450,6 +479,20 @@ def test_gradients_and_training_are_computed(config: Any) -> None:
     assert_equal([x.detach() for x in outputs], [x.detach() for x in expected])
     assert outputs[-1].requires_grad
     assert ak.summary(model).cache_bytes == 0
+
+
+@pytest.mark.parametrize("config", REAL, ids=lambda config: type(config).__name__)
+def test_a_step_after_one_with_gradients_is_computed(config: Any) -> None:
+    tiny = TINY["wan"]
+    model, plain = ak.patch(tiny.build(), config, num_inference_steps=STEPS), tiny.build()
+    with torch.no_grad():
+        for step in (1, 2):
+            tiny.call(model, tiny.noise(), step)
+    with pytest.warns(AdaCacheWarning, match="gradients are enabled"):
+        tiny.call(model, tiny.noise(seed=1), 3)
+    with torch.no_grad():
+        found, expected = (tiny.call(each, tiny.noise(seed=2), 4) for each in (model, plain))
+    assert torch.equal(found, expected)
 
 
 def test_bytes_of_what_is_kept_are_reported() -> None:

@@ -169,7 +169,8 @@ def test_first_block_reuses_below_its_threshold() -> None:
     changes = [None, 0.05, 0.1, 0.2, 0.0999, math.nan]
     reused = [policy.reuses(step, change) for step, change in enumerate(changes, start=1)]
     assert reused == [False, True, False, False, True, False]
-    assert not ak.FirstBlockConfig(threshold=0.0).policy(2).reuses(2, 0.0)
+    still = ak.FirstBlockConfig(threshold=0.0).policy(2)
+    assert not still.asks(2) and not still.reuses(2, 0.0)
 
 
 def test_timestep_embedding_accumulates_what_its_polynomial_makes_of_the_change() -> None:

@@ -76,6 +76,9 @@ class BlockPolicy(Protocol):
 class ChangePolicy(Protocol):
     """Decides by what has changed in the middle of a forward. One a generation."""
 
+    def asks(self, step: int) -> bool:
+        """Whether `reuses` needs to be told the change in `step`; if not, nothing is read."""
+
     def reuses(self, step: int, change: float | None) -> bool:
         """Whether the rest of `step` is reused; `change` is None where there is nothing stored."""
 

@@ -115,7 +115,7 @@ class ChangeReuse:
 
     def _decide(self, branch: BlockBranch, seen: Tensor) -> bool:
         change = None
-        if branch.watched is not None and branch.chains:
+        if branch.watched is not None and branch.chains and self._policy.asks(self._step):
             change = self._read(relative_change(seen, branch.watched))
             self._tally.decisions[self._step] = Decision(self._step, 1, change, change, 1.0)
         return self._policy.reuses(self._step, change)

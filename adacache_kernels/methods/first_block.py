@@ -44,6 +44,9 @@ class FirstBlockPolicy:
 
     threshold: float
 
+    def asks(self, step: int) -> bool:
+        return self.threshold > 0.0
+
     def reuses(self, step: int, change: float | None) -> bool:
         # A change that is not a number is not below anything.
         return change is not None and change < self.threshold

@@ -24,8 +24,8 @@ class TimestepEmbeddingConfig(MethodConfig):
     with `e` what is watched at the first block, and `e'` the same in the step before. The first
     and the last steps run the blocks. A reused step adds the residual of all blocks.
 
-    The change is read in the middle of the forward: there the host waits for the device, once a
-    step. The first branch of guidance decides for all of a step; the originals decide for each.
+    The change is read in the middle of the forward: there the host waits for the device, once in
+    every step that may be reused. The first branch of guidance decides for all of a step; the originals decide for each.
 
     Args:
         threshold: of the accumulated change; 0 reuses nothing.
@@ -79,9 +79,11 @@ class TimestepEmbeddingPolicy:
         self._last_reusable = num_steps - config.computed_last
         self._total = 0.0
 
+    def asks(self, step: int) -> bool:
+        return self._config.computed_first < step <= self._last_reusable
+
     def reuses(self, step: int, change: float | None) -> bool:
-        inside = self._config.computed_first < step <= self._last_reusable
-        if change is None or not inside:
+        if change is None or not self.asks(step):
             self._total = 0.0
             return False
         self._total += polynomial(self._config.coefficients, change)
