@@ -417,6 +417,70 @@ def test_one_decision_holds_for_all_calls_of_a_step(config: Any) -> None:
     assert torch.equal(run_wan(pipe), first)
 
 
+@pytest.mark.parametrize(
+    ("config", "later"),
+    [
+        (ak.FixedIntervalConfig(interval=3), [5, 6]),
+        (ak.FirstBlockConfig(threshold=9.0), [3, 4, 5, 6]),
+        (ak.PerLayerConfig(codebook={9.0: 3}), [4, 6]),
+        (ak.PABConfig(spatial=2, window=(0, 1000)), [4, 6]),
+    ],
+)
+def test_a_branch_that_comes_late_is_computed_first(config: Any, later: list[int]) -> None:
+    tiny, late = TINY["wan"], 3 if "Fixed" in type(config).__name__ else 2
+    late = 3 if isinstance(config, ak.PerLayerConfig) else late
+    model, plain = ak.patch(tiny.build(), config, num_inference_steps=8), tiny.build()
+    found = {}
+    with torch.no_grad():
+        for step in range(1, 7):
+            with ak.cache_context("cond"):
+                tiny.call(model, tiny.noise(seed=step), step)
+            if step >= late:
+                with ak.cache_context("uncond"):
+                    found[step] = tiny.call(model, tiny.noise(seed=step), step, text_seed=7)
+        expected = {step: tiny.call(plain, tiny.noise(seed=step), step, text_seed=7)
+                    for step in found}  # fmt: skip
+    same = [step for step in found if torch.equal(found[step], expected[step])]
+    assert same == [step for step in found if step not in later]
+    assert ak.summary(model).recomputed == {"uncond": [late]}
+
+
+def test_mag_cache_starts_anew_where_it_had_to_compute() -> None:
+    tiny = TINY["wan"]
+    config = ak.MagCacheConfig(ratios=(0.99,) * 8, threshold=9.0, max_skips=2, retention=0.0)
+    model = ak.patch(tiny.build(), config, num_inference_steps=8)
+    with torch.no_grad():
+        for step in range(1, 8):
+            tiny.call(model, tiny.noise(1 if step < 3 else 2), step)
+    summary = ak.summary(model)
+    assert summary.reused_steps == [2, 4, 5, 7]
+    assert summary.recomputed == {"0": [3]}
+
+
+def test_what_is_watched_with_a_timestep_for_every_token_is_what_the_attention_is_given() -> None:
+    from adacache_kernels.models.units import units_for
+
+    model, seen = TINY["wan"].build(), []
+    units = units_for(model)
+    assert units is not None
+    block = model.blocks[0]
+    handles = [
+        block.register_forward_pre_hook(
+            lambda _block, args: seen.append(
+                units.modulated(block, {"hidden_states": args[0], "temb": args[2]})
+            )
+        ),
+        block.attn1.register_forward_pre_hook(lambda _module, args: seen.append(args[0])),
+    ]
+    timestep = torch.arange(48).reshape(1, 48)
+    tiny = TINY["wan"]
+    with torch.no_grad():
+        model(tiny.noise(), timestep, tiny.text())
+    for handle in handles:
+        handle.remove()
+    assert seen[0].ndim == 3 and torch.equal(*seen)
+
+
 REAL = [
     ak.PABConfig(spatial=2, window=(0, 1000)),
     ak.FixedIntervalConfig(interval=3),

@@ -25,7 +25,8 @@ class TimestepEmbeddingConfig(MethodConfig):
     and the last steps run the blocks. A reused step adds the residual of all blocks.
 
     The change is read in the middle of the forward: there the host waits for the device, once in
-    every step that may be reused. The first branch of guidance decides for all of a step; the originals decide for each.
+    every step that may be reused. The first branch of guidance decides for all of a step; the
+    originals decide for each.
 
     Args:
         threshold: of the accumulated change; 0 reuses nothing.
