@@ -119,6 +119,9 @@ def decide(
     moreg_d: float,
     mograd_mul: float,
     sequence: int,
+    videos: int,
+    mean: bool,
+    motions: int,
 ) -> None: ...
 def instruction_sets() -> list[str]: ...
 def set_instruction_set(name: str) -> None: ...

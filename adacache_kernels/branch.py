@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -144,13 +144,13 @@ class Branch:
         """Whether a block of the last computed forward wrote into its input."""
         return any(span.written_in_place for span in self._spans)
 
-    def reused(self, step: int) -> dict[str, tuple[object, ...]]:
-        """The block lists of a reused step."""
+    def reused(self, step: int, given: Container[int]) -> dict[str, tuple[object, ...]]:
+        """The block lists of a reused step, which write to none of the storages `given`."""
         self.reused_since = True
         coefficients = self._forecast.coefficients(self.steps, step)
         places = self._ring.places[: len(coefficients)]
         self._spans[0].prefetch(places)
-        return _put_together(span.reused(places, coefficients) for span in self._spans)
+        return _put_together(span.reused(places, coefficients, given) for span in self._spans)
 
     def _complete(self, run: BlockRun) -> None:
         """All residuals are stored: correct what leaves the last list."""

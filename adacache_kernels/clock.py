@@ -8,7 +8,7 @@ pipeline.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MethodType
 from typing import Any, Protocol
@@ -16,6 +16,8 @@ from typing import Any, Protocol
 # The most branches any pipeline runs in a step is four (guidance with two perturbed passes); more
 # unnamed calls without a scheduler step mean that the steps cannot be seen.
 MOST_CALLS_PER_STEP = 8
+UNKNOWN_STEPS = -1
+"""The number of steps of a bare model that nobody has given."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,15 @@ class Call:
         branch: name of the branch of guidance, or its place in the step ("0", "1").
         first_in_generation: no call of this generation came before.
         first_in_step: no call of this step came before.
+        near_end: it may be one of the last two steps, as far as that can be told without their
+            number.
     """
 
     step: int
     branch: str
     first_in_generation: bool
     first_in_step: bool
+    near_end: bool = False
 
 
 class Clock(Protocol):
@@ -40,17 +45,23 @@ class Clock(Protocol):
 
     @property
     def num_steps(self) -> int:
-        """Steps of the present generation; 0 before the first."""
+        """Steps of the present generation; 0 before the first; `UNKNOWN_STEPS`."""
 
     @property
     def scheduler(self) -> Any:
         """The scheduler that is watched; None on a bare model."""
 
+    @property
+    def has_guidance(self) -> bool | None:
+        """Whether there is classifier-free guidance; None if that is unknown."""
+
     def calls(self, with_guidance: int) -> int | None:
         """Calls that make a step, `with_guidance` if there is guidance; None if that is unknown."""
 
-    def next_call(self, context: str | None) -> Call | None:
-        """The call that begins now; None where its step cannot be told."""
+    def next_call(
+        self, context: str | None, arguments: Mapping[str, Any] | None = None
+    ) -> Call | None:
+        """The call that begins now, with these arguments; None where its step cannot be told."""
 
     def restart(self) -> None:
         """The next call is the first one of a generation."""
@@ -73,6 +84,10 @@ class CallClock:
     def num_steps(self) -> int:
         return self._num_steps
 
+    @property
+    def has_guidance(self) -> bool | None:
+        return None
+
     def calls(self, with_guidance: int) -> int | None:
         # One call is also what who names the branches leaves this at.
         return self._calls_per_step if self._calls_per_step > 1 else None
@@ -84,7 +99,7 @@ class CallClock:
     def detach(self) -> None:
         """Nothing is watched."""
 
-    def next_call(self, context: str | None) -> Call:
+    def next_call(self, context: str | None, arguments: Mapping[str, Any] | None = None) -> Call:
         if self._step_is_over(context):
             self._step += 1
             self._seen = []
@@ -120,11 +135,15 @@ class SchedulerClock:
     def num_steps(self) -> int:
         return self._num_steps
 
+    @property
+    def has_guidance(self) -> bool | None:
+        told = getattr(self._pipeline, "do_classifier_free_guidance", None)
+        return None if told is None else bool(told)
+
     def calls(self, with_guidance: int) -> int | None:
-        has_guidance = getattr(self._pipeline, "do_classifier_free_guidance", None)
-        if has_guidance is None:
+        if self.has_guidance is None:
             return None
-        return with_guidance if has_guidance else 1
+        return with_guidance if self.has_guidance else 1
 
     def restart(self) -> None:
         self.generation += 1
@@ -138,7 +157,9 @@ class SchedulerClock:
         self._watched = []
         self.scheduler = None
 
-    def next_call(self, context: str | None) -> Call | None:
+    def next_call(
+        self, context: str | None, arguments: Mapping[str, Any] | None = None
+    ) -> Call | None:
         if self._pipeline.scheduler is not self.scheduler:
             self._follow_new_scheduler()
         if not self._started:
@@ -210,11 +231,17 @@ class ExpertClock:
     def scheduler(self) -> Any:
         return self._shared.scheduler
 
+    @property
+    def has_guidance(self) -> bool | None:
+        return self._shared.has_guidance
+
     def calls(self, with_guidance: int) -> int | None:
         return self._shared.calls(with_guidance)
 
-    def next_call(self, context: str | None) -> Call | None:
-        call = self._shared.next_call(context)
+    def next_call(
+        self, context: str | None, arguments: Mapping[str, Any] | None = None
+    ) -> Call | None:
+        call = self._shared.next_call(context, arguments)
         if call is None:
             return None
         is_new = self._shared.generation != self._generation

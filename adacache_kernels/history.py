@@ -41,6 +41,7 @@ class Summary:
 
     Args:
         model: the model's class.
+        found: its block lists, and how they were found.
         num_steps: steps of the generation.
         computed_steps: steps that ran the blocks.
         reused_steps: steps that added residuals instead.
@@ -62,11 +63,15 @@ class Summary:
         config: the settings, as `AdaCacheConfig.to_dict` gives them.
         codebook: pairs (threshold, rate) in force for this number of steps; empty where a schedule
             or a profile decides.
+        videos: with batch="each", what each video of the batch has done; empty otherwise. Here, a
+            step is computed if any of them computed it, and its distance is their largest.
+        by_branch: with decide_for="branch", the same of each branch of guidance.
         units: how many have run, and how many were called: steps, or, with a method that reuses
             parts of a step, blocks or modules.
     """
 
     model: str
+    found: str
     num_steps: int
     computed_steps: list[int]
     reused_steps: list[int]
@@ -85,7 +90,9 @@ class Summary:
     waits: list[float]
     config: dict[str, Any]
     codebook: list[tuple[float, int]]
-    units: tuple[int, int]
+    videos: list[Summary] = field(default_factory=list)
+    by_branch: dict[str, Summary] = field(default_factory=dict)
+    units: tuple[int, int] = (0, 0)
 
     @property
     def computed_fraction(self) -> float:
@@ -95,24 +102,34 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Lists, numbers and strings only, for JSON; the codebook's last threshold may be null."""
-        others = {
+        return asdict(self) | {
             "codebook": plain_pairs(self.codebook),
             "computed_fraction": self.computed_fraction,
+            "videos": [video.to_dict() for video in self.videos],
+            "by_branch": {name: branch.to_dict() for name, branch in self.by_branch.items()},
         }
-        return asdict(self) | others
 
     def __str__(self) -> str:
         done = len(self.computed_steps) + len(self.reused_steps)
         if not done:
-            return f"{self.model}: patched, no generation yet"
+            return f"{self.model}: patched, no generation yet\n  blocks    {self.found}"
         lines = [
             f"{self.model}: {len(self.computed_steps)} of {done} steps computed "
             f"({self.num_steps} planned), {len(self.reused_steps)} reused, "
             f"{self.cache_tensors} slots, {format_bytes(self.cache_bytes)} cached",
+            f"  blocks    {self.found}",
             "  computed  " + " ".join(map(str, self.computed_steps)),
             "  distance  " + _row(self.distances, "{:.3f}"),
             "  motion    " + _row(self.motion_scores, "{:.2f}"),
             "  rate      " + _row(self.rates, "{}"),
+        ]
+        lines += [
+            f"  video {index}   " + " ".join(map(str, video.computed_steps))
+            for index, video in enumerate(self.videos)
+        ]
+        lines += [
+            f"  branch {name!r}  " + " ".join(map(str, branch.computed_steps))
+            for name, branch in self.by_branch.items()
         ]
         if self.waits:
             lines.append(f"  waits     {len(self.waits)}, {1e3 * sum(self.waits):.1f} ms")
@@ -142,6 +159,7 @@ def summarize(
     history: History,
     *,
     model: str,
+    found: str,
     branches: Sequence[str],
     measured: Sequence[str],
     memory: MemoryReport,
@@ -152,6 +170,7 @@ def summarize(
     decisions = [history.decisions.get(step) for step in history.computed]
     return Summary(
         model=model,
+        found=found,
         num_steps=history.num_steps,
         computed_steps=list(history.computed),
         reused_steps=list(history.reused),
@@ -176,25 +195,54 @@ def summarize(
 
 def joined(summaries: Sequence[Summary]) -> Summary:
     """Of models that made one generation between them, one step after the other."""
-    first, *others = summaries
-    if not others:
-        return first
-    rows = sorted(
-        row
-        for s in summaries
-        for row in zip(
-            s.computed_steps, s.distances, s.raw_distances, s.rates, s.motion_scores, strict=True
-        )
-    )
+    if len(summaries) == 1:
+        return summaries[0]
+    rows = sorted(row for s in summaries for row in _rows(s))
+    of_videos = [s.videos for s in summaries if s.videos]
     return replace(
-        first,
+        _gathered(summaries, rows),
         model=" and ".join(s.model for s in summaries),
+        reused_steps=sorted(step for s in summaries for step in s.reused_steps),
+        videos=[joined(same) for same in zip(*of_videos, strict=False)],
+    )
+
+
+def together(summaries: Sequence[Summary]) -> Summary:
+    """Of the videos of a batch, which were generated beside each other."""
+    if len(summaries) == 1:
+        return summaries[0]
+    largest: dict[int, _Row] = {}
+    for row in (row for s in summaries for row in _rows(s)):
+        step, distance, *_ = row
+        before = largest.get(step)
+        if before is None or (distance is not None and distance > (before[1] or 0.0)):
+            largest[step] = row
+    reused = {step for s in summaries for step in s.reused_steps}
+    return replace(
+        _gathered(summaries, [largest[step] for step in sorted(largest)]),
+        reused_steps=sorted(reused - set(largest)),
+        videos=list(summaries),
+    )
+
+
+_Row = tuple[int, float | None, float | None, int | None, float | None]
+
+
+def _rows(s: Summary) -> Iterable[_Row]:
+    """One of each computed step."""
+    columns = (s.computed_steps, s.distances, s.raw_distances, s.rates, s.motion_scores)
+    return zip(*columns, strict=True)
+
+
+def _gathered(summaries: Sequence[Summary], rows: Sequence[_Row]) -> Summary:
+    """The first of them with these computed steps, and with what all of them hold and took."""
+    return replace(
+        summaries[0],
         computed_steps=[row[0] for row in rows],
         distances=[row[1] for row in rows],
         raw_distances=[row[2] for row in rows],
         rates=[row[3] for row in rows],
         motion_scores=[row[4] for row in rows],
-        reused_steps=sorted(step for s in summaries for step in s.reused_steps),
         measured=list(dict.fromkeys(name for s in summaries for name in s.measured)),
         cache_bytes=sum(s.cache_bytes for s in summaries),
         cache_tensors=sum(s.cache_tensors for s in summaries),

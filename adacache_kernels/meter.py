@@ -56,11 +56,11 @@ def find_sites(model: nn.Module, adapter: Adapter, config: AdaCacheConfig) -> tu
     name = choose_residual(model, adapter, config.cache_res)
     residual = adapter.residuals[name]
     sites = {}
-    for attribute in residual.lists:
-        count = len(getattr(model, attribute))
+    for list_name in residual.lists:
+        found = adapter.blocks_of(model, list_name)
         for location in config.locations:
-            index = resolve_location(location, count, attribute)
-            sites[attribute, index] = Site(adapter.part(attribute, index), index, name, residual)
+            index = list(found)[resolve_location(location, len(found), list_name)]
+            sites[list_name, index] = Site(found[index], index, name, residual)
     return tuple(sites.values())
 
 
@@ -111,6 +111,8 @@ class Meter:
         self._memory = memory
         self._mailbox: Mailbox | None = None
         self._state: Tensor | None = None
+        # By number of videos, and kept: graphs have their addresses in them.
+        self._motions: dict[int, Tensor] = {}
         self._sequence = 0
         self.codebook: Codebook | None = None
         self._codebook_tensor: Tensor | None = None
@@ -137,8 +139,8 @@ class Meter:
         """What is stored no longer holds: the next distance has nothing to compare with."""
         self._has_previous = False
 
-    def begin(self, step: int, shape: tuple[int, int]) -> None:
-        """A computed forward of (videos, frames) begins.
+    def begin(self, step: int, shape: tuple[int, int], videos: int) -> None:
+        """A computed forward of (rows, frames) begins, the rows being those of `videos`.
 
         Raises:
             ValueError: no frame stride is shorter than the video.
@@ -149,7 +151,7 @@ class Meter:
                 f"moreg_strides={self._config.strides}: the video has {shape[1]} frames of tokens, "
                 f"so a stride may be 1 to {shape[1] - 1}; with one frame, set apply_moreg=False"
             )
-        self._step, self._shape = step, shape
+        self._step, self._shape, self._videos = step, shape, videos
         self._sums = []
 
     def observers(self, attribute: str) -> dict[int, list[SiteObserver]]:
@@ -228,10 +230,23 @@ class Meter:
             mograd_mul=gradient,
             sequence=self._sequence,
             clock=self.clock,
+            videos=self._videos,
+            batch="mean" if self._config.batch == "mean" else "any",
+            motions=self._motions_of(self._videos),
         )
         self._mailbox.post(state, self._sequence)
         self._has_previous = True
         self._undecided = True
+
+    def _motions_of(self, videos: int) -> Tensor | None:
+        """Their previous motion scores; a single one is in the state."""
+        if videos == 1 or not self._config.apply_moreg:
+            return None
+        if videos not in self._motions:
+            assert self._state is not None
+            with torch.inference_mode(False):
+                self._motions[videos] = torch.ones(videos, device=self._state.device)
+        return self._motions[videos]
 
     def on_device(self, device: torch.device) -> Tensor:
         """The state of the decide op; with it, codebook and mailbox are there."""
@@ -240,14 +255,22 @@ class Meter:
         with torch.inference_mode(False):
             if self._state is None or self._state.device != device:
                 self._state = ops.new_state(device)
+                self._motions = {}
                 self._mailbox = make_mailbox(device, self._config.decision)
                 self._codebook_tensor = None
             elif self._is_fresh:
-                ops.reset_state(self._state)
+                self.reset_state()
             self._is_fresh = False
             if self._codebook_tensor is None:
                 self._codebook_tensor = _tensor_of(self.codebook, device)
         return self._state
+
+    def reset_state(self) -> None:
+        """The state as at the start of a generation."""
+        assert self._state is not None
+        ops.reset_state(self._state)
+        for motions in self._motions.values():
+            motions.fill_(1.0)
 
     def read(self) -> tuple[Decision, float] | None:
         """The decision made since the last reading, and the seconds for which the host has waited

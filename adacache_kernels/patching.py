@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import fields, replace
-from types import MethodType
 from typing import Any, TypeVar
 
-import torch
 from torch import nn
 
 from . import _native
 from .arena import CacheArena
 from .arena_source import ArenaSource
-from .clock import CallClock, Clock, SchedulerClock, clocks
-from .compiled import check_not_compiled, refuse_to_be_traced, uncompiled
+from .clock import Call, CallClock, Clock, SchedulerClock, clocks
+from .compiled import check_not_compiled
 from .config import AdaCacheConfig
-from .context import cache_context
+from .each import EachVideo, make_engine
+from .each_branch import EachBranch
 from .engine import Engine
 from .history import Summary, joined
+from .installation import Installation, engine_of, installation_of
 from .methods import MethodConfig
 from .methods.engine import MethodEngine
-from .models import Adapter, adapter_for
+from .models import Adapter, adapter_for, chosen
+from .open_clock import OpenClock
 from .presets import SETTINGS
-from .types import AdaCacheWarning
+from .probing import AnyEngine, Probing
 
-INSTALLATION = "_adacache_installation"
-AnyEngine = Engine | MethodEngine
 T = TypeVar("T")
 
 
@@ -39,6 +34,7 @@ def patch(
     config: AdaCacheConfig | MethodConfig | str | None = None,
     *,
     arena: CacheArena | None = None,
+    blocks: str | Sequence[str] = (),
     **overrides: Any,
 ) -> T:
     """Patch a diffusers pipeline, or a transformer, so that it reuses what changes little.
@@ -54,6 +50,9 @@ def patch(
             Or the config of another method to compare with, such as a `PABConfig`.
         arena: memory that several patched models share, within its budget; by default each has its
             own, see `max_cache_bytes`.
+        blocks: names of the model's block lists, in the order in which the hidden state runs
+            through them, where the model is not one that is known and this cannot be told by
+            itself: its first forward then shows how the blocks are connected.
         overrides: fields of the config to change.
 
     Returns:
@@ -62,10 +61,11 @@ def patch(
     Raises:
         ImportError: the package's compiled part is missing.
         TypeError: neither a pipeline nor a module; an unknown setting.
-        ValueError: already patched, compiled as a whole, an unsupported class, a setting that does
-            not fit the model.
+        ValueError: already patched, compiled as a whole, a class that must not be cached, blocks
+            that cannot be told, a setting that does not fit the model.
 
-    The first forward raises `CacheBudgetError` where the cache does not fit its budget.
+    The first forward raises `CacheBudgetError` where the cache does not fit its budget, and
+    `ValueError` where a model that is not known turns out to be connected in an unclear way.
     """
     _native.module()
     settings = _settings(config, overrides)
@@ -73,12 +73,12 @@ def patch(
     transformers = _transformers(model)
     for transformer in transformers:
         check_not_compiled(transformer)
-        if _engine(transformer) is not None:
+        if engine_of(transformer) is not None:
             raise ValueError(
                 f"this {type(transformer).__name__} is patched already; unpatch it first to change "
                 "its settings"
             )
-    adapters = [adapter_for(transformer) for transformer in transformers]
+    found = [_look_at(transformer, blocks) for transformer in transformers]
     clock = _clock(model, settings)
     source = (
         ArenaSource(settings.max_cache_bytes, arena)
@@ -87,9 +87,9 @@ def patch(
     )
     try:
         engines = [
-            _make_engine(transformer, adapter, settings, own, source)
-            for transformer, adapter, own in zip(
-                transformers, adapters, clocks(clock, len(transformers)), strict=True
+            _make(transformer, what, settings, own, source)
+            for transformer, what, own in zip(
+                transformers, found, clocks(clock, len(transformers)), strict=True
             )
         ]
     except BaseException:
@@ -98,6 +98,66 @@ def patch(
     for transformer, engine in zip(transformers, engines, strict=True):
         Installation(transformer, engine)
     return model
+
+
+def _look_at(transformer: nn.Module, blocks: str | Sequence[str]) -> Adapter | list[str]:
+    """What is known of a transformer, or the lists to probe where nothing is."""
+    names = (blocks,) if isinstance(blocks, str) else blocks
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"blocks is {blocks!r}; it may be the name of a block list, or several")
+    adapter = adapter_for(transformer)
+    return adapter if adapter is not None and not names else chosen(transformer, list(names))
+
+
+def _make(
+    transformer: nn.Module,
+    found: Adapter | list[str],
+    settings: AdaCacheConfig | MethodConfig,
+    clock: Clock,
+    source: ArenaSource | None,
+) -> AnyEngine:
+    if isinstance(settings, MethodConfig):
+        return _other_method(transformer, found, settings, clock)
+    assert source is not None
+    if isinstance(found, Adapter):
+        return _known(transformer, found, settings, clock, source)
+
+    def begin(adapter: Adapter, call: Call) -> None:
+        engine = _known(transformer, adapter, settings, clock, source)
+        engine.join(call)
+        installation_of(transformer).use(engine)
+
+    def give_up() -> None:
+        clock.detach()
+        installation_of(transformer).remove()
+
+    return Probing(transformer, found, settings, clock, source, begin, give_up)
+
+
+def _other_method(
+    transformer: nn.Module, found: Adapter | list[str], settings: MethodConfig, clock: Clock
+) -> MethodEngine:
+    if not isinstance(found, Adapter):
+        raise ValueError(
+            f"{type(settings).__name__}: {type(transformer).__name__} is not a class that is "
+            "known; only AdaCacheConfig can find out how a model is connected"
+        )
+    return MethodEngine(transformer, found, settings, clock)
+
+
+def _known(
+    transformer: nn.Module,
+    adapter: Adapter,
+    settings: AdaCacheConfig,
+    clock: Clock,
+    source: ArenaSource,
+) -> Engine | EachVideo | EachBranch:
+    def make(clock: Clock) -> Engine | EachVideo:
+        return make_engine(transformer, adapter, settings, clock, source)
+
+    if settings.decide_for == "step":
+        return make(clock)
+    return EachBranch(transformer, settings, clock, make)
 
 
 def unpatch(model: T) -> T:
@@ -111,13 +171,13 @@ def unpatch(model: T) -> T:
     for transformer, engine in zip(transformers, engines, strict=True):
         engine.clock.detach()
         engine.reset()
-        vars(uncompiled(transformer))[INSTALLATION].remove()
+        installation_of(transformer).remove()
     return model
 
 
 def is_patched(model: object) -> bool:
     """Whether the pipeline's transformers, or the transformer, are patched."""
-    return all(_engine(transformer) is not None for transformer in _transformers(model))
+    return all(engine_of(transformer) is not None for transformer in _transformers(model))
 
 
 def reset(model: object) -> None:
@@ -139,69 +199,6 @@ def summary(model: object) -> Summary:
         ValueError: the model is not patched.
     """
     return joined([engine.summary() for engine in installed_engines(model)])
-
-
-class PatchedForward:
-    """The forward of a patched model, set on the instance."""
-
-    def __init__(self, model: nn.Module, engine: AnyEngine) -> None:
-        self._model = model
-        self._engine: AnyEngine | None = engine
-        self._original = model.forward
-        self._refuse = refuse_to_be_traced()
-        functools.update_wrapper(self, self._original)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._engine is None:
-            return self._original(*args, **kwargs)
-        if torch.compiler.is_compiling():
-            self._refuse()
-        return self._engine.forward(self._original, args, kwargs)
-
-    def retire(self) -> None:
-        """Call the original from now on, wherever this object is still held."""
-        self._engine = None
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        # The copy of a patched model is unpatched, and must not run the original's blocks.
-        copy = memo.get(id(self._model), self._model)
-        return MethodType(type(copy).forward, copy)
-
-
-class NamedContext:
-    """A model's own `cache_context`, which names the branch for this package, too."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._original: Callable[..., Any] = model.cache_context  # type: ignore[assignment]
-        functools.update_wrapper(self, self._original)
-
-    @contextmanager
-    def _entered(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
-        with self._original(name, *args, **kwargs) as value, cache_context(name):
-            yield value
-
-    def __call__(
-        self, name: str, *args: Any, **kwargs: Any
-    ) -> contextlib.AbstractContextManager[Any]:
-        return self._entered(name, args, kwargs)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        copy = memo.get(id(self._model), self._model)
-        return MethodType(type(copy).cache_context, copy)
-
-
-def _make_engine(
-    transformer: nn.Module,
-    adapter: Adapter,
-    settings: AdaCacheConfig | MethodConfig,
-    clock: Clock,
-    source: ArenaSource | None,
-) -> AnyEngine:
-    if isinstance(settings, MethodConfig):
-        return MethodEngine(transformer, adapter, settings, clock)
-    assert source is not None
-    return Engine(transformer, adapter, settings, clock, source)
 
 
 def _settings(
@@ -255,13 +252,32 @@ def _transformers(model: object) -> list[nn.Module]:
     return found
 
 
+def _check_open_ended(settings: AdaCacheConfig) -> None:
+    """What cannot be done on a bare model without its number of steps."""
+    needing = {
+        "schedule": settings.schedule is not None,
+        "profile": settings.profile is not None,
+        "forecast_time": settings.forecast_time != "step",
+        'decision="graph"': settings.decision == "graph",
+    }
+    named = [name for name, needs in needing.items() if needs]
+    if named:
+        raise ValueError(
+            f"{named[0]} needs the number of steps, which a bare model cannot tell: give "
+            "num_inference_steps=, or patch the pipeline"
+        )
+
+
 def _clock(model: object, settings: AdaCacheConfig | MethodConfig) -> Clock:
     if isinstance(model, nn.Module):
         if settings.num_inference_steps is None:
-            raise ValueError(
-                "a bare model cannot tell its number of steps: give num_inference_steps=, or patch "
-                "the pipeline"
-            )
+            if isinstance(settings, MethodConfig):
+                raise ValueError(
+                    f"{type(settings).__name__} needs the number of steps, which a bare model "
+                    "cannot tell: give num_inference_steps=, or patch the pipeline"
+                )
+            _check_open_ended(settings)
+            return OpenClock(settings.calls_per_step or 1)
         return CallClock(settings.num_inference_steps, settings.calls_per_step or 1)
     if settings.calls_per_step is not None:
         raise ValueError(
@@ -277,47 +293,6 @@ def _clock(model: object, settings: AdaCacheConfig | MethodConfig) -> Clock:
     return SchedulerClock(model)
 
 
-class Installation:
-    """What `patch` set on a transformer, and how it is taken off again."""
-
-    def __init__(self, transformer: nn.Module, engine: AnyEngine) -> None:
-        attributes = vars(transformer)
-        self.engine = engine
-        self._attributes = attributes
-        self._forward = PatchedForward(transformer, engine)
-        self._set: dict[str, Any] = {"forward": self._forward}
-        if callable(getattr(transformer, "cache_context", None)):
-            self._set["cache_context"] = NamedContext(transformer)
-        self._previous = {name: attributes[name] for name in self._set if name in attributes}
-        attributes.update(self._set)
-        attributes[INSTALLATION] = self
-
-    def remove(self) -> None:
-        """Set back what was there, and warn where somebody else's wrapper lies on top."""
-        self._forward.retire()
-        del self._attributes[INSTALLATION]
-        for name, ours in self._set.items():
-            if self._attributes.get(name) is not ours:
-                self._warn_wrapped(name)
-            elif name in self._previous:
-                self._attributes[name] = self._previous[name]
-            else:
-                del self._attributes[name]
-
-    @staticmethod
-    def _warn_wrapped(name: str) -> None:
-        warnings.warn(
-            f"another library has wrapped this model's {name} after patch(); its wrapper still "
-            "calls through adacache_kernels, which passes the call on and does nothing else",
-            AdaCacheWarning,
-            stacklevel=4,
-        )
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> None:
-        """A copy of a patched model is not patched."""
-        return None
-
-
 def installed_engines(model: object) -> list[AnyEngine]:
     """The engine of each transformer.
 
@@ -331,7 +306,8 @@ def attached_engine(model: object) -> Engine:
     """The engine of a patched model, or of a pipeline with one transformer.
 
     Raises:
-        ValueError: the model is not patched, or with another method, or there are several.
+        ValueError: the model is not patched, or with another method, or there are several models
+            or engines.
     """
     transformers = _transformers(model)
     if len(transformers) > 1:
@@ -339,17 +315,20 @@ def attached_engine(model: object) -> Engine:
     engine = _require(transformers[0])
     if isinstance(engine, MethodEngine):
         raise ValueError(f"the model is patched with {type(engine.config).__name__}")
+    if isinstance(engine, EachVideo):
+        raise ValueError('batch="each": each video has an engine; patch with another batch=')
+    if isinstance(engine, EachBranch):
+        raise ValueError('decide_for="branch": each branch has an engine; patch without it')
+    if not isinstance(engine, Engine):
+        raise ValueError(
+            f"{type(transformers[0]).__name__} is not a class that is known; run it once, so that "
+            "its blocks are found"
+        )
     return engine
 
 
-def _engine(transformer: nn.Module) -> AnyEngine | None:
-    # A wrapper that torch.compile has put around a patched model is not patched itself.
-    installation = vars(uncompiled(transformer)).get(INSTALLATION)
-    return installation.engine if isinstance(installation, Installation) else None
-
-
 def _require(transformer: nn.Module) -> AnyEngine:
-    engine = _engine(transformer)
+    engine = engine_of(transformer)
     if engine is None:
         raise ValueError(f"this {type(transformer).__name__} is not patched; call patch() first")
     return engine

@@ -14,6 +14,8 @@ from torch import Tensor
 
 NOTHING, PREVIOUS, SUM = 0, 1, 2
 """What a slot holds when `distance_update` comes, see there."""
+ANY, MEAN = 0, 1
+"""Which of the videos' distances `decide` goes by."""
 LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 """The largest numbers of the dtypes in which a residual is stored with a scale."""
 SMALLEST_MAXIMUM = 2.0**-100
@@ -109,6 +111,9 @@ def decide(
     mograd_mul: float,
     sequence: int = 0,
     clock: Tensor | None = None,
+    videos: int = 1,
+    batch: int = ANY,
+    motions: Tensor | None = None,
 ) -> None:
     """Sums of the residuals -> distance, rate and next computed step."""
     now: Tensor | int = step
@@ -117,31 +122,29 @@ def decide(
     if clock is not None:
         now, compares, moves = clock[0], clock[1] > 0, clock[2] > 0
     accumulate = _sum_dtype(state.device)
-    one = torch.ones((), dtype=accumulate, device=state.device)
     gap = now - state[1].to(accumulate)
     gap = torch.where(gap > 0, gap, torch.nan)
-    totals = sums.to(accumulate).sum(dim=(1, 2))
-    raw = distance = (_distances(totals[:, :3], metric) / gap).mean()
-    undefined = _has_zero_denominator(totals, metric) | gap.isnan()
-    score, previous_motion = one, state[6]
-    if apply_moreg and totals.shape[1] > 3:
-        motion = (_motion(totals[-1, 3:]) / moreg_a) ** moreg_b / moreg_d
-        score = _choose(moves, motion, one)
-        undefined = undefined | _choose(moves, (totals[-1, 4::2] == 0).any(), undefined)
+    moreg = (moreg_a, moreg_b, moreg_d, mograd_mul) if apply_moreg else None
+    motions = state[6:7] if motions is None else motions
+    # Row r is of video r % videos.
+    totals = torch.stack([sums[:, v::videos].to(accumulate).sum(dim=(1, 2)) for v in range(videos)])
+    raw, distance, score, undefined = _outcomes(totals, metric, gap, moves, moreg, motions)
     if apply_moreg:
-        gradient = mograd_mul * (score - previous_motion) / gap
-        distance = raw * (score + gradient.abs())
-        is_known = score.float().isfinite()
-        previous_motion = torch.where(is_known, score.float(), previous_motion)
-    nothing, one = one.float() * torch.nan, one.float()
-    distance = torch.where(undefined, torch.nan, distance.float())
-    flags = torch.where(undefined, 4 * one, torch.where(distance.isfinite(), 0 * one, 2 * one))
+        new = torch.where(score.float().isfinite(), score.float(), motions)
+        motions.copy_(_choose(compares, new, motions))
+    is_bad = ~distance.float().isfinite()
+    raw, distance, score = (
+        value.float() for value in _pooled(batch, is_bad, distance, raw, distance, score)
+    )
+    one = torch.ones_like(distance)
+    nothing = one * torch.nan
+    flags = torch.where(undefined.any(), 4 * one, torch.where(is_bad.any(), 2 * one, 0 * one))
     rate = torch.where(flags == 0, _rate(distance, codebook), one)
-    decided = (now * one, distance, score.float(), rate, now + rate, previous_motion, flags)
-    undecided = (now * one, nothing, one, one, now + one, state[6], one)
-    fields = (_choose(compares, a, b) for a, b in zip(decided, undecided, strict=True))
-    raw = _choose(compares, raw.float(), nothing)
-    state.copy_(torch.stack((sequence * one, *fields, raw, sequence * one)))
+    decided = (now * one, distance, score, rate, now + rate, flags, raw)
+    undecided = (now * one, nothing, one, one, now + one, one, nothing)
+    chosen = [_choose(compares, a, b) for a, b in zip(decided, undecided, strict=True)]
+    number = sequence * one
+    state.copy_(torch.stack((number, *chosen[:5], state[6], *chosen[5:], number)))
 
 
 def begin_step(
@@ -159,6 +162,38 @@ def begin_step(
     in_window = (step >= window_begin) & (step <= window_end)
     clock.copy_(torch.stack((step, (state[1] > 0).float(), in_window.float())))
     flags.copy_(torch.stack((~reuses, reuses)))
+
+
+def _outcomes(
+    totals: Tensor,
+    metric: int,
+    gap: Tensor,
+    moves: Tensor | bool,
+    moreg: tuple[float, float, float, float] | None,
+    motions: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """For each video: distance without and with motion, score, whether it has no distance."""
+    raw = distance = (_distances(totals[..., :3], metric) / gap).mean(dim=1)
+    undefined = _has_zero_denominator(totals, metric) | gap.isnan()
+    score = torch.ones_like(raw)
+    if moreg is not None:
+        a, b, d, factor = moreg
+        if totals.shape[2] > 3:
+            last = totals[:, -1, 3:]
+            score = _choose(moves, (_motion(last) / a) ** b / d, score)
+            undefined = undefined | _choose(moves, (last[:, 1::2] == 0).any(dim=1), undefined)
+        distance = raw * (score + (factor * (score - motions) / gap).abs())
+    return raw, torch.where(undefined, torch.nan, distance), score, undefined
+
+
+def _pooled(batch: int, is_bad: Tensor, distance: Tensor, *values: Tensor) -> list[Tensor]:
+    """The values of the video that decides, or their means."""
+    if batch == MEAN:
+        return [value.mean() for value in values]
+    # The first of the largest; what is not finite is larger than all.
+    first = torch.where(is_bad, torch.inf, distance).argmax().unsqueeze(0)
+    # Indexing with a tensor would read it back to the host; gather does not.
+    return [value.gather(0, first)[0] for value in values]
 
 
 def _choose(condition: Tensor | bool, yes: Tensor, no: Tensor) -> Tensor:
@@ -219,8 +254,8 @@ def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 
 def _distances(totals: Tensor, metric: int) -> Tensor:
-    """One distance per location from its three sums, before the division by the step gap."""
-    first, second, third = totals.unbind(dim=1)
+    """One distance per video and location from its sums, before the division by the step gap."""
+    first, second, third = totals.unbind(dim=-1)
     if metric == 0:
         return _ratio(first, second)
     if metric == 1:
@@ -229,13 +264,13 @@ def _distances(totals: Tensor, metric: int) -> Tensor:
 
 
 def _motion(totals: Tensor) -> Tensor:
-    changes, sizes = totals.view(-1, 2).unbind(dim=1)
-    return _ratio(changes, sizes).mean()
+    """One score per video, the mean over its frame strides."""
+    return _ratio(totals[:, 0::2], totals[:, 1::2]).mean(dim=1)
 
 
 def _has_zero_denominator(totals: Tensor, metric: int) -> Tensor:
-    denominators = totals[:, 1] * totals[:, 2] if metric == 2 else totals[:, 1]
-    return (denominators == 0).any()
+    denominators = totals[..., 1] * totals[..., 2] if metric == 2 else totals[..., 1]
+    return (denominators == 0).any(dim=-1)
 
 
 def _rate(distance: Tensor, codebook: Tensor) -> Tensor:

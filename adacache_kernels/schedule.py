@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from .clock import UNKNOWN_STEPS
 from .config import AdaCacheConfig
 from .models import Adapter
 from .policies import (
@@ -17,11 +18,14 @@ from .policies import (
     PolynomialForecast,
     ProfilePolicy,
 )
+from .profile import identity
 from .times import scheduler_times
+
+NO_END = 2**31
 
 
 def make_policy(config: AdaCacheConfig, num_steps: int) -> Policy:
-    """The policy of a generation of `num_steps`, 0 before the first one is known.
+    """The policy of a generation of `num_steps`, as a clock says it.
 
     Raises:
         ValueError: a schedule that goes beyond the last step.
@@ -41,7 +45,8 @@ def make_policy(config: AdaCacheConfig, num_steps: int) -> Policy:
             warmup_steps=config.max_warmup_steps,
             longest=None if most is None else most + 1,
         )
-    return AdaCachePolicy(num_steps, config.max_warmup_steps)
+    last = NO_END if num_steps == UNKNOWN_STEPS else num_steps
+    return AdaCachePolicy(last, config.max_warmup_steps)
 
 
 def make_forecast(config: AdaCacheConfig, num_steps: int, scheduler: Any) -> Forecast:
@@ -63,6 +68,20 @@ def make_forecast(config: AdaCacheConfig, num_steps: int, scheduler: Any) -> For
     return PolynomialForecast(
         config.forecast, scheduler_times(scheduler, num_steps, config.forecast_time)
     )
+
+
+def check_profile(config: AdaCacheConfig, model: nn.Module, scheduler: Any, num_steps: int) -> None:
+    """A profile is for one model, scheduler and number of steps.
+
+    Raises:
+        ValueError: it is another's.
+    """
+    profile = config.loaded_profile
+    if profile is None:
+        return
+    made_by = None if scheduler is None else identity(scheduler)
+    # Before a pipeline's first generation the number of steps is not known.
+    profile.check(identity(model), made_by, num_steps or profile.num_steps)
 
 
 def check_correctable(model: nn.Module, adapter: Adapter) -> None:

@@ -6,7 +6,7 @@ is all that a reused step needs. Of the last computed steps, each has its own pl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -146,9 +146,15 @@ class Span:
         return lists
 
     def reused(
-        self, places: Sequence[int], coefficients: Sequence[float]
+        self, places: Sequence[int], coefficients: Sequence[float], given: Container[int]
     ) -> dict[str, dict[int, object]]:
-        """What stands for the blocks in a reused step, by list and index."""
+        """What stands for the blocks in a reused step, by list and index.
+
+        Args:
+            places: of the residuals to add.
+            coefficients: one a place.
+            given: storages that must not be written to.
+        """
 
         def add(streams: Sequence[Tensor | None]) -> None:
             for index, x in enumerate(streams):
@@ -167,11 +173,12 @@ class Span:
             )
 
         to_own = add if self.blocks.kept else None
-        lists = {self.blocks.attribute: self._stand_ins.reused(to_own)}
+        lists = {self.blocks.attribute: self._stand_ins.reused(to_own, given)}
         if self._leading is not None:
             to_leading = add_to_leading if self._led_alone else None
             name = self._leading.blocks.attribute
-            lists[name] = lists.get(name, {}) | self._leading.stand_ins.reused(to_leading)
+            found = self._leading.stand_ins.reused(to_leading, given)
+            lists[name] = lists.get(name, {}) | found
         return lists
 
     def prefetch(self, places: Sequence[int]) -> None:

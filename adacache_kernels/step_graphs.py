@@ -89,7 +89,8 @@ class StepGraphs:
         """What is stored no longer holds: begin as with the first step of a generation."""
         self._eager_left = EAGER_STEPS
         if self._log is not None and self._has_begun:
-            ops.reset_state(self._meter.on_device(self._log.device))
+            self._meter.on_device(self._log.device)
+            self._meter.reset_state()
             self._eager_left += 1  # The step that begins now has not been counted.
 
     def begin_step(self, step: int, device: torch.device) -> None:

@@ -78,8 +78,15 @@ struct Moreg {
   double d, gradient_factor;
 };
 
+struct Batch {  // Row r of the sums is of video r % videos.
+  std::int64_t videos = 1;
+  bool mean = false;         // of the videos' distances, else the largest
+  float* motions = nullptr;  // the videos' previous motion scores; null: the state has the only one
+};
+
 // Sums of the residuals -> distance, rate and next computed step; `sequence` numbers the decision.
 void decide(float* state, const PartialSums& sums, const Codebook& codebook, std::int64_t step,
-            Metric metric, bool has_previous, const Moreg& moreg, std::int64_t sequence);
+            Metric metric, bool has_previous, const Moreg& moreg, std::int64_t sequence,
+            const Batch& batch = {});
 
 }  // namespace adacache

@@ -83,11 +83,16 @@ void conditional_add(const View& x, const std::vector<View>& residuals,
 void decide(std::uintptr_t state, std::uintptr_t sums, const std::array<std::int64_t, 4>& shape,
             std::uintptr_t codebook, std::int64_t entries, std::int64_t step, int metric,
             bool has_previous, bool apply_moreg, bool in_window, double moreg_a, int moreg_b,
-            double moreg_d, double mograd_mul, std::int64_t sequence) {
-  adacache::decide(
-      pointer<float>(state), {pointer<const float>(sums), shape[0], shape[1], shape[2], shape[3]},
-      {pointer<const float>(codebook), entries}, step, make_metric(metric), has_previous,
-      {apply_moreg, in_window, moreg_a, moreg_b, moreg_d, mograd_mul}, sequence);
+            double moreg_d, double mograd_mul, std::int64_t sequence, std::int64_t videos,
+            bool mean, std::uintptr_t motions) {
+  if (videos < 1 || shape[1] % videos != 0 || (videos > 1 && apply_moreg && motions == 0))
+    throw std::invalid_argument(
+        "videos must divide the rows of the sums; several need motions for motion regularisation");
+  adacache::decide(pointer<float>(state),
+                   {pointer<const float>(sums), shape[0], shape[1], shape[2], shape[3]},
+                   {pointer<const float>(codebook), entries}, step, make_metric(metric),
+                   has_previous, {apply_moreg, in_window, moreg_a, moreg_b, moreg_d, mograd_mul},
+                   sequence, {videos, mean, pointer<float>(motions)});
 }
 
 py::dict build_config() {
@@ -124,7 +129,7 @@ PYBIND11_MODULE(_C, module) {
              py::arg("codebook"), py::arg("entries"), py::arg("step"), py::arg("metric"),
              py::arg("has_previous"), py::arg("apply_moreg"), py::arg("in_window"),
              py::arg("moreg_a"), py::arg("moreg_b"), py::arg("moreg_d"), py::arg("mograd_mul"),
-             py::arg("sequence"));
+             py::arg("sequence"), py::arg("videos"), py::arg("mean"), py::arg("motions"));
   module.def("instruction_sets", &adacache::instruction_sets);
   module.def("set_instruction_set", &adacache::set_instruction_set, py::arg("name"));
   module.def("build_config", &build_config);

@@ -94,6 +94,11 @@ def cases(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], object]]]:
             "decide by the clock",
             lambda: ops.decide(state, sums, codebook, 1, apply_moreg=True, clock=clock),
         )
+        several: dict[str, Any] = {"videos": 2, "motions": torch.ones(2)}
+        yield (
+            "decide of two videos",
+            lambda: ops.decide(state, sums, codebook, 1, apply_moreg=True, **several),
+        )
 
 
 def distance_cases(

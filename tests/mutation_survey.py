@@ -16,6 +16,7 @@ from unittest import mock
 
 import torch
 
+import test_decide_videos
 import test_decision
 import test_kernels as tests
 import test_kernels_quantized as quantized
@@ -58,6 +59,9 @@ def checks() -> dict[str, list[Check]]:
             *(partial(decide, metric, apply_moreg, *decision) for decision in tests.DECISIONS),
             partial(on_a_threshold, metric, apply_moreg),
         ]
+    found["decide of several videos"] = [
+        partial(several_videos, spoilt) for spoilt in test_decide_videos.SPOILT
+    ]
     return found
 
 
@@ -102,6 +106,10 @@ def decide(
 
 def on_a_threshold(metric: str, apply_moreg: bool, driver: EmulatorDriver) -> None:
     tests.check_on_a_threshold(driver, metric, apply_moreg)
+
+
+def several_videos(spoilt: str, driver: EmulatorDriver) -> None:
+    test_decide_videos.check_decide("l1", spoilt)
 
 
 def survey_kernel(all_checks: list[Check], *, sample: int | None = None) -> Report:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,3 +102,40 @@ def exact_decision(
         rates = [r for threshold, r in codebook if np.float32(distance) < np.float32(threshold)]
         rate = rates[0] if rates else codebook[-1][1]
     return [0, step, distance, score, rate, step + rate, previous_motion, flags, raw, 0]
+
+
+def exact_batch_decision(
+    state: list[float],
+    sums: list[list[list[float]]],
+    codebook: list[tuple[float, float]],
+    *arguments: Any,
+    videos: int,
+    batch: str,
+    motions: list[float],
+) -> tuple[list[float], list[float]]:
+    """The state after decide about several videos, and their motions; row r is of r % videos."""
+    found = [
+        exact_decision(
+            [*state[:6], motions[video], *state[7:]],
+            [location[video::videos] for location in sums],
+            codebook,
+            *arguments,
+        )
+        for video in range(videos)
+    ]
+    motions = [each[6] for each in found]
+    flags = [int(each[7]) for each in found]
+    together = list(max(found, key=lambda each: each[2]))
+    if batch == "mean":
+        for field in (2, 3, 8):
+            together[field] = sum(each[field] for each in found) / videos
+    elif any(flags):
+        together = list(next(each for each in found if each[7]))
+    together[4] = 1.0
+    if not any(flags):
+        reached = [float(np.float32(together[2]) >= np.float32(t)) for t, _ in codebook]
+        together[4] = codebook[min(int(sum(reached)), len(codebook) - 1)][1]
+    together[5] = together[1] + together[4]
+    together[6] = state[6]
+    together[7] = next((flag for flag in (1, 4, 2) if flag in flags), 0)
+    return together, motions

@@ -656,7 +656,7 @@ def test_a_chunked_mlp_is_told() -> None:
 
 def test_settings_are_checked_by_patch() -> None:
     model = TINY["wan"].build()
-    with pytest.raises(ValueError, match="a bare model cannot tell its number of steps"):
+    with pytest.raises(ValueError, match="FixedIntervalConfig needs the number of steps"):
         ak.patch(model, ak.FixedIntervalConfig())
     with pytest.raises(TypeError, match=r"unknown setting codebook; there are .*interval"):
         ak.patch(model, ak.FixedIntervalConfig(), codebook="fast")

@@ -354,10 +354,22 @@ def test_decide_sums_over_batch_and_partials() -> None:
     for partial in (sums, sums.double().sum(2, keepdim=True).float()):
         state = ops.new_state("cpu")
         addresses = state.data_ptr(), partial.data_ptr(), partial.shape, book.data_ptr()
-        _C.decide(*addresses, 2, 3, 0, True, True, True, 0.385, 2, 1.0, 10.0, 7)
+        _C.decide(*addresses, 2, 3, 0, True, True, True, 0.385, 2, 1.0, 10.0, 7, 1, False, 0)
         states.append(state)
     assert torch.allclose(states[0], states[1], rtol=1e-6)
     assert states[0].isfinite().all()
+
+
+@pytest.mark.parametrize(("videos", "motions"), [(0, 1), (2, 1), (3, 0)])
+def test_decide_refuses_videos_that_do_not_fit(videos: int, motions: int) -> None:
+    sums, book, state = torch.rand(2, 3, 4, 5), torch.rand(2, 2), ops.new_state("cpu")
+    addresses = state.data_ptr(), sums.data_ptr(), sums.shape, book.data_ptr()
+    scores = torch.ones(3)
+    given = motions and scores.data_ptr()
+    with pytest.raises(ValueError, match="videos must divide the rows of the sums"):
+        _C.decide(
+            *addresses, 2, 3, 0, True, True, True, 0.385, 2, 1.0, 10.0, 7, videos, False, given
+        )
 
 
 def a_job(rounds: int) -> list[Tensor]:

@@ -279,7 +279,7 @@ def arguments_of_each_op() -> list[tuple[str, tuple[Any, ...]]]:
         torch.rand(2, 2, 3, 5),
         torch.tensor([[0.1, 0.2], [3.0, 2.0]]),
     )
-    clock = torch.tensor([3.0, 1.0, 1.0])
+    clock, ones = torch.tensor([3.0, 1.0, 1.0]), torch.ones(2)
     codes, scale = torch.ones(2, 3, 4, 5, dtype=torch.int8), torch.ones(2, 3, 4, 1)
     quantised = [codes, x_out]
     return [
@@ -305,6 +305,7 @@ def arguments_of_each_op() -> list[tuple[str, tuple[Any, ...]]]:
         ("decide", (*decision, 3, 0, True, True, True, 0.385, 8.0, 1.0, 10.0)),
         ("decide", (*decision, 3, 1, False, False, False, 0.385, 8.0, 1.0, 10.0, 7)),
         ("decide", (*decision, 0, 0, True, True, True, 0.385, 8.0, 1.0, 10.0, 7, clock)),
+        ("decide", (*decision, 3, 0, True, True, True, 0.385, 8.0, 1.0, 10.0, 7, None, 2, 1, ones)),
         ("begin_step", (clock.clone(), torch.zeros(2, dtype=torch.int32), decision[0], 3, 9, 1, 4)),
     ]
 

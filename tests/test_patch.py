@@ -50,7 +50,6 @@ def test_overrides_change_a_config() -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "named"),
     [
-        ({}, ValueError, "num_inference_steps"),
         ({"num_inference_steps": 9, "treshold": 3}, TypeError, "treshold.*codebook"),
         ({"num_inference_steps": 9, "cache_loc": 3}, ValueError, "cache_loc=3.*3 blocks.*-3 to 2"),
         ({"num_inference_steps": 9, "cache_res": "t-attn"}, ValueError, "t-attn.*'s-attn'"),
@@ -75,11 +74,6 @@ def test_patching_twice_is_refused() -> None:
         ak.patch(model, num_inference_steps=STEPS)
 
 
-def test_an_unknown_model_is_refused_with_those_that_are_known() -> None:
-    with pytest.raises(ValueError, match=r"Linear is not supported.*WanTransformer3DModel"):
-        ak.patch(nn.Linear(2, 2), num_inference_steps=STEPS)
-
-
 def test_a_subclass_with_a_forward_of_its_own_is_unknown() -> None:
     from diffusers import WanTransformer3DModel
 
@@ -92,8 +86,8 @@ def test_a_subclass_with_a_forward_of_its_own_is_unknown() -> None:
 
     config = TINY["wan"].config
     ak.unpatch(ak.patch(Inherits(**config).eval(), num_inference_steps=STEPS))
-    with pytest.raises(ValueError, match="Overrides is not supported"):
-        ak.patch(Overrides(**config).eval(), num_inference_steps=STEPS)
+    model = ak.patch(Overrides(**config).eval(), num_inference_steps=STEPS)
+    assert "the first forward will show how blocks connect" in ak.summary(model).found
 
 
 def test_what_is_no_model_is_refused() -> None:

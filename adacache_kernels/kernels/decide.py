@@ -6,7 +6,17 @@ In float64, as on the CPU, so that both decide alike; it is a handful of operati
 import triton
 import triton.language as tl
 
-SIZES = ("samples", "locations", "entries", "sequence", "step", "has_previous", "in_window")
+SIZES = (
+    "rows",
+    "videos",
+    "parts",
+    "locations",
+    "entries",
+    "sequence",
+    "step",
+    "has_previous",
+    "in_window",
+)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -15,7 +25,10 @@ def decide_kernel(
     sums,
     codebook,
     clock,
-    samples,
+    motions,
+    rows,
+    videos,
+    parts,
     locations,
     entries,
     sequence,
@@ -23,6 +36,7 @@ def decide_kernel(
     has_previous,
     in_window,
     METRIC: tl.constexpr,
+    MEAN: tl.constexpr,
     APPLY_MOREG: tl.constexpr,
     MOREG_A: tl.constexpr,
     MOREG_B: tl.constexpr,
@@ -34,42 +48,56 @@ def decide_kernel(
 ):
     """The fields of `ops.State` and flags of `ops.Flag` after a computed step.
 
-    `sums` is `[locations, samples, COLUMNS]`: the samples are those of the batch, times the partial
-    sums of each. `ENTRIES` is a power of two that is not below the codebook's `entries`. A `clock`
-    holds step, has_previous and in_window in place of the arguments.
+    `sums` is `[locations, rows, videos, parts, COLUMNS]`: the rows of guidance of each video, times
+    the partial sums of each. `ENTRIES` is a power of two that is not below the codebook's
+    `entries`. A `clock` holds step, has_previous and in_window in place of the arguments, and
+    `motions` the videos' previous motion scores in place of the state.
     """
-    tl.assume(samples > 0)
+    tl.assume(rows > 0)
+    tl.assume(videos > 0)
+    tl.assume(parts > 0)
     tl.assume(locations > 0)
-    one = tl.full((), 1.0, tl.float64)
+    zero, one = tl.full((), 0.0, tl.float64), tl.full((), 1.0, tl.float64)
     nan = tl.full((), float("nan"), tl.float64)
-    previous_step, previous_motion = tl.load(state + 1), tl.load(state + 6)
+    previous_step = tl.load(state + 1)
     if clock is not None:
         step = tl.load(clock).to(tl.int32)
         has_previous, in_window = tl.load(clock + 1).to(tl.int32), tl.load(clock + 2).to(tl.int32)
-    raw, distance, score, is_undefined = nan, nan, one, False
+    raw, distance, score, flags = nan, nan, one, 1.0
     if has_previous != 0:
         gap = step.to(tl.float64) - previous_step.to(tl.float64)
-        raw, is_undefined = mean_distance(sums, samples, locations, METRIC, COLUMNS, BLOCK)
-        raw /= gap
-        is_undefined |= gap <= 0
-        distance = raw
-        if APPLY_MOREG:
-            if in_window != 0:
-                last = sums + (locations - 1) * samples * COLUMNS
-                motion, is_zero = mean_motion(last, samples, COLUMNS, BLOCK)
-                score = power(motion / MOREG_A, MOREG_B) / MOREG_D
-                is_undefined |= is_zero
-            gradient = MOGRAD_MUL * (score - previous_motion.to(tl.float64)) / gap
-            distance = raw * (score + tl.abs(gradient))
-            if is_finite(score):
-                previous_motion = score.to(tl.float32)
-        if gap <= 0:
-            raw = nan
-        if is_undefined:
-            distance = nan
-    flags = 1.0
-    if has_previous != 0:
-        flags = tl.where(is_undefined, 4.0, tl.where(is_finite(distance), 0.0, 2.0))
+        raw, distance, score = zero, zero, zero
+        flags = 0.0
+        for video in range(videos):
+            motion_at = state + 6 if motions is None else motions + video
+            own_raw, own_distance, own_score, is_undefined = compared(
+                sums + video * parts * COLUMNS,
+                motion_at,
+                gap,
+                rows,
+                videos,
+                parts,
+                locations,
+                in_window,
+                METRIC,
+                APPLY_MOREG,
+                MOREG_A,
+                MOREG_B,
+                MOREG_D,
+                MOGRAD_MUL,
+                COLUMNS,
+                BLOCK,
+            )
+            own_flags = tl.where(is_undefined, 4.0, tl.where(is_finite(own_distance), 0.0, 2.0))
+            flags = tl.maximum(flags, own_flags)
+            if MEAN:
+                raw += own_raw
+                distance += own_distance
+                score += own_score
+            elif video == 0 or decides(own_distance, distance):
+                raw, distance, score = own_raw, own_distance, own_score
+        if MEAN:
+            raw, distance, score = raw / videos, distance / videos, score / videos
     rate = 1.0
     if flags == 0:
         rate = rate_of(distance.to(tl.float32), codebook, entries, ENTRIES)
@@ -82,24 +110,84 @@ def decide_kernel(
     tl.store(state + 3, score.to(tl.float32))
     tl.store(state + 4, rate)
     tl.store(state + 5, now + rate)
-    tl.store(state + 6, previous_motion)
     tl.store(state + 7, flags)
     tl.store(state + 8, raw.to(tl.float32))
     tl.store(state + 9, number)
 
 
 @triton.jit
+def compared(
+    sums,
+    motion_at,
+    gap,
+    rows,
+    videos,
+    parts,
+    locations,
+    in_window,
+    METRIC: tl.constexpr,
+    APPLY_MOREG: tl.constexpr,
+    MOREG_A: tl.constexpr,
+    MOREG_B: tl.constexpr,
+    MOREG_D: tl.constexpr,
+    MOGRAD_MUL: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Of one video: its distance without and with motion, its score, and whether it has none.
+
+    The score is written to `motion_at`, for the next one to be compared with.
+    """
+    nan = tl.full((), float("nan"), tl.float64)
+    raw, is_undefined = mean_distance(sums, rows, videos, parts, locations, METRIC, COLUMNS, BLOCK)
+    raw /= gap
+    is_undefined |= gap <= 0
+    distance, score = raw, tl.full((), 1.0, tl.float64)
+    if APPLY_MOREG:
+        previous = tl.load(motion_at).to(tl.float64)
+        if in_window != 0:
+            last = sums + (locations - 1) * rows * videos * parts * COLUMNS
+            motion, is_zero = mean_motion(last, rows, videos, parts, COLUMNS, BLOCK)
+            score = power(motion / MOREG_A, MOREG_B) / MOREG_D
+            is_undefined |= is_zero
+        distance = raw * (score + tl.abs(MOGRAD_MUL * (score - previous) / gap))
+        tl.debug_barrier()  # One thread writes what all of them have read.
+        if is_finite(score):
+            tl.store(motion_at, score.to(tl.float32))
+    if gap <= 0:
+        raw = nan
+    if is_undefined:
+        distance = nan
+    return raw, distance, score, is_undefined
+
+
+@triton.jit
+def decides(distance, largest):
+    """Whether the video of that distance decides, and not an earlier one."""
+    is_larger = (distance > largest) | (not is_finite(distance))
+    return is_finite(largest) & is_larger
+
+
+@triton.jit
 def mean_distance(
-    sums, samples, locations, METRIC: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr
+    sums,
+    rows,
+    videos,
+    parts,
+    locations,
+    METRIC: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """Over the locations, before the division by the gap; and whether one is undefined."""
     result = tl.full((), 0.0, tl.float64)
     is_undefined = False
     for location in range(locations):
-        at = sums + location * samples * COLUMNS
-        first, second = total(at, samples, COLUMNS, BLOCK), total(at + 1, samples, COLUMNS, BLOCK)
+        at = sums + location * rows * videos * parts * COLUMNS
+        first = total(at, rows, videos, parts, COLUMNS, BLOCK)
+        second = total(at + 1, rows, videos, parts, COLUMNS, BLOCK)
         if METRIC == "cosine":
-            third = total(at + 2, samples, COLUMNS, BLOCK)
+            third = total(at + 2, rows, videos, parts, COLUMNS, BLOCK)
             similarity, is_zero = ratio(first, tl.sqrt(second * third))
             result += 1.0 - similarity
         elif METRIC == "l2":
@@ -113,25 +201,28 @@ def mean_distance(
 
 
 @triton.jit
-def mean_motion(sums, samples, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
+def mean_motion(sums, rows, videos, parts, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
     """Over the frame strides; and whether one is undefined."""
     result = tl.full((), 0.0, tl.float64)
     is_undefined = False
     for column in tl.static_range(3, COLUMNS, 2):
-        change = total(sums + column, samples, COLUMNS, BLOCK)
-        motion, is_zero = ratio(change, total(sums + column + 1, samples, COLUMNS, BLOCK))
+        change = total(sums + column, rows, videos, parts, COLUMNS, BLOCK)
+        size = total(sums + column + 1, rows, videos, parts, COLUMNS, BLOCK)
+        motion, is_zero = ratio(change, size)
         result += motion
         is_undefined |= is_zero
     return result / ((COLUMNS - 3) // 2), is_undefined
 
 
 @triton.jit
-def total(column, samples, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
-    """A column summed over the samples."""
+def total(column, rows, videos, parts, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
+    """A column summed over the rows of a video, which lie `videos` apart, and their parts."""
     result = tl.zeros((BLOCK,), tl.float64)
-    for start in range(0, samples, BLOCK):
+    for start in range(0, rows * parts, BLOCK):
         sample = start + tl.arange(0, BLOCK)
-        value = tl.load(column + sample * COLUMNS, mask=sample < samples, other=0.0)
+        skipped = sample // parts * (videos - 1) * parts
+        at = column + (sample + skipped) * COLUMNS
+        value = tl.load(at, mask=sample < rows * parts, other=0.0)
         result += value.to(tl.float64)
     return tl.sum(result)
 

@@ -24,6 +24,7 @@ from ..repeats import Repeats
 from ..signature import signature_of
 from .base import MethodConfig
 from .mechanisms import BranchState, mechanism_for
+from .modules import Original
 from .tally import Tally
 
 Forward = Callable[..., Any]
@@ -58,14 +59,15 @@ class MethodEngine:
 
     def forward(self, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """One forward call of the model, `original` being its own forward."""
-        call = self.clock.next_call(current_context())
+        arguments = self._parameters.bind(args, kwargs)
+        call = self.clock.next_call(current_context(), arguments)
         if call is None:
             self._notices.say("lost steps", notices.LOST_STEPS)
             return original(*args, **kwargs)
         try:
             if call.first_in_generation:
                 self._start_generation(self.clock.num_steps)
-            return self._run(call, original, args, kwargs)
+            return self._run(call, arguments, partial(original, *args, **kwargs))
         except BaseException:
             self.reset()
             raise
@@ -84,6 +86,7 @@ class MethodEngine:
         storage = "tensors as the model makes them"
         return Summary(
             model=type(self.model).__name__,
+            found=self._adapter.describe(self.model),
             num_steps=tally.num_steps,
             computed_steps=computed,
             reused_steps=tally.reused_steps,
@@ -120,10 +123,7 @@ class MethodEngine:
         self._timesteps: list[float] | None = None
         self.mechanism.begin(num_steps, self._tally)
 
-    def _run(
-        self, call: Call, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Any:
-        arguments = self._parameters.bind(args, kwargs)
+    def _run(self, call: Call, arguments: Mapping[str, Any], original: Original) -> Any:
         obstacle = notices.why_not_cached(self.model, self._adapter, arguments)
         signature = signature_of(arguments)
         if call.branch not in self._branches:
@@ -138,16 +138,15 @@ class MethodEngine:
         if obstacle is not None:
             self._notices.say("not cached", obstacle)
             self._tally.count(call.step, computed=True)
-            return original(*args, **kwargs)
+            return original()
         video = self._adapter.frames(self.model, arguments)
-        output = self.mechanism.run(branch, arguments, video, partial(original, *args, **kwargs))
+        output = self.mechanism.run(branch, arguments, video, original)
         self._tally.hold(x for state in self._branches.values() for x in state.tensors())
         return output
 
     def _begin_step(self, step: int, arguments: Mapping[str, Any]) -> None:
         timestep = self._timestep(step, arguments) if self.mechanism.by_timestep else None
-        # Two is what is asked for to learn whether there is guidance; None is not to be known.
-        guided = self.clock.calls(2) == 2
+        guided = self.clock.has_guidance is True
         self.mechanism.begin_step(step, timestep, self._branches, guided=guided)
 
     def _timestep(self, step: int, arguments: Mapping[str, Any]) -> float:

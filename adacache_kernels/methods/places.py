@@ -66,7 +66,8 @@ class Place:
         if not places:
             return values[0]
         by_place = dict(zip(places, values, strict=True))
-        return tuple(by_place.get(place) for place in range(max(by_place) + 1))
+        count = max(self.blocks.places, max(by_place) + 1)
+        return tuple(by_place.get(place) for place in range(count))
 
 
 def places_of(model: nn.Module, adapter: Adapter) -> list[Place]:

@@ -9,8 +9,11 @@ from torch import nn
 from .allegro import ALLEGRO
 from .base import Adapter, BlockList, BlockRun, Layout, Residual, Stream
 from .cogvideox import COGVIDEOX
+from .detect import chosen, not_sure
 from .images import IMAGES
 from .latte import LATTE
+from .originals import original
+from .probe import Probe, Unclear, batch_of
 from .refused import REFUSED
 from .videos import VIDEOS
 from .wan import WAN, wan_animate, wan_vace
@@ -21,9 +24,14 @@ __all__ = [
     "BlockList",
     "BlockRun",
     "Layout",
+    "Probe",
     "Residual",
     "Stream",
+    "Unclear",
     "adapter_for",
+    "batch_of",
+    "chosen",
+    "not_sure",
 ]
 
 # By class name, so that no model library is imported.
@@ -40,19 +48,20 @@ ADAPTERS: dict[str, Adapter | Callable[[nn.Module], Adapter]] = {
 }
 
 
-def adapter_for(model: nn.Module) -> Adapter:
-    """The adapter of `model`'s class, or of the class whose `forward` it inherits.
+def adapter_for(model: nn.Module) -> Adapter | None:
+    """The adapter of `model`'s class, or of the class whose `forward` it inherits, or of its
+    structure; None where it is not known.
 
     Raises:
-        ValueError: no adapter, names the class and those that are supported; or a class that must
-            not be cached, and why.
+        ValueError: a class that must not be cached, and why.
     """
     for cls in type(model).__mro__:
         if cls.__name__ in REFUSED:
             raise ValueError(f"{type(model).__name__} must not be cached: {REFUSED[cls.__name__]}")
+    for cls in type(model).__mro__:
         adapter = ADAPTERS.get(cls.__name__)
         if adapter is not None:
             return adapter if isinstance(adapter, Adapter) else adapter(model)
         if "forward" in vars(cls):
             break
-    raise ValueError(f"{type(model).__name__} is not supported; supported: {', '.join(ADAPTERS)}")
+    return original(model)

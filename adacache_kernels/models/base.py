@@ -98,6 +98,7 @@ class BlockList:
         start, stop, step: the part; all blocks by default.
         passed: what else a block returns, as it was given. A place of the returned tuple that is
             neither this nor a stream's is None in a reused step.
+        places: least length of that tuple.
         joined: parameters of the first list's streams of which its own is made, one behind the
             other, so that it has no frames.
         kept: whether it has a residual; not where a reused step needs nothing of what leaves it.
@@ -112,6 +113,7 @@ class BlockList:
     stop: int | None = None
     step: int = 1
     passed: tuple[Stream, ...] = ()
+    places: int = 0
     joined: tuple[str, ...] = ()
     kept: bool = True
     by_index: bool = False
@@ -135,11 +137,6 @@ class BlockList:
         blocks = getattr(model, self.attribute)
         indices = range(len(blocks))[self.start : self.stop : self.step]
         return {index: blocks[index] for index in indices}
-
-    def has(self, index: int) -> bool:
-        """Whether the block of that index in the whole list belongs to it."""
-        before_stop = self.stop is None or index < self.stop
-        return self.start <= index and before_stop and (index - self.start) % self.step == 0
 
     def split(self, x: Tensor, stream: int, video: tuple[int, int]) -> Tensor:
         """The stream of that index as a view of four dimensions: the video as [B, F, S, C]."""
@@ -192,7 +189,7 @@ class Residual:
     """A residual that the distance can be taken of.
 
     Args:
-        lists: attributes of the block lists whose block is measured.
+        lists: attributes of the block lists whose block is measured, or names of parts of them.
         taps: submodules of the block whose output `value` needs.
         value: from a run of the block to the residual, gate applied. None: `x_out - x_in`.
     """
@@ -214,6 +211,7 @@ class Adapter:
             both branches are in one batch.
         obstacle: from the model and its forward's arguments to what keeps this call from being
             cached, None where nothing does.
+        origin: how the model was recognised.
     """
 
     lists: tuple[BlockList, ...]
@@ -221,12 +219,22 @@ class Adapter:
     frames: Callable[[nn.Module, Mapping[str, Any]], tuple[int, int]]
     guidance_calls: int = 1
     obstacle: Callable[[nn.Module, Mapping[str, Any]], str | None] | None = None
+    origin: str = "by its class"
 
-    def part(self, attribute: str, index: int) -> BlockList:
-        """The list, or the part of it, in which the block of that index is."""
-        return next(
-            blocks for blocks in self.lists if blocks.attribute == attribute and blocks.has(index)
-        )
+    def describe(self, model: nn.Module) -> str:
+        """The lists with their streams and numbers of blocks, and how they were found."""
+        lists = [
+            f"{blocks.name}({', '.join(stream.parameter for stream in blocks.streams)}) of "
+            f"{len(blocks.modules(model))}"
+            for blocks in self.lists
+        ]
+        return f"{' -> '.join(lists)}, {self.origin}"
+
+    def blocks_of(self, model: nn.Module, name: str) -> dict[int, BlockList]:
+        """Of a list, or of a part of that name: where the block of each index belongs."""
+        named = [blocks for blocks in self.lists if name in (blocks.attribute, blocks.name)]
+        found = {index: blocks for blocks in named for index in blocks.modules(model)}
+        return dict(sorted(found.items()))
 
     @property
     def residual_lists(self) -> tuple[BlockList, ...]:

@@ -26,6 +26,7 @@ from .checks import (
 from .state import SEQUENCES, Clock, Flag, State, new_clock, new_state, reset_state
 
 __all__ = [
+    "BATCHES",
     "METRICS",
     "SEQUENCES",
     "SLOT_HOLDS",
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 METRICS = {"l1": 0, "l2": 1, "cosine": 2}
+BATCHES = {"any": reference.ANY, "mean": reference.MEAN}
 SLOT_HOLDS = {"nothing": reference.NOTHING, "previous": reference.PREVIOUS, "sum": reference.SUM}
 
 library.register()
@@ -234,10 +236,15 @@ def decide(
     mograd_mul: float = 10.0,
     sequence: int = 0,
     clock: Tensor | None = None,
+    videos: int = 1,
+    batch: str = "any",
+    motions: Tensor | None = None,
 ) -> None:
     """``distance -> rate -> state[NEXT_STEP] = step + rate``, all on the device of ``state``.
 
-    With ``k = step - state[STEP]`` and ``s`` the sums of one location over batch and partials::
+    The batch is of ``videos``, and each has as many rows in it, those of guidance: row ``r`` is of
+    video ``r % videos``. With ``k = step - state[STEP]`` and ``s`` the sums of one location over
+    the rows of one video and their partials::
 
         distance_l = s0 / s1 / k  |  sqrt(s0) / sqrt(s1) / k  |  (1 - s0 / sqrt(s1 * s2)) / k
         raw        = mean of distance_l over the locations
@@ -245,6 +252,10 @@ def decide(
         score      = (motion / moreg_a) ** moreg_b / moreg_d in the window, else 1
         gradient   = mograd_mul * (score - state[PREVIOUS_MOTION]) / k
         distance   = raw * (score + |gradient|) with apply_moreg, else raw
+
+    and of the videos' distances, by ``batch``::
+
+        distance   = the largest ("any"), or the mean ("mean")
         rate       = that of the first threshold above the distance, else the last rate
 
     ``state`` is float32 ``[10]``, see :class:`State`, and starts as :func:`new_state`. ``sums`` is
@@ -253,14 +264,20 @@ def decide(
     ``sequence``, below 2^24, is recorded at both ends of the state. A ``clock`` as
     :func:`begin_step` keeps it stands for ``step``, ``has_previous`` and ``in_window``.
 
-    The rate is 1 and ``state[FLAGS]`` is a :class:`Flag` if there is no previous residual, if the
-    distance is not finite, or if something divided by is zero. A score that is not finite is
-    recorded but does not become ``PREVIOUS_MOTION``.
+    Raw distance and score are recorded of the video whose distance decides, the first of several;
+    with "mean" their means. Several videos keep their previous motion scores in ``motions``,
+    float32 ``[videos]``, ones at first, instead of in ``state[PREVIOUS_MOTION]``.
+
+    The rate is 1 and ``state[FLAGS]`` is a :class:`Flag` if there is no previous residual, if any
+    video's distance is not finite, or if anything divided by is zero. With "any", the first video
+    of which that is so then counts as the one that decides. A score that is not finite is recorded
+    but does not become ``PREVIOUS_MOTION``.
 
     Raises:
         TypeError: a tensor that is not float32.
-        ValueError: wrong shapes or devices, an unknown metric, or ``apply_moreg`` in the window
-            without sums for any stride.
+        ValueError: wrong shapes or devices, an unknown metric or ``batch``, ``videos`` that do not
+            divide the rows, several videos with ``apply_moreg`` and no ``motions``, or
+            ``apply_moreg`` in the window without sums for any stride.
     """
     if sums.dim() != 4 or sums.shape[3] < 3 or sums.shape[3] % 2 == 0 or sums.shape[0] == 0:
         raise ValueError(
@@ -280,6 +297,7 @@ def decide(
     check_exactly("codebook", codebook, torch.float32, tuple(codebook.shape), state.device)
     if clock is not None:
         check_exactly("clock", clock, torch.float32, (len(Clock),), state.device)
+    _check_videos(sums, videos, batch, motions, apply_moreg)
     if not 0 <= sequence < SEQUENCES:
         raise ValueError(f"sequence is {sequence}, expected 0 to {SEQUENCES - 1}")
     library.call(
@@ -298,6 +316,9 @@ def decide(
         mograd_mul,
         sequence,
         clock,
+        videos,
+        BATCHES[batch],
+        motions,
     )
 
 
@@ -325,6 +346,25 @@ def _metric_index(metric: str) -> int:
     if metric not in METRICS:
         raise ValueError(f"metric is {metric!r}, expected one of {', '.join(METRICS)}")
     return METRICS[metric]
+
+
+def _check_videos(
+    sums: Tensor, videos: int, batch: str, motions: Tensor | None, apply_moreg: bool
+) -> None:
+    if batch not in BATCHES:
+        raise ValueError(f"batch is {batch!r}, expected one of {', '.join(map(repr, BATCHES))}")
+    rows = sums.shape[1]
+    if videos < 1 or rows % videos:
+        raise ValueError(
+            f"videos is {videos}, expected a number that divides the {rows} rows of the batch"
+        )
+    if motions is not None:
+        check_exactly("motions", motions, torch.float32, (videos,), sums.device)
+    elif videos > 1 and apply_moreg:
+        raise ValueError(
+            f"motions is None, expected the previous motion scores of {videos} videos; pass "
+            f"torch.ones({videos}) at first"
+        )
 
 
 def _check_written_scale(slot: Tensor, scale: Tensor, slot_holds: str) -> None:

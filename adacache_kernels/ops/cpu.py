@@ -91,11 +91,15 @@ def decide(
     mograd_mul: float,
     sequence: int = 0,
     clock: Tensor | None = None,
+    videos: int = 1,
+    batch: int = 0,
+    motions: Tensor | None = None,
 ) -> None:
-    if not (has_whole_power(moreg_b) and _native.takes(state)):
+    states = [tensor for tensor in (state, motions) if tensor is not None]
+    if not (has_whole_power(moreg_b) and _native.takes(*states)):
         flags = (has_previous, apply_moreg, in_window)
         moreg = (moreg_a, moreg_b, moreg_d, mograd_mul)
-        how = (step, metric, *flags, *moreg, sequence, clock)
+        how = (step, metric, *flags, *moreg, sequence, clock, videos, batch, motions)
         return reference.decide(state, sums, codebook, *how)
     if clock is not None:
         now, compares, moves = clock.tolist()
@@ -117,6 +121,9 @@ def decide(
         moreg_d,
         mograd_mul,
         sequence,
+        videos,
+        batch == reference.MEAN,
+        0 if motions is None else motions.data_ptr(),
     )
 
 

@@ -160,14 +160,19 @@ def decide(
     mograd_mul: float,
     sequence: int = 0,
     clock: Tensor | None = None,
+    videos: int = 1,
+    batch: int = 0,
+    motions: Tensor | None = None,
 ) -> None:
-    is_taken = has_whole_power(moreg_b) and state.is_contiguous() and sums.numel() > 0
+    states = [tensor for tensor in (state, motions) if tensor is not None]
+    is_contiguous = all(tensor.is_contiguous() for tensor in states)
+    is_taken = has_whole_power(moreg_b) and is_contiguous and sums.numel() > 0
     if not (is_taken and launch.has_triton()):
         flags = (has_previous, apply_moreg, in_window)
         moreg = (moreg_a, moreg_b, moreg_d, mograd_mul)
-        how = (step, metric, *flags, *moreg, sequence, clock)
+        how = (step, metric, *flags, *moreg, sequence, clock, videos, batch, motions)
         return reference.decide(state, sums, codebook, *how)
-    locations, batch, parts, columns = sums.shape
+    locations, rows, parts, columns = sums.shape
     entries = codebook.shape[1]
     with launch.on(state):
         launch.kernels().decide_kernel[1,](
@@ -175,7 +180,10 @@ def decide(
             sums.contiguous(),
             codebook.contiguous(),
             clock,
-            batch * parts,
+            motions,
+            rows // videos,
+            videos,
+            parts,
             locations,
             entries,
             sequence,
@@ -183,6 +191,7 @@ def decide(
             int(has_previous),
             int(in_window),
             METRIC=METRICS[metric],
+            MEAN=batch == reference.MEAN,
             APPLY_MOREG=apply_moreg,
             MOREG_A=moreg_a,
             MOREG_B=int(moreg_b),

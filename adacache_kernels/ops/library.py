@@ -32,7 +32,8 @@ SCHEMAS = {
     "Tensor flag) -> ()",
     "decide": "(Tensor(a!) state, Tensor sums, Tensor codebook, int step, int metric, "
     "bool has_previous, bool apply_moreg, bool in_window, float moreg_a, float moreg_b, "
-    "float moreg_d, float mograd_mul, int sequence=0, Tensor? clock=None) -> ()",
+    "float moreg_d, float mograd_mul, int sequence=0, Tensor? clock=None, "
+    "int videos=1, int batch=0, Tensor(b!)? motions=None) -> ()",
     "begin_step": "(Tensor(a!) clock, Tensor(b!) flags, Tensor state, int first_reusable, "
     "int last_reusable, int window_begin, int window_end) -> ()",
 }

@@ -1,0 +1,94 @@
+"""STDiT3 of Open-Sora 1.2, as its authors, AdaCache's authors and VideoSys have it.
+
+Spatial and temporal blocks in turn. Each changes layout inside itself: between blocks the video is
+always [B, F*S, C]. With AdaCache's own code, blocks are handed a dictionary and hand it on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .base import Adapter, BlockList, BlockRun, Layout, Residual, Stream
+from .modulation import GATE_ATTENTION, GATE_MLP
+
+SPATIAL, TEMPORAL = "spatial_blocks", "temporal_blocks"
+
+
+def _gate(run: BlockRun, index: int) -> Tensor:
+    """[B, 1 or F, 1, C]: frames that `x_mask` leaves out are gated as at timestep 0."""
+    table, mask = run.block.scale_shift_table, run.arguments.get("x_mask")
+    assert isinstance(table, Tensor)
+
+    def gate(time: str) -> Tensor:
+        modulation: Tensor = table[None] + run.arguments[time].reshape(run.x_in.shape[0], 6, -1)
+        return modulation[:, index, None, None]
+
+    if mask is None:
+        return gate("t")
+    return torch.where(mask[:, :, None, None], gate("t"), gate("t0"))
+
+
+def _gated(run: BlockRun, x: Tensor, index: int) -> Tensor:
+    """gate * x for x of B*F*S*C elements in that order."""
+    batch, _, channels = run.x_in.shape
+    frames, tokens = run.arguments["T"], run.arguments["S"]
+    gated = _gate(run, index) * x.reshape(batch, frames, tokens, channels)
+    return gated.reshape(run.x_in.shape)
+
+
+def _spatial(run: BlockRun) -> Tensor:
+    return _gated(run, run.tap("attn"), GATE_ATTENTION)
+
+
+def _temporal(run: BlockRun) -> Tensor:
+    # The attention ran over [B*S, F, C].
+    batch, _, channels = run.x_in.shape
+    frames, tokens = run.arguments["T"], run.arguments["S"]
+    attention = run.tap("attn").view(batch, tokens, frames, channels).transpose(1, 2)
+    return _gated(run, attention, GATE_ATTENTION)
+
+
+def _cross_mlp(run: BlockRun) -> Tensor:
+    mlp: Tensor = _gated(run, run.tap("mlp"), GATE_MLP)
+    cross: Tensor = run.tap("cross_attn")
+    return cross + mlp
+
+
+def _frames(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
+    # The model pads a video whose frames do not make whole patches.
+    batch, _, frames = arguments["x"].shape[:3]
+    return batch, -(-frames // int(model.patch_size[0]))  # type: ignore[index]
+
+
+def stdit3(model: nn.Module) -> Adapter:
+    """With the dictionary where the blocks take one."""
+    import inspect
+
+    block = getattr(model, SPATIAL)[0]
+    has_dictionary = "ada_dict" in inspect.signature(block.forward).parameters
+    video = Stream("x", 0) if has_dictionary else Stream("x")
+    passed = (Stream("ada_dict", 1),) if has_dictionary else ()
+    return Adapter(
+        lists=tuple(
+            BlockList(
+                name,
+                (video,),
+                Layout.FRAME_MAJOR,
+                leads=name == SPATIAL,
+                passed=passed,
+                by_index=True,
+            )
+            for name in (SPATIAL, TEMPORAL)
+        ),
+        residuals={
+            "t-attn": Residual((TEMPORAL,), ("attn",), _temporal),
+            "s-attn": Residual((SPATIAL,), ("attn",), _spatial),
+            "ca-mlp": Residual((SPATIAL, TEMPORAL), ("cross_attn", "mlp"), _cross_mlp),
+            "block": Residual((SPATIAL, TEMPORAL)),
+        },
+        frames=_frames,
+    )
