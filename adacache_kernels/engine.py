@@ -21,6 +21,7 @@ from .context import current_context, leads_before
 from .history import History, Summary, summarize
 from .meter import Meter
 from .models import Adapter, BlockRun
+from .neighbours import check_neighbours
 from .open_clock import OpenClock
 from .policies import Decision
 from .recorder import Recorder
@@ -84,6 +85,7 @@ class Engine:
             self._notices.say("lost steps", notices.LOST_STEPS)
             return original(*args, **kwargs)
         if call.first_in_generation:
+            check_neighbours(self.model)
             self._start_generation(self.clock.num_steps)
             if isinstance(self.clock, OpenClock):
                 self._notices.say("open end", notices.open_ended(self.clock.reads_time))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from .installation import Installation, engine_of, installation_of
 from .methods import MethodConfig
 from .methods.engine import MethodEngine
 from .models import Adapter, adapter_for, chosen
+from .neighbours import check_neighbours
 from .open_clock import OpenClock
 from .presets import SETTINGS
 from .probing import AnyEngine, Probing
@@ -78,6 +80,7 @@ def patch(
                 f"this {type(transformer).__name__} is patched already; unpatch it first to change "
                 "its settings"
             )
+        check_neighbours(transformer)
     found = [_look_at(transformer, blocks) for transformer in transformers]
     clock = _clock(model, settings)
     source = (
@@ -165,13 +168,18 @@ def unpatch(model: T) -> T:
 
     Raises:
         ValueError: the model is not patched.
+        RuntimeError: a call of it is running.
     """
     transformers = _transformers(model)
     engines = [_require(transformer) for transformer in transformers]
-    for transformer, engine in zip(transformers, engines, strict=True):
-        engine.clock.detach()
-        engine.reset()
-        installation_of(transformer).remove()
+    installations = [installation_of(transformer) for transformer in transformers]
+    with ExitStack() as idle:
+        for installation in installations:
+            idle.enter_context(installation.alone("was unpatched"))
+        for installation, engine in zip(installations, engines, strict=True):
+            engine.clock.detach()
+            engine.reset()
+            installation.remove()
     return model
 
 
@@ -187,9 +195,12 @@ def reset(model: object) -> None:
 
     Raises:
         ValueError: the model is not patched.
+        RuntimeError: a call of it is running.
     """
-    for engine in installed_engines(model):
-        engine.reset()
+    for transformer in _transformers(model):
+        engine = _require(transformer)
+        with installation_of(transformer).alone("was reset"):
+            engine.reset()
 
 
 def summary(model: object) -> Summary:
@@ -198,7 +209,10 @@ def summary(model: object) -> Summary:
     Raises:
         ValueError: the model is not patched.
     """
-    return joined([engine.summary() for engine in installed_engines(model)])
+    engines = installed_engines(model)
+    for transformer in _transformers(model):
+        installation_of(transformer).say_if_set_aside()
+    return joined([engine.summary() for engine in engines])
 
 
 def _settings(
