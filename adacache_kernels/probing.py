@@ -24,7 +24,6 @@ class AnyEngine(Protocol):
     """What a patched model's forward goes through."""
 
     clock: Clock
-    config: AdaCacheConfig
 
     def forward(
         self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
