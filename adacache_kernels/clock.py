@@ -192,10 +192,8 @@ class SchedulerClock:
         scheduled = 0 if timesteps is None else len(timesteps)
         # Video-to-video pipelines run the tail of the schedule only and note how much of it.
         noted = getattr(self._pipeline, "_num_timesteps", None)
-        if not isinstance(noted, int) or noted <= 0:
-            return scheduled
-        # More than are scheduled: a window moves over the frames, which are others in every step.
-        return noted if noted <= scheduled else 0
+        # More than are scheduled: frames are denoised one after the other (diffusion forcing).
+        return noted if isinstance(noted, int) and noted > 0 else scheduled
 
     def _follow_new_scheduler(self) -> None:
         self.detach()
@@ -205,9 +203,15 @@ class SchedulerClock:
     def _attach(self, scheduler: Any) -> None:
         self.scheduler = scheduler
         self._watched = [
-            WatchedMethod(scheduler, name, after, partial(self._by_a_copy, after))
+            WatchedMethod(scheduler, name, after, partial(self._for_a_copy, after))
             for name, after in (("set_timesteps", self._begin_generation), ("step", self._end_step))
         ]
+
+    def _for_a_copy(self, after: Callable[[], None]) -> Callable[[], None] | None:
+        """What a copy that is made now calls after its method."""
+        # A copy that is made amid a generation is for something else than its steps.
+        is_under_way = self._started and self._steps_done < self._num_steps
+        return None if is_under_way else partial(self._by_a_copy, after)
 
     def _by_a_copy(self, after: Callable[[], None]) -> None:
         """A pipeline may make all its steps with copies, one for each frame (diffusion forcing)."""
@@ -299,7 +303,7 @@ class WatchedMethod(StandsFor):
         owner: the object.
         name: of the method.
         after: called after each call.
-        of_copies: called after the method of a copy of the object was called.
+        of_copies: asked when the object is copied: what is called after the copy's method.
     """
 
     def __init__(
@@ -307,7 +311,7 @@ class WatchedMethod(StandsFor):
         owner: Any,
         name: str,
         after: Callable[[], None],
-        of_copies: Callable[[], None] | None = None,
+        of_copies: Callable[[], Callable[[], None] | None] | None = None,
     ) -> None:
         # Pipelines read the signature to learn which arguments a scheduler takes.
         super().__init__(getattr(owner, name))
@@ -323,13 +327,14 @@ class WatchedMethod(StandsFor):
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         # The copy must step itself and not the watched one.
         copied = memo.get(id(self._owner))
-        if copied is None or self._of_copies is None:
+        after = None if self._of_copies is None else self._of_copies()
+        if copied is None or after is None:
             return super().__deepcopy__(memo)
-        return WatchedMethod(copied, self._name, self._after_a_copys)
+        return WatchedMethod(copied, self._name, partial(self._after_a_copys, after))
 
-    def _after_a_copys(self) -> None:
-        if self.is_watching and self._of_copies is not None:
-            self._of_copies()
+    def _after_a_copys(self, after: Callable[[], None]) -> None:
+        if self.is_watching:
+            after()
 
     @property
     def is_watching(self) -> bool:
