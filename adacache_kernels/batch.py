@@ -24,11 +24,6 @@ def videos_of(rows: int, config: AdaCacheConfig, adapter: Adapter, clock: Clock)
     return rows // guidance if rows % guidance == 0 else rows
 
 
-def pooled_videos(rows: int, config: AdaCacheConfig, adapter: Adapter, clock: Clock) -> int:
-    """Videos that one engine decides for; with batch="each", it has the rows of a single one."""
-    return 1 if config.batch == "each" else videos_of(rows, config, adapter, clock)
-
-
 def _usual_guidance_rows(adapter: Adapter, clock: Clock) -> int:
     in_one_call = adapter.guidance_calls == 1 and (clock.calls(1) or 1) == 1
     return 2 if in_one_call and clock.has_guidance is not False else 1

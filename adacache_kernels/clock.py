@@ -8,16 +8,21 @@ pipeline.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
 from .stands_for import StandsFor
+from .types import AdaCacheWarning
 
 # The most branches any pipeline runs in a step is four (guidance with two perturbed passes); more
 # unnamed calls without a scheduler step mean that the steps cannot be seen.
 MOST_CALLS_PER_STEP = 8
+TELLING_IDLE_STEPS = 4
+UNKNOWN_STEPS = -1
+"""The number of steps of a bare model that nobody has given."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +34,15 @@ class Call:
         branch: name of the branch of guidance, or its place in the step ("0", "1").
         first_in_generation: no call of this generation came before.
         first_in_step: no call of this step came before.
+        near_end: it may be one of the last two steps, as far as that can be told without their
+            number.
     """
 
     step: int
     branch: str
     first_in_generation: bool
     first_in_step: bool
+    near_end: bool = False
 
 
 class Clock(Protocol):
@@ -42,7 +50,7 @@ class Clock(Protocol):
 
     @property
     def num_steps(self) -> int:
-        """Steps of the present generation; 0 before the first."""
+        """Steps of the present generation; 0 before the first; `UNKNOWN_STEPS`."""
 
     @property
     def scheduler(self) -> Any:
@@ -55,8 +63,10 @@ class Clock(Protocol):
     def calls(self, with_guidance: int) -> int | None:
         """Calls that make a step, `with_guidance` if there is guidance; None if that is unknown."""
 
-    def next_call(self, context: str | None) -> Call | None:
-        """The call that begins now; None where its step cannot be told."""
+    def next_call(
+        self, context: str | None, arguments: Mapping[str, Any] | None = None
+    ) -> Call | None:
+        """The call that begins now, with these arguments; None where its step cannot be told."""
 
     def restart(self) -> None:
         """The next call is the first one of a generation."""
@@ -94,7 +104,7 @@ class CallClock:
     def detach(self) -> None:
         """Nothing is watched."""
 
-    def next_call(self, context: str | None) -> Call:
+    def next_call(self, context: str | None, arguments: Mapping[str, Any] | None = None) -> Call:
         if self._step_is_over(context):
             self._step += 1
             self._seen = []
@@ -146,6 +156,7 @@ class SchedulerClock:
         self._steps_done = 0
         self._seen: list[str] = []
         self._started = False
+        self._idle_steps = 0
 
     def detach(self) -> None:
         for method in self._watched:
@@ -153,7 +164,9 @@ class SchedulerClock:
         self._watched = []
         self.scheduler = None
 
-    def next_call(self, context: str | None) -> Call | None:
+    def next_call(
+        self, context: str | None, arguments: Mapping[str, Any] | None = None
+    ) -> Call | None:
         if self._pipeline.scheduler is not self.scheduler:
             self._follow_new_scheduler()
         if not self._started:
@@ -213,6 +226,19 @@ class SchedulerClock:
         if self._seen:
             self._steps_done += 1
             self._seen = []
+        elif not self._started:
+            self._note_idle_step()
+
+    def _note_idle_step(self) -> None:
+        self._idle_steps += 1
+        if self._idle_steps == TELLING_IDLE_STEPS:
+            warnings.warn(
+                f"adacache_kernels: {self._idle_steps} steps of the scheduler without a call of "
+                f"the patched transformer of this {type(self._pipeline).__name__}, so that nothing "
+                "is cached: was it replaced, or its forward set anew? unpatch and patch again",
+                AdaCacheWarning,
+                stacklevel=4,
+            )
 
 
 class ExpertClock:
@@ -241,8 +267,10 @@ class ExpertClock:
     def calls(self, with_guidance: int) -> int | None:
         return self._shared.calls(with_guidance)
 
-    def next_call(self, context: str | None) -> Call | None:
-        call = self._shared.next_call(context)
+    def next_call(
+        self, context: str | None, arguments: Mapping[str, Any] | None = None
+    ) -> Call | None:
+        call = self._shared.next_call(context, arguments)
         if call is None:
             return None
         is_new = self._shared.generation != self._generation

@@ -29,6 +29,7 @@ from .types import (
     BatchPolicy,
     CacheDtype,
     CacheRes,
+    DecideFor,
     DecisionMode,
     ForecastTime,
     Measure,
@@ -36,6 +37,7 @@ from .types import (
     OverBudget,
 )
 
+ASSUMED_STEPS = 50
 RELEASED_MOREG, RELEASED_GRADIENT = (0.385, 8.0, 1.0), 10.0
 
 
@@ -66,8 +68,9 @@ class AdaCacheConfig:
         moreg_hyp: (a, b, d) of `score = (motion / a) ** b / d`. None: the profile's, else those of
             the released code, (0.385, 8, 1).
         mograd_mul: factor of the motion gradient. None: 0 with a profile, else 10, as released.
-        num_inference_steps: steps of a generation. A pipeline tells it by itself, a bare model
-            cannot do so.
+        num_inference_steps: steps of a generation. A pipeline tells it by itself. A bare model
+            cannot: without it presets are those for 50 steps, and the end of a generation is told
+            by timesteps if they are on the CPU, else by `reset`.
         calls_per_step: forward calls that make one step of a bare model (2 for guidance in two
             calls). Named cache contexts need none.
         batch: of several videos in one batch: "any" goes by the largest of their distances, so that
@@ -78,6 +81,9 @@ class AdaCacheConfig:
             pipeline says that there is guidance and its rows share a call, else 1; 2 on a bare
             model, and in a pipeline that does not say, if guidance of such models shares a call, a
             step is one call, and the batch is even. Unguided batches then need a 1.
+        decide_for: "step" makes one decision for all branches of guidance, by the first call of a
+            step, or by a conditional one where names tell that the first is not; "branch" lets each
+            decide for itself, at one metric residual more for each.
         forecast: order of the forecast of a residual in reused steps: 0 repeats the last one (the
             paper), 1 goes on along a straight line, 2 along a parabola, at one more tensor per
             stream each.
@@ -126,6 +132,7 @@ class AdaCacheConfig:
     calls_per_step: int | None = None
     batch: BatchPolicy = "any"
     guidance_rows: int | None = None
+    decide_for: DecideFor = "step"
     forecast: int = 0
     forecast_time: ForecastTime = "step"
     correct: bool = False
@@ -167,6 +174,7 @@ class AdaCacheConfig:
         check_int("calls_per_step", self.calls_per_step, at_least=1, optional=True)
         check_choice("batch", self.batch, get_args(BatchPolicy))
         check_int("guidance_rows", self.guidance_rows, at_least=1, optional=True)
+        check_choice("decide_for", self.decide_for, get_args(DecideFor))
         check_order(self.forecast)
         check_choice("forecast_time", self.forecast_time, get_args(ForecastTime))
         check_bool("correct", self.correct)
@@ -218,9 +226,12 @@ class AdaCacheConfig:
         return tuple(self.moreg_strides) if self.apply_moreg else ()
 
     def codebook_for(self, num_steps: int) -> Codebook:
-        """The codebook for a generation of `num_steps`, capped by `max_continuous_cached_steps`."""
+        """The codebook for a generation of `num_steps`, capped by `max_continuous_cached_steps`.
+
+        Where no number is known (0 or less), a preset is that for `ASSUMED_STEPS`.
+        """
         if isinstance(self.codebook, str):
-            codebook = preset_codebook(self.codebook, num_steps)
+            codebook = preset_codebook(self.codebook, num_steps if num_steps > 0 else ASSUMED_STEPS)
         else:
             codebook = parse_codebook(self.codebook)
         cap = self.max_continuous_cached_steps
@@ -228,7 +239,8 @@ class AdaCacheConfig:
 
     def window_for(self, num_steps: int) -> tuple[int, int]:
         """First and last step in which the motion score is measured."""
-        return moreg_window(num_steps) if self.moreg_steps is None else self.moreg_steps
+        steps = num_steps if num_steps > 0 else ASSUMED_STEPS
+        return moreg_window(steps) if self.moreg_steps is None else self.moreg_steps
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers, strings and lists, for JSON; `AdaCacheConfig(**d)` gives the config back."""

@@ -14,6 +14,16 @@ def current_context() -> str | None:
     return _CURRENT.get()
 
 
+def leads_before(branch: str, leader: str) -> bool:
+    """Whether the branch `branch` should decide in place of `leader`: a conditional one, by its
+    name, in place of an unconditional one."""
+    return _is_unconditional(leader) and not _is_unconditional(branch)
+
+
+def _is_unconditional(branch: str) -> bool:
+    return any(word in branch.lower() for word in ("uncond", "negative"))
+
+
 @contextmanager
 def cache_context(name: str) -> Iterator[None]:
     """Forward calls inside belong to the branch `name`, for example "cond" and "uncond".

@@ -10,18 +10,19 @@ from torch import nn
 
 from . import notices
 from .arena_source import ArenaSource
-from .batch import pooled_videos
+from .batch import videos_of
 from .blocks import Before, Parameters, shadowed, storages
 from .branch import Branch, ring_places
 from .cache_memory import CacheMemory
-from .cache_plan import Demand, Storage, StreamShape
+from .cache_plan import Demand, Entering, Storage, StreamShape
 from .clock import Call, Clock
 from .config import AdaCacheConfig
-from .context import current_context
+from .context import current_context, leads_before
 from .history import History, Summary, summarize
 from .meter import Meter
 from .models import Adapter, BlockRun
 from .neighbours import check_neighbours
+from .open_clock import OpenClock
 from .policies import Decision
 from .recorder import Recorder
 from .repeats import Repeats
@@ -78,7 +79,8 @@ class Engine:
 
     def forward(self, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """One forward call of the model, `original` being its own forward."""
-        call = self.clock.next_call(current_context())
+        arguments = self._parameters.bind(args, kwargs)
+        call = self.clock.next_call(current_context(), arguments)
         if call is None:
             self._notices.say("lost steps", notices.LOST_STEPS)
             return original(*args, **kwargs)
@@ -86,7 +88,9 @@ class Engine:
             if call.first_in_generation:
                 check_neighbours(self.model)
                 self._start_generation(self.clock.num_steps)
-            return self._run(call, original, args, kwargs)
+                if isinstance(self.clock, OpenClock):
+                    self._notices.say("open end", notices.open_ended(self.clock.reads_time))
+            return self._run(call, original, args, kwargs, arguments)
         except BaseException:
             self.reset()
             raise
@@ -116,16 +120,16 @@ class Engine:
         )
 
     def _start_generation(self, num_steps: int) -> None:
-        """Nothing has run yet; `num_steps` is 0 where it is not known what comes."""
+        """Nothing has run yet; `num_steps` is as a clock says it."""
         planned = self.config.num_inference_steps
         if planned is not None and num_steps not in (0, planned):
             self._notices.say("number of steps", notices.number_of_steps(planned, num_steps))
-        self._history = History(num_steps)
+        self._history = History(max(0, num_steps))
         check_profile(self.config, self.model, self.clock.scheduler, num_steps)
         self._policy = make_policy(self.config, num_steps)
         self._forecast = make_forecast(self.config, num_steps, self.clock.scheduler)
-        self._codebook = self.config.codebook_for(max(1, num_steps))
-        window = self.config.window_for(max(1, num_steps))
+        self._codebook = self.config.codebook_for(num_steps)
+        window = self.config.window_for(num_steps)
         self._meter.restart(self._codebook, window)
         if self._graphs is not None:
             last = self._policy.last_reusable_step
@@ -147,10 +151,14 @@ class Engine:
         self._history.computed.append(call.step)
 
     def _run(
-        self, call: Call, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self,
+        call: Call,
+        original: Forward,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        arguments: Mapping[str, Any],
     ) -> Any:
         branch = self._branch(call.branch)
-        arguments = self._parameters.bind(args, kwargs)
         obstacle = notices.why_not_cached(self.model, self._adapter, arguments)
         if self._graphs is not None and obstacle is None:
             return self._run_by_graph(self._graphs, branch, call, original, args, kwargs)
@@ -158,7 +166,7 @@ class Engine:
         can_reuse = obstacle is None and branch.holds(self._reusable, signature)
         if call.first_in_step:
             self._repeats.note(arguments)
-            self._plan(call.step, can_reuse)
+            self._plan(call.step, can_reuse and not call.near_end)
         if can_reuse and not self._computing:
             return self._reuse(branch, call, original, args, kwargs)
         if not self._computing:
@@ -252,8 +260,9 @@ class Engine:
         if branch.reserved_for == branch.signature:
             return self._memory.acquire()
         streams = self._adapter.lists[0].streams
-        entering = {s.parameter: StreamShape.of(run.arguments.get(s.parameter)) for s in streams}
-        demand = Demand(self._adapter.lists, self._places, self._meter.places, video)
+        shapes = {s.parameter: StreamShape.of(run.arguments.get(s.parameter)) for s in streams}
+        entering = Entering(video, shapes)
+        demand = Demand(self._adapter.lists, self._places, self._meter.places)
         self._calls = self.clock.calls(self._adapter.guidance_calls)
         # What such a generation has turned out to need counts more than what is known before.
         expected = self._branch_counts.get(self._calls, self._calls or 1)
@@ -272,8 +281,9 @@ class Engine:
         kwargs: Mapping[str, Any],
         arguments: Mapping[str, Any],
     ) -> Any:
-        if self._leader is None:
+        if self._leader is None or leads_before(call.branch, self._leader):
             self._leader = call.branch
+            self._meter.forget()
         measuring = self._measuring and call.branch == self._leader
         recording = self._is_recording(branch, call.step)
         if not (measuring or recording):
@@ -284,7 +294,7 @@ class Engine:
             self._meter.look_at(self._sites.visible())
             if self._sites.warning:
                 self._notices.say("compiled", self._sites.warning)
-            videos = pooled_videos(shape[0], self.config, self._adapter, self.clock)
+            videos = videos_of(shape[0], self.config, self._adapter, self.clock)
             self._meter.begin(call.step, shape, videos)
             for blocks in self._adapter.lists:
                 observers[blocks.attribute] = self._meter.observers(blocks.attribute)
@@ -340,15 +350,10 @@ class Engine:
 
     def _branch(self, name: str) -> Branch:
         if name not in self._branches:
-            self._branches[name] = Branch(
-                self.model,
-                self._adapter,
-                self._memory,
-                len(self._branches),
-                self._places,
-                self._forecast,
-                correct=self.config.correct,
-            )
+            known = (self.model, self._adapter, self._memory, len(self._branches))
+            correct = self.config.correct
+            branch = Branch(*known, self._places, self._forecast, correct=correct)
+            self._branches[name] = branch
         return self._branches[name]
 
     @property
@@ -388,12 +393,8 @@ class Engine:
             self._notices.say("zero", notices.zero(decision.step))
 
     def _warn_if_nothing_reused(self) -> None:
-        if self._history.reused or max(self._codebook.rates) == 1 or not self._by_codebook:
-            return
-        distances = [d.distance for d in self._history.decisions.values() if d.distance is not None]
-        # Without a distance, or after another warning, the reason has been told.
-        if self._policy.most_reusable_steps < 1 or not distances or self._notices.said:
-            return
-        reusing = max(threshold for threshold, rate in self._codebook if rate > 1)
-        text = notices.never_engaged(self._history.num_steps, min(distances), reusing)
-        self._notices.say("never engaged", text)
+        # After another warning, the reason has been told.
+        if self._by_codebook and self._policy.most_reusable_steps > 0 and not self._notices.said:
+            text = notices.never_engaged(self._history, self._codebook)
+            if text is not None:
+                self._notices.say("never engaged", text)

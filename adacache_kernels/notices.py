@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .codebook import Codebook
+from .history import History
 from .models import Adapter
 from .types import AdaCacheWarning
 
@@ -72,6 +74,19 @@ def why_not_cached(model: nn.Module, adapter: Adapter, arguments: Mapping[str, A
     return None if adapter.obstacle is None else adapter.obstacle(model, arguments)
 
 
+def open_ended(reads_time: bool | None) -> str:
+    start = (
+        "num_inference_steps is not known, so that a preset is taken for 50 steps, and the last "
+        "two steps, which are always computed, cannot be counted to; "
+    )
+    if reads_time:
+        return f"{start}they, and a new generation, are told by the timesteps, which are at hand"
+    return (
+        f"{start}to read timesteps on the device would wait for it, so that these steps are not "
+        "protected: call ak.reset(model) before every new generation, or give num_inference_steps"
+    )
+
+
 def number_of_steps(planned: int, num_steps: int) -> str:
     return (
         f"num_inference_steps={planned}, but the scheduler runs {num_steps} steps; the scheduler's "
@@ -101,8 +116,14 @@ def zero(step: int) -> str:
     )
 
 
-def never_engaged(num_steps: int, smallest: float, threshold: float) -> str:
+def never_engaged(history: History, codebook: Codebook) -> str | None:
+    """Where no step was reused, although distances were measured and the codebook reuses at all."""
+    distances = [d.distance for d in history.decisions.values() if d.distance is not None]
+    reusing = [threshold for threshold, rate in codebook if rate > 1]
+    if history.reused or not distances or not reusing:
+        return None
     return (
-        f"no step of {num_steps} was reused: the smallest distance was {smallest:.3g}, and the "
-        f"codebook reuses below {threshold:.3g}; raise its thresholds for this model"
+        f"no step of {history.num_steps} was reused: the smallest distance was "
+        f"{min(distances):.3g}, and the codebook reuses below {max(reusing):.3g}; raise its "
+        "thresholds for this model"
     )

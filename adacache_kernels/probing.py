@@ -24,7 +24,6 @@ class AnyEngine(Protocol):
     """What a patched model's forward goes through."""
 
     clock: Clock
-    config: AdaCacheConfig
 
     def forward(
         self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -77,7 +76,7 @@ class Probing:
             ValueError: it does not tell how the blocks are connected; says what would settle it.
                 The model is then no longer patched.
         """
-        call = self.clock.next_call(current_context())
+        call = self.clock.next_call(current_context(), self._parameters.bind(args, kwargs))
         if call is None or self.model.training or torch.is_grad_enabled():
             return original(*args, **kwargs)
         probe = Probe(self.model, self._names)

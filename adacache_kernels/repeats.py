@@ -9,8 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from .notices import SAME_TIMESTEP, Notices
-
-NAMES = ("timestep", "timesteps", "t")
+from .open_clock import NAMES
 
 
 class Repeats:

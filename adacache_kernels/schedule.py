@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from .clock import UNKNOWN_STEPS
 from .config import AdaCacheConfig
 from .models import Adapter
 from .policies import (
@@ -20,9 +21,11 @@ from .policies import (
 from .profile import identity
 from .times import scheduler_times
 
+NO_END = 2**31
+
 
 def make_policy(config: AdaCacheConfig, num_steps: int) -> Policy:
-    """The policy of a generation of `num_steps`, 0 before the first one is known.
+    """The policy of a generation of `num_steps`, as a clock says it.
 
     Raises:
         ValueError: a schedule that goes beyond the last step.
@@ -42,7 +45,8 @@ def make_policy(config: AdaCacheConfig, num_steps: int) -> Policy:
             warmup_steps=config.max_warmup_steps,
             longest=None if most is None else most + 1,
         )
-    return AdaCachePolicy(num_steps, config.max_warmup_steps)
+    last = NO_END if num_steps == UNKNOWN_STEPS else num_steps
+    return AdaCachePolicy(last, config.max_warmup_steps)
 
 
 def make_forecast(config: AdaCacheConfig, num_steps: int, scheduler: Any) -> Forecast:

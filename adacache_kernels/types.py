@@ -8,6 +8,7 @@ Measure = Literal["distance", "forecast-error"]
 CacheDtype = Literal["int8", "fp8"]
 DecisionMode = Literal["async", "sync", "graph"]
 OverBudget = Literal["int8", "fp8", "host", "refuse"]
+DecideFor = Literal["step", "branch"]
 BatchPolicy = Literal["any", "mean", "each"]
 ForecastTime = Literal["step", "timestep", "sigma", "log-snr"]
 

@@ -16,6 +16,7 @@ from unittest import mock
 
 import torch
 
+import test_decide_videos
 import test_decision
 import test_kernels as tests
 import test_kernels_quantized as quantized
@@ -58,6 +59,10 @@ def checks() -> dict[str, list[Check]]:
             *(partial(decide, metric, apply_moreg, *decision) for decision in tests.DECISIONS),
             partial(on_a_threshold, metric, apply_moreg),
         ]
+    found["decide of several videos"] = [
+        *(partial(several_videos, spoilt) for spoilt in test_decide_videos.SPOILT),
+        *(partial(many_partial_sums, parts) for parts in (20, 90, 150, 210, 240, 600)),
+    ]
     return found
 
 
@@ -102,6 +107,14 @@ def decide(
 
 def on_a_threshold(metric: str, apply_moreg: bool, driver: EmulatorDriver) -> None:
     tests.check_on_a_threshold(driver, metric, apply_moreg)
+
+
+def several_videos(spoilt: str, driver: EmulatorDriver) -> None:
+    test_decide_videos.check_decide("l1", spoilt, "any", True)
+
+
+def many_partial_sums(parts: int, driver: EmulatorDriver) -> None:
+    test_decide_videos.check_many_partial_sums(parts)
 
 
 def survey_kernel(all_checks: list[Check], *, sample: int | None = None) -> Report:

@@ -1,7 +1,8 @@
 """A patched generation decided on the fake driver; tests run it in a process of its own.
 
-    python tests/protocol_script.py MODEL MOREG WAY...     prints a line of JSON for each way
+    python tests/protocol_script.py MODEL WHAT WAY...     prints a line of JSON for each way
 
+WHAT is "plain", "moreg", or "two" for motion regularisation of two videos in one batch.
 The first line has what decision="sync" gives. A way is a pace of the driver ("fast", "slow",
 "random:3"), for decision="async" at that pace; "misplaced:" before it lets letters leave too early;
 "graph" is decision="graph". The model is on the CPU. What the device decides with are kernels from
@@ -136,15 +137,18 @@ def on_device(device: FakeDevice, way: str) -> Iterator[None]:
         yield
 
 
-def settings(name: str, moreg: bool) -> dict[str, Any]:
+def settings(name: str, what: str, batch: int) -> dict[str, Any]:
     """A codebook whose rates differ from step to step."""
-    model = ak.patch(TINY[name].build(), codebook={1e9: 2}, apply_moreg=moreg, **SETTINGS)
-    denoise(TINY[name], model, STEPS)
+    chosen = SETTINGS | {"apply_moreg": what != "plain", "guidance_rows": 1}
+    model = ak.patch(TINY[name].build(), codebook={1e9: 2}, **chosen)
+    denoise(TINY[name], model, STEPS, batch)
     found = sorted(d for d in ak.summary(model).distances if d is not None)
-    return {"codebook": {found[len(found) // 2]: 4, 1e9: 2}, "apply_moreg": moreg, **SETTINGS}
+    return chosen | {"codebook": {found[len(found) // 2]: 4, 1e9: 2}}
 
 
-def run(device: FakeDevice, name: str, chosen: dict[str, Any], way: str) -> dict[str, Any]:
+def run(
+    device: FakeDevice, name: str, chosen: dict[str, Any], batch: int, way: str
+) -> dict[str, Any]:
     """Two generations."""
     waits_before, device.ran[:] = device.driver.fakecuda_waits(), []
     decision: Any = "graph" if way == "graph" else "async"
@@ -153,7 +157,7 @@ def run(device: FakeDevice, name: str, chosen: dict[str, Any], way: str) -> dict
         rows: list[Any] = []
         try:
             for _ in range(2):
-                last = denoise(TINY[name], model, STEPS)[-1]
+                last = denoise(TINY[name], model, STEPS, batch)[-1]
                 found = ak.summary(model)
                 video = last.double().sum().item()
                 rows.append([found.computed_steps, found.rates, len(found.waits), video])
@@ -164,14 +168,15 @@ def run(device: FakeDevice, name: str, chosen: dict[str, Any], way: str) -> dict
 
 
 def main() -> None:
-    name, moreg, *ways = sys.argv[1:]
-    chosen, device = settings(name, moreg == "moreg"), FakeDevice()
+    name, what, *ways = sys.argv[1:]
+    batch = 2 if what == "two" else 1
+    chosen, device = settings(name, what, batch), FakeDevice()
     model = ak.patch(TINY[name].build(), **chosen, decision="sync")
-    video = denoise(TINY[name], model, STEPS)[-1].double().sum().item()
+    video = denoise(TINY[name], model, STEPS, batch)[-1].double().sum().item()
     expected = ak.summary(model)
     print(json.dumps([expected.computed_steps, expected.rates, video]))
     for way in ways:
-        print(json.dumps(run(device, name, chosen, way)), flush=True)
+        print(json.dumps(run(device, name, chosen, batch, way)), flush=True)
     assert device.driver.fakecuda_errors() == 0, device.driver.fakecuda_last_error()
 
 

@@ -23,6 +23,8 @@ def test_defaults_are_the_paper() -> None:
     assert config.measure == "distance"
     assert not config.apply_moreg
     assert config.strides == ()
+    assert config.batch == "any"
+    assert config.guidance_rows is None
     assert config.codebook_for(30).rates == (6, 5, 4, 3, 2, 1)
 
 
@@ -54,6 +56,7 @@ def test_window_is_derived_or_given() -> None:
         AdaCacheConfig(),
         AdaCacheConfig(codebook={0.1: 3, 0.2: 1}, cache_loc=[1, "end"], apply_moreg=True),
         AdaCacheConfig(codebook={0.1: 3, float("inf"): 1}),
+        AdaCacheConfig(batch="each", guidance_rows=2),
         AdaCacheConfig("slow", cache_res="block", metric="cosine", moreg_steps=(2, 8)),
     ],
 )
@@ -90,6 +93,9 @@ def test_replace_checks_again() -> None:
         ({"num_inference_steps": 0}, ValueError, "num_inference_steps is 0"),
         ({"num_inference_steps": 5.0}, TypeError, "num_inference_steps is 5.0"),
         ({"calls_per_step": 0}, ValueError, "calls_per_step is 0"),
+        ({"batch": "all"}, ValueError, "batch is 'all'.*'any', 'mean', 'each'"),
+        ({"guidance_rows": 0}, ValueError, "guidance_rows is 0"),
+        ({"guidance_rows": 2.0}, TypeError, "guidance_rows is 2.0"),
         ({"max_warmup_steps": 0}, ValueError, "max_warmup_steps is 0"),
         ({"max_continuous_cached_steps": -1}, ValueError, "max_continuous_cached_steps is -1"),
     ],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,8 +19,11 @@ import adacache_kernels as ak
 from adacache_kernels.config import AdaCacheConfig
 from adacache_kernels.history import joined
 from adacache_kernels.patching import attached_engine
-from test_batch import STEPS, Replay, Video, call, distances, patched, run, two_videos
+from test_batch import STEPS, Replay, Video, call, distances, generate, patched, run, two_videos
+from test_experts import experts
+from test_pipelines import embeds, latte
 from tiny import FOUR, TINY
+from tiny_chained import noise
 
 
 def each(videos: list[Video], **settings: Any) -> nn.Module:
@@ -110,6 +115,50 @@ def no_text(videos: Sequence[Video]) -> Tensor:
     return torch.zeros_like(torch.cat([video.text for video in videos]))
 
 
+@pytest.mark.parametrize("guidance_scale", [4.0, 1.0])
+def test_a_pipeline_of_two_prompts(guidance_scale: float) -> None:
+    """Both halves of the guidance of a video go into one call of it."""
+    settings = {"batch": "each", "codebook": {0.105: 3, 0.2: 2, 9.0: 1}, "cache_res": "block"}
+    pipe = ak.patch(latte(), **settings)
+    together = generate(pipe, [0, 1], guidance_scale, STEPS)
+    summary, found = ak.summary(pipe), []
+    for video in (0, 1):
+        alone = ak.patch(latte(), **settings)
+        found.append(generate(alone, [video], guidance_scale, STEPS))
+        assert summary.videos[video].computed_steps == ak.summary(alone).computed_steps
+    assert torch.equal(together, torch.cat(found))
+    first, second = summary.videos
+    assert first.reused_steps
+    assert first.computed_steps != second.computed_steps
+
+
+def test_two_experts() -> None:
+    """Each video has an engine in each expert."""
+
+    def generate(which: list[int]) -> Any:
+        pipe = ak.patch(experts(), batch="each", codebook={0.15: 4, 9.0: 2})
+        pipe(
+            num_inference_steps=STEPS,
+            guidance_scale=4.0,
+            output_type="latent",
+            prompt_embeds=torch.cat([embeds(16, 1 + v) for v in which]),
+            negative_prompt_embeds=torch.cat([embeds(16, 11 + v) for v in which]),
+            latents=torch.cat([noise(1, 4, 3, 8, 8, seed=v) * (1 + 3 * v) for v in which]),
+            num_frames=9,
+            height=64,
+            width=64,
+        )
+        return ak.summary(pipe)
+
+    together, alone = generate([0, 1]), [generate([v]) for v in (0, 1)]
+    for video, expected in zip(together.videos, alone, strict=True):
+        assert video.computed_steps == expected.computed_steps
+        assert video.distances == expected.distances
+    assert alone[0].computed_steps != alone[1].computed_steps
+    everywhere = set(alone[0].computed_steps) | set(alone[1].computed_steps)
+    assert together.computed_steps == sorted(everywhere)
+
+
 def test_another_number_of_videos() -> None:
     """In the next generation, and in the middle of one, where what is stored is of other videos."""
     videos = [*two_videos("wan"), Video(TINY["wan"], 20, 0.5)]
@@ -144,7 +193,7 @@ def test_a_run_that_was_broken_off() -> None:
     with pytest.raises(RuntimeError, match="broken off"):
         run(model, videos)
     second_video_fails.remove()
-    assert str(ak.summary(model)).endswith("no generation yet")
+    assert "no generation yet" in str(ak.summary(model))
     run(model, videos)
     assert schedules(model) == expected
 
@@ -227,26 +276,52 @@ def test_what_is_nested_is_split_and_what_has_other_rows_is_not() -> None:
     given: list[Any] = []
     model = videos[0].tiny.build()
 
-    def forward(hidden_states: Tensor, extra: Any, scale: Any) -> Tensor:
-        given.append((extra, scale))
+    def forward(
+        hidden_states: Tensor, extra: Any, scale: Any, token_indices: Tensor, rope_pos: Any
+    ) -> Tensor:
+        given.append((extra, scale, token_indices, rope_pos))
         return hidden_states
 
     model.forward = forward
     ak.patch(model, batch="each", num_inference_steps=STEPS, guidance_rows=1)
     rows, whole = torch.arange(2.0), torch.arange(3.0)
     with torch.no_grad(), pytest.warns(ak.AdaCacheWarning, match="metric block did not run"):
-        model(torch.ones(2, 4, 3, 8, 8), {"a": [rows, (whole, "text")]}, scale=torch.tensor(2.0))
-    for video, (extra, scale) in enumerate(given):
+        extra = {"a": [rows, (whole, "text")]}
+        places = {"token_indices": torch.arange(2), "rope_pos": [torch.zeros(2), torch.zeros(2, 1)]}
+        model(torch.ones(2, 4, 3, 8, 8), extra, scale=torch.tensor(2.0), **places)
+    for video, (extra, scale, token_indices, rope_pos) in enumerate(given):
         (own, (kept, text)) = extra["a"]
         assert own.tolist() == [video]
         assert kept is whole
         assert text == "text"
         assert scale.item() == 2.0
+        # Two tokens, which are not the two videos.
+        assert token_indices is places["token_indices"]
+        assert [x.shape for x in rope_pos] == [(2,), (1, 1)]
+
+
+def test_a_model_that_fails_on_a_part_of_its_batch() -> None:
+    """Its own error, and what may be the reason of it; not so where a part was fine before."""
+    videos = two_videos("wan")
+    model = each(videos)
+    block = model.blocks[0]
+    fails = block.register_forward_hook(fails_at(calls=1))
+    reason = 'rows of one video alone has failed.*choose batch="any" or "mean"'
+    warned = pytest.warns(ak.AdaCacheWarning, match=reason)
+    with warned, pytest.raises(RuntimeError, match="broken"):
+        run(model, videos)
+    fails.remove()
+    other = each(videos)
+    run(other, videos)
+    other.blocks[0].register_forward_hook(fails_at(calls=1))
+    with warnings.catch_warnings(), pytest.raises(RuntimeError, match="broken"):
+        warnings.simplefilter("error")
+        run(other, videos)
 
 
 def test_the_summary_tells_of_each_video() -> None:
     videos = two_videos("wan")
-    model = each(videos)
+    model = each(videos, codebook={0.02: 5, 0.05: 3, math.inf: 2})
     assert not ak.summary(model).videos
     run(model, videos)
     found = ak.summary(model)
@@ -260,7 +335,7 @@ def test_the_summary_tells_of_each_video() -> None:
         of_step = [of_first.get(step), of_second.get(step)]
         assert distance == max((d for d in of_step if d is not None), default=None)
     assert f"  video 1   {' '.join(map(str, second.computed_steps))}" in str(found)
-    told = json.loads(json.dumps(found.to_dict()))
+    told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert told["videos"][1]["computed_steps"] == second.computed_steps
     assert AdaCacheConfig(**found.config).batch == "each"
     both = joined([found, found])
@@ -269,14 +344,19 @@ def test_the_summary_tells_of_each_video() -> None:
     ]
 
 
-def test_unpatch_gives_back_all_memory() -> None:
+def test_memory_is_given_back() -> None:
+    """That of videos that do not come again, and all of it in the end."""
     videos = two_videos("wan")
     model = each(videos)
     run(model, videos)
-    engines = vars(model)["_adacache_installation"].engine._engines
-    assert len(engines) == 2
+    engine = vars(model)["_adacache_installation"].engine
+    (users,) = engine._arena._users.values()
+    assert users == 2
+    run(model, videos[:1])
+    (users,) = engine._arena._users.values()
+    assert users == 1
     ak.unpatch(model)
-    assert all(engine._memory.report().in_use == 0 for engine in engines)
+    assert not engine._arena._made
     assert "forward" not in vars(model)
 
 

@@ -360,6 +360,18 @@ def test_decide_sums_over_batch_and_partials() -> None:
     assert states[0].isfinite().all()
 
 
+@pytest.mark.parametrize(("videos", "motions"), [(0, 1), (2, 1), (3, 0)])
+def test_decide_refuses_videos_that_do_not_fit(videos: int, motions: int) -> None:
+    sums, book, state = torch.rand(2, 3, 4, 5), torch.rand(2, 2), ops.new_state("cpu")
+    addresses = state.data_ptr(), sums.data_ptr(), sums.shape, book.data_ptr()
+    scores = torch.ones(3)
+    given = motions and scores.data_ptr()
+    with pytest.raises(ValueError, match="videos must divide the rows of the sums"):
+        _C.decide(
+            *addresses, 2, 3, 0, True, True, True, 0.385, 2, 1.0, 10.0, 7, videos, False, given
+        )
+
+
 def a_job(rounds: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(7)
     start, x_out = (torch.randn(1, 4, 500, 256, generator=generator) for _ in range(2))

@@ -50,7 +50,6 @@ def test_overrides_change_a_config() -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "named"),
     [
-        ({}, ValueError, "num_inference_steps"),
         ({"num_inference_steps": 9, "treshold": 3}, TypeError, "treshold.*codebook"),
         ({"num_inference_steps": 9, "cache_loc": 3}, ValueError, "cache_loc=3.*3 blocks.*-3 to 2"),
         ({"num_inference_steps": 9, "cache_res": "t-attn"}, ValueError, "t-attn.*'s-attn'"),

@@ -16,14 +16,14 @@ import pytest
 
 SCRIPT = Path(__file__).with_name("protocol_script.py")
 RANDOM = [f"random:{seed}" for seed in range(1, 4)]
-MODELS = pytest.mark.parametrize(("name", "moreg"), [("wan", "plain"), ("latte", "moreg")])
+MODELS = pytest.mark.parametrize(("name", "what"), [("wan", "plain"), ("latte", "moreg")])
 
 
-def generations(driver: Path, name: str, moreg: str, *ways: str) -> tuple[list[Any], list[Any]]:
+def generations(driver: Path, name: str, what: str, *ways: str) -> tuple[list[Any], list[Any]]:
     """Computed steps, rates and video of decision="sync", and what came out of each way."""
     found = {"LD_LIBRARY_PATH": str(driver / "lib"), "FAKECUDA_HOST_NODES": "1"}
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), name, moreg, *ways],
+        [sys.executable, str(SCRIPT), name, what, *ways],
         capture_output=True,
         text=True,
         timeout=300,
@@ -36,9 +36,9 @@ def generations(driver: Path, name: str, moreg: str, *ways: str) -> tuple[list[A
 
 
 @MODELS
-def test_every_pace_gives_the_schedule_of_sync(driver: Path, name: str, moreg: str) -> None:
+def test_every_pace_gives_the_schedule_of_sync(driver: Path, name: str, what: str) -> None:
     """50 steps, twice: the device far ahead, always behind, or anywhere."""
-    expected, reports = generations(driver, name, moreg, "fast", "slow", *RANDOM)
+    expected, reports = generations(driver, name, what, "fast", "slow", *RANDOM)
     decisions, waited = len(expected[0]), []
     for report in reports:
         for computed, rates, _, video in report["generations"]:
@@ -56,12 +56,12 @@ def test_a_letter_that_leaves_too_early_is_never_used(driver: Path) -> None:
     assert all("stale message: it holds decision" in report["error"] for report in reports)
 
 
-@MODELS
+@pytest.mark.parametrize(("name", "what"), [("wan", "plain"), ("latte", "moreg"), ("wan", "two")])
 def test_a_conditional_graph_takes_the_ways_of_the_schedule(
-    driver: Path, name: str, moreg: str
+    driver: Path, name: str, what: str
 ) -> None:
     """50 steps, twice, by one graph: the first two steps are computed before it is captured."""
-    expected, (report,) = generations(driver, name, moreg, "graph")
+    expected, (report,) = generations(driver, name, what, "graph")
     for computed, rates, waits, video in report["generations"]:
         assert [computed, rates, video] == expected
         assert waits == 0

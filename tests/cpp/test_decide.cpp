@@ -25,6 +25,37 @@ std::vector<float> decided(const Case& c) {
   return state;
 }
 
+// Two videos with two rows each, of which the first and the third are the first one's.
+std::vector<float> of_two(std::vector<float> distances, Batch batch, bool moves = false) {
+  const float codebook[] = {0.1f, 0.2f, 6, 4};
+  std::vector<float> state{0, 0, NAN, 1, 1, 1, 1, 0, NAN, 0}, sums;
+  for (const float distance : distances) sums.insert(sums.end(), {distance, 1, 0, distance, 0.5f});
+  batch.videos = 2;
+  decide(state.data(), {sums.data(), 1, 4, 1, 5}, {codebook, 2}, 1, Metric::kL1, true,
+         {moves, moves, 0.5, 2, 1, 10}, 7, batch);
+  return state;
+}
+
+void check_two_videos() {
+  const auto largest = of_two({0.25f, 0.5f, 0.25f, 1}, {});
+  CHECK(largest[kDistance] == 0.75f && largest[kRawDistance] == 0.75f && largest[kRate] == 4);
+  const auto mean = of_two({0.25f, 0.5f, 0.25f, 1}, {1, true});
+  CHECK(mean[kDistance] == 0.5f && mean[kRawDistance] == 0.5f && mean[kFlags] == 0);
+
+  // Motions 1/8 and 1/2, scores 1/16 and 1; gradients 10 * (1/16 - 1/4) and 10 * (1 - 5).
+  float motions[] = {0.25f, 5};
+  const auto moving = of_two({0.0625f, 0.25f, 0.0625f, 0.25f}, {1, false, motions}, true);
+  CHECK(moving[kMotion] == 1 && moving[kDistance] == 0.25f * (1 + 40));
+  CHECK(motions[0] == 0.0625f && motions[1] == 1 && moving[kPreviousMotion] == 1);
+
+  for (const bool is_mean : {false, true}) {
+    const auto not_finite = of_two({NAN, 1, 1, 1}, {1, is_mean});
+    CHECK(not_finite[kFlags] == kNotFinite && not_finite[kRate] == 1);
+    const auto infinite = of_two({1, 1, 1, INFINITY}, {1, is_mean});
+    CHECK(infinite[kFlags] == kNotFinite && infinite[kDistance] == INFINITY);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -54,5 +85,6 @@ int main() {
   CHECK(same_step[kFlags] == kZeroDenominator && same_step[kRate] == 1);
   const auto infinite = decided({{INFINITY, 8, 0}});
   CHECK(infinite[kFlags] == kNotFinite && infinite[kRate] == 1 && infinite[kNextStep] == 3);
+  check_two_videos();
   return failures() > 0;
 }
