@@ -8,6 +8,7 @@ pipeline.
 from __future__ import annotations
 
 import threading
+import weakref
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -190,12 +191,10 @@ class SchedulerClock:
     def _count_steps(self) -> int:
         timesteps = getattr(self.scheduler, "timesteps", None)
         scheduled = 0 if timesteps is None else len(timesteps)
-        # Video-to-video pipelines run the tail of the schedule only and note how much of it.
+        # Pipelines note it: of video to video, the tail of the schedule; more steps than it has,
+        # where frames begin one after the other.
         noted = getattr(self._pipeline, "_num_timesteps", None)
-        if not isinstance(noted, int) or noted <= 0:
-            return scheduled
-        # More than are scheduled: a window moves over the frames, which are others in every step.
-        return noted if noted <= scheduled else 0
+        return noted if isinstance(noted, int) and noted > 0 else scheduled
 
     def _follow_new_scheduler(self) -> None:
         self.detach()
@@ -325,11 +324,14 @@ class WatchedMethod(StandsFor):
         copied = memo.get(id(self._owner))
         if copied is None or self._of_copies is None:
             return super().__deepcopy__(memo)
-        return WatchedMethod(copied, self._name, self._after_a_copys)
+        watching = weakref.ref(self)
 
-    def _after_a_copys(self) -> None:
-        if self.is_watching and self._of_copies is not None:
-            self._of_copies()
+        def tell() -> None:
+            original = watching()
+            if original is not None and original.is_watching and original._of_copies is not None:
+                original._of_copies()
+
+        return WatchedMethod(copied, self._name, tell)
 
     @property
     def is_watching(self) -> bool:
