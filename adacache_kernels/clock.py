@@ -8,8 +8,8 @@ pipeline.
 from __future__ import annotations
 
 import threading
-import weakref
 import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial

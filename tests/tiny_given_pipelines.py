@@ -33,7 +33,6 @@ from tiny_pipeline import (
     unipc,
 )
 
-
 AS_TENSOR = {"output_type": "pt"}
 
 

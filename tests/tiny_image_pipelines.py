@@ -10,7 +10,6 @@ from tiny_parts import (
     image_vae,
 )
 from tiny_pipeline import (
-    LITTLE,
     OFF,
     ONE_CALL,
     SMALL,
