@@ -279,7 +279,7 @@ def test_what_is_watched_with_a_timestep_for_every_token_is_what_the_attention_i
 
     model, seen = TINY["wan"].build(), []
     units = units_for(model)
-    assert units is not None
+    assert units is not None and units.modulated is not None
     block = model.blocks[0]
     handles = [
         block.register_forward_pre_hook(

@@ -105,6 +105,20 @@ def test_bytes_of_what_is_kept_are_reported() -> None:
     assert (summary.cache_bytes, summary.cache_tensors) == (2 * residual, 2)
 
 
+def test_the_summary_tells_the_share_of_blocks_that_ran() -> None:
+    import json
+
+    _, summary = run_patched("wan", ak.FirstBlockConfig(threshold=9.0))
+    assert "11 of 27 blocks or modules computed" in str(summary)
+    values = json.loads(json.dumps(summary.to_dict()))
+    assert values["computed_fraction"] == 11 / 27
+    assert values["config"]["method"] == "FirstBlock"
+    _, whole = run_patched("wan", ak.AdaCacheConfig(codebook={9e9: 3}))
+    steps = len(whole.computed_steps)
+    assert whole.units == (steps, STEPS) and whole.computed_fraction == steps / STEPS
+    assert "blocks or modules" not in str(whole)
+
+
 def writes_into_its_input(original: Any) -> Any:
     def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         output: Tensor = original(hidden_states, *args, **kwargs)
