@@ -184,3 +184,21 @@ def test_ratios_for_another_number_of_steps_are_refused_by_a_pipeline() -> None:
         run_wan(pipe)
     run_wan(pipe, 7)
     assert ak.summary(pipe).num_steps == 7
+
+
+def test_two_experts_of_one_generation_keep_what_is_their_own() -> None:
+    from test_experts import STEPS as TOGETHER
+    from test_experts import by_expert, experts
+    from test_experts import run as run_experts
+
+    pipe = ak.patch(experts(), ak.FixedIntervalConfig(interval=4))
+    run_experts(pipe)
+    first, second = by_expert(pipe)
+    assert [*first, *second] == list(range(1, TOGETHER + 1))
+    summary = ak.summary(pipe)
+    # The second begins with nothing to reuse.
+    due = {step for step in range(1, TOGETHER + 1) if step % 4 == 1}
+    assert summary.computed_steps == sorted(due | {second[0]})
+    assert summary.units[1] == 2 * 3 * TOGETHER
+    ak.unpatch(pipe)
+    assert not ak.is_patched(pipe)
