@@ -220,9 +220,7 @@ class Study:
             prompt=case.prompt,
             seed=case.seed,
             scheduled=method.steps,
-            computed=round(found.computed_fraction * method.steps)
-            if found
-            else len(computed) or None,
+            computed=count,
             psnr=value if math.isfinite(value) else None,
             ssim=ssim(made.video, reference.video),
             lpips=lpips_distance(made.video, reference.video) if self._lpips else None,
