@@ -39,12 +39,14 @@ class Structure:
         blocks: first parameters of the blocks' forwards, by list.
         adapter: from a model of this structure.
         inside: attributes that the first block of the first list has, as a dotted path.
+        beside: an attribute that the model has beside its lists.
     """
 
     name: str
     blocks: Mapping[str, tuple[str, ...]]
     adapter: Callable[[nn.Module], Adapter]
     inside: str = ""
+    beside: str = ""
 
     def fits(self, model: nn.Module) -> bool:
         """Whether `model` is of it."""
@@ -56,7 +58,7 @@ class Structure:
             if taken[: len(parameters)] != parameters:
                 return False
         first = getattr(model, next(iter(self.blocks)))[0]
-        return not self.inside or _has(first, self.inside)
+        return _has(first, self.inside) and _has(model, self.beside)
 
 
 def original(model: nn.Module) -> Adapter | None:
@@ -68,7 +70,7 @@ def original(model: nn.Module) -> Adapter | None:
 
 
 def _has(module: object, path: str) -> bool:
-    for name in path.split("."):
+    for name in path.split(".") if path else ():
         if not hasattr(module, name):
             return False
         module = getattr(module, name)
@@ -158,6 +160,7 @@ LATTE_OF_CLASSES = Adapter(
         "block": Residual(("blocks[0::2]", "blocks[1::2]")),
     },
     frames=_latte_frames,
+    obstacle=_images_beside,
 )
 
 
@@ -215,5 +218,7 @@ STRUCTURES = (
         {"blocks": ("x", "c")},
         lambda model: LATTE_OF_CLASSES,
         "adaLN_modulation",
+        # DiT has the same list of the same blocks, and no time in it.
+        "temp_embed",
     ),
 )

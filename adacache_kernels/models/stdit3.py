@@ -6,6 +6,7 @@ always [B, F*S, C]. With AdaCache's own code, blocks are handed a dictionary and
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,10 +66,17 @@ def _frames(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def stdit3(model: nn.Module) -> Adapter:
-    """With the dictionary where the blocks take one."""
-    import inspect
+    """With the dictionary where the blocks take one.
 
+    Raises:
+        ValueError: AdaCache's own code is at work in the blocks.
+    """
     block = getattr(model, SPATIAL)[0]
+    if getattr(block, "do_cache", False):
+        raise ValueError(
+            f"this {type(model).__name__} caches by itself (do_cache=True), and its blocks would "
+            "count only the calls that reach them; build it with do_cache=False"
+        )
     has_dictionary = "ada_dict" in inspect.signature(block.forward).parameters
     video = Stream("x", 0) if has_dictionary else Stream("x")
     passed = (Stream("ada_dict", 1),) if has_dictionary else ()
