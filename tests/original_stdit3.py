@@ -95,7 +95,7 @@ class STDiT3(Embedded):
         super().__init__()
         self.spatial_blocks = nn.ModuleList(block(False) for _ in range(depth))
         self.temporal_blocks = nn.ModuleList(block(True) for _ in range(depth))
-        self.by_index = block is VideoSysBlock
+        self.depth, self.by_index = depth, block is VideoSysBlock
         self.has_dictionary = block is AuthorsBlock
 
     def forward(
@@ -106,7 +106,7 @@ class STDiT3(Embedded):
         t0 = None if x_mask is None else t0
         rest = (None, x_mask, t0, T, S)
         if self.by_index:
-            for depth in range(len(self.spatial_blocks)):
+            for depth in range(self.depth):
                 tokens = self.spatial_blocks[depth](tokens, y, t, *rest, timestep)
                 tokens = self.temporal_blocks[depth](tokens, y, t, *rest, timestep)
             return self.video(tokens)

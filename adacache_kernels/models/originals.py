@@ -120,11 +120,7 @@ def _open_sora_plan(layout: Layout, attention: Callable[[BlockRun], Tensor]) -> 
     )
 
 
-LATTE_T2V = replace(
-    LATTE,
-    lists=tuple(replace(blocks, by_index=True) for blocks in LATTE.lists),
-    obstacle=_images_beside,
-)
+LATTE_T2V = replace(LATTE, obstacle=_images_beside)
 
 
 def _latte_gated(run: BlockRun, tap: str, index: int) -> Tensor:

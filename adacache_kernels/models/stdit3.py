@@ -88,7 +88,8 @@ def stdit3(model: nn.Module) -> Adapter:
                 Layout.FRAME_MAJOR,
                 leads=name == SPATIAL,
                 passed=passed,
-                by_index=True,
+                # VideoSys counts up to its depth; its blocks are those of Open-Sora.
+                by_index=not has_dictionary,
             )
             for name in (SPATIAL, TEMPORAL)
         ),
