@@ -19,7 +19,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 class Attention(nn.Module):
     """Over the tokens of x, or over those of `context`; [B, N, C], or [N, B, C] if tokens come
-    first."""
+    first, or over the frames of x [B, H, W, F, C]."""
 
     def __init__(self, *, tokens_first: bool = False) -> None:
         super().__init__()
@@ -29,6 +29,8 @@ class Attention(nn.Module):
         self.processor = SimpleNamespace(**({"sparse_n": 1} if tokens_first else {}))
 
     def forward(self, x: Tensor, context: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
+        if x.ndim == 5:
+            return self.forward(x.flatten(0, 2)).view(x.shape)
         context = x if context is None else context
         if self.tokens_first:
             x, context = x.transpose(0, 1), context.transpose(0, 1)

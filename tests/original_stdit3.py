@@ -1,4 +1,4 @@
-"""Doubles of STDiT3, as three repositories have it."""
+"""Doubles of STDiT3, as the repositories have it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ When = tuple[Tensor, Any, Any, int, int]
 
 class STDiT3Block(nn.Module):
     """Open-Sora 1.2: gated attention, cross attention, gated MLP; masked frames as at time 0."""
+
+    in_space = False
+    """Whether the temporal attention is given [B, H, W, F, C]."""
 
     def __init__(self, temporal: bool) -> None:
         super().__init__()
@@ -40,7 +43,10 @@ class STDiT3Block(nn.Module):
         """What the attention adds to x, gate applied."""
         (shift, scale, gate, *_), (*_, T, S) = self.rows(when), when
         frames = (self.norm1(x) * (1 + scale) + shift).view(len(x), T, S, CHANNELS)
-        if self.temporal:
+        if self.temporal and self.in_space:
+            mixed = self.attn(frames.unflatten(2, (S // 4, 4)).permute(0, 2, 3, 1, 4))
+            mixed = mixed.permute(0, 3, 1, 2, 4)
+        elif self.temporal:
             mixed = self.attn(frames.transpose(1, 2).flatten(0, 1))
             mixed = mixed.view(len(x), S, T, CHANNELS).transpose(1, 2)
         else:
@@ -75,6 +81,19 @@ class OpenSoraBlock(STDiT3Block):
     def forward(
         self, x: Tensor, y: Tensor, t: Tensor, mask: Any = None, x_mask: Any = None,
         t0: Any = None, T: Any = None, S: Any = None,
+    ) -> Tensor:  # fmt: skip
+        return self.run(x, y, (t, x_mask, t0, T, S))
+
+
+class OpenSora13Block(STDiT3Block):
+    """Open-Sora 1.3."""
+
+    in_space = True
+
+    def forward(
+        self, x: Tensor, y: Tensor, t: Tensor, mask: Any = None, x_mask: Any = None,
+        t0: Any = None, T: Any = None, S: Any = None, H: Any = None, W: Any = None,
+        scale: Any = None, mask_index: Any = None, y_null: Any = None,
     ) -> Tensor:  # fmt: skip
         return self.run(x, y, (t, x_mask, t0, T, S))
 

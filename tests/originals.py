@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from original_parts import CHANNELS, FRAMES, TOKENS, WORDS, Attention, Embedded, mlp, noise, norm
-from original_stdit3 import AuthorsBlock, OpenSoraBlock, STDiT3, VideoSysBlock
+from original_stdit3 import AuthorsBlock, OpenSora13Block, OpenSoraBlock, STDiT3, VideoSysBlock
 
 
 class PlanBlock(nn.Module):
@@ -301,6 +301,7 @@ ORIGINALS: dict[str, Original] = {
         lambda: STDiT3(AuthorsBlock), stdit_masked, VIDEO, STDIT_LISTS
     ),
     "STDiT3, Open-Sora": Original(lambda: STDiT3(OpenSoraBlock), stdit_masked, VIDEO, STDIT_LISTS),
+    "STDiT3, Open-Sora 1.3": Original(lambda: STDiT3(OpenSora13Block), stdit, VIDEO, STDIT_LISTS),
     "STDiT3, VideoSys": Original(lambda: STDiT3(VideoSysBlock), stdit, VIDEO, STDIT_LISTS),
     "Open-Sora 2": Original(
         MMDiTModel,

@@ -92,7 +92,10 @@ RESIDUALS = [
     for name in ORIGINALS
     for which in ("t-attn", "s-attn", "ca-mlp", "block")
     if not (name.startswith("Open-Sora 2") and which != "block")
-    and not (name.endswith(("1.2", "1.3")) and which in ("t-attn", "ca-mlp"))
+    and not (
+        name.startswith(("Open-Sora-Plan 1.2", "Open-Sora-Plan 1.3"))
+        and which in ("t-attn", "ca-mlp")
+    )
 ]
 
 

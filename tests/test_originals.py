@@ -28,6 +28,8 @@ STRUCTURE = {
     "STDiT3, first frame given": "2x3 t-attn s-attn ca-mlp block: spatial_blocks(x) -> "
     "temporal_blocks(x)",
     "STDiT3, Open-Sora": "2x3 t-attn s-attn ca-mlp block: spatial_blocks(x) -> temporal_blocks(x)",
+    "STDiT3, Open-Sora 1.3": "2x3 t-attn s-attn ca-mlp block: spatial_blocks(x) -> "
+    "temporal_blocks(x)",
     "STDiT3, VideoSys": "2x3 t-attn s-attn ca-mlp block: spatial_blocks(x) -> temporal_blocks(x)",
     "Open-Sora 2": "2x1 block: double_blocks(img, txt) -> single_blocks(x)",
     "Open-Sora 2, in slices": "2x1 block: double_blocks(img, txt) -> single_blocks(x)",

@@ -181,7 +181,7 @@ STRUCTURES = (
         "scale_shift_table",
     ),
     Structure(
-        "Open-Sora 1.2 and VideoSys, STDiT3",
+        "Open-Sora 1.2, 1.3 and VideoSys, STDiT3",
         dict.fromkeys((SPATIAL, TEMPORAL), STDIT3_BLOCK),
         stdit3,
         "scale_shift_table",

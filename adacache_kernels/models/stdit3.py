@@ -1,4 +1,4 @@
-"""STDiT3 of Open-Sora 1.2, as its authors, AdaCache's authors and VideoSys have it.
+"""STDiT3 of Open-Sora 1.2 and 1.3, as its authors, AdaCache's authors and VideoSys have it.
 
 Spatial and temporal blocks in turn. Each changes layout inside itself: between blocks the video is
 always [B, F*S, C]. With AdaCache's own code, blocks are handed a dictionary and hand it on.
@@ -46,7 +46,7 @@ def _spatial(run: BlockRun) -> Tensor:
 
 
 def _temporal(run: BlockRun) -> Tensor:
-    # The attention ran over [B*S, F, C].
+    # The attention ran over [B*S, F, C], or in 1.3 over [B, H, W, F, C].
     batch, _, channels = run.x_in.shape
     frames, tokens = run.arguments["T"], run.arguments["S"]
     attention = run.tap("attn").view(batch, tokens, frames, channels).transpose(1, 2)
