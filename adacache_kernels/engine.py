@@ -22,7 +22,6 @@ from .history import History, Summary, summarize
 from .meter import Meter
 from .models import Adapter, BlockRun
 from .neighbours import check_neighbours
-from .open_clock import OpenClock
 from .policies import Decision
 from .recorder import Recorder
 from .repeats import Repeats
@@ -88,8 +87,7 @@ class Engine:
             if call.first_in_generation:
                 check_neighbours(self.model)
                 self._start_generation(self.clock.num_steps)
-                if isinstance(self.clock, OpenClock):
-                    self._notices.say("open end", notices.open_ended(self.clock.reads_time))
+                self._notices.say("open end", notices.open_ended(self.clock))
             return self._run(call, original, args, kwargs, arguments)
         except BaseException:
             self.reset()
@@ -149,6 +147,7 @@ class Engine:
         """The generation has begun without the engine: this call was computed, nothing stored."""
         self._reusable = call.step
         self._history.computed.append(call.step)
+        self._notices.say("open end", notices.open_ended(self.clock))
 
     def _run(
         self,
@@ -396,5 +395,4 @@ class Engine:
         # After another warning, the reason has been told.
         if self._by_codebook and self._policy.most_reusable_steps > 0 and not self._notices.said:
             text = notices.never_engaged(self._history, self._codebook)
-            if text is not None:
-                self._notices.say("never engaged", text)
+            self._notices.say("never engaged", text)

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from .clock import Clock
 from .codebook import Codebook
 from .history import History
 from .models import Adapter
+from .open_clock import OpenClock
 from .types import AdaCacheWarning
 
 LOST_STEPS = (
@@ -50,9 +52,9 @@ class Notices:
         self.said: set[str] = set()
         """Topics."""
 
-    def say(self, topic: str, message: str) -> None:
-        """Unless something was said about it before."""
-        if topic in self.said:
+    def say(self, topic: str, message: str | None) -> None:
+        """Unless there is nothing to say, or something was said about it before."""
+        if message is None or topic in self.said:
             return
         self.said.add(topic)
         text = f"adacache_kernels, {self._model}: {message}"
@@ -74,12 +76,15 @@ def why_not_cached(model: nn.Module, adapter: Adapter, arguments: Mapping[str, A
     return None if adapter.obstacle is None else adapter.obstacle(model, arguments)
 
 
-def open_ended(reads_time: bool | None) -> str:
+def open_ended(clock: Clock) -> str | None:
+    """Where the number of steps is not known."""
+    if not isinstance(clock, OpenClock):
+        return None
     start = (
         "num_inference_steps is not known, so that a preset is taken for 50 steps, and the last "
         "two steps, which are always computed, cannot be counted to; "
     )
-    if reads_time:
+    if clock.reads_time:
         return f"{start}they, and a new generation, are told by the timesteps, which are at hand"
     return (
         f"{start}to read timesteps on the device would wait for it, so that these steps are not "

@@ -1,7 +1,9 @@
 """The clock of a bare model whose number of steps is not known.
 
-    restart     when the timestep turns back: against the direction of this generation
-    near_end    when no more than two strides are left to the end of the timesteps
+    restart     when the timestep turns back, or is that of the generation's first step again
+    near_end    when no more is left than the next two strides, growing as the last two did
+
+Timesteps that end elsewhere than at 0, 1 or 1000 (Cosmos 1: logarithms of sigma) are not protected.
 
 Timesteps are read only where that waits for nothing: numbers, and tensors on the CPU.
 """
@@ -16,9 +18,8 @@ from torch import Tensor
 from .clock import UNKNOWN_STEPS, Call, CallClock
 
 NAMES = ("timestep", "timesteps", "t", "vision_timesteps")
-STRIDES_LEFT = 2.05
-"""The last two steps, for timesteps that end at one stride ("trailing") or at none ("leading"); the
-rest is for rounding."""
+MARGIN = 1.1
+"""Strides of shifted schedules grow a little faster than geometrically."""
 
 
 class OpenClock(CallClock):
@@ -29,6 +30,7 @@ class OpenClock(CallClock):
 
     def restart(self) -> None:
         super().restart()
+        self._first: float | None = None
         self._times: list[float] = []
         self.reads_time: bool | None = None
         """Whether timesteps can be read; None before the first call."""
@@ -41,15 +43,28 @@ class OpenClock(CallClock):
             self._step += 1
             self._seen = []
             self.reads_time = time is not None
-            self._times = [] if time is None else [*self._times[-2:], time]
+            self._note(time)
         branch = str(len(self._seen)) if context is None else context
         first_in_step = not self._seen
         self._seen.append(branch)
         is_first = first_in_step and self._step == 1
         return Call(self._step, branch, is_first, first_in_step, near_end=self._near_end())
 
+    def _note(self, time: float | None) -> None:
+        """A step begins at this timestep; a second-order one may have that of the step before."""
+        if time is None:
+            self._times = []
+        elif self._first is None:
+            self._first, self._times = time, [time]
+        elif time != self._times[-1]:
+            self._times = [*self._times[-2:], time]
+
     def _turns_back(self, time: float | None) -> bool:
-        if time is None or len(self._times) < 2:
+        if time is None or self._first is None:
+            return False
+        if time == self._first:
+            return True
+        if len(self._times) < 2:
             return False
         *_, earlier, before = self._times
         return (time - before) * (before - earlier) < 0
@@ -57,11 +72,12 @@ class OpenClock(CallClock):
     def _near_end(self) -> bool:
         if len(self._times) < 2:
             return False
-        before, time = self._times[-2:]
+        *others, before, time = self._times
         stride = time - before
+        growth = max(1.0, stride / (before - others[-1])) if others else 1.0
         # Rising ones end at 1 or at 1000, as they are parts or training steps; falling ones at 0.
         end = 0.0 if stride < 0 else 1.0 if time <= 1 else 1000.0
-        return stride != 0 and abs((end - time) / stride) <= STRIDES_LEFT
+        return abs((end - time) / stride) <= MARGIN * (growth + growth**2)
 
 
 def readable_time(arguments: Mapping[str, Any]) -> float | None:

@@ -46,15 +46,15 @@ def patch(
     Args:
         model: a pipeline with `.transformer` and `.scheduler`, which tell the number of steps and
             where a step ends; with a `.transformer_2` as Wan 2.2 has it, both are patched; or the
-            transformer itself, which needs `num_inference_steps`.
+            transformer itself, see `num_inference_steps`.
         config: an `AdaCacheConfig`, a preset's name, or None for the defaults ("fast"). "fast" and
             "slow" are the paper's; "forecast" forecasts residuals and goes by the forecast's error.
             Or the config of another method to compare with, such as a `PABConfig`.
         arena: memory that several patched models share, within its budget; by default each has its
             own, see `max_cache_bytes`.
-        blocks: names of the model's block lists, in the order in which the hidden state runs
-            through them, where the model is not one that is known and this cannot be told by
-            itself: its first forward then shows how the blocks are connected.
+        blocks: names of the model's block lists, where the model is not one that is known and they
+            cannot be told by themselves. The first forward of such a model shows how its blocks are
+            connected; nothing is stored in it, so that the third step is computed as well.
         overrides: fields of the config to change.
 
     Returns:

@@ -4,6 +4,7 @@ its blocks are connected."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +19,25 @@ from .config import AdaCacheConfig
 from .context import current_context
 from .history import History, Summary, summarize
 from .models import Adapter, Probe, Unclear, batch_of, not_sure
+
+
+def _new_arguments(
+    watched: Mapping[str, Any],
+) -> Callable[[nn.Module, Mapping[str, Any]], str | None]:
+    """What was None when the blocks were watched may be a stream of which nothing is known."""
+    known = {name for name, value in watched.items() if value is not None}
+
+    def obstacle(_model: nn.Module, arguments: Mapping[str, Any]) -> str | None:
+        new = [name for name, value in arguments.items() if value is not None and name not in known]
+        if not new:
+            return None
+        return (
+            f"{', '.join(new)} came with the call, but not with the first one, which showed how "
+            "the blocks are connected, so that such calls are computed; unpatch the model and "
+            "patch it again for them"
+        )
+
+    return obstacle
 
 
 class AnyEngine(Protocol):
@@ -87,12 +107,13 @@ class Probing:
             # The next call is the first one of a generation.
             self.clock.restart()
             raise
+        arguments = self._parameters.bind(args, kwargs)
         try:
-            adapter = probe.adapter(batch_of(self._parameters.bind(args, kwargs)))
+            adapter = probe.adapter(batch_of(arguments))
         except Unclear as unclear:
             self._give_up()
             raise ValueError(not_sure(self.model, str(unclear))) from unclear
-        self._found(adapter, call)
+        self._found(replace(adapter, obstacle=_new_arguments(arguments)), call)
         return output
 
     def reset(self) -> None:

@@ -175,6 +175,86 @@ class TextAddedEverywhere(WithText):
         return x + y.mean()
 
 
+class Collected(Model):
+    """What the second block returns is added at the end as well."""
+
+    def run(self, x: Tensor, t: Tensor) -> Tensor:
+        outputs = []
+        for layer in self.layers:
+            x = layer(x, t)
+            outputs.append(x)
+        return x + 2 * outputs[1]
+
+
+class Noting(Block):
+    def forward(self, x: Tensor, notes: list[int], t: Tensor) -> Tensor:  # type: ignore[override]
+        notes.append(len(notes))
+        return super().forward(x, t) * (1 + len(notes))
+
+
+class WithNotes(Model):
+    def __init__(self) -> None:
+        super().__init__(Noting)
+
+    def run(self, x: Tensor, t: Tensor) -> Tensor:
+        notes: list[int] = []
+        for layer in self.layers:
+            x = layer(x, notes, t)
+        return x
+
+
+class Caching(Block):
+    def forward(self, x: Tensor, kv_cache: Any, t: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x, t)
+
+
+class WithCache(Model):
+    def __init__(self) -> None:
+        super().__init__(Caching)
+
+    def run(self, x: Tensor, t: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, object(), t)
+        return x
+
+
+class Optional(WithText):
+    """A text that may come or not."""
+
+    def __init__(self) -> None:
+        super().__init__(OptionalBlock)
+
+    def forward(self, x: Tensor, timestep: Tensor, y: Tensor | None = None) -> Tensor:
+        x = self.embed(x)
+        for layer in self.layers:
+            x, y = layer(x, y, timestep / 1000)
+        return self.head(x if y is None else x + y.mean())
+
+
+class OptionalBlock(TextBlock):
+    def forward(self, x: Tensor, y: Tensor | None, t: Tensor) -> tuple[Tensor, Tensor | None]:  # type: ignore[override]
+        return super().forward(x, y, t) if y is not None else (Block.forward(self, x, t), None)
+
+
+class Skipping(Model):
+    """The last block is also given what the first returned, as long skips do."""
+
+    def __init__(self) -> None:
+        super().__init__(SkipBlock)
+
+    def run(self, x: Tensor, t: Tensor) -> Tensor:
+        first = None
+        for index, layer in enumerate(self.layers):
+            x = layer(x, t, first if index == 3 else None)
+            first = x if index == 0 else first
+        return x
+
+
+class SkipBlock(Block):
+    def forward(self, x: Tensor, t: Tensor, skip: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        return super().forward(x if skip is None else x + skip, t) - (0 if skip is None else skip)
+
+
 class Twice(Model):
     def run(self, x: Tensor, t: Tensor) -> Tensor:
         return super().run(super().run(x, t), t)
@@ -259,6 +339,7 @@ FOUND = {
     AddedEverywhere: "layers[0:1](x) of 1 -> layers[1:2](x) of 1 -> layers[2:3](x) of 1 -> "
     "layers[3:](x) of 1",
     Refined: "layers(x) of 4",
+    Skipping: "layers(x) of 4",
     InDictionary: "layers(x) of 4",
 }
 
@@ -299,6 +380,9 @@ REFUSED_BY_THE_FORWARD = {
     Backwards: r"the 4 blocks of layers did not each run once, in order",
     Partly: r"the 4 blocks of layers did not each run once, in order",
     Turns: r"blocks of layers and others take turns",
+    Collected: r"what block 1 of layers returns is kept for something else than the next block",
+    WithNotes: r"blocks of layers write into a list they are given",
+    WithCache: r"blocks of layers take kv_cache, in which they may leave something",
     TextAddedEverywhere: r"what leaves a block of layers is not what enters the next one",
     (WithDictionary, Extra): r"element 2 of what blocks of layers return goes nowhere",
 }
@@ -317,6 +401,21 @@ def test_what_is_not_clear_is_refused(kind: Any) -> None:
     assert f"{type(model).__name__} is not a class that is known" in message
     assert "Lists in it: layers, 4 " in message and 'ak.patch(model, blocks="layers")' in message
     assert vars(model) == before and not ak.is_patched(model)
+
+
+def test_a_stream_that_comes_later_is_computed() -> None:
+    torch.manual_seed(0)
+    model = Optional().eval()
+    given = {"y": noise(1, 6, 8, seed=5)}
+    timesteps = [torch.full((1,), 930.0 - 30 * step) for step in range(STEPS)]
+    with torch.no_grad():
+        plain = [model(noise(1, 6, 4, seed=i), t, **given) for i, t in enumerate(timesteps)]
+        ak.patch(model, **REUSING)
+        model(noise(1, 6, 4), timesteps[0])
+        ak.reset(model)
+        with pytest.warns(ak.AdaCacheWarning, match="y came with the call, but not with the first"):
+            found = [model(noise(1, 6, 4, seed=i), t, **given) for i, t in enumerate(timesteps)]
+    assert all(map(torch.equal, found, plain)) and not ak.summary(model).reused_steps
 
 
 def test_the_user_settles_it() -> None:

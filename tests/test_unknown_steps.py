@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import adacache_kernels as ak
+from adacache_kernels.demo.presets import PROFILES
 from adacache_kernels.open_clock import OpenClock, readable_time
 from tiny import TINY
 from tiny_chained import noise
@@ -66,6 +67,32 @@ def test_a_generation_begins_where_timesteps_turn_back(times: list[float]) -> No
     assert [call.first_in_generation for call in calls] == [True, *[False] * 5] * 3
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_generation_begins_with_its_first_timestep(steps: int) -> None:
+    calls = clocked(trailing(steps) * 3)
+    assert [call.first_in_generation for call in calls] == [True, *[False] * (steps - 1)] * 3
+
+
+def test_two_calls_at_one_timestep_are_no_new_generation() -> None:
+    """As a second-order solver makes them (Heun): all but the first and the last twice."""
+    times = [1000.0, *(t for t in trailing(8)[1:] for _ in range(2))]
+    calls = clocked(times * 2)
+    begins = [index for index, call in enumerate(calls) if call.first_in_generation]
+    assert begins == [0, len(times)]
+
+
+def shifted(steps: int, shift: float) -> list[float]:
+    """Flow matching's timesteps, as Wan and HunyuanVideo shift them."""
+    parts = [(steps - i) / steps for i in range(steps)]
+    return [1000 * shift * part / (1 + (shift - 1) * part) for part in parts]
+
+
+@pytest.mark.parametrize("steps, shift", [(20, 3), (20, 5), (30, 3), (30, 5), (30, 7), (50, 7)])
+def test_the_last_two_of_shifted_steps(steps: int, shift: float) -> None:
+    near = [call.step for call in clocked(shifted(steps, shift)) if call.near_end]
+    assert near[-2:] == [steps - 1, steps] and near[0] >= 0.8 * steps
+
+
 def test_two_calls_a_step() -> None:
     calls = clocked([time for time in trailing(4) for _ in range(2)] * 2, calls_per_step=2)
     assert [call.step for call in calls] == [1, 1, 2, 2, 3, 3, 4, 4] * 2
@@ -115,6 +142,10 @@ def test_timesteps_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"schedule": (1, 2, 3)}, "schedule needs the number of steps"),
         ({"forecast": 1, "forecast_time": "sigma"}, "forecast_time needs the number of steps"),
+        (
+            {"profile": str(PROFILES / "50.json"), "forecast": 1, "computed_steps": 9},
+            "profile needs",
+        ),
         ({"decision": "graph"}, 'decision="graph" needs the number of steps'),
     ],
 )

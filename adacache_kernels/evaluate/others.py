@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from adacache_kernels.methods import (
@@ -43,6 +45,7 @@ def other_method(
     unknown = [key for key in options if key not in known]
     if unknown:
         raise ValueError(f"method {text!r}: no option {unknown[0]}; there are {', '.join(known)}")
+    options = {key: _from_file(text, value) for key, value in options.items()}
     preset = getattr(config, "preset", None)
     if len(presets) > 1 or (presets and preset is None):
         raise ValueError(f"method {text!r}: {presets[-1]!r} is no option; write key=value")
@@ -50,3 +53,13 @@ def other_method(
         return preset(presets[0], **options) if presets and preset else config(**options)
     except (TypeError, ValueError) as error:
         raise ValueError(f"method {text!r}: {error}") from error
+
+
+def _from_file(text: str, value: Any) -> Any:
+    """The numbers in a JSON file where one is named; else the value itself."""
+    if not (isinstance(value, str) and value.endswith(".json")):
+        return value
+    try:
+        return tuple(json.loads(Path(value).read_text()))
+    except (OSError, TypeError, ValueError) as error:
+        raise ValueError(f"method {text!r}: {value} holds no list of numbers ({error})") from error

@@ -92,7 +92,7 @@ def not_sure(model: nn.Module, reason: str) -> str:
     example = next((path for path in paths if "." not in path), "transformer_blocks")
     return (
         f"{type(model).__name__} is not a class that is known, and {reason}. {_listed(model)}. "
-        "Name those that the hidden state runs through, in this order, for example "
+        "Name those that the hidden state runs through, for example "
         f'ak.patch(model, blocks="{example}")'
     )
 

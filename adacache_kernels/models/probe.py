@@ -7,6 +7,7 @@ object. Shapes do not tell, for a text may be as long as the video.
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,6 +19,7 @@ from ..wrappers import own_forward
 from .base import Adapter, BlockList, Layout, Residual, Stream
 
 FORWARD = "by its first forward"
+KEYS_AND_VALUES = ("kv_cache", "past_key", "cache_params")
 
 
 class Unclear(Exception):
@@ -47,9 +49,14 @@ class Watched:
     leaving: tuple[Any, ...] = ()
     is_tuple: bool = False
     alike: list[str] = field(default_factory=list)
+    objections: list[str] = field(default_factory=list)
+    _returned: dict[int, list[weakref.ref[Tensor]]] = field(default_factory=dict)
+    _sizes: dict[str, int] = field(default_factory=dict)
 
     def before(self, index: int, arguments: Mapping[str, Any]) -> None:
         """Block `index` is called."""
+        self._look_for_what_is_held(index, arguments)
+        self._look_for_caches(arguments)
         if not self.order:
             self.entering = dict(arguments)
         else:
@@ -70,6 +77,37 @@ class Watched:
                 if value is given and not isinstance(value, Tensor) and value is not None
             }
         )
+        made = [v for v in self.leaving if isinstance(v, Tensor)]
+        own = [v for v in made if not any(v is given for given in arguments.values())]
+        self._returned[self.order[-1]] = [weakref.ref(value) for value in own]
+        if self._sizes != _sizes(arguments):
+            self.objections.append(f"blocks of {self.name} write into a list they are given")
+
+    def _look_for_what_is_held(self, index: int, arguments: Mapping[str, Any]) -> None:
+        """A block's output that is alive two blocks later is used elsewhere, but where it is an
+        argument of the block that is called now, as long skips are."""
+        given = {id(value) for value in arguments.values()}
+        for earlier, references in list(self._returned.items()):
+            if earlier > index - 2:
+                continue
+            values = [reference() for reference in references]
+            alive = [value for value in values if value is not None]
+            if any(id(value) in given for value in alive):
+                del self._returned[earlier]
+            elif alive:
+                self.objections.append(
+                    f"what block {earlier} of {self.name} returns is kept for something else than "
+                    "the next block"
+                )
+
+    def _look_for_caches(self, arguments: Mapping[str, Any]) -> None:
+        self._sizes = _sizes(arguments)
+        for name, value in arguments.items():
+            if value is not None and any(word in name for word in KEYS_AND_VALUES):
+                self.objections.append(
+                    f"blocks of {self.name} take {name}, in which they may leave something for "
+                    "later calls"
+                )
 
 
 class Probe:
@@ -84,8 +122,6 @@ class Probe:
         self._model = model
         self._watched = {name: Watched(name, getattr(model, name)) for name in names}
         self._calls: list[str] = []
-        self._last_of: dict[str, tuple[Any, ...]] = {}
-        self._between: dict[str, dict[str, Any]] = {}
 
     def lists(self) -> dict[str, tuple[object, ...]]:
         """What stands for the lists in the forward that is watched."""
@@ -113,6 +149,9 @@ class Probe:
             raise Unclear("no block of these lists ran in the first forward")
         if len(self._calls) > len(ran):
             raise Unclear(f"blocks of {' and '.join(w.name for w in ran)} take turns")
+        objections = [objection for watched in ran for objection in watched.objections]
+        if objections:
+            raise Unclear(objections[0])
         lists: list[BlockList] = []
         for watched in ran:
             lists += self._parts(watched, lists[0] if lists else None, batch)
@@ -259,6 +298,10 @@ def _cut(whole: BlockList, watched: Watched, streams: list[str], count: int) -> 
     return [
         replace(whole, start=start, stop=stop) for start, stop in zip(starts, stops, strict=True)
     ]
+
+
+def _sizes(arguments: Mapping[str, Any]) -> dict[str, int]:
+    return {n: len(v) for n, v in arguments.items() if isinstance(v, list | dict)}
 
 
 def _is_text(parameter: str) -> bool:
