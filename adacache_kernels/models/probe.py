@@ -51,6 +51,8 @@ class Watched:
     alike: list[str] = field(default_factory=list)
     objections: list[str] = field(default_factory=list)
     _returned: dict[int, list[weakref.ref[Tensor]]] = field(default_factory=dict)
+    _held: set[int] = field(default_factory=set)
+    _taken: set[int] = field(default_factory=set)
     _sizes: dict[str, int] = field(default_factory=dict)
 
     def before(self, index: int, arguments: Mapping[str, Any]) -> None:
@@ -84,21 +86,26 @@ class Watched:
             self.objections.append(f"blocks of {self.name} write into a list they are given")
 
     def _look_for_what_is_held(self, index: int, arguments: Mapping[str, Any]) -> None:
-        """A block's output that is alive two blocks later is used elsewhere, but where it is an
-        argument of the block that is called now, as long skips are."""
+        """A block's output that is alive two blocks later is used elsewhere, but where a later
+        block takes it, as long skips do."""
         given = {id(value) for value in arguments.values()}
-        for earlier, references in list(self._returned.items()):
-            if earlier > index - 2:
-                continue
+        for earlier, references in self._returned.items():
             values = [reference() for reference in references]
             alive = [value for value in values if value is not None]
-            if any(id(value) in given for value in alive):
-                del self._returned[earlier]
-            elif alive:
-                self.objections.append(
-                    f"what block {earlier} of {self.name} returns is kept for something else than "
-                    "the next block"
-                )
+            if earlier <= index - 2 and any(id(value) in given for value in alive):
+                self._taken.add(earlier)
+            elif earlier <= index - 2 and alive:
+                self._held.add(earlier)
+
+    def check(self) -> None:
+        """Raises Unclear where the blocks do more than to hand streams on."""
+        if self._held - self._taken:
+            raise Unclear(
+                f"what block {min(self._held - self._taken)} of {self.name} returns is kept for "
+                "something else than the next block"
+            )
+        if self.objections:
+            raise Unclear(self.objections[0])
 
     def _look_for_caches(self, arguments: Mapping[str, Any]) -> None:
         self._sizes = _sizes(arguments)
@@ -149,12 +156,11 @@ class Probe:
             raise Unclear("no block of these lists ran in the first forward")
         if len(self._calls) > len(ran):
             raise Unclear(f"blocks of {' and '.join(w.name for w in ran)} take turns")
-        objections = [objection for watched in ran for objection in watched.objections]
-        if objections:
-            raise Unclear(objections[0])
         lists: list[BlockList] = []
         for watched in ran:
             lists += self._parts(watched, lists[0] if lists else None, batch)
+        for watched in ran:
+            watched.check()
         names = tuple(dict.fromkeys(blocks.attribute for blocks in lists if not blocks.joined))
         return Adapter(
             lists=tuple(lists),
