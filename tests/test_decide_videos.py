@@ -52,7 +52,9 @@ def decided(
     """The state and the motions after decide."""
     state, motions = torch.tensor(STATE), torch.linspace(0.25, 1.0, videos)
     book = torch.tensor(BOOK).T.contiguous()
-    ops.decide(state, sums, book, *arguments, videos=videos, batch=batch, motions=motions)
+    # Step, metric, has_previous, apply_moreg, in_window.
+    given = motions if True in arguments[3:4] else None
+    ops.decide(state, sums, book, *arguments, videos=videos, batch=batch, motions=given)
     return state.tolist(), motions.tolist()
 
 
