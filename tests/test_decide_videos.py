@@ -143,6 +143,16 @@ def test_motion_is_that_of_each_video() -> None:
     assert state[State.PREVIOUS_MOTION] == STATE[State.PREVIOUS_MOTION]
 
 
+def test_of_several_the_first_one_decides() -> None:
+    """Scores 1 and 2, so that both distances are 1/2."""
+    sums = torch.tensor([[0.5, 1, 0, 1.0, 4.0], [0.25, 1, 0, 2.0, 4.0]]).view(1, 2, 1, 5)
+    state, book = torch.tensor(STATE), torch.tensor(BOOK).T.contiguous()
+    moreg = {"apply_moreg": True, "in_window": True, "moreg_a": 0.25, "moreg_b": 1.0}
+    both = {"videos": 2, "motions": torch.ones(2), "mograd_mul": 0.0}
+    ops.decide(state, sums, book, 3, "l1", **moreg, **both)
+    assert (state[State.DISTANCE], state[State.RAW_DISTANCE], state[State.MOTION]) == (0.5, 0.5, 1)
+
+
 @pytest.mark.parametrize("batch", ops.BATCHES)
 @pytest.mark.parametrize("video", [0, 1, 2])
 def test_one_video_without_a_distance_is_enough(batch: str, video: int) -> None:
