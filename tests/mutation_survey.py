@@ -59,8 +59,11 @@ def checks() -> dict[str, list[Check]]:
             *(partial(decide, metric, apply_moreg, *decision) for decision in tests.DECISIONS),
             partial(on_a_threshold, metric, apply_moreg),
         ]
+    found["decide cosine"] += [
+        partial(several_videos, "cosine", spoilt, False) for spoilt in test_decide_videos.SPOILT
+    ]
     found["decide of several videos"] = [
-        *(partial(several_videos, spoilt) for spoilt in test_decide_videos.SPOILT),
+        *(partial(several_videos, "l1", spoilt, True) for spoilt in test_decide_videos.SPOILT),
         *(partial(many_partial_sums, parts) for parts in (20, 90, 150, 210, 240, 600)),
     ]
     return found
@@ -109,8 +112,8 @@ def on_a_threshold(metric: str, apply_moreg: bool, driver: EmulatorDriver) -> No
     tests.check_on_a_threshold(driver, metric, apply_moreg)
 
 
-def several_videos(spoilt: str, driver: EmulatorDriver) -> None:
-    test_decide_videos.check_decide("l1", spoilt, "any", True)
+def several_videos(metric: str, spoilt: str, apply_moreg: bool, driver: EmulatorDriver) -> None:
+    test_decide_videos.check_decide(metric, spoilt, "any", apply_moreg)
 
 
 def many_partial_sums(parts: int, driver: EmulatorDriver) -> None:

@@ -52,7 +52,9 @@ def decided(
     """The state and the motions after decide."""
     state, motions = torch.tensor(STATE), torch.linspace(0.25, 1.0, videos)
     book = torch.tensor(BOOK).T.contiguous()
-    ops.decide(state, sums, book, *arguments, videos=videos, batch=batch, motions=motions)
+    # Step, metric, has_previous, apply_moreg, in_window.
+    given = motions if True in arguments[3:4] else None
+    ops.decide(state, sums, book, *arguments, videos=videos, batch=batch, motions=given)
     return state.tolist(), motions.tolist()
 
 
@@ -139,6 +141,16 @@ def test_motion_is_that_of_each_video() -> None:
     assert state[State.DISTANCE] == 0.25 * 13
     assert motions.tolist() == [1, 9]
     assert state[State.PREVIOUS_MOTION] == STATE[State.PREVIOUS_MOTION]
+
+
+def test_of_several_the_first_one_decides() -> None:
+    """Scores 1 and 2, so that both distances are 1/2."""
+    sums = torch.tensor([[0.5, 1, 0, 1.0, 4.0], [0.25, 1, 0, 2.0, 4.0]]).view(1, 2, 1, 5)
+    state, book = torch.tensor(STATE), torch.tensor(BOOK).T.contiguous()
+    moreg = {"apply_moreg": True, "in_window": True, "moreg_a": 0.25, "moreg_b": 1.0}
+    both = {"videos": 2, "motions": torch.ones(2), "mograd_mul": 0.0}
+    ops.decide(state, sums, book, 3, "l1", **moreg, **both)
+    assert (state[State.DISTANCE], state[State.RAW_DISTANCE], state[State.MOTION]) == (0.5, 0.5, 1)
 
 
 @pytest.mark.parametrize("batch", ops.BATCHES)
