@@ -11,6 +11,17 @@ from .calibration import calibrate
 from .config import AdaCacheConfig
 from .context import cache_context
 from .history import Summary
+from .magnitudes import measure_ratios
+from .methods import (
+    DeltaDiTConfig,
+    FirstBlockConfig,
+    FixedIntervalConfig,
+    MagCacheConfig,
+    PABConfig,
+    PerLayerConfig,
+    TGATEConfig,
+    TimestepEmbeddingConfig,
+)
 from .patching import is_patched, patch, reset, summary, unpatch
 from .profile import Profile
 from .types import AdaCacheWarning
@@ -26,12 +37,21 @@ __all__ = [
     "CacheArena",
     "CacheBudgetError",
     "CaptureError",
+    "DeltaDiTConfig",
+    "FirstBlockConfig",
+    "FixedIntervalConfig",
+    "MagCacheConfig",
     "OverBudgetError",
+    "PABConfig",
+    "PerLayerConfig",
     "Profile",
     "Summary",
+    "TGATEConfig",
+    "TimestepEmbeddingConfig",
     "cache_context",
     "calibrate",
     "is_patched",
+    "measure_ratios",
     "patch",
     "reset",
     "summary",

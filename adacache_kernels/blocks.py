@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .compiled import uncompiled
 from .models import BlockList, BlockRun
+from .wrappers import own_forward
 
 
 class Observer(Protocol):
@@ -67,7 +68,9 @@ class Parameters:
     """Names of the parameters of a module's forward, to find an argument by its name."""
 
     def __init__(self, module: nn.Module) -> None:
-        self._names = tuple(inspect.signature(uncompiled(module).forward).parameters)
+        # Not all wrappers of other libraries have the signature of what they wrap.
+        forward = own_forward(uncompiled(module))
+        self._names = tuple(inspect.signature(forward).parameters)
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by name."""
@@ -263,5 +266,7 @@ def _recorder(run: BlockRun, name: str) -> Callable[[nn.Module, Any, Any], None]
                 'that its residual cannot be told; measure another: patch(..., cache_res="block")'
             )
         run.tapped[name] = output
+        own = run.block.named_parameters(recurse=False)
+        run.own = {name: parameter.detach() for name, parameter in own}
 
     return record

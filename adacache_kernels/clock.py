@@ -7,15 +7,21 @@ pipeline.
 
 from __future__ import annotations
 
-import functools
+import threading
+import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from types import MethodType
+from functools import partial
 from typing import Any, Protocol
+
+from .stands_for import StandsFor
+from .types import AdaCacheWarning
 
 # The most branches any pipeline runs in a step is four (guidance with two perturbed passes); more
 # unnamed calls without a scheduler step mean that the steps cannot be seen.
 MOST_CALLS_PER_STEP = 8
+TELLING_IDLE_STEPS = 4
 UNKNOWN_STEPS = -1
 """The number of steps of a bare model that nobody has given."""
 
@@ -147,9 +153,11 @@ class SchedulerClock:
 
     def restart(self) -> None:
         self.generation += 1
+        self._thread = threading.get_ident()
         self._steps_done = 0
         self._seen: list[str] = []
         self._started = False
+        self._idle_steps = 0
 
     def detach(self) -> None:
         for method in self._watched:
@@ -183,9 +191,11 @@ class SchedulerClock:
     def _count_steps(self) -> int:
         timesteps = getattr(self.scheduler, "timesteps", None)
         scheduled = 0 if timesteps is None else len(timesteps)
-        # Video-to-video pipelines run the tail of the schedule only and note how much of it.
+        # Pipelines note it: of video to video, the tail of the schedule; more steps than it has,
+        # where frames begin one after the other.
         noted = getattr(self._pipeline, "_num_timesteps", None)
-        return noted if isinstance(noted, int) and 0 < noted < scheduled else scheduled
+        # More than are scheduled: frames are denoised one after the other (diffusion forcing).
+        return noted if isinstance(noted, int) and noted > 0 else scheduled
 
     def _follow_new_scheduler(self) -> None:
         self.detach()
@@ -195,9 +205,30 @@ class SchedulerClock:
     def _attach(self, scheduler: Any) -> None:
         self.scheduler = scheduler
         self._watched = [
-            WatchedMethod(scheduler, "set_timesteps", self._begin_generation),
-            WatchedMethod(scheduler, "step", self._end_step),
+            WatchedMethod(scheduler, name, after, partial(self._for_a_copy, after))
+            for name, after in (("set_timesteps", self._begin_generation), ("step", self._end_step))
         ]
+
+    def _for_a_copy(self, after: Callable[[], None]) -> Callable[[], None] | None:
+        """What a copy that is made now calls after its method."""
+        # A copy that is made amid a generation is for something else than its steps.
+        if self._started and self._steps_done < self._num_steps:
+            return None
+        # A copy that is kept must not keep the pipeline.
+        clock, name = weakref.ref(self), after.__name__
+
+        def act() -> None:
+            own = clock()
+            if own is not None:
+                own._by_a_copy(getattr(own, name))
+
+        return act
+
+    def _by_a_copy(self, after: Callable[[], None]) -> None:
+        """A pipeline may make all its steps with copies, one for each frame (diffusion forcing)."""
+        # A copy that another thread works with belongs to another pipeline.
+        if threading.get_ident() == self._thread:
+            after()
 
     def _begin_generation(self) -> None:
         # What an earlier run noted must not count for a pipeline that shares the scheduler.
@@ -210,6 +241,19 @@ class SchedulerClock:
         if self._seen:
             self._steps_done += 1
             self._seen = []
+        elif not self._started:
+            self._note_idle_step()
+
+    def _note_idle_step(self) -> None:
+        self._idle_steps += 1
+        if self._idle_steps == TELLING_IDLE_STEPS:
+            warnings.warn(
+                f"adacache_kernels: {self._idle_steps} steps of the scheduler without a call of "
+                f"the patched transformer of this {type(self._pipeline).__name__}, so that nothing "
+                "is cached: was it replaced, or its forward set anew? unpatch and patch again",
+                AdaCacheWarning,
+                stacklevel=4,
+            )
 
 
 class ExpertClock:
@@ -263,15 +307,27 @@ def clocks(clock: Clock, count: int) -> list[Clock]:
     return [ExpertClock(clock) for _ in range(count)]
 
 
-class WatchedMethod:
-    """Calls an object's method and then `after`; set on the instance, the class stays as it is."""
+class WatchedMethod(StandsFor):
+    """Calls an object's method and then `after`; set on the instance, the class stays as it is.
 
-    def __init__(self, owner: Any, name: str, after: Callable[[], None]) -> None:
-        self._owner, self._name, self._after = owner, name, after
-        self._had = name in vars(owner)
-        self._original = getattr(owner, name)
+    Args:
+        owner: the object.
+        name: of the method.
+        after: called after each call.
+        of_copies: asked when the object is copied: what is called after the copy's method.
+    """
+
+    def __init__(
+        self,
+        owner: Any,
+        name: str,
+        after: Callable[[], None],
+        of_copies: Callable[[], Callable[[], None] | None] | None = None,
+    ) -> None:
         # Pipelines read the signature to learn which arguments a scheduler takes.
-        functools.update_wrapper(self, self._original)
+        super().__init__(getattr(owner, name))
+        self._owner, self._name, self._after, self._of_copies = owner, name, after, of_copies
+        self._had = name in vars(owner)
         setattr(owner, name, self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -280,13 +336,28 @@ class WatchedMethod:
         return result
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        # Pipelines copy schedulers; the copy must step itself and not the watched one.
-        copy = memo.get(id(self._owner), self._owner)
-        return MethodType(getattr(type(copy), self._name), copy)
+        # The copy must step itself and not the watched one.
+        copied = memo.get(id(self._owner))
+        after = None if self._of_copies is None else self._of_copies()
+        if copied is None or after is None:
+            return super().__deepcopy__(memo)
+        watching = weakref.ref(self)
+
+        def tell() -> None:
+            original = watching()
+            if original is not None and original.is_watching:
+                after()
+
+        return WatchedMethod(copied, self._name, tell)
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether it is still what the object's method is."""
+        return vars(self._owner).get(self._name) is self
 
     def remove(self) -> None:
         """Set the method back, unless somebody has replaced it in the meantime."""
-        if vars(self._owner).get(self._name) is not self:
+        if not self.is_watching:
             return
         if self._had:
             setattr(self._owner, self._name, self._original)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,12 @@ from .models import Adapter
 from .repeats import Repeats
 
 WHAT_TO_DO = 'choose batch="any" or "mean", which take a batch as a whole'
+CANNOT_BE_SPLIT = (
+    'batch="each": the first call with the rows of one video alone has failed. If the model cannot '
+    f"take them alone, {WHAT_TO_DO}"
+)
+OF_TOKENS = ("indices", "rope")
+"""In names of arguments that say where tokens are: a vector has no rows, whatever its length."""
 
 
 class SharedCall:
@@ -91,7 +97,9 @@ class EachVideo:
         self._adapter = adapter
         self._arena = arena
         self._parameters = Parameters(model)
-        self._repeats = Repeats(notices.Notices(type(model).__name__))
+        self._notices = notices.Notices(type(model).__name__)
+        self._repeats = Repeats(self._notices)
+        self._has_split = False
         self._shared = SharedCall(clock)
         self._engines = [self._engine()]
 
@@ -134,10 +142,16 @@ class EachVideo:
         if call.first_in_step:
             self._repeats.note(arguments)
         parts = self._split(args, kwargs, rows, videos)
-        outputs = [
-            engine.forward(original, *part)
-            for engine, part in zip(self._engines, parts, strict=True)
-        ]
+        try:
+            outputs = [
+                engine.forward(original, *part)
+                for engine, part in zip(self._engines, parts, strict=True)
+            ]
+        except Exception:
+            if not self._has_split:
+                self._notices.say("cannot be split", CANNOT_BE_SPLIT)
+            raise
+        self._has_split = True
         return self._in_order(outputs, rows // videos)
 
     def _have_engines(self, videos: int, call: Call) -> None:
@@ -156,14 +170,17 @@ class EachVideo:
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], rows: int, videos: int
     ) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
         """The arguments for each video: its rows of what has as many rows as the batch."""
-        values, _ = tree_flatten((args, dict(kwargs)))
-        if not any(isinstance(value, Tensor) and _has_rows(value, rows) for value in values):
+        given = (args, dict(kwargs))
+        whole = {id(x) for x in _vectors_of_tokens(self._parameters.bind(args, kwargs))}
+        values = [x for x in tree_flatten(given)[0] if isinstance(x, Tensor)]
+        split = {id(x) for x in values if _has_rows(x, rows)} - whole
+        if not split:
             raise ValueError(
                 f'batch="each": no argument of {type(self.model).__name__} has the {rows} rows of '
                 f"the batch in its first dimension, so that it cannot be split; {WHAT_TO_DO}"
             )
-        takes = [partial(_rows_of, video, videos, rows) for video in range(videos)]
-        return [tree_map_only(Tensor, take, (args, dict(kwargs))) for take in takes]
+        takes = [partial(_rows_of, video, videos, split) for video in range(videos)]
+        return [tree_map_only(Tensor, take, given) for take in takes]
 
     def _in_order(self, parts: Sequence[Any], rows: int) -> Any:
         """What the videos' calls returned, each of `rows` rows, as the call of the whole would."""
@@ -193,9 +210,14 @@ def make_engine(
     return kind(model, adapter, config, clock, arena)
 
 
-def _rows_of(video: int, videos: int, rows: int, x: Tensor) -> Tensor:
+def _vectors_of_tokens(arguments: Mapping[str, Any]) -> list[Tensor]:
+    named = [arguments[name] for name in arguments if any(part in name for part in OF_TOKENS)]
+    return [x for x in tree_flatten(named)[0] if isinstance(x, Tensor) and x.ndim == 1]
+
+
+def _rows_of(video: int, videos: int, split: Container[int], x: Tensor) -> Tensor:
     # They lie `videos` apart, while models view their inputs as if they did not.
-    return x[video::videos].contiguous() if _has_rows(x, rows) else x
+    return x[video::videos].contiguous() if id(x) in split else x
 
 
 def _has_rows(x: Tensor, rows: int) -> bool:

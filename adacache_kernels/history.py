@@ -66,6 +66,8 @@ class Summary:
         videos: with batch="each", what each video of the batch has done; empty otherwise. Here, a
             step is computed if any of them computed it, and its distance is their largest.
         by_branch: with decide_for="branch", the same of each branch of guidance.
+        units: how many have run, and how many were called: steps, or, with a method that reuses
+            parts of a step, blocks or modules.
     """
 
     model: str
@@ -90,13 +92,22 @@ class Summary:
     codebook: list[tuple[float, int]]
     videos: list[Summary] = field(default_factory=list)
     by_branch: dict[str, Summary] = field(default_factory=dict)
+    units: tuple[int, int] = (0, 0)
+
+    @property
+    def computed_fraction(self) -> float:
+        """Share of the steps, blocks or modules that have run; 1 before there were any."""
+        ran, called = self.units
+        return ran / called if called else 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Lists, numbers and strings only, for JSON; the codebook's last threshold may be null."""
-        videos = [video.to_dict() for video in self.videos]
-        by_branch = {name: branch.to_dict() for name, branch in self.by_branch.items()}
-        plain = {"codebook": plain_pairs(self.codebook)}
-        return asdict(self) | plain | {"videos": videos, "by_branch": by_branch}
+        return asdict(self) | {
+            "codebook": plain_pairs(self.codebook),
+            "computed_fraction": self.computed_fraction,
+            "videos": [video.to_dict() for video in self.videos],
+            "by_branch": {name: branch.to_dict() for name, branch in self.by_branch.items()},
+        }
 
     def __str__(self) -> str:
         done = len(self.computed_steps) + len(self.reused_steps)
@@ -120,6 +131,9 @@ class Summary:
             f"  branch {name!r}  " + " ".join(map(str, branch.computed_steps))
             for name, branch in self.by_branch.items()
         ]
+        if self.units[1] > done:
+            ran, called = self.units
+            lines.append(f"  parts     {ran} of {called} blocks or modules computed")
         if self.waits:
             lines.append(f"  waits     {len(self.waits)}, {1e3 * sum(self.waits):.1f} ms")
         lines += [
@@ -178,6 +192,7 @@ def summarize(
         waits=list(history.waits),
         config=dict(config),
         codebook=list(codebook),
+        units=(len(history.computed), len(history.computed) + len(history.reused)),
     )
 
 
@@ -240,6 +255,7 @@ def _gathered(summaries: Sequence[Summary], rows: Sequence[_Row]) -> Summary:
         lower_order=_merged(s.lower_order for s in summaries),
         corrected=_merged(s.corrected for s in summaries),
         waits=[seconds for s in summaries for seconds in s.waits],
+        units=(sum(s.units[0] for s in summaries), sum(s.units[1] for s in summaries)),
     )
 
 

@@ -3,40 +3,61 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from types import MethodType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
 
 from .compiled import refuse_to_be_traced, uncompiled
 from .context import cache_context
+from .neighbours import refusal_of_another_cache
 from .probing import AnyEngine
+from .stands_for import StandsFor
 from .types import AdaCacheWarning
+from .wrappers import Place, innermost, own_forward, places
 
 INSTALLATION = "_adacache_installation"
 
 
-class PatchedForward:
-    """The forward of a patched model, set on the instance."""
+class PatchedForward(StandsFor):
+    """The forward of a patched model."""
 
     def __init__(self, model: nn.Module, engine: AnyEngine) -> None:
-        self._model = model
+        super().__init__(own_forward(model))
+        self._model = type(model).__name__
         self._engine: AnyEngine | None = engine
-        self._original = model.forward
         self._refuse = refuse_to_be_traced()
-        functools.update_wrapper(self, self._original)
+        self._busy = threading.Lock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._engine is None:
             return self._original(*args, **kwargs)
         if torch.compiler.is_compiling():
             self._refuse()
-        return self._engine.forward(self._original, args, kwargs)
+        with self.alone("was called"):
+            return self._engine.forward(self._original, args, kwargs)
+
+    @contextmanager
+    def alone(self, what: str) -> Iterator[None]:
+        """Nothing else may happen to the model inside.
+
+        Raises:
+            RuntimeError: a call of the model is running.
+        """
+        if not self._busy.acquire(blocking=False):
+            raise RuntimeError(
+                f"this patched {self._model} {what} while a call of it was running, in another "
+                "thread or further up in this one; it caches one generation at a time, so give "
+                "each thread a model of its own, patched by itself"
+            )
+        try:
+            yield
+        finally:
+            self._busy.release()
 
     def use(self, engine: AnyEngine) -> None:
         """Go through this engine from now on."""
@@ -46,19 +67,9 @@ class PatchedForward:
         """Call the original from now on, wherever this object is still held."""
         self._engine = None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        # The copy of a patched model is unpatched, and must not run the original's blocks.
-        copy = memo.get(id(self._model), self._model)
-        return MethodType(type(copy).forward, copy)
 
-
-class NamedContext:
+class NamedContext(StandsFor):
     """A model's own `cache_context`, which names the branch for this package, too."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._original: Callable[..., Any] = model.cache_context  # type: ignore[assignment]
-        functools.update_wrapper(self, self._original)
 
     @contextmanager
     def _entered(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
@@ -70,9 +81,15 @@ class NamedContext:
     ) -> contextlib.AbstractContextManager[Any]:
         return self._entered(name, args, kwargs)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        copy = memo.get(id(self._model), self._model)
-        return MethodType(type(copy).cache_context, copy)
+
+class RefusedCache(StandsFor):
+    """A model's own `enable_cache`, which says why not."""
+
+    def __call__(self, config: Any = None, *_args: Any, **_kwargs: Any) -> NoReturn:
+        raise refusal_of_another_cache(config)
+
+
+STANDING: dict[str, type[StandsFor]] = {"cache_context": NamedContext, "enable_cache": RefusedCache}
 
 
 class Installation:
@@ -81,12 +98,17 @@ class Installation:
     def __init__(self, transformer: nn.Module, engine: AnyEngine) -> None:
         attributes = vars(transformer)
         self.engine = engine
-        self._attributes = attributes
+        self._transformer = transformer
         self._forward = PatchedForward(transformer, engine)
-        self._set: dict[str, Any] = {"forward": self._forward}
-        if callable(getattr(transformer, "cache_context", None)):
-            self._set["cache_context"] = NamedContext(transformer)
+        self._set: dict[str, StandsFor] = {}
+        for name, kind in STANDING.items():
+            original = getattr(transformer, name, None)
+            if callable(original):
+                self._set[name] = kind(original)
         self._previous = {name: attributes[name] for name in self._set if name in attributes}
+        place = innermost(transformer)
+        self._is_first = place.name == "forward" and place.value is None
+        place.put(self._forward)
         attributes.update(self._set)
         attributes[INSTALLATION] = self
 
@@ -95,17 +117,54 @@ class Installation:
         self.engine = engine
         self._forward.use(engine)
 
+    def alone(self, what: str) -> contextlib.AbstractContextManager[None]:
+        """No call of the model may run inside; see `PatchedForward.alone`."""
+        return self._forward.alone(what)
+
+    @property
+    def was_set_aside(self) -> bool:
+        """Whether the model runs without the patch, for another library has set its forward."""
+        values = [place.value for place in places(self._transformer)]
+        return self._forward not in values and values[-1] in (None, self._forward._original)
+
+    def say_if_set_aside(self) -> None:
+        """Warn where nothing is reused for that reason."""
+        if self.was_set_aside:
+            warnings.warn(
+                "another library has set this model's forward since patch(), so that it runs "
+                "without adacache_kernels; unpatch() and patch() it again, after that library",
+                AdaCacheWarning,
+                stacklevel=3,
+            )
+
     def remove(self) -> None:
         """Set back what was there, and warn where somebody else's wrapper lies on top."""
+        was_set_aside = self.was_set_aside
         self._forward.retire()
-        del self._attributes[INSTALLATION]
+        attributes = vars(self._transformer)
+        del attributes[INSTALLATION]
+        if not (was_set_aside or self._removed_forward()):
+            self._warn_wrapped("forward")
         for name, ours in self._set.items():
-            if self._attributes.get(name) is not ours:
+            if attributes.get(name) is not ours:
                 self._warn_wrapped(name)
             elif name in self._previous:
-                self._attributes[name] = self._previous[name]
+                attributes[name] = self._previous[name]
             else:
-                del self._attributes[name]
+                del attributes[name]
+
+    def _removed_forward(self) -> bool:
+        """Whether it was found, below whatever lies on it."""
+        found = [place for place in places(self._transformer) if place.value is self._forward]
+        for place in found:
+            if place.name == "forward" and self._is_first and self._is_the_instances(place):
+                place.clear()
+            else:
+                place.put(self._forward._original)
+        return bool(found)
+
+    def _is_the_instances(self, place: Place) -> bool:
+        return place.attributes is vars(self._transformer)
 
     @staticmethod
     def _warn_wrapped(name: str) -> None:
@@ -119,6 +178,10 @@ class Installation:
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
         """A copy of a patched model is not patched."""
         return None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Nor is one that was pickled."""
+        return type(None), ()
 
 
 def engine_of(transformer: nn.Module) -> AnyEngine | None:

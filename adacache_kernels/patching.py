@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
@@ -19,7 +20,10 @@ from .each_branch import EachBranch
 from .engine import Engine
 from .history import Summary, joined
 from .installation import Installation, engine_of, installation_of
+from .methods import MethodConfig
+from .methods.engine import MethodEngine
 from .models import Adapter, adapter_for, chosen
+from .neighbours import check_neighbours
 from .open_clock import OpenClock
 from .presets import SETTINGS
 from .probing import AnyEngine, Probing
@@ -29,7 +33,7 @@ T = TypeVar("T")
 
 def patch(
     model: T,
-    config: AdaCacheConfig | str | None = None,
+    config: AdaCacheConfig | MethodConfig | str | None = None,
     *,
     arena: CacheArena | None = None,
     blocks: str | Sequence[str] = (),
@@ -45,12 +49,13 @@ def patch(
             transformer itself, which needs `num_inference_steps`.
         config: an `AdaCacheConfig`, a preset's name, or None for the defaults ("fast"). "fast" and
             "slow" are the paper's; "forecast" forecasts residuals and goes by the forecast's error.
+            Or the config of another method to compare with, such as a `PABConfig`.
         arena: memory that several patched models share, within its budget; by default each has its
             own, see `max_cache_bytes`.
         blocks: names of the model's block lists, in the order in which the hidden state runs
             through them, where the model is not one that is known and this cannot be told by
             itself: its first forward then shows how the blocks are connected.
-        overrides: fields of `AdaCacheConfig` to change.
+        overrides: fields of the config to change.
 
     Returns:
         `model`, patched in place.
@@ -75,9 +80,14 @@ def patch(
                 f"this {type(transformer).__name__} is patched already; unpatch it first to change "
                 "its settings"
             )
+        check_neighbours(transformer)
     found = [_look_at(transformer, blocks) for transformer in transformers]
     clock = _clock(model, settings)
-    source = ArenaSource(settings.max_cache_bytes, arena)
+    source = (
+        ArenaSource(settings.max_cache_bytes, arena)
+        if isinstance(settings, AdaCacheConfig)
+        else None
+    )
     try:
         engines = [
             _make(transformer, what, settings, own, source)
@@ -105,10 +115,13 @@ def _look_at(transformer: nn.Module, blocks: str | Sequence[str]) -> Adapter | l
 def _make(
     transformer: nn.Module,
     found: Adapter | list[str],
-    settings: AdaCacheConfig,
+    settings: AdaCacheConfig | MethodConfig,
     clock: Clock,
-    source: ArenaSource,
+    source: ArenaSource | None,
 ) -> AnyEngine:
+    if isinstance(settings, MethodConfig):
+        return _other_method(transformer, found, settings, clock)
+    assert source is not None
     if isinstance(found, Adapter):
         return _known(transformer, found, settings, clock, source)
 
@@ -122,6 +135,17 @@ def _make(
         installation_of(transformer).remove()
 
     return Probing(transformer, found, settings, clock, source, begin, give_up)
+
+
+def _other_method(
+    transformer: nn.Module, found: Adapter | list[str], settings: MethodConfig, clock: Clock
+) -> MethodEngine:
+    if not isinstance(found, Adapter):
+        raise ValueError(
+            f"{type(settings).__name__}: {type(transformer).__name__} is not a class that is "
+            "known; only AdaCacheConfig can find out how a model is connected"
+        )
+    return MethodEngine(transformer, found, settings, clock)
 
 
 def _known(
@@ -144,13 +168,18 @@ def unpatch(model: T) -> T:
 
     Raises:
         ValueError: the model is not patched.
+        RuntimeError: a call of it is running.
     """
     transformers = _transformers(model)
     engines = [_require(transformer) for transformer in transformers]
-    for transformer, engine in zip(transformers, engines, strict=True):
-        engine.clock.detach()
-        engine.reset()
-        installation_of(transformer).remove()
+    installations = [installation_of(transformer) for transformer in transformers]
+    with ExitStack() as idle:
+        for installation in installations:
+            idle.enter_context(installation.alone("was unpatched"))
+        for installation, engine in zip(installations, engines, strict=True):
+            engine.clock.detach()
+            engine.reset()
+            installation.remove()
     return model
 
 
@@ -166,9 +195,12 @@ def reset(model: object) -> None:
 
     Raises:
         ValueError: the model is not patched.
+        RuntimeError: a call of it is running.
     """
     for transformer in _transformers(model):
-        _require(transformer).reset()
+        engine = _require(transformer)
+        with installation_of(transformer).alone("was reset"):
+            engine.reset()
 
 
 def summary(model: object) -> Summary:
@@ -177,11 +209,15 @@ def summary(model: object) -> Summary:
     Raises:
         ValueError: the model is not patched.
     """
-    engines = [_require(transformer) for transformer in _transformers(model)]
+    engines = installed_engines(model)
+    for transformer in _transformers(model):
+        installation_of(transformer).say_if_set_aside()
     return joined([engine.summary() for engine in engines])
 
 
-def _settings(config: AdaCacheConfig | str | None, overrides: dict[str, Any]) -> AdaCacheConfig:
+def _settings(
+    config: AdaCacheConfig | MethodConfig | str | None, overrides: dict[str, Any]
+) -> AdaCacheConfig | MethodConfig:
     if config is None:
         config = AdaCacheConfig()
     elif isinstance(config, str):
@@ -189,20 +225,25 @@ def _settings(config: AdaCacheConfig | str | None, overrides: dict[str, Any]) ->
             presets = ", ".join(map(repr, SETTINGS))
             raise ValueError(f"config is {config!r}; the presets are {presets}")
         config = AdaCacheConfig(**SETTINGS[config])
-    elif not isinstance(config, AdaCacheConfig):
+    elif not isinstance(config, AdaCacheConfig | MethodConfig):
         raise TypeError(
-            f"config is {config!r}; it may be an AdaCacheConfig, a preset's name or None"
+            f"config is {config!r}; it may be an AdaCacheConfig, the config of another method, a "
+            "preset's name or None"
         )
-    known = [f.name for f in fields(AdaCacheConfig) if f.init]
+    known = [f.name for f in fields(config) if f.init]
     unknown = [name for name in overrides if name not in known]
     if unknown:
         raise TypeError(f"unknown setting {', '.join(unknown)}; there are {', '.join(known)}")
     return replace(config, **overrides)
 
 
-def _check_arena(arena: object, settings: AdaCacheConfig) -> None:
+def _check_arena(arena: object, settings: AdaCacheConfig | MethodConfig) -> None:
     if arena is None:
         return
+    if isinstance(settings, MethodConfig):
+        raise ValueError(
+            f"arena: {type(settings).__name__} keeps plain tensors and has no arena; leave it out"
+        )
     if not isinstance(arena, CacheArena):
         raise TypeError(f"arena is {arena!r}; it must be a CacheArena")
     if settings.max_cache_bytes is not None:
@@ -241,9 +282,14 @@ def _check_open_ended(settings: AdaCacheConfig) -> None:
         )
 
 
-def _clock(model: object, settings: AdaCacheConfig) -> Clock:
+def _clock(model: object, settings: AdaCacheConfig | MethodConfig) -> Clock:
     if isinstance(model, nn.Module):
         if settings.num_inference_steps is None:
+            if isinstance(settings, MethodConfig):
+                raise ValueError(
+                    f"{type(settings).__name__} needs the number of steps, which a bare model "
+                    "cannot tell: give num_inference_steps=, or patch the pipeline"
+                )
             _check_open_ended(settings)
             return OpenClock(settings.calls_per_step or 1)
         return CallClock(settings.num_inference_steps, settings.calls_per_step or 1)
@@ -261,16 +307,28 @@ def _clock(model: object, settings: AdaCacheConfig) -> Clock:
     return SchedulerClock(model)
 
 
+def installed_engines(model: object) -> list[AnyEngine]:
+    """The engine of each transformer.
+
+    Raises:
+        ValueError: one is not patched.
+    """
+    return [_require(transformer) for transformer in _transformers(model)]
+
+
 def attached_engine(model: object) -> Engine:
     """The engine of a patched model, or of a pipeline with one transformer.
 
     Raises:
-        ValueError: the model is not patched, or there are several models or engines.
+        ValueError: the model is not patched, or with another method, or there are several models
+            or engines.
     """
     transformers = _transformers(model)
     if len(transformers) > 1:
         raise ValueError(f"{type(model).__name__} has {len(transformers)} transformers; name one")
     engine = _require(transformers[0])
+    if isinstance(engine, MethodEngine):
+        raise ValueError(f"the model is patched with {type(engine.config).__name__}")
     if isinstance(engine, EachVideo):
         raise ValueError('batch="each": each video has an engine; patch with another batch=')
     if isinstance(engine, EachBranch):

@@ -24,7 +24,6 @@ class AnyEngine(Protocol):
     """What a patched model's forward goes through."""
 
     clock: Clock
-    config: AdaCacheConfig
 
     def forward(
         self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -81,8 +80,13 @@ class Probing:
         if call is None or self.model.training or torch.is_grad_enabled():
             return original(*args, **kwargs)
         probe = Probe(self.model, self._names)
-        with shadowed(self.model, probe.lists()):
-            output = original(*args, **kwargs)
+        try:
+            with shadowed(self.model, probe.lists()):
+                output = original(*args, **kwargs)
+        except BaseException:
+            # The next call is the first one of a generation.
+            self.clock.restart()
+            raise
         try:
             adapter = probe.adapter(batch_of(self._parameters.bind(args, kwargs)))
         except Unclear as unclear:

@@ -60,7 +60,8 @@ def checks() -> dict[str, list[Check]]:
             partial(on_a_threshold, metric, apply_moreg),
         ]
     found["decide of several videos"] = [
-        partial(several_videos, spoilt) for spoilt in test_decide_videos.SPOILT
+        *(partial(several_videos, spoilt) for spoilt in test_decide_videos.SPOILT),
+        *(partial(many_partial_sums, parts) for parts in (20, 90, 150, 210, 240, 600)),
     ]
     return found
 
@@ -109,7 +110,11 @@ def on_a_threshold(metric: str, apply_moreg: bool, driver: EmulatorDriver) -> No
 
 
 def several_videos(spoilt: str, driver: EmulatorDriver) -> None:
-    test_decide_videos.check_decide("l1", spoilt)
+    test_decide_videos.check_decide("l1", spoilt, "any", True)
+
+
+def many_partial_sums(parts: int, driver: EmulatorDriver) -> None:
+    test_decide_videos.check_many_partial_sums(parts)
 
 
 def survey_kernel(all_checks: list[Check], *, sample: int | None = None) -> Report:

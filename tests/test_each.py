@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -275,21 +276,47 @@ def test_what_is_nested_is_split_and_what_has_other_rows_is_not() -> None:
     given: list[Any] = []
     model = videos[0].tiny.build()
 
-    def forward(hidden_states: Tensor, extra: Any, scale: Any) -> Tensor:
-        given.append((extra, scale))
+    def forward(
+        hidden_states: Tensor, extra: Any, scale: Any, token_indices: Tensor, rope_pos: Any
+    ) -> Tensor:
+        given.append((extra, scale, token_indices, rope_pos))
         return hidden_states
 
     model.forward = forward
     ak.patch(model, batch="each", num_inference_steps=STEPS, guidance_rows=1)
     rows, whole = torch.arange(2.0), torch.arange(3.0)
     with torch.no_grad(), pytest.warns(ak.AdaCacheWarning, match="metric block did not run"):
-        model(torch.ones(2, 4, 3, 8, 8), {"a": [rows, (whole, "text")]}, scale=torch.tensor(2.0))
-    for video, (extra, scale) in enumerate(given):
+        extra = {"a": [rows, (whole, "text")]}
+        places = {"token_indices": torch.arange(2), "rope_pos": [torch.zeros(2), torch.zeros(2, 1)]}
+        model(torch.ones(2, 4, 3, 8, 8), extra, scale=torch.tensor(2.0), **places)
+    for video, (extra, scale, token_indices, rope_pos) in enumerate(given):
         (own, (kept, text)) = extra["a"]
         assert own.tolist() == [video]
         assert kept is whole
         assert text == "text"
         assert scale.item() == 2.0
+        # Two tokens, which are not the two videos.
+        assert token_indices is places["token_indices"]
+        assert [x.shape for x in rope_pos] == [(2,), (1, 1)]
+
+
+def test_a_model_that_fails_on_a_part_of_its_batch() -> None:
+    """Its own error, and what may be the reason of it; not so where a part was fine before."""
+    videos = two_videos("wan")
+    model = each(videos)
+    block = model.blocks[0]
+    fails = block.register_forward_hook(fails_at(calls=1))
+    reason = 'rows of one video alone has failed.*choose batch="any" or "mean"'
+    warned = pytest.warns(ak.AdaCacheWarning, match=reason)
+    with warned, pytest.raises(RuntimeError, match="broken"):
+        run(model, videos)
+    fails.remove()
+    other = each(videos)
+    run(other, videos)
+    other.blocks[0].register_forward_hook(fails_at(calls=1))
+    with warnings.catch_warnings(), pytest.raises(RuntimeError, match="broken"):
+        warnings.simplefilter("error")
+        run(other, videos)
 
 
 def test_the_summary_tells_of_each_video() -> None:

@@ -100,9 +100,9 @@ def _attention_on_cpu() -> dict[Any, Any]:
     # The flop counter of torch 2.13 knows the attention kernels of GPUs only.
     from torch.utils.flop_counter import sdpa_flop_count
 
-    def count(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    def count(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:  # shapes
         counted: Any = sdpa_flop_count
-        flops: int = counted(query.shape, key.shape, value.shape)
+        flops: int = counted(query, key, value)
         return flops
 
     operation = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)

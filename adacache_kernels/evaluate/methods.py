@@ -8,6 +8,9 @@ profile.json:computed_steps=17    a profile or calibration from `adacache calibr
 steps:17                          no cache, 17 steps of the pipeline's own scheduler
 steps:17:UniPCMultistepScheduler  of another one
 FirstBlockCache:threshold=0.1     a cache of diffusers, by the name of its config
+pab:latte-fast                    another method, run by this package, with a published preset; so
+pab:latte-fast:cross=7            are t-gate, delta-dit and timestep-embedding
+first-block:threshold=0.1         and, with settings only, interval, per-layer, mag-cache
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from adacache_kernels.history import Summary
 from adacache_kernels.patching import patch, summary, unpatch
 from adacache_kernels.policies import evenly_spread
 from adacache_kernels.presets import SETTINGS
+
+from .others import OTHERS, other_method
 
 FULL = "full"
 Tell = Callable[[], Summary | None]
@@ -70,6 +75,9 @@ def parse(text: str, steps: int) -> Method:
             None,
             options | {"schedule": evenly_spread(count, steps)},
         )
+    if name in OTHERS:
+        config = other_method(text, name, positional, options)
+        return _patched(text, name, steps, config, {})
     if positional:
         raise ValueError(f"method {text!r}: {positional[0]!r} is no option; write key=value")
     if name == "adacache":
@@ -79,11 +87,12 @@ def parse(text: str, steps: int) -> Method:
     if name.endswith(".json"):
         settings = {"profile": name, "forecast": 1, "correct": True} | options
         return _patched(text, name, steps, None, settings)
-    config = _diffusers_config(name)
-    if config is not None:
-        return Method(text, name, steps, lambda pipe: _enabled(pipe, config, options))
+    cache = _diffusers_config(name)
+    if cache is not None:
+        return Method(text, name, steps, lambda pipe: _enabled(pipe, cache, options))
     raise ValueError(
         f"method {text!r}: there are {', '.join(SETTINGS)}, adacache, even:COUNT, steps:COUNT, "
+        f"{', '.join(OTHERS)}, "
         "FILE.json and the caches of diffusers, such as FirstBlockCache; options are key=value, "
         "with colons between"
     )

@@ -44,7 +44,8 @@ class Row:
         method, curve: see `Method`.
         prompt, seed: what was asked for.
         scheduled: steps of the scheduler.
-        computed: of these, those that ran the blocks; None where the method does not tell.
+        computed: of these, those that ran the blocks, parts of steps counted as parts; None where
+            the method does not tell.
         psnr: in dB; None where the videos are equal.
         ssim: structural similarity.
         lpips: distance; None where it was not asked for.
@@ -212,13 +213,14 @@ class Study:
         found = made.summary
         untouched = found is None and method.curve.startswith((FULL, "fewer steps"))
         computed = list(range(1, method.steps + 1)) if untouched else []
+        count = round(found.computed_fraction * method.steps) if found else len(computed) or None
         return Row(
             method=method.name,
             curve=method.curve,
             prompt=case.prompt,
             seed=case.seed,
             scheduled=method.steps,
-            computed=len(found.computed_steps) if found else len(computed) or None,
+            computed=count,
             psnr=value if math.isfinite(value) else None,
             ssim=ssim(made.video, reference.video),
             lpips=lpips_distance(made.video, reference.video) if self._lpips else None,

@@ -156,6 +156,12 @@ class BlockRun:
     stream: Stream
     output: Any = None
     tapped: dict[str, Any] = field(default_factory=dict)
+    own: dict[str, Tensor] = field(default_factory=dict)
+    """Of the block itself: offloaded ones are there only while it runs."""
+
+    def parameter(self, name: str) -> Tensor:
+        """A parameter of the block itself, as it was while the tapped modules ran."""
+        return self.own[name]
 
     def tap(self, name: str) -> Any:
         """What the submodule `name` returned.

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from ..wrappers import own_forward
+
 # Parts of names of lists that the hidden stream does not run through.
 NOT_THE_STREAM = (
     "refiner",
@@ -113,7 +115,7 @@ def _holds_blocks(blocks: nn.ModuleList) -> bool:
 
 
 def _candidate(model: nn.Module, path: str, blocks: nn.ModuleList) -> Candidate:
-    signatures = {str(inspect.signature(block.forward)) for block in blocks}
+    signatures = {str(inspect.signature(own_forward(block))) for block in blocks}
     parameters = sum(parameter.numel() for parameter in blocks.parameters())
     against = ""
     named = [word for word in NOT_THE_STREAM if word in path.lower()]

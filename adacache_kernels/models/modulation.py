@@ -11,8 +11,7 @@ GATE_ATTENTION, GATE_MLP = 2, 5
 
 def adaln_single_gate(run: BlockRun, temb: str, index: int) -> Tensor:
     """gate = (scale_shift_table + temb)[index] of six; temb [B, 6C] as PixArt's adaLN-single."""
-    table = run.block.scale_shift_table
-    assert isinstance(table, Tensor)
+    table = run.parameter("scale_shift_table")
     modulation: Tensor = table[None] + run.arguments[temb].reshape(run.x_in.shape[0], 6, -1)
     return modulation.chunk(6, dim=1)[index]
 

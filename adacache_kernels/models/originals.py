@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..wrappers import own_forward
 from .base import Adapter, BlockList, BlockRun, Layout, Residual, Stream, video_shape
 from .chained import VIDEO
 from .latte import LATTE
@@ -54,7 +55,7 @@ class Structure:
             blocks = getattr(model, attribute, None)
             if not isinstance(blocks, nn.ModuleList) or not len(blocks):
                 return False
-            taken = tuple(inspect.signature(blocks[0].forward).parameters)
+            taken = tuple(inspect.signature(own_forward(blocks[0])).parameters)
             if taken[: len(parameters)] != parameters:
                 return False
         first = getattr(model, next(iter(self.blocks)))[0]
@@ -100,8 +101,7 @@ def _attention(run: BlockRun) -> Tensor:
 
 def _attention_tokens_first(run: BlockRun) -> Tensor:
     # timestep [6, B, C]
-    table = run.block.scale_shift_table
-    assert isinstance(table, Tensor)
+    table = run.parameter("scale_shift_table")
     modulation: Tensor = table[:, None] + run.arguments["timestep"]
     attention: Tensor = run.tap("attn1")
     return modulation[GATE_ATTENTION] * attention
@@ -160,7 +160,7 @@ LATTE_OF_CLASSES = Adapter(
 )
 
 
-def _packed(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
+def packed_video(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
     return arguments["img"].shape[0], 1
 
 
@@ -170,7 +170,7 @@ OPEN_SORA_2 = Adapter(
         BlockList("single_blocks", (Stream("x"),), Layout.FRAME_MAJOR, joined=("txt", "img")),
     ),
     residuals={"block": Residual(("double_blocks",))},
-    frames=_packed,
+    frames=packed_video,
 )
 
 STRUCTURES = (

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..wrappers import own_forward
 from .base import Adapter, BlockList, Layout, Residual, Stream
 
 FORWARD = "by its first forward"
@@ -180,7 +181,7 @@ class _Watching:
     def __init__(self, probe: Probe, watched: Watched, index: int) -> None:
         self._probe, self._watched, self._index = probe, watched, index
         self._block = watched.blocks[index]
-        self._names = list(inspect.signature(self._block.forward).parameters)
+        self._names = list(inspect.signature(own_forward(self._block)).parameters)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         arguments = dict(zip(self._names, args, strict=False)) | kwargs

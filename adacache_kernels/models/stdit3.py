@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..wrappers import own_forward
 from .base import Adapter, BlockList, BlockRun, Layout, Residual, Stream
 from .modulation import GATE_ATTENTION, GATE_MLP
 
@@ -21,8 +22,7 @@ SPATIAL, TEMPORAL = "spatial_blocks", "temporal_blocks"
 
 def _gate(run: BlockRun, index: int) -> Tensor:
     """[B, 1 or F, 1, C]: frames that `x_mask` leaves out are gated as at timestep 0."""
-    table, mask = run.block.scale_shift_table, run.arguments.get("x_mask")
-    assert isinstance(table, Tensor)
+    table, mask = run.parameter("scale_shift_table"), run.arguments.get("x_mask")
 
     def gate(time: str) -> Tensor:
         modulation: Tensor = table[None] + run.arguments[time].reshape(run.x_in.shape[0], 6, -1)
@@ -77,7 +77,7 @@ def stdit3(model: nn.Module) -> Adapter:
             f"this {type(model).__name__} caches by itself (do_cache=True), and its blocks would "
             "count only the calls that reach them; build it with do_cache=False"
         )
-    has_dictionary = "ada_dict" in inspect.signature(block.forward).parameters
+    has_dictionary = "ada_dict" in inspect.signature(own_forward(block)).parameters
     video = Stream("x", 0) if has_dictionary else Stream("x")
     passed = (Stream("ada_dict", 1),) if has_dictionary else ()
     return Adapter(

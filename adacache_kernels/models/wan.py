@@ -17,9 +17,8 @@ BLOCKS = "blocks"
 
 def _gate(run: BlockRun, index: int) -> Tensor:
     # temb is [B, 6, C], or [B, N, 6, C] with one timestep a token (Wan 2.2 5B); in float32.
-    table = run.block.scale_shift_table
+    table = run.parameter("scale_shift_table")
     temb: Tensor = run.arguments["temb"].float()
-    assert isinstance(table, Tensor)
     gate: Tensor = (table + temb).select(-2, index)
     return gate if temb.ndim == 4 else gate.unsqueeze(1)
 

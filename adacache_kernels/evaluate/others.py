@@ -1,0 +1,52 @@
+"""The words that name the methods of `adacache_kernels.methods` on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from adacache_kernels.methods import (
+    DeltaDiTConfig,
+    FirstBlockConfig,
+    FixedIntervalConfig,
+    MagCacheConfig,
+    MethodConfig,
+    PABConfig,
+    PerLayerConfig,
+    TGATEConfig,
+    TimestepEmbeddingConfig,
+)
+
+OTHERS: dict[str, type[MethodConfig]] = {
+    "pab": PABConfig,
+    "t-gate": TGATEConfig,
+    "delta-dit": DeltaDiTConfig,
+    "per-layer": PerLayerConfig,
+    "interval": FixedIntervalConfig,
+    "first-block": FirstBlockConfig,
+    "timestep-embedding": TimestepEmbeddingConfig,
+    "mag-cache": MagCacheConfig,
+}
+
+
+def other_method(
+    text: str, name: str, presets: Sequence[str], options: Mapping[str, Any]
+) -> MethodConfig:
+    """The config that `name:PRESET:key=value` stands for; the preset may be left out.
+
+    Raises:
+        ValueError: no such preset or option, or a value that is none; quotes `text`.
+    """
+    config = OTHERS[name]
+    known = [field.name for field in fields(config)]
+    unknown = [key for key in options if key not in known]
+    if unknown:
+        raise ValueError(f"method {text!r}: no option {unknown[0]}; there are {', '.join(known)}")
+    preset = getattr(config, "preset", None)
+    if len(presets) > 1 or (presets and preset is None):
+        raise ValueError(f"method {text!r}: {presets[-1]!r} is no option; write key=value")
+    try:
+        return preset(presets[0], **options) if presets and preset else config(**options)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"method {text!r}: {error}") from error

@@ -1,0 +1,309 @@
+"""`adacache bench quality`: methods, costs, rows that are gone on with, tables, plots, errors."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import adacache_kernels as ak
+from adacache_kernels import cli
+from adacache_kernels.evaluate import command, costs, methods, perceptual, pipelines, study, tables
+from adacache_kernels.evaluate.pipelines import Subject
+from adacache_kernels.evaluate.study import Case, Row, Study
+from test_pipelines import latte, run_latte
+
+STEPS = 8
+
+
+def subject() -> Subject:
+    """The tiny Latte, whose latents stand for frames."""
+    pipe = latte()
+
+    def generate(prompt: str, steps: int, seed: int) -> Any:
+        scale = 1 + 0.1 * len(prompt) + seed
+        latents = run_latte(pipe, steps, latents=torch.ones(1, 4, 4, 8, 8) * scale)
+        frames = torch.sigmoid(latents)[0].permute(1, 2, 3, 0)[..., :3].repeat(1, 2, 2, 1)
+        return frames.numpy().astype(np.float32)
+
+    return Subject(pipe, generate)
+
+
+def parsed(*names: str) -> list[methods.Method]:
+    return [methods.parse(name, STEPS) for name in names]
+
+
+NAMES = (
+    "adacache:codebook={inf: 3}".replace("inf", "9e9"),
+    "even:5:forecast=1",
+    "steps:4",
+    "steps:4:UniPCMultistepScheduler",
+)
+CASES = [Case("a", 0), Case("bc", 0), Case("a", 1)]
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    folder = tmp_path_factory.mktemp("study")
+    return Study(subject(), parsed(*NAMES), STEPS).run(CASES, folder)
+
+
+def by_method(rows: Sequence[Row], name: str) -> list[Row]:
+    return [row for row in rows if row.method == name]
+
+
+def test_every_method_has_a_row_for_every_video(rows: list[Row]) -> None:
+    for name in ("full", *NAMES):
+        assert [(row.prompt, row.seed) for row in by_method(rows, name)] == [
+            (case.prompt, case.seed) for case in CASES
+        ]
+
+
+def test_rows_say_what_happened(rows: list[Row]) -> None:
+    full, adacache, even, fewer, other = (by_method(rows, n)[0] for n in ("full", *NAMES))
+    assert (full.psnr, full.ssim, full.computed, full.cache_bytes) == (None, 1.0, STEPS, 0)
+    assert adacache.computed_steps == [1, 2, 5, 7, 8] and adacache.distances[0] is None
+    assert all(distance is not None for distance in adacache.distances[1:])
+    assert even.computed == 5
+    assert (fewer.scheduled, fewer.computed, fewer.waits) == (4, 4, 0)
+    assert fewer.curve == "fewer steps" and other.curve == "fewer steps, UniPCMultistep"
+    for row in (adacache, even, fewer, other):
+        assert row.psnr is not None and 10 < row.psnr < 100 and row.ssim < 1
+        assert row.seconds > 0 and row.full_seconds == full.full_seconds
+    assert adacache.cache_bytes and adacache.cache_bytes > 0 and adacache.peak_bytes is None
+
+
+def test_the_pipeline_is_as_before_after_every_method() -> None:
+    own = subject()
+    before = vars(own.pipe.transformer).copy(), own.pipe.scheduler
+    for method in parsed(*NAMES):
+        with method.applied(own.pipe):
+            changed = vars(own.pipe.transformer) != before[0] or own.pipe.scheduler is not before[1]
+            assert changed == (method.name != "steps:4")
+        assert vars(own.pipe.transformer) == before[0] and own.pipe.scheduler is before[1]
+
+
+def test_flops_are_counted_for_the_first_video(rows: list[Row]) -> None:
+    """A step has the products that a hand count gives; a reused one has next to none."""
+    full = by_method(rows, "full")
+    assert full[0].flops is not None and full[1].flops is None
+    adacache, fewer = by_method(rows, NAMES[0])[0], by_method(rows, "steps:4")[0]
+    assert fewer.flops == full[0].flops // 2
+    computed_only = full[0].flops * len(adacache.computed_steps) / STEPS
+    assert computed_only < adacache.flops < computed_only * 1.15  # type: ignore[operator]
+
+
+def test_flops_of_a_known_module() -> None:
+    """Two per multiplication and addition: [2, 3] x [3, 5], and attention of 4 heads on a CPU."""
+    linear = torch.nn.Linear(3, 5, bias=False)
+    with costs.counted_flops(linear) as work:
+        linear(torch.ones(2, 3))
+        linear(torch.ones(4, 3))
+    assert work.flops == [2 * 2 * 3 * 5, 2 * 4 * 3 * 5] and work.total == 180
+
+    class Attention(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.scaled_dot_product_attention(x, x, x)
+
+    attention = Attention()
+    with costs.counted_flops(attention) as work, torch.no_grad():
+        attention(torch.ones(1, 4, 6, 8))
+    assert work.total == 2 * (2 * 4 * 6 * 6 * 8)
+
+
+def test_a_run_that_was_broken_off_goes_on(tmp_path: Path) -> None:
+    """Rows that are there are kept as they are; only those that are missing are made."""
+    own = subject()
+    half = Study(own, parsed(NAMES[0]), STEPS, flops=False)
+    half.run(CASES[:1], tmp_path)
+    lines = (tmp_path / "rows.jsonl").read_text().splitlines()
+    told: list[str] = []
+    whole = Study(own, parsed(*NAMES[:2]), STEPS, flops=False)
+    found = whole.run(CASES[:2], tmp_path, lambda doing, done, total: told.append(doing))
+    assert (tmp_path / "rows.jsonl").read_text().splitlines()[: len(lines)] == lines
+    assert len(found) == 6 and len(told) == 4
+    assert len({row.key for row in found}) == 6
+    assert len(list((tmp_path / "strips").iterdir())) == 6
+
+
+def test_rows_of_another_version_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"method": "full"}\n')
+    with pytest.raises(ValueError, match=r"line 1: .* written by another version"):
+        study.read(tmp_path / "rows.jsonl")
+    (tmp_path / "rows.jsonl").write_text("half a li")
+    with pytest.raises(ValueError, match="line 1: not JSON"):
+        study.read(tmp_path / "rows.jsonl")
+
+
+def made_up(method: str, psnr: float | None, computed: int, seconds: float, **other: Any) -> Row:
+    values: dict[str, Any] = {
+        "curve": method, "prompt": "a", "seed": 0, "scheduled": 10, "ssim": 0.9, "lpips": None,
+        "pipeline_seconds": seconds + 1, "full_seconds": 8.0, "full_pipeline_seconds": 9.0,
+        "flops": None, "peak_bytes": None, "cache_bytes": 2**20, "waits": 5, "computed_steps": [],
+        "distances": [],
+    }  # fmt: skip
+    row = {"method": method, "psnr": psnr, "computed": computed, "seconds": seconds}
+    return Row(**values | row | other)
+
+
+def test_a_line_is_the_mean_over_videos() -> None:
+    rows = [
+        made_up("m", 20.0, 4, 2.0, flops=3 * 10**12),
+        made_up("m", 40.0, 6, 4.0, seed=1, peak_bytes=2**30, lpips=0.5),
+    ]
+    (line,) = tables.lines(rows, {"m": 0.75})
+    assert (line.videos, line.computed, line.computed_least, line.computed_most) == (2, 5, 4, 6)
+    assert line.psnr == 30 and line.psnr_worst == 20
+    assert line.psnr_of_mse == pytest.approx(-10 * math.log10((1e-2 + 1e-4) / 2))
+    assert (line.speedup, line.pipeline_speedup) == (3.0, pytest.approx((9 / 3 + 9 / 5) / 2))
+    assert (line.teraflops, line.peak_gib, line.cache_mib, line.waits) == (3, 1, 1, 0.5)
+    assert (line.lpips, line.scores) == (0.5, 0.75)
+
+
+def test_columns_that_were_not_measured_are_left_out(rows: list[Row]) -> None:
+    text = "\n".join(tables.markdown(tables.lines(rows)))
+    assert "TFLOPs" in text and "LPIPS" not in text and "VBench" not in text and "GiB" not in text
+    assert text.count("\n") == len(NAMES) + 2
+    assert "| full | 8.0 | equal |" in text
+
+
+def test_the_command_writes_tables_and_plots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pipelines, "load", lambda *args, **kwargs: subject())
+    options = ["--methods", NAMES[0], "steps:4,even:5", "--steps", str(STEPS)]
+    arguments = ["bench", "quality", "--prompts", "a", "bc", *options, "--out", str(tmp_path)]
+    assert cli.main(arguments) == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"table.md", "table.csv", "table.json", "rows.jsonl", "study.json"} <= names
+    assert {"distances.png", "frontier.png", "contact_sheet.png"} <= names
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert [line["method"] for line in table] == ["full", NAMES[0], "steps:4", "even:5"]
+    assert "| steps:4 |" in capsys.readouterr().out
+    assert cli.main([*arguments, "--seeds", "2"]) == 0
+    assert cli.main([*arguments[:-3], "9", *arguments[-2:]]) == 2
+    assert "holds a study with other steps" in capsys.readouterr().err
+
+
+def test_prompts_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("one\n\ntwo words\n")
+    assert command.read_prompts([str(path)]) == ["one", "two words"]
+    path.write_text("\n")
+    with pytest.raises(ValueError, match="has no prompt; write one a line"):
+        command.read_prompts([str(path)])
+    with pytest.raises(ValueError, match="a prompt of --prompts is empty"):
+        command.read_prompts(["one", " "])
+
+
+def test_methods_are_split_outside_of_brackets() -> None:
+    text = "fast, adacache:codebook={0.1: 3, 9: 1}:cache_loc=(0, 1),steps:4"
+    names = ["fast", "adacache:codebook={0.1: 3, 9: 1}:cache_loc=(0, 1)", "steps:4"]
+    assert command.split_methods(text) == names
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("quick", r"method 'quick': there are fast, slow, forecast, adacache, even:COUNT"),
+        ("fast:3", r"method 'fast:3': '3' is no option; write key=value"),
+        ("steps", r"method 'steps': after the colon comes a number of steps, 1 to 8"),
+        ("steps:9", r"method 'steps:9': after the colon comes a number of steps, 1 to 8"),
+        ("steps:4:Nothing", r"diffusers has no scheduler Nothing"),
+        ("steps:4:x=1", r"write steps:COUNT or steps:COUNT:SCHEDULER"),
+        ("even:x", r"method 'even:x': after the colon comes a number"),
+    ],
+)
+def test_wrong_methods(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        methods.parse(name, STEPS)
+
+
+def test_a_wrong_setting_of_a_method_is_told_by_patch() -> None:
+    method = methods.parse("fast:treshold=3", STEPS)
+    with pytest.raises(TypeError, match="unknown setting treshold"), method.applied(latte()):
+        pass
+
+
+def test_a_cache_of_diffusers_by_name() -> None:
+    """Put on and taken off; where it asks for timesteps, they are the pipeline's."""
+    from types import SimpleNamespace
+
+    from tiny_chained import VIDEOS
+
+    pipe = SimpleNamespace(transformer=VIDEOS["ltx"].build(), _current_timestep=500)
+    for name in ("FirstBlockCache:threshold=0.2", "PyramidAttentionBroadcastConfig"):
+        with methods.parse(name, STEPS).applied(pipe) as tell:
+            assert pipe.transformer.is_cache_enabled and tell() is None
+        assert not pipe.transformer.is_cache_enabled
+
+
+@pytest.mark.parametrize("name", ["lpips", "vbench"])
+def test_metrics_that_are_not_installed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(module: str) -> Any:
+        raise ImportError(f"No module named {module!r}")
+
+    monkeypatch.setattr(perceptual.importlib, "import_module", missing)
+    perceptual._lpips.cache_clear()
+    with pytest.raises(ImportError, match=rf"package {name}, which is not installed.*expected in"):
+        perceptual.check_installed([name])
+
+
+def test_lpips_by_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that stands for it: frames are -1 to 1, channels first; the mean is taken."""
+
+    class Network(torch.nn.Module):
+        def __init__(self, **_: Any) -> None:
+            super().__init__()
+
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            assert a.shape[1] == 3 and a.min() >= -1
+            return (a - b).abs().mean(dim=(1, 2, 3), keepdim=True)
+
+    monkeypatch.setattr(perceptual, "_lpips", Network)
+    black, white = np.zeros((2, 16, 16, 3), np.float32), np.ones((2, 16, 16, 3), np.float32)
+    assert perceptual.lpips_distance(white, black) == 2.0
+
+
+@pytest.mark.parametrize(
+    "name, call, message",
+    [
+        ("demo", {"height": 3}, r"the demo takes guidance=, not height"),
+        ("nothing.py:build", {}, r"nothing.py is no file"),
+    ],
+)
+def test_wrong_pipelines(name: str, call: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pipelines.load(name, arguments=call)
+
+
+def test_a_pipeline_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text("def build(device, scale):\n    return device, lambda *a: scale\n")
+    own = pipelines.load(f"{path}:build", device="cpu", arguments={"scale": 3})
+    assert (own.pipe, own.generate("a", 1, 0)) == ("cpu", 3)
+    with pytest.raises(ValueError, match=r"has no function nothing; it has to return \(pipe"):
+        pipelines.load(f"{path}:nothing")
+
+
+def test_what_a_pipeline_returns() -> None:
+    from types import SimpleNamespace
+
+    video = np.ones((1, 4, 8, 8, 3)) * 2
+    assert pipelines.as_video(SimpleNamespace(frames=video)).shape == (4, 8, 8, 3)
+    image = pipelines.as_video(SimpleNamespace(images=np.zeros((1, 8, 8, 3))))
+    assert image.shape == (1, 8, 8, 3)
+    with pytest.raises(ValueError, match=r"shape \(1, 8, 8, 5\); expected frames"):
+        pipelines.as_video(SimpleNamespace(images=np.zeros((1, 8, 8, 5))))
+
+
+def test_two_methods_of_one_name() -> None:
+    with pytest.raises(ValueError, match="--methods has fast twice"):
+        command._check_distinct(parsed("fast", "fast"))
+    assert ak.__version__
