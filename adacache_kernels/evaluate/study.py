@@ -213,7 +213,7 @@ class Study:
         found = made.summary
         untouched = found is None and method.curve.startswith((FULL, "fewer steps"))
         computed = list(range(1, method.steps + 1)) if untouched else []
-        count = round(found.computed_fraction * method.steps) if found else len(computed) or None
+        count = round(found.computed_fraction * method.steps) if found else len(computed)
         return Row(
             method=method.name,
             curve=method.curve,
