@@ -300,9 +300,17 @@ ORIGINALS: dict[str, Original] = {
     "STDiT3, first frame given": Original(
         lambda: STDiT3(AuthorsBlock), stdit_masked, VIDEO, STDIT_LISTS
     ),
+    "STDiT3, Open-Sora": Original(lambda: STDiT3(OpenSoraBlock), stdit_masked, VIDEO, STDIT_LISTS),
+    "STDiT3, Open-Sora 1.3": Original(lambda: STDiT3(OpenSora13Block), stdit, VIDEO, STDIT_LISTS),
     "STDiT3, VideoSys": Original(lambda: STDiT3(VideoSysBlock), stdit, VIDEO, STDIT_LISTS),
     "Open-Sora 2": Original(
         MMDiTModel,
+        lambda latents, timestep: {"img": latents, "txt": TEXT, "timesteps": timestep},
+        (2, FRAMES * TOKENS, 16),
+        {"double_blocks": ("img", "txt"), "single_blocks": X},
+    ),
+    "Open-Sora 2, in slices": Original(
+        lambda: MMDiTModel(in_slices=True),
         lambda latents, timestep: {"img": latents, "txt": TEXT, "timesteps": timestep},
         (2, FRAMES * TOKENS, 16),
         {"double_blocks": ("img", "txt"), "single_blocks": X},
@@ -323,15 +331,3 @@ ORIGINALS: dict[str, Original] = {
         {"blocks": X},
     ),
 }
-# The same structures as they come elsewhere.
-VARIANTS: dict[str, Original] = {
-    "STDiT3, Open-Sora": Original(lambda: STDiT3(OpenSoraBlock), stdit_masked, VIDEO, STDIT_LISTS),
-    "STDiT3, Open-Sora 1.3": Original(lambda: STDiT3(OpenSora13Block), stdit, VIDEO, STDIT_LISTS),
-    "Open-Sora 2, in slices": Original(
-        lambda: MMDiTModel(in_slices=True),
-        lambda latents, timestep: {"img": latents, "txt": TEXT, "timesteps": timestep},
-        (2, FRAMES * TOKENS, 16),
-        {"double_blocks": ("img", "txt"), "single_blocks": X},
-    ),
-}
-DOUBLES = {**ORIGINALS, **VARIANTS}

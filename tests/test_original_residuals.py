@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import adacache_kernels as ak
 from original_parts import FRAMES, TOKENS
-from originals import DOUBLES
+from originals import ORIGINALS
 
 STEPS, BATCH = 5, 2
 Frames = Callable[[Tensor], Tensor]
@@ -89,7 +89,7 @@ def motion(x: Tensor) -> float:
 
 RESIDUALS = [
     (name, which)
-    for name in DOUBLES
+    for name in ORIGINALS
     for which in ("t-attn", "s-attn", "ca-mlp", "block")
     if not (name.startswith("Open-Sora 2") and which != "block")
     and not (
@@ -102,7 +102,7 @@ RESIDUALS = [
 @pytest.mark.parametrize(("name", "which"), RESIDUALS)
 def test_what_is_measured_is_what_the_block_adds(name: str, which: str) -> None:
     """Within 1e-4: differences of streams in float32, of which each step changes a part in 50."""
-    double = DOUBLES[name]
+    double = ORIGINALS[name]
     model = double.build()
     seen = [Seen(block, which, frames) for block, frames in measured(model, which)]
     double.denoise(model, STEPS)
@@ -131,7 +131,7 @@ def test_what_is_measured_is_what_the_block_adds(name: str, which: str) -> None:
 
 
 def test_frames_that_are_not_known() -> None:
-    model = DOUBLES["Open-Sora 2"].build()
+    model = ORIGINALS["Open-Sora 2"].build()
     ak.patch(model, apply_moreg=True, num_inference_steps=STEPS)
     with pytest.raises(ValueError, match=r"1 frames of tokens.*set apply_moreg=False"):
-        DOUBLES["Open-Sora 2"].denoise(model, STEPS)
+        ORIGINALS["Open-Sora 2"].denoise(model, STEPS)

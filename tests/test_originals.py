@@ -17,10 +17,10 @@ from adacache_kernels.models.originals import STRUCTURES
 from oracle import relative
 from original_parts import noise
 from original_stdit3 import AuthorsBlock, STDiT3
-from originals import DOUBLES, DiT, Original
+from originals import ORIGINALS, DiT, Original
 
 STEPS = 10
-NAMES = pytest.mark.parametrize("name", DOUBLES)
+NAMES = pytest.mark.parametrize("name", ORIGINALS)
 VIDEO_SCHEDULE = {float("inf"): 3}
 
 STRUCTURE = {
@@ -43,7 +43,7 @@ STRUCTURE = {
 
 @NAMES
 def test_structure(name: str) -> None:
-    double = DOUBLES[name]
+    double = ORIGINALS[name]
     model = double.build()
     adapter = adapter_for(model)
     batch, frames = adapter.frames(model, double.arguments(noise(*double.latents), torch.ones(2)))
@@ -58,7 +58,7 @@ def test_structure(name: str) -> None:
 
 @NAMES
 def test_rate_1_is_bit_equal_and_unpatch_gives_the_model_back(name: str) -> None:
-    double = DOUBLES[name]
+    double = ORIGINALS[name]
     model = double.build()
     plain, before = double.denoise(model, STEPS), dict(vars(model))
     ak.patch(model, codebook={1.0: 1}, num_inference_steps=STEPS)
@@ -72,7 +72,7 @@ def test_rate_1_is_bit_equal_and_unpatch_gives_the_model_back(name: str) -> None
 @NAMES
 def test_reuse_on_equal_input_repeats_the_output(name: str) -> None:
     """As in test_engine.py: two roundings of the stream, and a gain below 16 behind it."""
-    double = DOUBLES[name]
+    double = ORIGINALS[name]
     model = double.build()
     ak.patch(model, codebook=VIDEO_SCHEDULE, num_inference_steps=STEPS)
     with torch.no_grad():
@@ -124,7 +124,7 @@ def kept(double: Original, model: nn.Module, computes: Callable[[], bool]) -> It
 @NAMES
 def test_reuse_is_that_of_a_residual_a_block(name: str) -> None:
     """Within 1e-5: float32 sums in another order, over 10 steps."""
-    double = DOUBLES[name]
+    double = ORIGINALS[name]
     model = double.build()
     plain = double.denoise(model, STEPS)
     ak.patch(model, codebook=VIDEO_SCHEDULE, num_inference_steps=STEPS)
@@ -145,7 +145,7 @@ def test_reuse_is_that_of_a_residual_a_block(name: str) -> None:
 @NAMES
 @pytest.mark.parametrize("settings", [{"config": "forecast"}, {"cache_dtype": "int8"}])
 def test_presets(name: str, settings: dict[str, Any]) -> None:
-    double = DOUBLES[name]
+    double = ORIGINALS[name]
     model = double.build()
     ak.patch(model, codebook={1e9: 3}, num_inference_steps=STEPS, **settings)
     assert torch.isfinite(double.denoise(model, STEPS)[-1]).all()
@@ -154,7 +154,7 @@ def test_presets(name: str, settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", ["Open-Sora-Plan 1.1", "Open-Sora-Plan 1.2", "Latte"])
 def test_images_beside_the_video_are_computed(name: str) -> None:
-    double = DOUBLES[name]
+    double = ORIGINALS[name]
     model = double.build()
     ak.patch(model, codebook=VIDEO_SCHEDULE, num_inference_steps=STEPS)
     arguments = double.arguments(noise(*double.latents), torch.ones(2))
@@ -168,7 +168,7 @@ def test_images_beside_the_video_are_computed(name: str) -> None:
 
 
 def test_the_sampling_method_of_latte_goes_through_the_patch() -> None:
-    double = DOUBLES["Latte"]
+    double = ORIGINALS["Latte"]
     model = double.build()
     ak.patch(model, codebook=VIDEO_SCHEDULE, num_inference_steps=STEPS)
     with torch.no_grad():
