@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -190,7 +191,8 @@ class SchedulerClock:
     def _count_steps(self) -> int:
         timesteps = getattr(self.scheduler, "timesteps", None)
         scheduled = 0 if timesteps is None else len(timesteps)
-        # Video-to-video pipelines run the tail of the schedule only and note how much of it.
+        # Pipelines note it: of video to video, the tail of the schedule; more steps than it has,
+        # where frames begin one after the other.
         noted = getattr(self._pipeline, "_num_timesteps", None)
         # More than are scheduled: frames are denoised one after the other (diffusion forcing).
         return noted if isinstance(noted, int) and noted > 0 else scheduled
@@ -210,8 +212,17 @@ class SchedulerClock:
     def _for_a_copy(self, after: Callable[[], None]) -> Callable[[], None] | None:
         """What a copy that is made now calls after its method."""
         # A copy that is made amid a generation is for something else than its steps.
-        is_under_way = self._started and self._steps_done < self._num_steps
-        return None if is_under_way else partial(self._by_a_copy, after)
+        if self._started and self._steps_done < self._num_steps:
+            return None
+        # A copy that is kept must not keep the pipeline.
+        clock, name = weakref.ref(self), after.__name__
+
+        def act() -> None:
+            own = clock()
+            if own is not None:
+                own._by_a_copy(getattr(own, name))
+
+        return act
 
     def _by_a_copy(self, after: Callable[[], None]) -> None:
         """A pipeline may make all its steps with copies, one for each frame (diffusion forcing)."""
@@ -330,11 +341,14 @@ class WatchedMethod(StandsFor):
         after = None if self._of_copies is None else self._of_copies()
         if copied is None or after is None:
             return super().__deepcopy__(memo)
-        return WatchedMethod(copied, self._name, partial(self._after_a_copys, after))
+        watching = weakref.ref(self)
 
-    def _after_a_copys(self, after: Callable[[], None]) -> None:
-        if self.is_watching:
-            after()
+        def tell() -> None:
+            original = watching()
+            if original is not None and original.is_watching:
+                after()
+
+        return WatchedMethod(copied, self._name, tell)
 
     @property
     def is_watching(self) -> bool:
