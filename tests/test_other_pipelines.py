@@ -97,6 +97,11 @@ def test_a_transformer_of_no_known_class() -> None:
     assert torch.equal(CHROMA.run(pipe), plain)
     ak.unpatch(pipe)
     ak.patch(pipe, codebook={float("inf"): 3})
+    CHROMA.run(pipe)
+    summary = ak.summary(pipe)
+    # The first forward is not measured: the first distance is known a step later than usual.
+    assert (summary.computed_steps, summary.reused_steps) == ([1, 2, 3, 5, 6], [4])
+    assert list(summary.branches) == ["0", "1"]
     whole = CHROMA.run(pipe)
     summary = ak.summary(pipe)
     assert (summary.computed_steps, summary.reused_steps) == ([1, 2, 5, 6], [3, 4])
