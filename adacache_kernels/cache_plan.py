@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,6 +52,12 @@ class Entering:
 
     video: tuple[int, int]
     streams: Mapping[str, StreamShape | None]
+
+    @classmethod
+    def of(cls, video: tuple[int, int], first: BlockList, arguments: Mapping[str, Any]) -> Entering:
+        """From the arguments of the first block of the list `first`."""
+        names = [stream.parameter for stream in first.streams]
+        return cls(video, {name: StreamShape.of(arguments.get(name)) for name in names})
 
 
 @dataclass(frozen=True)

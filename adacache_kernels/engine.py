@@ -14,7 +14,7 @@ from .batch import videos_of
 from .blocks import Before, Parameters, shadowed, storages
 from .branch import Branch, ring_places
 from .cache_memory import CacheMemory
-from .cache_plan import Demand, Entering, Storage, StreamShape
+from .cache_plan import Demand, Entering, Storage
 from .clock import Call, Clock
 from .config import AdaCacheConfig
 from .context import current_context, leads_before
@@ -144,10 +144,12 @@ class Engine:
         self._memory.begin_generation()
 
     def join(self, call: Call) -> None:
-        """The generation has begun without the engine: this call was computed, nothing stored."""
+        """The generation has begun without the engine: this call, of the leader, stored nothing."""
         self._reusable = call.step
         self._history.computed.append(call.step)
         self._notices.say("open end", notices.open_ended(self.clock))
+        self._leader = call.branch
+        self._branch(call.branch)
 
     def _run(
         self,
@@ -258,9 +260,7 @@ class Engine:
         """The slots of a branch, before the first block of a computed forward runs."""
         if branch.reserved_for == branch.signature:
             return self._memory.acquire()
-        streams = self._adapter.lists[0].streams
-        shapes = {s.parameter: StreamShape.of(run.arguments.get(s.parameter)) for s in streams}
-        entering = Entering(video, shapes)
+        entering = Entering.of(video, self._adapter.lists[0], run.arguments)
         demand = Demand(self._adapter.lists, self._places, self._meter.places)
         self._calls = self.clock.calls(self._adapter.guidance_calls)
         # What such a generation has turned out to need counts more than what is known before.

@@ -380,7 +380,7 @@ REFUSED_BY_THE_FORWARD = {
     Backwards: r"the 4 blocks of layers did not each run once, in order",
     Partly: r"the 4 blocks of layers did not each run once, in order",
     Turns: r"blocks of layers and others take turns",
-    Collected: r"what block 1 of layers returns is kept for something else than the next block",
+    Collected: r"what block 0 of layers returns is kept for something else than the next block",
     WithNotes: r"blocks of layers write into a list they are given",
     WithCache: r"blocks of layers take kv_cache, in which they may leave something",
     TextAddedEverywhere: r"what leaves a block of layers is not what enters the next one",

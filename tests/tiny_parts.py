@@ -78,18 +78,18 @@ def frames(count: int, width: int) -> list[Any]:
     return [Image.new("RGB", (width, 32), (10 * k, 40, 90)) for k in range(count)]
 
 
-def wan_vae() -> Any:
+def wan_vae(channels: int = 4) -> Any:
     import diffusers
 
     torch.manual_seed(0)
     return diffusers.AutoencoderKLWan(
         base_dim=4,
-        z_dim=4,
+        z_dim=channels,
         dim_mult=[1, 1, 1, 1],
         num_res_blocks=1,
         temperal_downsample=[False, True, True],
-        latents_mean=[0.0] * 4,
-        latents_std=[1.0] * 4,
+        latents_mean=[0.0] * channels,
+        latents_std=[1.0] * channels,
     ).eval()
 
 
@@ -153,6 +153,18 @@ def image_vae() -> Any:
     return diffusers.AutoencoderKL(
         block_out_channels=(4,), norm_num_groups=2, shift_factor=0.0
     ).eval()
+
+
+class Tokenizer(Part):
+    """As many tokens as a text has characters."""
+
+    eos_token_id = 1
+
+    def convert_tokens_to_ids(self, _token: str) -> int:
+        return 2
+
+    def apply_chat_template(self, messages: list[dict[str, str]], **_others: Any) -> Config:
+        return Config(input_ids=[ord(letter) % 32 for letter in messages[-1]["content"]])
 
 
 class Connectors(Part):

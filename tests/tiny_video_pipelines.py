@@ -9,12 +9,14 @@ from tiny_chained import noise
 from tiny_parts import (
     Connectors,
     Harmless,
+    Tokenizer,
     Vae,
     guidance_of,
     guider,
     ltx2_audio_vae,
     ltx2_vae,
     skipped_feed_forward,
+    wan_vae,
 )
 from tiny_pipeline import (
     GUIDER,
@@ -348,5 +350,19 @@ VIDEOS: dict[str, TinyPipeline] = {
         OFF,
         WIDE,
         result=lambda returned: torch.cat([part.flatten() for part in returned]),
+    ),
+    "cosmos3": TinyPipeline(
+        "Cosmos3OmniPipeline",
+        lambda: {
+            "transformer": model("cosmos3"),
+            "scheduler": unipc(),
+            "vae": wan_vae(channels=2),
+            "text_tokenizer": Tokenizer(),
+            "enable_safety_checker": False,
+        },
+        lambda: {"prompt": "a cat", "negative_prompt": "no", **SMALL, "num_frames": 9, "fps": 8.0},
+        TWO_CALLS,
+        OFF,
+        WIDE,
     ),
 }
