@@ -130,7 +130,8 @@ class CacheMemory:
         self._fresh = False
         holds = plan is not None and plan.holds(branch, demand, entering, device)
         if plan is None or not (holds or (plan.demand, plan.device) == (demand, device)):
-            self._make_plan(demand, dict.fromkeys(range(expected), entering), device)
+            branches = dict.fromkeys([*range(expected), branch], entering)
+            self._make_plan(demand, branches, device)
             return fresh
         outdated = plan.has_waste or expected != len(plan.branches)
         if holds and not (fresh and outdated):

@@ -40,8 +40,17 @@ class StreamShape:
         return None if x is None else cls(tuple(x.shape), x.dtype)
 
 
-Entering = Mapping[str, StreamShape | None]
-"""The streams that enter the first list, by parameter; None for one that this call has not."""
+@dataclass(frozen=True)
+class Entering:
+    """What a branch brings along. Branches may differ: a batch of two, and one beside it.
+
+    Args:
+        video: videos and frames.
+        streams: that enter the first list, by parameter; None for one that this call has not.
+    """
+
+    video: tuple[int, int]
+    streams: Mapping[str, StreamShape | None]
 
 
 @dataclass(frozen=True)
@@ -94,13 +103,11 @@ class Demand:
         lists: block lists.
         places: of each ring.
         sites: attribute and index of the metric blocks.
-        video: videos and frames.
     """
 
     lists: tuple[BlockList, ...]
     places: int
     sites: tuple[tuple[str, int], ...]
-    video: tuple[int, int]
 
     def slots(self, branch: int, entering: Entering, storage: Storage) -> list[SlotSpec]:
         """The slots of one branch, whose streams enter the first list in these shapes."""
@@ -112,7 +119,7 @@ class Demand:
             for index, stream in enumerate(self.streams(blocks, entering)):
                 if stream is None:
                     continue
-                pieces = self.pieces(blocks, index, stream, storage)
+                pieces = self.pieces(blocks, index, stream, storage, entering.video)
                 largest = max(largest, pieces.largest)
                 for place in range(self.places):
                     key = residual_key(branch, blocks.name, index, place)
@@ -136,27 +143,32 @@ class Demand:
         first = self.first(blocks, entering)
         return (
             first,
-            *(entering.get(stream.parameter, first) for stream in blocks.streams[1:]),
+            *(entering.streams.get(stream.parameter, first) for stream in blocks.streams[1:]),
         )
 
     def first(self, blocks: BlockList, entering: Entering) -> StreamShape:
         """The video stream: the same elements in every list, in the order of the list's layout."""
-        whole = entering[self.lists[0].streams[0].parameter]
+        whole = entering.streams[self.lists[0].streams[0].parameter]
         assert whole is not None
         if blocks.joined:
-            parts = (entering[parameter] for parameter in blocks.joined)
+            parts = (entering.streams[parameter] for parameter in blocks.joined)
             tokens = sum(part.shape[1] for part in parts if part is not None)
             return StreamShape((whole.shape[0], tokens, whole.shape[-1]), whole.dtype)
-        batch, frames = self.video
+        batch, frames = entering.video
         channels = whole.shape[-1]
         tokens = math.prod(whole.shape[:-1]) // (batch * frames)
         return StreamShape(blocks.layout.shape(batch, frames, tokens, channels), whole.dtype)
 
     def pieces(
-        self, blocks: BlockList, index: int, stream: StreamShape, storage: Storage
+        self,
+        blocks: BlockList,
+        index: int,
+        stream: StreamShape,
+        storage: Storage,
+        video: tuple[int, int],
     ) -> Pieces:
         """How a residual in host memory is cut."""
-        split = blocks.split(torch.empty(stream.shape, device="meta"), index, self.video)
+        split = blocks.split(torch.empty(stream.shape, device="meta"), index, video)
         dtype = stream.dtype if storage.dtype is None else STORED[storage.dtype]
         has_scale = storage.dtype is not None
         return Pieces(tuple(split.shape), dtype, has_scale, PIECE_BYTES)

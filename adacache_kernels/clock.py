@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -190,12 +191,11 @@ class SchedulerClock:
     def _count_steps(self) -> int:
         timesteps = getattr(self.scheduler, "timesteps", None)
         scheduled = 0 if timesteps is None else len(timesteps)
-        # Video-to-video pipelines run the tail of the schedule only and note how much of it.
+        # Pipelines note it: of video to video, the tail of the schedule; more steps than it has,
+        # where frames begin one after the other.
         noted = getattr(self._pipeline, "_num_timesteps", None)
-        if not isinstance(noted, int) or noted <= 0:
-            return scheduled
-        # More than are scheduled: a window moves over the frames, which are others in every step.
-        return noted if noted <= scheduled else 0
+        # More than are scheduled: frames are denoised one after the other (diffusion forcing).
+        return noted if isinstance(noted, int) and noted > 0 else scheduled
 
     def _follow_new_scheduler(self) -> None:
         self.detach()
@@ -205,9 +205,24 @@ class SchedulerClock:
     def _attach(self, scheduler: Any) -> None:
         self.scheduler = scheduler
         self._watched = [
-            WatchedMethod(scheduler, name, after, partial(self._by_a_copy, after))
+            WatchedMethod(scheduler, name, after, partial(self._for_a_copy, after))
             for name, after in (("set_timesteps", self._begin_generation), ("step", self._end_step))
         ]
+
+    def _for_a_copy(self, after: Callable[[], None]) -> Callable[[], None] | None:
+        """What a copy that is made now calls after its method."""
+        # A copy that is made amid a generation is for something else than its steps.
+        if self._started and self._steps_done < self._num_steps:
+            return None
+        # A copy that is kept must not keep the pipeline.
+        clock, name = weakref.ref(self), after.__name__
+
+        def act() -> None:
+            own = clock()
+            if own is not None:
+                own._by_a_copy(getattr(own, name))
+
+        return act
 
     def _by_a_copy(self, after: Callable[[], None]) -> None:
         """A pipeline may make all its steps with copies, one for each frame (diffusion forcing)."""
@@ -299,7 +314,7 @@ class WatchedMethod(StandsFor):
         owner: the object.
         name: of the method.
         after: called after each call.
-        of_copies: called after the method of a copy of the object was called.
+        of_copies: asked when the object is copied: what is called after the copy's method.
     """
 
     def __init__(
@@ -307,7 +322,7 @@ class WatchedMethod(StandsFor):
         owner: Any,
         name: str,
         after: Callable[[], None],
-        of_copies: Callable[[], None] | None = None,
+        of_copies: Callable[[], Callable[[], None] | None] | None = None,
     ) -> None:
         # Pipelines read the signature to learn which arguments a scheduler takes.
         super().__init__(getattr(owner, name))
@@ -323,13 +338,17 @@ class WatchedMethod(StandsFor):
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         # The copy must step itself and not the watched one.
         copied = memo.get(id(self._owner))
-        if copied is None or self._of_copies is None:
+        after = None if self._of_copies is None else self._of_copies()
+        if copied is None or after is None:
             return super().__deepcopy__(memo)
-        return WatchedMethod(copied, self._name, self._after_a_copys)
+        watching = weakref.ref(self)
 
-    def _after_a_copys(self) -> None:
-        if self.is_watching and self._of_copies is not None:
-            self._of_copies()
+        def tell() -> None:
+            original = watching()
+            if original is not None and original.is_watching:
+                after()
+
+        return WatchedMethod(copied, self._name, tell)
 
     @property
     def is_watching(self) -> bool:

@@ -14,7 +14,7 @@ from .batch import videos_of
 from .blocks import Before, Parameters, shadowed, storages
 from .branch import Branch, ring_places
 from .cache_memory import CacheMemory
-from .cache_plan import Demand, Storage, StreamShape
+from .cache_plan import Demand, Entering, Storage, StreamShape
 from .clock import Call, Clock
 from .config import AdaCacheConfig
 from .context import current_context, leads_before
@@ -84,12 +84,12 @@ class Engine:
         if call is None:
             self._notices.say("lost steps", notices.LOST_STEPS)
             return original(*args, **kwargs)
-        if call.first_in_generation:
-            check_neighbours(self.model)
-            self._start_generation(self.clock.num_steps)
-            if isinstance(self.clock, OpenClock):
-                self._notices.say("open end", notices.open_ended(self.clock.reads_time))
         try:
+            if call.first_in_generation:
+                check_neighbours(self.model)
+                self._start_generation(self.clock.num_steps)
+                if isinstance(self.clock, OpenClock):
+                    self._notices.say("open end", notices.open_ended(self.clock.reads_time))
             return self._run(call, original, args, kwargs, arguments)
         except BaseException:
             self.reset()
@@ -260,8 +260,9 @@ class Engine:
         if branch.reserved_for == branch.signature:
             return self._memory.acquire()
         streams = self._adapter.lists[0].streams
-        entering = {s.parameter: StreamShape.of(run.arguments.get(s.parameter)) for s in streams}
-        demand = Demand(self._adapter.lists, self._places, self._meter.places, video)
+        shapes = {s.parameter: StreamShape.of(run.arguments.get(s.parameter)) for s in streams}
+        entering = Entering(video, shapes)
+        demand = Demand(self._adapter.lists, self._places, self._meter.places)
         self._calls = self.clock.calls(self._adapter.guidance_calls)
         # What such a generation has turned out to need counts more than what is known before.
         expected = self._branch_counts.get(self._calls, self._calls or 1)

@@ -5,6 +5,7 @@ Both are told by the marks they leave on the model, without importing anyone.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 from torch import nn
@@ -32,6 +33,8 @@ def check_neighbours(model: nn.Module) -> None:
             caching.append(hook_name)
         if library == "diffusers.hooks" and file == "context_parallel":
             splitting.append(hook_name)
+        if library == "diffusers.hooks" and file == "group_offloading":
+            _check_prefetching(name, hook)
     if caching:
         raise ValueError(
             f"hooks of a cache of diffusers are on this {name} ({', '.join(sorted(set(caching)))})"
@@ -45,6 +48,27 @@ def check_neighbours(model: nn.Module) -> None:
             "otherwise: load it without a parallel config, or do without patch()"
         )
     _check_marks(model)
+
+
+def _check_prefetching(name: str, hook: object) -> None:
+    """Leaf by leaf, each loads the next one, in the order of the first forward.
+
+    What comes after skipped blocks then finds out by itself that it was not loaded, or it does not.
+    """
+    config = getattr(hook, "config", None)
+    by_leaves = str(getattr(config, "offload_type", "")).endswith("LEAF_LEVEL")
+    if by_leaves and getattr(config, "stream", None) is not None and _diffusers() < (0, 37):
+        raise ValueError(
+            f"group offloading by leaves with streams is on for this {name}, which diffusers "
+            f"{_diffusers()[0]}.{_diffusers()[1]} cannot do where a step skips blocks: update it "
+            'to 0.37, or offload with use_stream=False or offload_type="block_level"'
+        )
+
+
+def _diffusers() -> tuple[int, int]:
+    version = str(getattr(sys.modules.get("diffusers"), "__version__", "0.37"))
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
 
 
 def _check_marks(model: nn.Module) -> None:

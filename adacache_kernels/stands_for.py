@@ -19,6 +19,10 @@ class StandsFor:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._original(*args, **kwargs)
 
+    def __get__(self, _instance: object, _owner: object = None) -> StandsFor:
+        """Bound already, as the method is; cache-dit binds again what it has found."""
+        return self
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return copy.deepcopy(self._original, memo)
 

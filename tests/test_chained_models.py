@@ -71,6 +71,15 @@ def test_streams_are_where_diffusers_has_them() -> None:
     assert len(compared) >= 15, compared
 
 
+def test_the_table_of_the_readme_is_that_of_the_adapters() -> None:
+    """`python tests/model_table.py` writes it anew."""
+    import model_table
+
+    assert model_table.BEGIN + model_table.table() + model_table.END in (
+        model_table.README.read_text()
+    )
+
+
 @NAMES
 def test_rate_1_is_bit_equal_and_unpatch_gives_the_model_back(name: str) -> None:
     tiny, model = CHAINED[name], CHAINED[name].build()

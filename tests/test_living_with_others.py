@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import adacache_kernels as ak
+from offloading import hooks, offload_with_prefetch
 from tiny import TINY, denoise
 
 STEPS = 7
@@ -120,6 +121,35 @@ def test_what_is_not_called_is_loaded_when_it_is_needed(
     assert same(run(model, name), run(never_hooked, name))
     assert ak.summary(model) == ak.summary(never_hooked)
     assert ak.summary(model).computed_steps == COMPUTED
+
+
+@pytest.mark.parametrize("name", ["wan", "latte"])
+@pytest.mark.parametrize("kind", ["block_level", "leaf_level"])
+def test_a_chain_of_prefetches_that_a_reused_step_breaks(kind: str, name: str) -> None:
+    never_hooked, model = (patch(build(name), EVERY_THIRD) for _ in range(2))
+    blocks = {"num_blocks_per_group": 1} if kind == "block_level" else {}
+    offload_with_prefetch(model, offload_type=kind, **blocks)
+    assert same(run(model, name), run(never_hooked, name))
+    assert ak.summary(model) == ak.summary(never_hooked)
+    assert same(run(model, name), run(never_hooked, name))
+
+
+def test_a_chain_that_nobody_would_mend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In diffusers 0.36, what comes after the skipped blocks runs without being loaded."""
+    model = patch(build(), EVERY_THIRD)
+    offload_with_prefetch(model, can_be_told=False, offload_type="leaf_level")
+    assert bool(run(model)[-1].isnan().all())
+    ak.unpatch(model)
+
+    refused = build()
+    offload_with_prefetch(refused, offload_type="leaf_level")
+    for hook in hooks(refused):
+        hook.config.stream = object()
+    monkeypatch.setattr("diffusers.__version__", "0.36.0")
+    with pytest.raises(ValueError, match=r"diffusers 0\.36 cannot do.*0\.37, or.*use_stream=False"):
+        patch(refused, EVERY_THIRD)
+    monkeypatch.undo()
+    patch(refused, EVERY_THIRD)
 
 
 class Adds:

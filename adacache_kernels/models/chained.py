@@ -76,11 +76,13 @@ def frames_at(axis: int, patch: str | None = None) -> Frames:
 
 
 def frames_named(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
-    """Frames as the argument `num_frames` says."""
+    """Frames as the argument `num_frames` says; one where it is not given, or where there are
+    other tokens among those of the frames, so that frames cannot be told."""
     # The tokens come packed, [B, F*H*W, C].
     hidden_states = arguments["hidden_states"]
     assert isinstance(hidden_states, Tensor)
-    return hidden_states.shape[0], int(arguments["num_frames"])
+    frames = int(arguments.get("num_frames") or 1)
+    return hidden_states.shape[0], 1 if hidden_states.shape[1] % frames else frames
 
 
 def no_frames(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:

@@ -29,7 +29,7 @@ def _ends_are_skipped(model: nn.Module, arguments: Mapping[str, Any]) -> str | N
     return "skip_layers has the first or the last block, so that such calls are computed"
 
 
-def _images_in_a_list(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
+def images_in_a_list(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
     return len(arguments["x"]), 1
 
 
@@ -77,7 +77,7 @@ IMAGES: dict[str, Adapter] = {
     "Lumina2Transformer2DModel": chained(
         "layers", streams=IMAGE, frames=no_frames, guidance_calls=2
     ),
-    "ZImageTransformer2DModel": chained("layers", streams=(Stream("x"),), frames=_images_in_a_list),
+    "ZImageTransformer2DModel": chained("layers", streams=(Stream("x"),), frames=images_in_a_list),
     # Later blocks are handed what left earlier ones, which only blocks need.
     "HunyuanDiT2DModel": chained("blocks", streams=IMAGE, frames=no_frames),
     # Each block is handed a text of its own behind its stream, which is cut off again.

@@ -161,7 +161,7 @@ LATTE_OF_CLASSES = Adapter(
 )
 
 
-def _packed(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
+def packed_video(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
     return arguments["img"].shape[0], 1
 
 
@@ -171,7 +171,7 @@ OPEN_SORA_2 = Adapter(
         BlockList("single_blocks", (Stream("x"),), Layout.FRAME_MAJOR, joined=("txt", "img")),
     ),
     residuals={"block": Residual(("double_blocks",))},
-    frames=_packed,
+    frames=packed_video,
 )
 
 STRUCTURES = (

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
@@ -17,6 +18,12 @@ from .chained import (
     in_parts,
     no_frames,
 )
+
+
+def one_sequence(_model: nn.Module, _arguments: Mapping[str, Any]) -> tuple[int, int]:
+    """One video without a batch, among whose tokens there may be others."""
+    return 1, 1
+
 
 TWO_LISTS = ("transformer_blocks", "single_transformer_blocks")
 
@@ -70,7 +77,7 @@ VIDEOS: dict[str, Adapter | Callable[[nn.Module], Adapter]] = {
             BlockList("layers", (Stream("gen_seq", 1), Stream("und_seq", 0)), Layout.UNBATCHED),
         ),
         residuals={"block": Residual(("layers",))},
-        frames=lambda _model, _arguments: (1, 1),
+        frames=one_sequence,
         guidance_calls=2,
     ),
     "EasyAnimateTransformer3DModel": chained(
