@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import adacache_kernels as ak
 import tiny
 import tiny_chained
 from adacache_kernels.blocks import Parameters
+from adacache_kernels.methods.modules import units_of
 from adacache_kernels.models.units import UNITS, units_for
 from adacache_kernels.patching import installed_engines
 from method_oracle import KeptModule, Steps, installed
@@ -22,6 +24,33 @@ MODELS: dict[str, Any] = {
     for name, each in family.items()
     if getattr(each, "cls", getattr(each, "name", None)) in UNITS
 }
+
+
+CROSS = "cross=attn2:3 mlp=ff:3 spatial=attn1:3"
+WAN = "cross=attn2:3 mlp=ffn:3 spatial=attn1:3"
+JOINT = "mlp=ff:3 spatial=attn1:3"
+# Of three blocks, or three pairs of them; Mochi's last block has no MLP for the text.
+FOUND = {
+    "latte": "cross=attn2:3 mlp=ff:6 spatial=attn1:3 temporal=attn1:3",
+    "allegro": CROSS,
+    "wan": WAN,
+    "cogvideox": JOINT,
+    "cogvideox15": JOINT,
+    "chronoedit": WAN,
+    "skyreels": WAN,
+    "ltx": CROSS,
+    "mochi": "mlp=ff:3 mlp=ff_context:2 spatial=attn1:3",
+    "cosmos": CROSS,
+    "hunyuan15": "mlp=ff:3 mlp=ff_context:3 spatial=attn:3",
+    "sana": CROSS,
+    "pixart": CROSS,
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_modules_by_kind(name: str) -> None:
+    found = Counter(f"{unit.kind}={unit.name}" for unit in units_of(MODELS[name].build(), {}))
+    assert " ".join(f"{which}:{count}" for which, count in sorted(found.items())) == FOUND[name]
 
 
 def denoise(name: str, model: Any) -> list[torch.Tensor]:
