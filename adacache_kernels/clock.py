@@ -204,15 +204,23 @@ class SchedulerClock:
     def _attach(self, scheduler: Any) -> None:
         self.scheduler = scheduler
         self._watched = [
-            WatchedMethod(scheduler, name, after, partial(self._by_a_copy, after))
+            WatchedMethod(scheduler, name, after, partial(self._for_a_copy, after))
             for name, after in (("set_timesteps", self._begin_generation), ("step", self._end_step))
         ]
 
-    def _by_a_copy(self, after: Callable[[], None]) -> None:
+    def _for_a_copy(self, after: Callable[[], None]) -> Callable[[], None] | None:
+        """What a copy that is made now calls after its method."""
+        # A copy that is made amid a generation is for something else than its steps.
+        is_under_way = self._started and self._steps_done < self._num_steps
+        return None if is_under_way else partial(self._by_a_copy, weakref.WeakMethod(after))
+
+    @staticmethod
+    def _by_a_copy(after: weakref.WeakMethod[Any]) -> None:
         """A pipeline may make all its steps with copies, one for each frame (diffusion forcing)."""
-        # A copy that another thread works with belongs to another pipeline.
-        if threading.get_ident() == self._thread:
-            after()
+        call = after()
+        # A copy may outlive the pipeline; one that another thread works with is for another one.
+        if call is not None and threading.get_ident() == call.__self__._thread:
+            call()
 
     def _begin_generation(self) -> None:
         # What an earlier run noted must not count for a pipeline that shares the scheduler.
@@ -298,7 +306,7 @@ class WatchedMethod(StandsFor):
         owner: the object.
         name: of the method.
         after: called after each call.
-        of_copies: called after the method of a copy of the object was called.
+        of_copies: asked when the object is copied: what is called after the copy's method.
     """
 
     def __init__(
@@ -306,7 +314,7 @@ class WatchedMethod(StandsFor):
         owner: Any,
         name: str,
         after: Callable[[], None],
-        of_copies: Callable[[], None] | None = None,
+        of_copies: Callable[[], Callable[[], None] | None] | None = None,
     ) -> None:
         # Pipelines read the signature to learn which arguments a scheduler takes.
         super().__init__(getattr(owner, name))
@@ -322,14 +330,15 @@ class WatchedMethod(StandsFor):
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         # The copy must step itself and not the watched one.
         copied = memo.get(id(self._owner))
-        if copied is None or self._of_copies is None:
+        after = None if self._of_copies is None else self._of_copies()
+        if copied is None or after is None:
             return super().__deepcopy__(memo)
         watching = weakref.ref(self)
 
         def tell() -> None:
             original = watching()
-            if original is not None and original.is_watching and original._of_copies is not None:
-                original._of_copies()
+            if original is not None and original.is_watching:
+                after()
 
         return WatchedMethod(copied, self._name, tell)
 

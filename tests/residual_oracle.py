@@ -35,19 +35,21 @@ class Calls:
     def __init__(self, num_steps: int, computed: Container[int], always: Container[int]) -> None:
         self._num_steps, self._computed, self._always = num_steps, computed, always
         self._time: Tensor | None = None
+        self._size: object = None
         self.step, self.call = 0, 0
 
     @property
     def is_computed(self) -> bool:
         return self.step in self._computed or self.call in self._always
 
-    def begin(self, time: Tensor) -> None:
-        """Calls of one step have the same time, whatever their batch."""
+    def begin(self, time: Tensor, latents: Tensor | list[Tensor]) -> None:
+        """Calls of one step have the same time and size, whatever their batch."""
         now = time.flatten(1)[0] if time.dim() > 1 else time[:1]
-        if self._time is not None and torch.equal(now, self._time):
+        size = latents[0].shape
+        if self._time is not None and torch.equal(now, self._time) and size == self._size:
             self.call += 1
             return
-        self._time = now.clone()
+        self._time, self._size = now.clone(), size
         self.step, self.call = self.step % self._num_steps + 1, 0
 
 
@@ -107,7 +109,8 @@ def kept_blocks(
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             given = dict(zip(parameters, args, strict=False)) | kwargs
-            calls.begin(next(given[name] for name in TIMES if name in given))
+            time = next(given[name] for name in TIMES if name in given)
+            calls.begin(time, given[parameters[0]])
             return original(*args, **kwargs)
 
         return forward

@@ -160,6 +160,36 @@ def test_a_copy_of_the_scheduler_steps_itself() -> None:
     assert call is not None and call.step == 1
 
 
+def test_copies_of_the_scheduler_step_in_its_stead() -> None:
+    """Diffusion forcing: one for each frame, and some of them step."""
+    pipe = pipeline()
+    clock = SchedulerClock(pipe)
+    for _window in range(2):
+        pipe.scheduler.set_timesteps(3)
+        copies = [copy.deepcopy(pipe.scheduler) for _ in range(4)]
+        for scheduler in copies:
+            scheduler.set_timesteps(3)
+        calls = []
+        for _ in range(3):
+            calls += [clock.next_call("cond"), clock.next_call("uncond")]
+            for scheduler in copies[1:]:
+                scheduler.step(0)
+        pairs = [(step, name) for step in (1, 2, 3) for name in ("cond", "uncond")]
+        assert steps_of(calls) == pairs
+        assert pipe.scheduler.steps == 0 and [c.steps for c in copies] == [0, 3, 3, 3]
+
+
+def test_frames_one_after_the_other_take_more_steps_than_are_scheduled() -> None:
+    pipe = pipeline()
+    clock = SchedulerClock(pipe)
+    pipe.scheduler.set_timesteps(3)
+    pipe._num_timesteps = 7
+    for step in range(1, 8):
+        call = clock.next_call(None)
+        assert call is not None and call.step == step and clock.num_steps == 7
+        pipe.scheduler.step(0)
+
+
 def test_contexts_nest_and_end() -> None:
     assert current_context() is None
     with cache_context("outer"):
