@@ -131,6 +131,9 @@ class Summary:
             f"  branch {name!r}  " + " ".join(map(str, branch.computed_steps))
             for name, branch in self.by_branch.items()
         ]
+        if self.units[1] > done:
+            ran, called = self.units
+            lines.append(f"  parts     {ran} of {called} blocks or modules computed")
         if self.waits:
             lines.append(f"  waits     {len(self.waits)}, {1e3 * sum(self.waits):.1f} ms")
         lines += [

@@ -1,156 +1,17 @@
-"""Doubles of the original repositories' models: their attributes, signatures, layouts and returns
-around small attention and MLP modules. Nothing of them is zero, so that every block adds something.
-"""
+"""Doubles of the original repositories' models: their attributes, signatures, layouts and
+returns."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-CHANNELS, FRAMES, TOKENS, WORDS, HEADS = 12, 3, 16, 5, 2
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-class Attention(nn.Module):
-    """Over the tokens of x, or over those of `context`; [B, N, C], or [N, B, C] if tokens come
-    first."""
-
-    def __init__(self, *, tokens_first: bool = False) -> None:
-        super().__init__()
-        self.query, self.out = nn.Linear(CHANNELS, CHANNELS), nn.Linear(CHANNELS, CHANNELS)
-        self.key_value = nn.Linear(CHANNELS, 2 * CHANNELS)
-        self.tokens_first = tokens_first
-        self.processor = SimpleNamespace(**({"sparse_n": 1} if tokens_first else {}))
-
-    def forward(self, x: Tensor, context: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
-        context = x if context is None else context
-        if self.tokens_first:
-            x, context = x.transpose(0, 1), context.transpose(0, 1)
-        query, (key, value) = self.query(x), self.key_value(context).chunk(2, dim=-1)
-        heads = [t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in (query, key, value)]
-        found = nn.functional.scaled_dot_product_attention(*heads)
-        y = self.out(found.transpose(1, 2).flatten(2))
-        return y.transpose(0, 1) if self.tokens_first else y
-
-
-def mlp() -> nn.Module:
-    hidden = nn.Linear(CHANNELS, 2 * CHANNELS), nn.Linear(2 * CHANNELS, CHANNELS)
-    return nn.Sequential(hidden[0], nn.GELU(approximate="tanh"), hidden[1])
-
-
-def norm() -> nn.Module:
-    return nn.LayerNorm(CHANNELS, elementwise_affine=False)
-
-
-class STDiT3Block(nn.Module):
-    """Open-Sora 1.2: gated attention, cross attention, gated MLP; masked frames as at time 0."""
-
-    def __init__(self, temporal: bool) -> None:
-        super().__init__()
-        self.temporal = temporal
-        self.norm1, self.norm2 = norm(), norm()
-        self.attn, self.cross_attn, self.mlp = Attention(), Attention(), mlp()
-        self.scale_shift_table = nn.Parameter(torch.randn(6, CHANNELS) / CHANNELS**0.5)
-
-    def run(self, x: Tensor, y: Tensor, t: Tensor, x_mask: Any, t0: Any, T: int, S: int) -> Tensor:
-        batch = x.shape[0]
-        chosen = (self.scale_shift_table[None] + t.reshape(batch, 6, -1)).unsqueeze(2)
-        if x_mask is not None:
-            zero = (self.scale_shift_table[None] + t0.reshape(batch, 6, -1)).unsqueeze(2)
-            chosen = torch.where(x_mask[:, None, :, None], chosen, zero)
-        shift1, scale1, gate1, shift2, scale2, gate2 = (
-            row.expand(batch, T, CHANNELS).repeat_interleave(S, dim=1)
-            for row in chosen.unbind(dim=1)
-        )
-        normed = self.norm1(x) * (1 + scale1) + shift1
-        frames = normed.view(batch, T, S, CHANNELS)
-        if self.temporal:
-            mixed = self.attn(frames.transpose(1, 2).flatten(0, 1))
-            mixed = mixed.view(batch, S, T, CHANNELS).transpose(1, 2)
-        else:
-            mixed = self.attn(frames.flatten(0, 1))
-        x = x + gate1 * mixed.reshape(x.shape)
-        x = x + self.cross_attn(x, y)
-        return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)
-
-
-class AuthorsBlock(STDiT3Block):
-    def forward(
-        self, x: Tensor, y: Tensor, t: Tensor, ada_dict: Any, mask: Any = None, x_mask: Any = None,
-        t0: Any = None, T: Any = None, S: Any = None,
-    ) -> tuple[Tensor, Any]:  # fmt: skip
-        return self.run(x, y, t, x_mask, t0, T, S), ada_dict
-
-
-class VideoSysBlock(STDiT3Block):
-    def forward(
-        self, x: Tensor, y: Tensor, t: Tensor, mask: Any = None, x_mask: Any = None,
-        t0: Any = None, T: Any = None, S: Any = None, timestep: Any = None,
-        all_timesteps: Any = None,
-    ) -> Tensor:  # fmt: skip
-        return self.run(x, y, t, x_mask, t0, T, S)
-
-
-class Embedded(nn.Module):
-    """What all doubles do before and after their blocks: patches of 2 x 2, a time of 6 C."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed, self.head = nn.Linear(16, CHANNELS), nn.Linear(CHANNELS, 16)
-        self.time = nn.Linear(2, 6 * CHANNELS)
-        self.patch_size = (1, 2, 2)
-        self.config = SimpleNamespace(patch_size_t=1, patch_size=2)
-
-    def patches(self, x: Tensor) -> Tensor:
-        """[B, 4, F, 8, 8] -> [B, F * 16, C]"""
-        cut = x.unfold(3, 2, 2).unfold(4, 2, 2).permute(0, 2, 3, 4, 1, 5, 6)
-        return self.embed(cut.flatten(4).flatten(1, 3))
-
-    def video(self, tokens: Tensor) -> Tensor:
-        """[B, F * 16, C] -> [B, 4, F, 8, 8]"""
-        cut = self.head(tokens).view(tokens.shape[0], -1, 4, 4, 4, 2, 2)
-        return cut.permute(0, 4, 1, 2, 5, 3, 6).flatten(5).flatten(3, 4)
-
-    def times(self, timestep: Tensor) -> Tensor:
-        angle = timestep.float()[:, None] / 300
-        return self.time(torch.cat([angle.sin(), angle.cos()], dim=1))
-
-
-class STDiT3(Embedded):
-    """`by_index` as VideoSys goes through its blocks; else as AdaCache's authors do."""
-
-    def __init__(self, block: type[STDiT3Block], depth: int = 3, *, by_index: bool = False) -> None:
-        super().__init__()
-        self.spatial_blocks = nn.ModuleList(block(False) for _ in range(depth))
-        self.temporal_blocks = nn.ModuleList(block(True) for _ in range(depth))
-        self.by_index = by_index
-
-    def forward(
-        self, x: Tensor, timestep: Tensor, y: Tensor, mask: Any = None, x_mask: Any = None
-    ) -> Tensor:
-        tokens, T, S = self.patches(x), x.shape[2], TOKENS
-        t, t0 = self.times(timestep), self.times(torch.zeros_like(timestep))
-        t0 = None if x_mask is None else t0
-        ada_dict: Any = {"count": 0}
-        rest = (None, x_mask, t0, T, S)
-        if self.by_index:
-            for depth in range(len(self.spatial_blocks)):
-                tokens = self.spatial_blocks[depth](tokens, y, t, *rest, timestep)
-                tokens = self.temporal_blocks[depth](tokens, y, t, *rest, timestep)
-            return self.video(tokens)
-        for spatial, temporal in zip(self.spatial_blocks, self.temporal_blocks, strict=True):
-            tokens, ada_dict = spatial(tokens, y, t, ada_dict, *rest)
-            tokens, ada_dict = temporal(tokens, y, t, ada_dict, *rest)
-        assert ada_dict == {"count": 0}
-        return self.video(tokens)
+from original_parts import CHANNELS, FRAMES, TOKENS, WORDS, Attention, Embedded, mlp, noise, norm
+from original_stdit3 import AuthorsBlock, OpenSora13Block, OpenSoraBlock, STDiT3, VideoSysBlock
 
 
 class PlanBlock(nn.Module):
@@ -282,7 +143,7 @@ class Latte(Embedded):
         self.blocks = nn.ModuleList(LatteBlock() for _ in range(depth))
         self.temp_embed = nn.Parameter(noise(1, FRAMES, CHANNELS, seed=9))
 
-    def forward(self, x: Tensor, t: Tensor, y: Any = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, use_image_num: int = 0) -> Tensor:
         batch, frames = x.shape[:2]
         tokens = self.patches(x.transpose(1, 2)).view(batch * frames, TOKENS, CHANNELS)
         time = self.times(t)
@@ -326,15 +187,35 @@ class SingleBlock(nn.Module):
         return x + gate * (self.attention(x + pe) + self.mlp(x))
 
 
-class MMDiTModel(Embedded):
-    """Open-Sora 2.0: packed tokens; its forward is an attribute of the instance."""
+class DiT(Embedded):
+    """Latte's blocks in one list, all of them over one image: x [B, C, H, W]. Not an original."""
 
-    def __init__(self, depth: int = 2, depth_single_blocks: int = 2) -> None:
+    def __init__(self, depth: int = 4) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(LatteBlock() for _ in range(depth))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        tokens, time = self.patches(x.unsqueeze(2)), self.times(t)
+        for block in self.blocks:
+            tokens = block(tokens, time)
+        return self.video(tokens).squeeze(2)
+
+
+class MMDiTModel(Embedded):
+    """Open-Sora 2.0: packed tokens; its forward is an attribute of the instance.
+
+    `in_slices`: as it goes through its lists with settings for checkpoints.
+    """
+
+    def __init__(
+        self, depth: int = 2, depth_single_blocks: int = 2, *, in_slices: bool = False
+    ) -> None:
         super().__init__()
         self.double_blocks = nn.ModuleList(DoubleBlock() for _ in range(depth))
         self.single_blocks = nn.ModuleList(SingleBlock() for _ in range(depth_single_blocks))
         self.positions = nn.Parameter(noise(1, WORDS + FRAMES * TOKENS, CHANNELS, seed=9))
-        self.forward = self.forward_ckpt  # type: ignore[method-assign]
+        forward = self.forward_selective_ckpt if in_slices else self.forward_ckpt
+        self.forward = forward  # type: ignore[method-assign]
 
     def forward_ckpt(self, img: Tensor, txt: Tensor, timesteps: Tensor) -> Tensor:
         img, vec, pe = self.embed(img), self.times(timesteps), self.positions
@@ -342,6 +223,19 @@ class MMDiTModel(Embedded):
             img, txt = block(img, txt, vec, pe)
         img = torch.cat((txt, img), 1)
         for block in self.single_blocks:
+            img = block(img, vec, pe)
+        return self.head(img[:, txt.shape[1] :])
+
+    def forward_selective_ckpt(self, img: Tensor, txt: Tensor, timesteps: Tensor) -> Tensor:
+        img, vec, pe = self.embed(img), self.times(timesteps), self.positions
+        for block in self.double_blocks[:1]:
+            img, txt = block(img, txt, vec, pe)
+        for block in self.double_blocks[1:]:
+            img, txt = block(img, txt, vec, pe)
+        img = torch.cat((txt, img), 1)
+        for block in self.single_blocks[:1]:
+            img = block(img, vec, pe)
+        for block in self.single_blocks[1:]:
             img = block(img, vec, pe)
         return self.head(img[:, txt.shape[1] :])
 
@@ -406,11 +300,17 @@ ORIGINALS: dict[str, Original] = {
     "STDiT3, first frame given": Original(
         lambda: STDiT3(AuthorsBlock), stdit_masked, VIDEO, STDIT_LISTS
     ),
-    "STDiT3, VideoSys": Original(
-        lambda: STDiT3(VideoSysBlock, by_index=True), stdit, VIDEO, STDIT_LISTS
-    ),
+    "STDiT3, Open-Sora": Original(lambda: STDiT3(OpenSoraBlock), stdit_masked, VIDEO, STDIT_LISTS),
+    "STDiT3, Open-Sora 1.3": Original(lambda: STDiT3(OpenSora13Block), stdit, VIDEO, STDIT_LISTS),
+    "STDiT3, VideoSys": Original(lambda: STDiT3(VideoSysBlock), stdit, VIDEO, STDIT_LISTS),
     "Open-Sora 2": Original(
         MMDiTModel,
+        lambda latents, timestep: {"img": latents, "txt": TEXT, "timesteps": timestep},
+        (2, FRAMES * TOKENS, 16),
+        {"double_blocks": ("img", "txt"), "single_blocks": X},
+    ),
+    "Open-Sora 2, in slices": Original(
+        lambda: MMDiTModel(in_slices=True),
         lambda latents, timestep: {"img": latents, "txt": TEXT, "timesteps": timestep},
         (2, FRAMES * TOKENS, 16),
         {"double_blocks": ("img", "txt"), "single_blocks": X},

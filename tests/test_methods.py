@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import adacache_kernels as ak
-from adacache_kernels.types import AdaCacheWarning
 from method_oracle import (
     FirstBlock,
     KeptBlock,
@@ -21,16 +20,12 @@ from method_oracle import (
     installed,
     kept_modules,
     norms_ratio,
-    relative,
 )
-from test_pipelines import latte, run_latte, run_wan, wan
+from methods_run import STEPS, THRESHOLDS, assert_close, assert_equal, run_patched
 from tiny import TINY, denoise
 
-STEPS = 9
 THREE = ("latte", "wan", "cogvideox")
-# What a chain of blocks added is kept as one sum, the oracle keeps one number a block: over 9 steps
-# float32 rounding of some 40 additions, 40 * 6e-8 of the largest value.
-ROUNDING = 3e-6
+
 
 NOTHING_REUSED: dict[str, Any] = {
     "PAB": ak.PABConfig(spatial=1, window=(0, 1000)),
@@ -42,21 +37,6 @@ NOTHING_REUSED: dict[str, Any] = {
     "input": ak.TimestepEmbeddingConfig(threshold=0.0, watched="input"),
     "per layer": ak.PerLayerConfig(codebook={1.0: 1}),
 }
-
-
-def run_patched(name: str, config: Any, steps: int = STEPS) -> tuple[list[Tensor], ak.Summary]:
-    """Latents after every step, and what the summary says."""
-    tiny = TINY[name]
-    model = ak.patch(tiny.build(), config, num_inference_steps=steps)
-    return denoise(tiny, model, steps), ak.summary(model)
-
-
-def assert_equal(found: list[Tensor], expected: list[Tensor]) -> None:
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-
-
-def assert_close(found: list[Tensor], expected: list[Tensor]) -> None:
-    assert max(relative(a, b) for a, b in zip(found, expected, strict=True)) < ROUNDING
 
 
 @pytest.mark.parametrize("name", THREE)
@@ -263,34 +243,6 @@ def test_each_layer_has_its_own_schedule(name: str) -> None:
     assert 0 < len(summary.waits) <= count - 2
 
 
-def test_the_first_branch_measures_for_every_layer() -> None:
-    tiny = TINY["wan"]
-    low, high = THRESHOLDS["wan"]
-    config = ak.PerLayerConfig(codebook={low: 3, high: 2, float("inf"): 1})
-    drift = [tiny.noise() + 0.1 * step * tiny.noise(seed=1) for step in range(STEPS)]
-
-    def conditional(calls_per_step: int) -> tuple[list[Tensor], ak.Summary]:
-        model = ak.patch(
-            tiny.build(), config, num_inference_steps=STEPS, calls_per_step=calls_per_step
-        )
-        outputs = []
-        for step, latents in enumerate(drift, start=1):
-            with torch.no_grad():
-                outputs.append(tiny.call(model, latents, step))
-                if calls_per_step == 2:
-                    tiny.call(model, tiny.noise(seed=step + 5), step, text_seed=7)
-        return outputs, ak.summary(model)
-
-    (alone, one), (together, two) = conditional(1), conditional(2)
-    assert_equal(together, alone)
-    assert 0.3 < one.computed_fraction < 1 and one.computed_fraction == two.computed_fraction
-    assert two.units[1] == 2 * one.units[1] and len(two.waits) == len(one.waits)
-
-
-# Between what the blocks of the tiny models measure.
-THRESHOLDS = {"latte": (0.06, 0.14), "wan": (0.055, 0.075), "cogvideox": (0.28, 0.305)}
-
-
 def test_ratios_are_those_of_the_norms_of_what_all_blocks_add() -> None:
     for name in ("wan", "cogvideox"):
         tiny = TINY[name]
@@ -302,147 +254,12 @@ def test_ratios_are_those_of_the_norms_of_what_all_blocks_add() -> None:
         assert len(set(ratios)) == STEPS
 
 
-def test_measured_ratios_serve_the_same_model() -> None:
-    pipe = wan()
-    ratios = ak.measure_ratios(pipe, lambda: run_wan(pipe))
-    ak.patch(pipe, ak.MagCacheConfig(ratios=ratios, threshold=0.5, retention=0.3))
-    run_wan(pipe)
-    summary = ak.summary(pipe)
-    assert summary.num_steps == len(ratios) == 8
-    assert summary.computed_steps[:2] == [1, 2] and summary.reused_steps
-    assert summary.branches == ["cond", "uncond"] and not summary.recomputed
-
-
 def test_a_generation_that_is_broken_off_gives_no_ratios() -> None:
     tiny = TINY["wan"]
     model = tiny.build()
     with pytest.raises(ValueError, match="ran 3 of 9 steps"):
         ak.measure_ratios(model, lambda: denoise(tiny, model, 3), STEPS)
     assert not ak.is_patched(model)
-
-
-def mean_of_halves(x: Tensor) -> Tensor:
-    mean = (x[: len(x) // 2] + x[len(x) // 2 :]) / 2
-    return torch.cat([mean, mean])
-
-
-def test_tgate_keeps_the_mean_over_the_halves_of_a_guided_batch() -> None:
-    plain = latte()
-    blocks, kept = plain.transformer.transformer_blocks, {}
-    steps = Steps(plain.transformer)
-    wrappers = kept_modules("latte", plain.transformer, steps, {"cross": {6, 7, 8}})
-    originals = [wrapper.original for wrapper in wrappers]
-
-    def averaging(index: int) -> Any:
-        def forward(*args: Any, **kwargs: Any) -> Tensor:
-            output = originals[index](*args, **kwargs)
-            kept[index] = mean_of_halves(output)
-            return output
-
-        return forward
-
-    for index, wrapper in enumerate(wrappers):
-        wrapper.original = averaging(index)
-
-    class Averaged:
-        def __init__(self, wrapper: Any, index: int) -> None:
-            self.module, self._wrapper, self._index = wrapper.module, wrapper, index
-
-        def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-            output: Tensor = self._wrapper(*args, **kwargs)
-            return kept[self._index] if steps.now in self._wrapper.reused else output
-
-    with installed([Averaged(w, i) for i, w in enumerate(wrappers)], steps):
-        expected = run_latte(plain)
-    assert len(kept) == len(blocks)
-
-    config = ak.TGATEConfig(gate_step=5, interval=1)
-    pipe = ak.patch(latte(), config)
-    assert torch.equal(run_latte(pipe), expected)
-    unmixed = ak.patch(latte(), config, mean_over_guidance=False)
-    assert not torch.equal(run_latte(unmixed), expected)
-
-
-def test_tgate_keeps_the_mean_over_two_calls_of_a_step() -> None:
-    plain, gate = wan(), 5
-    outputs: dict[tuple[int, int], dict[int, Tensor]] = {}
-    calls = Steps(plain.transformer)
-
-    def wrapper(index: int, module: nn.Module) -> Any:
-        class Averaged:
-            def __init__(self) -> None:
-                self.module, self.original = module, module.forward
-
-            def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-                step, branch = divmod(calls.now - 1, 2)
-                if step + 1 <= gate:
-                    output: Tensor = self.original(*args, **kwargs)
-                    outputs.setdefault((index, step + 1), {})[branch] = output
-                    return output
-                both = outputs[index, gate]
-                return torch.stack([both[0], both[1]]).mean(0)
-
-        return Averaged()
-
-    modules = [block.attn2 for block in plain.transformer.blocks]
-    with installed([wrapper(i, module) for i, module in enumerate(modules)], calls):
-        expected = run_wan(plain)
-    pipe = ak.patch(wan(), ak.TGATEConfig(gate_step=gate, interval=1))
-    assert torch.equal(run_wan(pipe), expected)
-    assert ak.summary(pipe).reused_steps == [6, 7, 8]
-
-
-def test_pab_reads_a_pipelines_timesteps_from_its_scheduler() -> None:
-    pipe = latte()
-    run_latte(pipe)
-    timesteps = pipe.scheduler.timesteps.tolist()
-    inside = [step for step, t in enumerate(timesteps, start=1) if 200 < t < 800]
-    expected = [step for step in inside if (step - 1) % 2]
-    ak.patch(pipe, ak.PABConfig(spatial=2, window=(200, 800)))
-    for _ in range(2):
-        run_latte(pipe)
-        assert ak.summary(pipe).reused_steps == expected
-    assert expected and len(expected) < len(timesteps) // 2
-
-
-@pytest.mark.parametrize("config", [ak.FirstBlockConfig(threshold=9.0), ak.FixedIntervalConfig()])
-def test_one_decision_holds_for_all_calls_of_a_step(config: Any) -> None:
-    pipe = ak.patch(wan(), config)
-    run_wan(pipe)
-    summary = ak.summary(pipe)
-    assert summary.branches == ["cond", "uncond"] and summary.reused_steps
-    assert not summary.recomputed
-    assert len(summary.waits) == (7 if isinstance(config, ak.FirstBlockConfig) else 0)
-    first = run_wan(pipe)
-    assert torch.equal(run_wan(pipe), first)
-
-
-@pytest.mark.parametrize(
-    ("config", "later"),
-    [
-        (ak.FixedIntervalConfig(interval=3), [5, 6]),
-        (ak.FirstBlockConfig(threshold=9.0), [3, 4, 5, 6]),
-        (ak.PerLayerConfig(codebook={9.0: 3}), [4, 6]),
-        (ak.PABConfig(spatial=2, window=(0, 1000)), [4, 6]),
-    ],
-)
-def test_a_branch_that_comes_late_is_computed_first(config: Any, later: list[int]) -> None:
-    tiny, late = TINY["wan"], 3 if "Fixed" in type(config).__name__ else 2
-    late = 3 if isinstance(config, ak.PerLayerConfig) else late
-    model, plain = ak.patch(tiny.build(), config, num_inference_steps=8), tiny.build()
-    found = {}
-    with torch.no_grad():
-        for step in range(1, 7):
-            with ak.cache_context("cond"):
-                tiny.call(model, tiny.noise(seed=step), step)
-            if step >= late:
-                with ak.cache_context("uncond"):
-                    found[step] = tiny.call(model, tiny.noise(seed=step), step, text_seed=7)
-        expected = {step: tiny.call(plain, tiny.noise(seed=step), step, text_seed=7)
-                    for step in found}  # fmt: skip
-    same = [step for step in found if torch.equal(found[step], expected[step])]
-    assert same == [step for step in found if step not in later]
-    assert ak.summary(model).recomputed == {"uncond": [late]}
 
 
 def test_mag_cache_starts_anew_where_it_had_to_compute() -> None:
@@ -462,7 +279,7 @@ def test_what_is_watched_with_a_timestep_for_every_token_is_what_the_attention_i
 
     model, seen = TINY["wan"].build(), []
     units = units_for(model)
-    assert units is not None
+    assert units is not None and units.modulated is not None
     block = model.blocks[0]
     handles = [
         block.register_forward_pre_hook(
@@ -479,195 +296,3 @@ def test_what_is_watched_with_a_timestep_for_every_token_is_what_the_attention_i
     for handle in handles:
         handle.remove()
     assert seen[0].ndim == 3 and torch.equal(*seen)
-
-
-REAL = [
-    ak.PABConfig(spatial=2, window=(0, 1000)),
-    ak.FixedIntervalConfig(interval=3),
-    ak.FirstBlockConfig(threshold=9.0),
-    ak.PerLayerConfig(codebook={9.0: 3}),
-]
-
-
-@pytest.mark.parametrize("config", REAL, ids=lambda config: type(config).__name__)
-def test_unpatch_gives_the_model_back(config: Any) -> None:
-    tiny = TINY["latte"]
-    model = tiny.build()
-    plain, attributes = denoise(tiny, model, STEPS), dict(vars(model))
-    blocks = [dict(vars(block)) for block in blocks_of(tiny, model)]
-    forward = model.forward
-    ak.patch(model, config, num_inference_steps=STEPS)
-    assert ak.is_patched(model)
-    assert not torch.equal(denoise(tiny, model, STEPS)[-1], plain[-1])
-    ak.unpatch(model)
-    assert not ak.is_patched(model) and model.forward == forward
-    assert vars(model) == attributes
-    assert [dict(vars(block)) for block in blocks_of(tiny, model)] == blocks
-    assert_equal(denoise(tiny, model, STEPS), plain)
-
-
-@pytest.mark.parametrize("config", REAL, ids=lambda config: type(config).__name__)
-def test_another_shape_in_the_middle_is_computed(config: Any) -> None:
-    tiny = TINY["wan"]
-    model, plain = ak.patch(tiny.build(), config, num_inference_steps=STEPS), tiny.build()
-    with torch.no_grad():
-        for step in (1, 2, 3):
-            tiny.call(model, tiny.noise(1), step)
-        found, expected = (tiny.call(m, tiny.noise(2), 4) for m in (model, plain))
-    assert torch.equal(found, expected)
-    assert 4 in ak.summary(model).computed_steps
-
-
-@pytest.mark.parametrize("config", REAL, ids=lambda config: type(config).__name__)
-def test_two_generations_are_alike_also_after_one_that_was_broken_off(config: Any) -> None:
-    tiny = TINY["cogvideox"]
-    model = ak.patch(tiny.build(), config, num_inference_steps=STEPS)
-    first = denoise(tiny, model, STEPS)
-    assert_equal(denoise(tiny, model, STEPS), first)
-    denoise(tiny, model, 4)
-    ak.reset(model)
-    assert_equal(denoise(tiny, model, STEPS), first)
-    summary = ak.summary(model)
-    assert (
-        summary.num_steps == STEPS and len(summary.computed_steps + summary.reused_steps) == STEPS
-    )
-
-
-@pytest.mark.parametrize("config", REAL, ids=lambda config: type(config).__name__)
-def test_gradients_and_training_are_computed(config: Any) -> None:
-    tiny = TINY["wan"]
-    model, plain = ak.patch(tiny.build(), config, num_inference_steps=STEPS), tiny.build()
-    with pytest.warns(AdaCacheWarning, match="gradients are enabled"):
-        outputs = [tiny.call(model, tiny.noise(), step) for step in (1, 2, 3, 4)]
-    expected = [tiny.call(plain, tiny.noise(), step) for step in (1, 2, 3, 4)]
-    assert_equal([x.detach() for x in outputs], [x.detach() for x in expected])
-    assert outputs[-1].requires_grad
-    assert ak.summary(model).cache_bytes == 0
-
-
-@pytest.mark.parametrize("config", REAL, ids=lambda config: type(config).__name__)
-def test_a_step_after_one_with_gradients_is_computed(config: Any) -> None:
-    tiny = TINY["wan"]
-    model, plain = ak.patch(tiny.build(), config, num_inference_steps=STEPS), tiny.build()
-    with torch.no_grad():
-        for step in (1, 2):
-            tiny.call(model, tiny.noise(), step)
-    with pytest.warns(AdaCacheWarning, match="gradients are enabled"):
-        tiny.call(model, tiny.noise(seed=1), 3)
-    with torch.no_grad():
-        found, expected = (tiny.call(each, tiny.noise(seed=2), 4) for each in (model, plain))
-    assert torch.equal(found, expected)
-
-
-def test_bytes_of_what_is_kept_are_reported() -> None:
-    # 1 video of 3 frames of 16 tokens of 24 channels in float32.
-    residual = 3 * 16 * 24 * 4
-    _, summary = run_patched("wan", ak.FixedIntervalConfig(interval=3))
-    assert (summary.cache_bytes, summary.cache_tensors) == (residual, 1)
-    _, summary = run_patched("wan", ak.PerLayerConfig(codebook={9.0: 3}))
-    assert (summary.cache_bytes, summary.cache_tensors) == (3 * residual, 3)
-    _, summary = run_patched("wan", ak.PABConfig(spatial=2, cross=2, window=(0, 1000)))
-    assert (summary.cache_bytes, summary.cache_tensors) == (6 * residual, 6)
-    _, summary = run_patched("wan", ak.FirstBlockConfig(threshold=9.0))
-    assert (summary.cache_bytes, summary.cache_tensors) == (2 * residual, 2)
-
-
-def writes_into_its_input(original: Any) -> Any:
-    def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        output: Tensor = original(hidden_states, *args, **kwargs)
-        return hidden_states.mul_(1.01) + output
-
-    return forward
-
-
-def test_a_block_that_writes_into_its_input_is_never_reused() -> None:
-    tiny = TINY["wan"]
-    model, plain = tiny.build(), tiny.build()
-    for each in (model, plain):
-        block = each.blocks[0]
-        original = block.forward
-        block.forward = writes_into_its_input(original)
-    ak.patch(model, ak.FixedIntervalConfig(interval=2), num_inference_steps=STEPS)
-    with pytest.warns(AdaCacheWarning, match="wrote into its input"):
-        found = denoise(tiny, model, STEPS)
-    assert_equal(found, denoise(tiny, plain, STEPS))
-
-
-def chunked() -> nn.Module:
-    model = TINY["latte"].build()
-    for block in model.transformer_blocks:
-        block.set_chunk_feed_forward(2, 1)
-    return model
-
-
-def compiled() -> nn.Module:
-    model = TINY["wan"].build()
-    model.blocks[0].compile()
-    return model
-
-
-REFUSED: list[tuple[Any, Any, str]] = [
-    (
-        "wan",
-        ak.PABConfig(temporal=3),
-        r"temporal=3: WanTransformer3DModel has no attention over ti",
-    ),
-    (
-        "cogvideox",
-        ak.PABConfig(cross=6),
-        r"cross=6: CogVideoX.* has no cross attention; it has spat",
-    ),
-    ("cogvideox", ak.PABConfig.preset("latte-slow"), r"temporal=3: CogVideoX"),
-    ("cogvideox", ak.TGATEConfig(gate_step=7), r"gate_step=7: CogVideoX.* has no cross attention"),
-    ("wan", ak.MagCacheConfig(ratios=(1.0,) * 8), r"ratios has 8 numbers.* 9 steps"),
-    ("wan", ak.DeltaDiTConfig(front=(0, 4)), r"front is \(0, 4\); Wan.* has 3 blocks"),
-    (
-        "wan",
-        ak.DeltaDiTConfig(front=None, back=(3, None)),
-        r"back is \(3, None\); Wan.* has 3 blocks",
-    ),
-    (compiled, ak.PABConfig(), r"blocks of this WanTransformer3DModel are compiled"),
-]
-
-
-@pytest.mark.parametrize(("build", "config", "message"), REFUSED)
-def test_what_a_model_cannot_do_is_refused(build: Any, config: Any, message: str) -> None:
-    model = build() if callable(build) else TINY[build].build()
-    attributes = dict(vars(model))
-    with pytest.raises(ValueError, match=message):
-        ak.patch(model, config, num_inference_steps=STEPS)
-    assert not ak.is_patched(model) and vars(model) == attributes
-
-
-def test_ratios_for_another_number_of_steps_are_refused_by_a_pipeline() -> None:
-    pipe = ak.patch(wan(), ak.MagCacheConfig(ratios=(1.0,) * 7))
-    with pytest.raises(ValueError, match="ratios has 7 numbers, but the generation has 8 steps"):
-        run_wan(pipe)
-    run_wan(pipe, 7)
-    assert ak.summary(pipe).num_steps == 7
-
-
-def test_a_chunked_mlp_is_told() -> None:
-    tiny = TINY["latte"]
-    model = ak.patch(chunked(), ak.PABConfig(), num_inference_steps=STEPS)
-    with pytest.raises(RuntimeError, match=r"ff ran more than once.*chunking"):
-        denoise(tiny, model, STEPS)
-
-
-def test_settings_are_checked_by_patch() -> None:
-    model = TINY["wan"].build()
-    with pytest.raises(ValueError, match="FixedIntervalConfig needs the number of steps"):
-        ak.patch(model, ak.FixedIntervalConfig())
-    with pytest.raises(TypeError, match=r"unknown setting codebook; there are .*interval"):
-        ak.patch(model, ak.FixedIntervalConfig(), codebook="fast")
-    with pytest.raises(ValueError, match="FixedIntervalConfig keeps plain tensors"):
-        ak.patch(
-            model,
-            ak.FixedIntervalConfig(),
-            arena=ak.CacheArena("cpu", 1 << 20),
-            num_inference_steps=4,
-        )
-    with pytest.raises(ValueError, match=r"threshold is -1"):
-        ak.patch(model, ak.FirstBlockConfig(), threshold=-1, num_inference_steps=4)
-    with pytest.raises(TypeError, match="the config of another method"):
-        ak.patch(model, 3)  # type: ignore[arg-type]

@@ -15,7 +15,9 @@ import adacache_kernels as ak
 from adacache_kernels.models import adapter_for
 from adacache_kernels.models.originals import STRUCTURES
 from oracle import relative
-from originals import FRAMES, ORIGINALS, TOKENS, AuthorsBlock, Original, STDiT3, noise
+from original_parts import noise
+from original_stdit3 import AuthorsBlock, STDiT3
+from originals import ORIGINALS, DiT, Original
 
 STEPS = 10
 NAMES = pytest.mark.parametrize("name", ORIGINALS)
@@ -25,8 +27,12 @@ STRUCTURE = {
     "STDiT3, AdaCache": "2x3 t-attn s-attn ca-mlp block: spatial_blocks(x) -> temporal_blocks(x)",
     "STDiT3, first frame given": "2x3 t-attn s-attn ca-mlp block: spatial_blocks(x) -> "
     "temporal_blocks(x)",
+    "STDiT3, Open-Sora": "2x3 t-attn s-attn ca-mlp block: spatial_blocks(x) -> temporal_blocks(x)",
+    "STDiT3, Open-Sora 1.3": "2x3 t-attn s-attn ca-mlp block: spatial_blocks(x) -> "
+    "temporal_blocks(x)",
     "STDiT3, VideoSys": "2x3 t-attn s-attn ca-mlp block: spatial_blocks(x) -> temporal_blocks(x)",
     "Open-Sora 2": "2x1 block: double_blocks(img, txt) -> single_blocks(x)",
+    "Open-Sora 2, in slices": "2x1 block: double_blocks(img, txt) -> single_blocks(x)",
     "Open-Sora-Plan 1.1": "2x3 t-attn s-attn ca-mlp block: transformer_blocks(hidden_states) -> "
     "temporal_transformer_blocks(hidden_states)",
     "Open-Sora-Plan 1.2": "2x3 s-attn block: transformer_blocks(hidden_states)",
@@ -146,180 +152,9 @@ def test_presets(name: str, settings: dict[str, Any]) -> None:
     assert ak.summary(model).reused_steps
 
 
-def attention_residuals(block: Any, arguments: dict[str, Any]) -> dict[str, Tensor]:
-    """What an STDiT3 block adds by its attention, and by the rest, from its own modules."""
-    x, taps = arguments["x"], {}
-    handles = [
-        module.register_forward_hook(
-            lambda _m, _a, output, name=name: taps.__setitem__(name, output)
-        )
-        for name, module in (("cross", block.cross_attn), ("mlp", block.mlp))
-    ]
-    inside: list[Tensor] = []
-    handles.append(
-        block.cross_attn.register_forward_pre_hook(lambda _m, args: inside.append(args[0]))
-    )
-    output = block(**arguments)[0]
-    for handle in handles:
-        handle.remove()
-    return {"attention": inside[0] - x, "rest": output - inside[0]}
-
-
-class Official:
-    """The authors' schedule, in their own order of operations: a plain loop on the host.
-
-    A residual's distance to the one before, over the rate in force; averaged over the blocks that
-    measure; times score and gradient of its motion; looked up among five thresholds. Steps 1, N - 1
-    and N are computed whatever was decided.
-    """
-
-    def __init__(self, codebook: dict[float, int], moreg: dict[str, Any] | None) -> None:
-        self.thresholds, self.rates = list(codebook), list(codebook.values())
-        self.moreg = moreg
-        self.previous_scores: dict[str, float] = {}
-        self.stored: dict[str, Tensor] = {}
-        self.rate, self.next_step = 1, 1
-        self.computed: list[int] = []
-        self.is_computing = False
-        self.distances: list[float] = []
-
-    def computes(self, step: int) -> bool:
-        return step == self.next_step or step in (1, STEPS_30 - 1, STEPS_30)
-
-    def step(self, step: int, residuals: dict[str, Tensor]) -> None:
-        self.computed.append(step)
-        count, average, rate = 0, 0.0, self.rate
-        for name, residual in residuals.items():
-            if name not in self.stored:
-                continue
-            before = self.stored[name]
-            distance = float((before - residual).abs().sum() / before.abs().sum()) / self.rate
-            average = (distance + count * average) / (count + 1)
-            count += 1
-            rate = self._rate(step, average, name, residual)
-        self.stored = dict(residuals)
-        self.rate, self.next_step = rate, step + rate
-
-    def _rate(self, step: int, distance: float, name: str, residual: Tensor) -> int:
-        if self.moreg is not None:
-            a, b, d = self.moreg["hyp"]
-            score = 1.0
-            first, last = self.moreg["steps"]
-            if first <= step <= last:
-                later, earlier = residual[:, TOKENS:], residual[:, :-TOKENS]
-                size = later.abs().sum() + earlier.abs().sum()
-                score = float((later - earlier).abs().sum() / size / a) ** b / d
-            before = self.previous_scores.get(name, 1.0)
-            gradient = self.moreg["mul"] * (score - before) / self.rate
-            self.previous_scores[name] = score
-            distance *= score + abs(gradient)
-        self.distances.append(distance)
-        for threshold, rate in zip(self.thresholds[:5], self.rates, strict=False):
-            if distance < threshold:
-                return rate
-        return self.rates[-1]
-
-
-STEPS_30 = 30
-MOREG = {"hyp": (0.6, 2.0, 1.0), "steps": (4, 26), "mul": 10.0}
-CODEBOOKS = [
-    {0.02: 6, 0.03: 5, 0.045: 4, 0.07: 3, 0.11: 2, 1.0: 1},
-    {0.03: 4, 0.05: 3, 0.08: 2, 0.2: 2, 0.3: 2, 1.0: 1},
-]
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("moreg", [None, MOREG], ids=["plain", "MoReg"])
-@pytest.mark.parametrize("which", ["t-attn", "s-attn", "ca-mlp"])
-@pytest.mark.parametrize("codebook", CODEBOOKS)
-def test_the_schedule_is_the_authors(
-    codebook: dict[float, int], which: str, moreg: dict[str, Any] | None, seed: int
-) -> None:
-    """Step for step, distances within 1e-4: sums of float32 in another order."""
-    double = ORIGINALS["STDiT3, AdaCache"]
-    model = double.build()
-    settings: dict[str, Any] = {}
-    if moreg is not None:
-        settings = {
-            "apply_moreg": True,
-            "moreg_hyp": moreg["hyp"],
-            "moreg_steps": moreg["steps"],
-            "mograd_mul": moreg["mul"],
-        }
-    ak.patch(
-        model,
-        codebook=codebook,
-        cache_res=which,
-        cache_loc=1,
-        num_inference_steps=STEPS_30,
-        **settings,
-    )
-    found = double.denoise(model, STEPS_30, seed)
-    summary = ak.summary(model)
-    ak.unpatch(model)
-    official, expected = official_run(double, model, which, codebook, moreg, seed)
-    assert summary.computed_steps == official.computed
-    measured = [distance for distance in summary.distances if distance is not None]
-    last = {"t-attn": 1, "s-attn": 1, "ca-mlp": 2}[which]
-    assert torch.allclose(
-        torch.tensor(measured[:-2]),
-        torch.tensor(official.distances[last - 1 :: last][:-2]),
-        rtol=1e-4,
-    )
-    assert relative(found[-1], expected) < 1e-5
-
-
-def official_run(
-    double: Original,
-    model: nn.Module,
-    which: str,
-    codebook: dict[float, int],
-    moreg: dict[str, Any] | None,
-    seed: int,
-) -> tuple[Official, Tensor]:
-    """The authors' loop on an unpatched model: two residuals a block, refreshed together."""
-    official = Official(codebook, moreg)
-    residuals: dict[str, Tensor] = {}
-    stored: dict[int, dict[str, Tensor]] = {}
-    lists = {"t-attn": ("temporal_blocks",), "s-attn": ("spatial_blocks",)}
-    measured = lists.get(which, ("spatial_blocks", "temporal_blocks"))
-
-    def forward_of(block: Any, name: str, index: int) -> Callable[..., Any]:
-        original, names = block.forward, list(inspect.signature(block.forward).parameters)
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            bound = dict(zip(names, args, strict=False)) | kwargs
-            if official.is_computing:
-                block.forward = original
-                found = attention_residuals(block, bound)
-                block.forward = forward
-                stored[id(block)] = found
-                if name in measured and index == 1:
-                    residuals[name] = found["rest" if which == "ca-mlp" else "attention"]
-            found = stored[id(block)]
-            return bound["x"] + found["attention"] + found["rest"], bound["ada_dict"]
-
-        return forward
-
-    for name in double.streams:
-        for index, block in enumerate(getattr(model, name)):
-            block.forward = forward_of(block, name, index)
-    latents = noise(*double.latents, seed=seed)
-    with torch.no_grad():
-        for step in range(1, STEPS_30 + 1):
-            official.is_computing = official.computes(step)
-            residuals.clear()
-            latents = latents - 0.05 * double.call(model, latents, step)
-            if official.is_computing:
-                official.step(step, residuals)
-    for name in double.streams:
-        for block in getattr(model, name):
-            del block.forward
-    return official, latents
-
-
-def test_images_beside_the_video_are_computed() -> None:
-    double = ORIGINALS["Open-Sora-Plan 1.1"]
+@pytest.mark.parametrize("name", ["Open-Sora-Plan 1.1", "Open-Sora-Plan 1.2", "Latte"])
+def test_images_beside_the_video_are_computed(name: str) -> None:
+    double = ORIGINALS[name]
     model = double.build()
     ak.patch(model, codebook=VIDEO_SCHEDULE, num_inference_steps=STEPS)
     arguments = double.arguments(noise(*double.latents), torch.ones(2))
@@ -349,13 +184,25 @@ def test_names_of_lists_alone_do_not_make_a_structure() -> None:
     assert adapter_for(model) is None
 
 
-def test_motion_of_a_known_residual() -> None:
-    """Frames are told apart right: a residual that is the same in every frame has no motion."""
-    double = ORIGINALS["Open-Sora-Plan 1.3"]
-    model = double.build()
-    adapter = adapter_for(model)
-    batch, frames = adapter.frames(model, double.arguments(noise(*double.latents), torch.ones(2)))
-    x = torch.arange(2 * FRAMES * TOKENS * 4.0).view(FRAMES * TOKENS, 2, 4)
-    found = adapter.lists[0].split(x, 0, (batch, frames))
-    assert found.shape == (2, FRAMES, TOKENS, 4)
-    assert torch.equal(found[1, 2, 5], x[2 * TOKENS + 5, 1])
+def test_lists_alone_do_not_make_latte() -> None:
+    """DiT has them, too, over one image: its first forward tells how they are connected."""
+    torch.manual_seed(0)
+    model = DiT().eval()
+    assert adapter_for(model) is None
+    ak.patch(model, codebook=VIDEO_SCHEDULE, num_inference_steps=STEPS)
+    with torch.no_grad():
+        for step in range(STEPS):
+            model(noise(2, 4, 8, 8), torch.full((2,), 900 - step))
+    assert "blocks(x) of 4, by its first forward" in ak.summary(model).found
+    assert ak.summary(model).reused_steps
+
+
+def test_a_model_that_caches_by_itself_is_refused() -> None:
+    model = STDiT3(AuthorsBlock)
+    for block in (*model.spatial_blocks, *model.temporal_blocks):
+        block.do_cache = True
+    with pytest.raises(
+        ValueError, match=r"STDiT3 caches by itself \(do_cache=True\).*do_cache=Fal"
+    ):
+        ak.patch(model, num_inference_steps=STEPS)
+    assert not ak.is_patched(model)

@@ -213,16 +213,14 @@ class Study:
         found = made.summary
         untouched = found is None and method.curve.startswith((FULL, "fewer steps"))
         computed = list(range(1, method.steps + 1)) if untouched else []
-        count = round(found.computed_fraction * method.steps) if found else len(computed) or None
+        count = round(found.computed_fraction * method.steps) if found else len(computed)
         return Row(
             method=method.name,
             curve=method.curve,
             prompt=case.prompt,
             seed=case.seed,
             scheduled=method.steps,
-            computed=round(found.computed_fraction * method.steps)
-            if found
-            else len(computed) or None,
+            computed=count,
             psnr=value if math.isfinite(value) else None,
             ssim=ssim(made.video, reference.video),
             lpips=lpips_distance(made.video, reference.video) if self._lpips else None,

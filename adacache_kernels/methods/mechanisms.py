@@ -108,12 +108,21 @@ def _watch(model: nn.Module, config: TimestepEmbeddingConfig) -> Watch:
             f"{name}: it is not known what its first block is given, so that it cannot be watched; "
             "choose FirstBlockConfig, which needs no more than the blocks"
         )
+    parameter, compute = units.timestep, units.modulated
 
     def timestep(_place: Place, arguments: Mapping[str, Any]) -> Tensor:
-        value: Tensor = arguments[units.timestep]
+        value: Tensor = arguments[parameter]
         return value
 
-    def modulated(place: Place, arguments: Mapping[str, Any]) -> Tensor:
-        return units.modulated(place.block, arguments)
+    if config.watched == "timestep":
+        return timestep
+    if compute is None:
+        raise ValueError(
+            f"watched={config.watched!r}: it is not known how {name} modulates its first block's "
+            'input; watch the "timestep"'
+        )
 
-    return timestep if config.watched == "timestep" else modulated
+    def modulated(place: Place, arguments: Mapping[str, Any]) -> Tensor:
+        return compute(place.block, arguments)
+
+    return modulated

@@ -40,12 +40,14 @@ class Structure:
         blocks: first parameters of the blocks' forwards, by list.
         adapter: from a model of this structure.
         inside: attributes that the first block of the first list has, as a dotted path.
+        beside: an attribute that the model has beside its lists.
     """
 
     name: str
     blocks: Mapping[str, tuple[str, ...]]
     adapter: Callable[[nn.Module], Adapter]
     inside: str = ""
+    beside: str = ""
 
     def fits(self, model: nn.Module) -> bool:
         """Whether `model` is of it."""
@@ -57,7 +59,7 @@ class Structure:
             if taken[: len(parameters)] != parameters:
                 return False
         first = getattr(model, next(iter(self.blocks)))[0]
-        return not self.inside or _has(first, self.inside)
+        return _has(first, self.inside) and _has(model, self.beside)
 
 
 def original(model: nn.Module) -> Adapter | None:
@@ -69,7 +71,7 @@ def original(model: nn.Module) -> Adapter | None:
 
 
 def _has(module: object, path: str) -> bool:
-    for name in path.split("."):
+    for name in path.split(".") if path else ():
         if not hasattr(module, name):
             return False
         module = getattr(module, name)
@@ -118,11 +120,7 @@ def _open_sora_plan(layout: Layout, attention: Callable[[BlockRun], Tensor]) -> 
     )
 
 
-LATTE_T2V = replace(
-    LATTE,
-    lists=tuple(replace(blocks, by_index=True) for blocks in LATTE.lists),
-    obstacle=_images_beside,
-)
+LATTE_T2V = replace(LATTE, obstacle=_images_beside)
 
 
 def _latte_gated(run: BlockRun, tap: str, index: int) -> Tensor:
@@ -158,6 +156,7 @@ LATTE_OF_CLASSES = Adapter(
         "block": Residual(("blocks[0::2]", "blocks[1::2]")),
     },
     frames=_latte_frames,
+    obstacle=_images_beside,
 )
 
 
@@ -182,7 +181,7 @@ STRUCTURES = (
         "scale_shift_table",
     ),
     Structure(
-        "Open-Sora 1.2 and VideoSys, STDiT3",
+        "Open-Sora 1.2, 1.3 and VideoSys, STDiT3",
         dict.fromkeys((SPATIAL, TEMPORAL), STDIT3_BLOCK),
         stdit3,
         "scale_shift_table",
@@ -215,5 +214,7 @@ STRUCTURES = (
         {"blocks": ("x", "c")},
         lambda model: LATTE_OF_CLASSES,
         "adaLN_modulation",
+        # DiT has the same list of the same blocks, and no time in it.
+        "temp_embed",
     ),
 )

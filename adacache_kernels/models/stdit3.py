@@ -1,4 +1,4 @@
-"""STDiT3 of Open-Sora 1.2, as its authors, AdaCache's authors and VideoSys have it.
+"""STDiT3 of Open-Sora 1.2 and 1.3, as its authors, AdaCache's authors and VideoSys have it.
 
 Spatial and temporal blocks in turn. Each changes layout inside itself: between blocks the video is
 always [B, F*S, C]. With AdaCache's own code, blocks are handed a dictionary and hand it on.
@@ -6,6 +6,7 @@ always [B, F*S, C]. With AdaCache's own code, blocks are handed a dictionary and
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,7 +46,7 @@ def _spatial(run: BlockRun) -> Tensor:
 
 
 def _temporal(run: BlockRun) -> Tensor:
-    # The attention ran over [B*S, F, C].
+    # The attention ran over [B*S, F, C], or in 1.3 over [B, H, W, F, C].
     batch, _, channels = run.x_in.shape
     frames, tokens = run.arguments["T"], run.arguments["S"]
     attention = run.tap("attn").view(batch, tokens, frames, channels).transpose(1, 2)
@@ -65,10 +66,17 @@ def _frames(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def stdit3(model: nn.Module) -> Adapter:
-    """With the dictionary where the blocks take one."""
-    import inspect
+    """With the dictionary where the blocks take one.
 
+    Raises:
+        ValueError: AdaCache's own code is at work in the blocks.
+    """
     block = getattr(model, SPATIAL)[0]
+    if getattr(block, "do_cache", False):
+        raise ValueError(
+            f"this {type(model).__name__} caches by itself (do_cache=True), and its blocks would "
+            "count only the calls that reach them; build it with do_cache=False"
+        )
     has_dictionary = "ada_dict" in inspect.signature(own_forward(block)).parameters
     video = Stream("x", 0) if has_dictionary else Stream("x")
     passed = (Stream("ada_dict", 1),) if has_dictionary else ()
@@ -80,7 +88,8 @@ def stdit3(model: nn.Module) -> Adapter:
                 Layout.FRAME_MAJOR,
                 leads=name == SPATIAL,
                 passed=passed,
-                by_index=True,
+                # VideoSys counts up to its depth; its blocks are those of Open-Sora.
+                by_index=not has_dictionary,
             )
             for name in (SPATIAL, TEMPORAL)
         ),

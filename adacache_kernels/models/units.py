@@ -23,14 +23,14 @@ class Units:
 
     Args:
         modules: by kind ("spatial", "temporal", "cross", "mlp"), (block list, module of a block).
-        modulated: from a block and its arguments to what its attention is given, after norm and
-            modulation.
         timestep: the block's parameter that takes the timestep's embedding.
+        modulated: from a block and its arguments to what its attention is given, after norm and
+            modulation; None where that is not known.
     """
 
     modules: Mapping[Kind, tuple[tuple[str, str], ...]]
-    modulated: Callable[[nn.Module, Mapping[str, Any]], Tensor]
     timestep: str
+    modulated: Callable[[nn.Module, Mapping[str, Any]], Tensor] | None = None
 
 
 def units_for(model: nn.Module) -> Units | None:
@@ -79,8 +79,8 @@ LATTE = Units(
         "cross": ((latte.SPATIAL, "attn2"),),
         "mlp": ((latte.SPATIAL, "ff"), (latte.TEMPORAL, "ff")),
     },
-    _adaln_single("timestep"),
     "timestep",
+    _adaln_single("timestep"),
 )
 ALLEGRO = Units(
     {
@@ -88,8 +88,8 @@ ALLEGRO = Units(
         "cross": (("transformer_blocks", "attn2"),),
         "mlp": (("transformer_blocks", "ff"),),
     },
-    _adaln_single("temb"),
     "temb",
+    _adaln_single("temb"),
 )
 WAN = Units(
     {
@@ -97,14 +97,30 @@ WAN = Units(
         "cross": (("blocks", "attn2"),),
         "mlp": (("blocks", "ffn"),),
     },
-    _wan,
     "temb",
+    _wan,
 )
 COGVIDEOX = Units(
     {"spatial": (("transformer_blocks", "attn1"),), "mlp": (("transformer_blocks", "ff"),)},
-    _cogvideox,
     "temb",
+    _cogvideox,
 )
+
+
+def _one_list(
+    timestep: str,
+    mlp: tuple[str, ...] = ("ff",),
+    attention: str = "attn1",
+    cross: str | None = None,
+) -> Units:
+    name = "transformer_blocks"
+    modules: dict[Kind, tuple[tuple[str, str], ...]] = {"spatial": ((name, attention),)}
+    if cross is not None:
+        modules["cross"] = ((name, cross),)
+    modules["mlp"] = tuple((name, module) for module in mlp)
+    return Units(modules, timestep)
+
+
 UNITS: dict[str, Units] = {
     "LatteTransformer3DModel": LATTE,
     "AllegroTransformer3DModel": ALLEGRO,
@@ -112,4 +128,11 @@ UNITS: dict[str, Units] = {
     "ChronoEditTransformer3DModel": WAN,
     "WanVACETransformer3DModel": WAN,
     "CogVideoXTransformer3DModel": COGVIDEOX,
+    "SkyReelsV2Transformer3DModel": WAN,
+    "LTXVideoTransformer3DModel": _one_list("temb", cross="attn2"),
+    "CosmosTransformer3DModel": _one_list("embedded_timestep", cross="attn2"),
+    "SanaVideoTransformer3DModel": _one_list("timestep", cross="attn2"),
+    "PixArtTransformer2DModel": _one_list("timestep", cross="attn2"),
+    "MochiTransformer3DModel": _one_list("temb", ("ff", "ff_context")),
+    "HunyuanVideo15Transformer3DModel": _one_list("temb", ("ff", "ff_context"), "attn"),
 }
