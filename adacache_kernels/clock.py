@@ -194,7 +194,6 @@ class SchedulerClock:
         # Pipelines note it: of video to video, the tail of the schedule; more steps than it has,
         # where frames begin one after the other.
         noted = getattr(self._pipeline, "_num_timesteps", None)
-        # More than are scheduled: frames are denoised one after the other (diffusion forcing).
         return noted if isinstance(noted, int) and noted > 0 else scheduled
 
     def _follow_new_scheduler(self) -> None:
@@ -212,23 +211,16 @@ class SchedulerClock:
     def _for_a_copy(self, after: Callable[[], None]) -> Callable[[], None] | None:
         """What a copy that is made now calls after its method."""
         # A copy that is made amid a generation is for something else than its steps.
-        if self._started and self._steps_done < self._num_steps:
-            return None
-        # A copy that is kept must not keep the pipeline.
-        clock, name = weakref.ref(self), after.__name__
+        is_under_way = self._started and self._steps_done < self._num_steps
+        return None if is_under_way else partial(self._by_a_copy, weakref.WeakMethod(after))
 
-        def act() -> None:
-            own = clock()
-            if own is not None:
-                own._by_a_copy(getattr(own, name))
-
-        return act
-
-    def _by_a_copy(self, after: Callable[[], None]) -> None:
+    @staticmethod
+    def _by_a_copy(after: weakref.WeakMethod[Any]) -> None:
         """A pipeline may make all its steps with copies, one for each frame (diffusion forcing)."""
-        # A copy that another thread works with belongs to another pipeline.
-        if threading.get_ident() == self._thread:
-            after()
+        call = after()
+        # A copy may outlive the pipeline; one that another thread works with is for another one.
+        if call is not None and threading.get_ident() == call.__self__._thread:
+            call()
 
     def _begin_generation(self) -> None:
         # What an earlier run noted must not count for a pipeline that shares the scheduler.

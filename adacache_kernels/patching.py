@@ -63,11 +63,14 @@ def patch(
     Raises:
         ImportError: the package's compiled part is missing.
         TypeError: neither a pipeline nor a module; an unknown setting.
-        ValueError: already patched, compiled as a whole, a class that must not be cached, blocks
-            that cannot be told, a setting that does not fit the model.
+        ValueError: already patched, cached or split over ranks by another library, compiled as a
+            whole, a class that must not be cached, blocks that cannot be told, a setting that does
+            not fit the model.
 
     The first forward raises `CacheBudgetError` where the cache does not fit its budget, and
-    `ValueError` where a model that is not known turns out to be connected in an unclear way.
+    `ValueError` where a model that is not known turns out to be connected in an unclear way, or
+    where another cache has been put on it since. A forward raises `RuntimeError` while another one
+    of the same model is running.
     """
     _native.module()
     settings = _settings(config, overrides)

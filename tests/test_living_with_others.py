@@ -176,6 +176,20 @@ def register(model: nn.Module) -> Any:
     return hook
 
 
+def register_new_forward(model: nn.Module) -> Any:
+    """One that calls the model's forward itself, between its own before and after."""
+    from diffusers.hooks import HookRegistry
+
+    hook = Adds()
+
+    def new_forward(_module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return hook.fn_ref.original_forward(*args, **kwargs)
+
+    hook.new_forward = new_forward
+    HookRegistry.check_if_exists_or_initialize(model).register_hook(hook, "counts")
+    return hook
+
+
 def deregister(model: nn.Module) -> None:
     model._diffusers_hook.remove_hook("counts")
 
@@ -201,7 +215,11 @@ def decelerate(model: nn.Module) -> None:
     remove_hook_from_module(model)
 
 
-LIBRARIES = [(register, deregister), (accelerate, decelerate)]
+LIBRARIES = [
+    (register, deregister),
+    (register_new_forward, deregister),
+    (accelerate, decelerate),
+]
 
 
 @pytest.mark.parametrize(("add", "remove"), LIBRARIES)

@@ -157,6 +157,12 @@ def test_context_parallelism_is_refused() -> None:
         patch(model)
     registry.remove_hook("cp_input---blocks.0")
     patch(model)
+    registry.register_hook(ContextParallelSplitHook({}, None), "cp_input---blocks.0")
+    with pytest.raises(ValueError, match=match):
+        run(model)
+    registry.remove_hook("cp_input---blocks.0")
+    run(model)
+    assert ak.summary(model).computed_steps == COMPUTED
 
 
 @pytest.mark.parametrize(
