@@ -307,3 +307,39 @@ def test_two_methods_of_one_name() -> None:
     with pytest.raises(ValueError, match="--methods has fast twice"):
         command._check_distinct(parsed("fast", "fast"))
     assert ak.__version__
+
+
+@pytest.mark.parametrize("steps", [50, 100])
+def test_the_methods_of_the_papers_table_are_known(steps: int, tmp_path: Path) -> None:
+    import paper_table
+
+    ratios = tmp_path / "ratios.json"
+    ratios.write_text(json.dumps([1.0] * steps))
+    names = paper_table.methods(steps, ratios)
+    assert len(set(names)) == len(names) >= 25
+    curves = {methods.parse(name, steps).curve for name in names}
+    assert {"pab", "t-gate", "delta-dit", "per-layer", "first-block", "mag-cache"} <= curves
+    assert {"fewer steps", "fewer steps, DPMSolverMultistep", "forecast", "slow"} <= curves
+    assert len(paper_table.PROMPTS) == len(set(paper_table.PROMPTS)) == 24
+
+
+def test_the_variants_of_the_ablations_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thresholds go with the medians of the variants' distances."""
+    import ablations
+
+    monkeypatch.setattr(ablations, "load_pipeline", lambda weights: None)
+    medians = {"l2": 0.2, None: 0.1}
+    monkeypatch.setattr(
+        ablations, "median_distance", lambda pipe, s: medians.get(s.get("metric"), 0.1)
+    )
+    names = ablations.methods()
+    for name in names:
+        methods.parse(name, ablations.STEPS)
+    assert "adacache:codebook={0.15: 4, 0.214: 2, 1000000000.0: 1}:metric=l2" in names
+
+
+def test_ratios_from_a_file_that_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "ratios.json"
+    path.write_text("{")
+    with pytest.raises(ValueError, match="holds no list of numbers"):
+        methods.parse(f"mag-cache:ratios={path}", STEPS)
