@@ -2,16 +2,17 @@
 
     python bench/ablations.py --out bench/results/ablations
 
-Each variant has the same codebook, its thresholds scaled by the median of the variant's own
-distances over full runs of two calibration videos, so that all compute about as much. Two thirds of
-the rows differ by a step or so in the mean, which is shown beside the quality.
+Each variant has the same codebook, its thresholds scaled so that it computes as many steps of
+calibration videos as the first variant does.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,12 @@ from paper_table import PROMPTS
 
 STEPS = 50
 CODEBOOK = {0.075: 4, 0.107: 2}
-CALIBRATION = [("a white three standing still", 1000), ("a white eight moving fast", 1001)]
+CALIBRATION = [
+    ("a white three standing still", 1000),
+    ("a white eight moving slowly", 1001),
+    ("a white eight moving fast", 1002),
+]
+ROUNDS = 7
 VARIANTS: dict[str, dict[str, Any]] = {
     "l1, middle": {},
     "l2": {"metric": "l2"},
@@ -39,34 +45,49 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def median_distance(pipe: Any, settings: dict[str, Any]) -> float:
-    """Of all steps of the calibration videos, every one computed."""
-    found: list[float] = []
+def mean_computed(pipe: Any, config: Any, settings: dict[str, Any]) -> float:
+    """Steps, parts counted as parts, over the calibration videos."""
+    found = []
     for prompt, seed in CALIBRATION:
-        ak.patch(pipe, codebook={1e9: 1}, **settings)
+        ak.patch(pipe, config, **settings)
         generate(pipe, prompt, steps=STEPS, seed=seed)
-        found += [d for d in ak.summary(pipe).distances if d is not None]
+        found.append(STEPS * ak.summary(pipe).computed_fraction)
         ak.unpatch(pipe)
-    return statistics.median(found)
+    return statistics.mean(found)
+
+
+def matched_scale(computed: Callable[[float], float], target: float) -> float:
+    """The scale of the thresholds, by bisection of its logarithm; more of it computes less."""
+    low, high = 1 / 16, 4.0
+    for _ in range(ROUNDS):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if computed(middle) > target else (low, middle)
+    return math.sqrt(low * high)
 
 
 def methods() -> list[str]:
     """Names for `--methods`; MoReg with the constants of the demo's profile."""
     pipe = load_pipeline(DEFAULT_WEIGHTS)
-    base = median_distance(pipe, {})
+    moreg = {
+        "apply_moreg": True,
+        "moreg_hyp": Profile.load(PROFILES / f"{STEPS}.json").moreg_hyp,
+        "mograd_mul": 0.0,
+    }
+    target = mean_computed(pipe, None, {"codebook": _codebook(1.0)})
     named = []
-    for settings in VARIANTS.values():
-        scale = median_distance(pipe, settings) / base
+    for settings in (*VARIANTS.values(), moreg):
+
+        def computed(scale: float, settings: dict[str, Any] = settings) -> float:
+            return mean_computed(pipe, None, {"codebook": _codebook(scale), **settings})
+
+        scale = matched_scale(computed, target) if settings else 1.0
         named.append(_name(scale, settings))
-    a, b, d = Profile.load(PROFILES / f"{STEPS}.json").moreg_hyp
-    moreg = {"apply_moreg": True, "moreg_hyp": (a, b, d), "mograd_mul": 0.0}
-    # The score is 1 on average by its constants, so that thresholds stay as they are.
-    named.append(_name(1.0, moreg))
-    named += [
-        f"per-layer:codebook={_codebook(median_distance(pipe, {'cache_res': 'block'}) / base * f)}"
-        for f in (1.0, 1.6)
-    ]
-    return named
+
+    def of_layers(scale: float) -> float:
+        return mean_computed(pipe, ak.PerLayerConfig(codebook=_codebook(scale)), {})
+
+    scale = matched_scale(of_layers, target)
+    return [*named, f"per-layer:codebook={_codebook(scale)}"]
 
 
 def _name(scale: float, settings: dict[str, Any]) -> str:

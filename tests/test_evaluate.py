@@ -323,19 +323,21 @@ def test_the_methods_of_the_papers_table_are_known(steps: int, tmp_path: Path) -
     assert len(paper_table.PROMPTS) == len(set(paper_table.PROMPTS)) == 24
 
 
-def test_the_variants_of_the_ablations_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thresholds go with the medians of the variants' distances."""
+def test_the_variants_of_the_ablations_compute_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thresholds are scaled until as many steps are computed; here 20 / scale, of l2 40 / scale."""
     import ablations
 
+    def mean_computed(pipe: Any, config: Any, settings: dict[str, Any]) -> float:
+        thresholds = list(dict(config.codebook if config else settings["codebook"]))
+        return (40 if settings.get("metric") == "l2" else 20) / (thresholds[0] / 0.075)
+
     monkeypatch.setattr(ablations, "load_pipeline", lambda weights: None)
-    medians = {"l2": 0.2, None: 0.1}
-    monkeypatch.setattr(
-        ablations, "median_distance", lambda pipe, s: medians.get(s.get("metric"), 0.1)
-    )
+    monkeypatch.setattr(ablations, "mean_computed", mean_computed)
     names = ablations.methods()
-    for name in names:
-        methods.parse(name, ablations.STEPS)
-    assert "adacache:codebook={0.15: 4, 0.214: 2, 1000000000.0: 1}:metric=l2" in names
+    parsed_names = [methods.parse(name, ablations.STEPS) for name in names]
+    assert len(parsed_names) == len(ablations.VARIANTS) + 2
+    codebook = next(name for name in names if "metric=l2" in name).split("{")[1]
+    assert float(codebook.split(":")[0]) == pytest.approx(0.15, rel=0.05)
 
 
 def test_ratios_from_a_file_that_is_none(tmp_path: Path) -> None:
