@@ -78,7 +78,8 @@ def search(
     target: Target,
     first: float,
     curve: Callable[[], Curve],
-    see: Callable[[float], float],
+    see: Callable[[float], None],
+    value: Callable[[float], float],
     rounds: int,
 ) -> list[Tried]:
     """Up to so many knobs and what they gave, the one nearest to the target last.
@@ -88,12 +89,14 @@ def search(
         first: knob to begin with.
         curve: of what is predicted, asked for again after each round.
         see: generates with a knob.
+        value: what a knob that was seen gives, by all that is known now.
         rounds: at most.
 
     Raises:
         ValueError: a speedup above what any knob is expected to give.
     """
-    tried = [Tried(first, see(first))]
+    see(first)
+    tried = [Tried(first, value(first))]
     while len(tried) < rounds and abs(distance(target, tried[-1].value)) > NEAR[target.of]:
         expected = curve()
         highest = expected.highest(tried)
@@ -103,7 +106,8 @@ def search(
                 f"about {highest:.2f}x is to be expected; ask for less, or run fewer steps"
             )
         knob = expected.nearest(tried)
-        tried.append(Tried(knob, see(knob)))
+        see(knob)
+        tried = [Tried(old, value(old)) for old in (*(one.knob for one in tried), knob)]
     return sorted(tried, key=lambda one: -abs(distance(target, one.value)))
 
 

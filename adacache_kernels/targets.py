@@ -164,7 +164,7 @@ class _Search(Generic[Case]):
     rounds: int
     tell: Progress
     costs: Costs = field(default_factory=Costs)
-    round: int = 0
+    seen: dict[float, list[float]] = field(default_factory=dict)
 
     @property
     def first_count(self) -> float:
@@ -215,35 +215,43 @@ class _Search(Generic[Case]):
             return Curve(self.target, knobs, speedups)
 
         first = knob_for(form, self.first_count)
-        return search(self.target, first, curve, lambda knob: self._see(form, knob), self.rounds)
 
-    def _see(self, form: Form, knob: float) -> float:
-        """Generate with a knob; the value that the target is of."""
-        self.round += 1
-        doing = f"round {self.round} of at most {self.rounds}"
-        settings = form.settings(knob)
+        def see(knob: float) -> None:
+            doing = f"round {len(self.seen) + 1} of at most {self.rounds}"
+            look = self._qualities if self.target.of == "psnr" else self._counts
+            self.seen[knob] = look(form.settings(knob), doing)
+
+        return search(self.target, first, curve, see, self._value, self.rounds)
+
+    def _value(self, knob: float) -> float:
+        """Of a knob that was seen, what the target is of. Costs get known better by the round."""
         if self.target.of == "psnr":
-            return self._mean_psnr(settings, doing)
+            return statistics.mean(self.seen[knob])
+        steps = self.recording.num_steps
+        return statistics.median(self.costs.speedup(steps, int(n)) for n in self.seen[knob])
+
+    def _counts(self, settings: dict[str, Any], doing: str) -> list[float]:
+        """Computed steps of some cases, whose costs are taken down."""
         chosen = (
             np.linspace(0, len(self.cases) - 1, min(TIMED, len(self.cases))).round().astype(int)
         )
-        counts = []
+        counts: list[float] = []
         for done, index in enumerate(chosen, start=1):
             full = self.runner.full(self.cases[index])
             run = self.runner.patched(self.cases[index], settings)
             self.costs.add(full, run)
             counts.append(len(run.computed or []))
             self.tell(doing, done, len(chosen))
-        steps = self.recording.num_steps
-        return statistics.median(self.costs.speedup(steps, count) for count in counts)
+        return counts
 
-    def _mean_psnr(self, settings: dict[str, Any], doing: str) -> float:
-        found = []
+    def _qualities(self, settings: dict[str, Any], doing: str) -> list[float]:
+        """PSNR of every case."""
+        found: list[float] = []
         for case, known in zip(self.cases, self.recording.cases, strict=True):
             run = self.runner.patched(case, settings)
             found.append(psnr(run.outcome, known.outcome, self.peak))
             self.tell(doing, len(found), len(self.cases))
-        return statistics.mean(found)
+        return found
 
     def hold_out(self, cases: Sequence[Case], settings: dict[str, Any]) -> list[Compared]:
         """Unpatched and patched in turn, each first as often as the other."""

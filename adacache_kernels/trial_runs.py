@@ -33,26 +33,31 @@ class Seen:
 
 @dataclass
 class Costs:
-    """Seconds of steps, as they were seen, one after the other, on the same machine."""
+    """What steps cost, as parts of an unpatched step of the generation made right before."""
 
-    full: list[float] = field(default_factory=list)
     computed: list[float] = field(default_factory=list)
     reused: list[float] = field(default_factory=list)
 
     def add(self, full: Seen, run: Seen) -> None:
         """A generation and its patched counterpart."""
         assert run.computed is not None
-        computed = set(run.computed)
-        self.full += full.step_seconds
+        whole, computed = statistics.mean(full.step_seconds), set(run.computed)
+        by_kind: tuple[list[float], list[float]] = ([], [])
         for step, seconds in enumerate(run.step_seconds, start=1):
-            (self.computed if step in computed else self.reused).append(seconds)
+            by_kind[step not in computed].append(seconds)
+        for found, seconds_of_kind in zip((self.computed, self.reused), by_kind, strict=True):
+            if seconds_of_kind:
+                found.append(statistics.mean(seconds_of_kind) / whole)
 
     def speedup(self, num_steps: int, computed: int) -> float:
-        """steps * full / (computed * computed step + the others * reused step), medians."""
-        full, step = statistics.median(self.full), statistics.median(self.computed)
-        # Where nothing was reused yet, a reused step is taken for nothing.
-        reused = statistics.median(self.reused) if self.reused else 0.0
-        return num_steps * full / (computed * step + (num_steps - computed) * reused)
+        """steps / (computed * cost of a computed step + the others * cost of a reused step).
+
+        The costs are medians over the generations. Where nothing was reused, that costs nothing.
+        """
+        cost = computed * statistics.median(self.computed)
+        if self.reused:
+            cost += (num_steps - computed) * statistics.median(self.reused)
+        return num_steps / cost
 
 
 @dataclass
