@@ -191,3 +191,12 @@ def _no_calibration(values: object) -> str:
             "profile=, computed_steps=, forecast=1, correct=True"
         )
     return f"this is no {WHAT}"
+
+
+def is_calibration(path: str | Path) -> bool:
+    """Whether a file says that it is one; False where it cannot be read."""
+    try:
+        values = json.loads(Path(path).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, Mapping) and values.get("what") == WHAT

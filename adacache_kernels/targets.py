@@ -10,11 +10,12 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, get_args
 
 import numpy as np
 
-from .calibrated import MOST_PSNR, Calibration, Kind, Target
+from .calibrated import MOST_PSNR, Calibration, Kind, Target, is_calibration
 from .calibration import check_settings, fit_moreg, fit_profile
 from .config_checks import check_choice, check_int, parse_profile
 from .made_for import MadeFor
@@ -45,7 +46,7 @@ def calibrate(
     target_psnr: float | None = None,
     kind: Kind = "profile",
     held_out: Sequence[Case] | None = None,
-    profile: Profile | str | None = None,
+    profile: Profile | Calibration | str | Path | None = None,
     trials: int = 6,
     rounds: int = 4,
     peak: float | None = None,
@@ -67,7 +68,8 @@ def calibrate(
             paper's, which keeps one residual instead of three.
         held_out: cases that nothing is fitted to. None: the last quarter of `cases`.
         profile: one that was made before, of this model, scheduler and number of steps; else one is
-            made here for the kind "profile". A codebook takes only its sensitivity.
+            made here for the kind "profile". May be a calibration that has one, or a file of
+            either. A codebook takes only its sensitivity.
         trials: generations with a random schedule for each case, for a profile that is made here.
         rounds: of generations that correct what is expected.
         peak: highest value less lowest one that an outcome may have. None: 1 for floats, which then
@@ -86,7 +88,7 @@ def calibrate(
     check_int("trials", trials, at_least=1)
     check_int("rounds", rounds, at_least=1)
     check_settings(settings)
-    given = parse_profile(profile)
+    given = _profile_of(profile)
     train, kept = _split(cases, held_out)
     if kind == "profile":
         settings = {"forecast": 1, "correct": True} | settings
@@ -295,6 +297,16 @@ def _split(cases: Sequence[Case], held_out: Sequence[Case] | None) -> tuple[list
             f"takes at least {FEWEST_CASES} and 1, and two dozen to be exact"
         )
     return train, kept
+
+
+def _profile_of(given: object) -> Profile | None:
+    if isinstance(given, str | Path) and is_calibration(given):
+        given = Calibration.load(given)
+    if not isinstance(given, Calibration):
+        return parse_profile(given)
+    if given.profile is None:
+        raise ValueError(f"profile is {given!r}, which has none; leave it out to make one")
+    return given.profile
 
 
 def _check_same_run(profile: Profile, made_for: MadeFor) -> None:
