@@ -7,7 +7,8 @@ ak.patch(pipe)
 from .arena import ArenaStats, CacheArena
 from .arena_errors import ArenaError, ArenaOutOfMemoryError, CaptureError, OverBudgetError
 from .cache_memory import CacheBudgetError
-from .calibration import calibrate
+from .calibrated import Calibration
+from .calibration import make_profile
 from .config import AdaCacheConfig
 from .context import cache_context
 from .history import Summary
@@ -24,6 +25,7 @@ from .methods import (
 )
 from .patching import is_patched, patch, reset, summary, unpatch
 from .profile import Profile
+from .targets import calibrate
 from .types import AdaCacheWarning
 
 __version__ = "0.1.0"
@@ -36,6 +38,7 @@ __all__ = [
     "ArenaStats",
     "CacheArena",
     "CacheBudgetError",
+    "Calibration",
     "CaptureError",
     "DeltaDiTConfig",
     "FirstBlockConfig",
@@ -51,6 +54,7 @@ __all__ = [
     "cache_context",
     "calibrate",
     "is_patched",
+    "make_profile",
     "measure_ratios",
     "patch",
     "reset",

@@ -1,4 +1,4 @@
-"""Calibration: a profile from a few generations of a pipeline.
+"""A profile from a few generations of a pipeline.
 
 First, full generations are recorded: the inner products of the residuals of any two steps tell what
 every forecast of every schedule would have missed. Then the same generations are repeated with
@@ -9,27 +9,17 @@ did to it (`sensitivity.py`).
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from .patching import attached_engine, patch, summary, unpatch
 from .policies import Plan, evenly_spread
-from .presets import moreg_window
-from .profile import Profile, identity
-from .recorder import Recorder
+from .profile import Profile
+from .recording import Array, Case, Progress, Recording, as_array, no_progress, patched, record
 from .sensitivity import KNOTS, Trial, fit_sensitivity
 
-Array = NDArray[np.float64]
-Case = TypeVar("Case")
-Progress = Callable[[str, int, int], None]
-
-# Elements of a residual: their inner products are right to 1 / 256 of what two residuals differ by.
-SAMPLE = 65536
 # Computed steps of the random schedules, as parts of all; how far their steps are moved, as a part
 # of the mean interval; the deviation of the logarithms of the sensitivities that they are made for.
 BUDGETS = (0.18, 0.24, 0.30, 0.38, 0.50)
@@ -39,7 +29,7 @@ SPREAD = 1.0
 PLANS = 8
 
 
-def calibrate(
+def make_profile(
     pipe: Any,
     cases: Sequence[Case],
     generate: Callable[[Case], Any],
@@ -66,27 +56,53 @@ def calibrate(
         ValueError: fewer than two cases, no trial, generations too short to reuse anything,
             settings that choose steps, or outcomes that are not finite or that no schedule changes.
     """
-    if len(cases) < 2 or trials < 1:
+    check_cases(len(cases), trials)
+    check_settings(settings)
+    settings = {"forecast": 1, "correct": True} | settings
+    tell = progress or no_progress
+    recording = record(pipe, cases, generate, settings, tell)
+    return fit_profile(pipe, cases, generate, recording, settings, trials, seed, tell)
+
+
+def check_cases(cases: int, trials: int) -> None:
+    """Refuse what is too little to learn from."""
+    if cases < 2 or trials < 1:
         raise ValueError(
-            f"there are {len(cases)} cases and {trials} trials; calibration needs at least two "
-            "cases and one trial"
+            f"there are {cases} cases and {trials} trials; calibration needs at least two cases "
+            "and one trial"
         )
-    planned = {"codebook", "computed_steps", "profile", "schedule"} & set(settings)
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse settings that calibration makes."""
+    planned = {"codebook", "computed_steps", "made_for", "profile", "schedule"} & set(settings)
     if planned:
         raise ValueError(f"{', '.join(sorted(planned))}: calibration sets the schedules itself")
-    settings = {"forecast": 1, "correct": True} | settings
-    tell = progress or (lambda doing, done, total: None)
-    outcomes, motions, profile = _record(pipe, cases, generate, settings, tell)
-    plan = Plan(profile.gram, np.ones(profile.num_steps), settings["forecast"])
+
+
+def fit_profile(
+    pipe: Any,
+    cases: Sequence[Case],
+    generate: Callable[[Case], Any],
+    recording: Recording,
+    settings: dict[str, Any],
+    trials: int,
+    seed: int,
+    tell: Progress,
+) -> Profile:
+    """The profile of recorded cases, which are generated again with random schedules."""
+    order = settings.get("forecast", 0)
+    profile = recording.profile()
+    plan = Plan(profile.gram, np.ones(profile.num_steps), order)
     draw = random.Random(seed)
-    plans = [_random_plan(profile, settings["forecast"], draw) for _ in range(PLANS)]
+    plans = [_random_plan(profile, order, draw) for _ in range(PLANS)]
     found: list[Trial] = []
     for done in range(trials * len(cases)):
         case = done % len(cases)
         steps = random_schedule(draw.choice(plans), draw)
-        with _patched(pipe, settings | {"profile": profile, "schedule": steps}):
-            outcome = _array(generate(cases[case]))
-        error = float(np.mean((outcome - outcomes[case]) ** 2))
+        with patched(pipe, settings | {"profile": profile, "schedule": steps}):
+            outcome = as_array(generate(cases[case]))
+        error = float(np.mean((outcome - recording.cases[case].outcome) ** 2))
         if not np.isfinite(error):
             raise ValueError(f"the outcome of {cases[case]!r} is not finite with schedule {steps}")
         if error > 0:
@@ -98,6 +114,7 @@ def calibrate(
             f"no schedule changed the outcome of {cases[unmoved[0]]!r}; is it what was generated?"
         )
     sensitivity, hardness, unexplained = fit_sensitivity(plan, found)
+    motions = [recording.motion(case.motion) for case in recording.cases]
     notes = {
         "cases": len(cases),
         "trials": len(found),
@@ -135,66 +152,7 @@ def random_schedule(plan: Plan, draw: random.Random) -> list[int]:
     return sorted({step for step in moved if 1 < step < plan.num_steps} | {1, plan.num_steps})
 
 
-def _record(
-    pipe: Any,
-    cases: Sequence[Case],
-    generate: Callable[[Case], Any],
-    settings: dict[str, Any],
-    tell: Progress,
-) -> tuple[list[Array], list[float], Profile]:
-    """Every case in full: its outcome, its motion, and the mean of the inner products."""
-    outcomes, motions, totals, by_list = [], [], [], []
-    for case in cases:
-        # Rate 1: every step is computed, and the outcome is that of the unpatched pipeline.
-        with _patched(pipe, settings | {"codebook": {float("inf"): 1}}):
-            engine = attached_engine(pipe)
-            engine.recorder = recorder = Recorder(SAMPLE)
-            outcomes.append(_array(generate(case)))
-            num_steps = summary(pipe).num_steps
-            model, scheduler = engine.model, engine.clock.scheduler
-            identities = identity(model), None if scheduler is None else identity(scheduler)
-        total, each = recorder.grams()
-        first, last = moreg_window(num_steps)
-        motions.append(float(np.mean(recorder.motion[first - 1 : last])))
-        scale = num_steps / np.trace(total)
-        totals.append(total * scale)
-        by_list.append({name: gram * scale for name, gram in each.items()})
-        tell("full generations", len(outcomes), len(cases))
-    if num_steps < 5:
-        raise ValueError(f"a generation of {num_steps} steps is too short to reuse anything")
-    profile = Profile(
-        model=identities[0],
-        scheduler=identities[1],
-        num_steps=num_steps,
-        gram=np.mean(totals, axis=0),
-        span_grams={
-            name: np.mean([grams[name] for grams in by_list], axis=0) for name in by_list[0]
-        },
-        sensitivity=np.ones(num_steps),
-    )
-    return outcomes, motions, profile
-
-
 def _random_plan(profile: Profile, order: int, draw: random.Random) -> Plan:
     knots = [draw.gauss(0, SPREAD) for _ in range(KNOTS)]
     steps = np.linspace(0, KNOTS - 1, profile.num_steps)
     return Plan(profile.gram, np.exp(np.interp(steps, range(KNOTS), knots)), order)
-
-
-class _patched:
-    """The pipeline patched inside, and unpatched whatever happens."""
-
-    def __init__(self, pipe: Any, settings: dict[str, Any]) -> None:
-        self._pipe, self._settings = pipe, settings
-
-    def __enter__(self) -> None:
-        patch(self._pipe, **self._settings)
-
-    def __exit__(self, *_: object) -> None:
-        unpatch(self._pipe)
-
-
-def _array(outcome: Any) -> Array:
-    if isinstance(outcome, torch.Tensor):
-        outcome = outcome.detach().float().cpu().numpy()
-    return np.asarray(outcome, dtype=np.float64)

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 
 from . import info
 from .demo import command as demo
+from .evaluate import calibrate
 from .evaluate import command as bench
 
 COMMANDS = {
     "bench": (bench, "methods against each other: quality, work, time, memory"),
+    "calibrate": (calibrate, "settings for a speedup or a PSNR, saved for patch()"),
     "demo": (demo, "a small text-to-video pipeline, unpatched and patched"),
     "info": (info, "how the package was built, and what it found to run on"),
 }

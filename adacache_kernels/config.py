@@ -23,6 +23,7 @@ from .config_checks import (
     parse_strides,
     parse_window,
 )
+from .made_for import MadeFor, parse_made_for
 from .presets import PRESETS, moreg_window, preset_codebook
 from .profile import Profile
 from .types import (
@@ -100,6 +101,7 @@ class AdaCacheConfig:
             shortened by the error of this video's forecasts; the forecasts fitted to it.
         computed_steps: how many steps the profile's plan computes; videos differ from it.
         adaptivity: 0 to 1, how much a profile's plan gives way to this video.
+        made_for: what a calibration's settings hold for, see `Calibration`: other runs are refused.
         max_cache_bytes: most bytes that the cache may take on the model's device: a number of them,
             "2GiB", or a fraction (0.25) of the memory that is free at the first generation. None:
             what the device has. The plan is made from the shapes of the first forward.
@@ -141,6 +143,7 @@ class AdaCacheConfig:
     profile: Profile | Mapping[str, Any] | str | Path | None = None
     computed_steps: float | None = None
     adaptivity: float = 1.0
+    made_for: MadeFor | Mapping[str, Any] | None = None
     max_cache_bytes: int | float | str | None = None
     cache_dtype: CacheDtype | None = None
     over_budget: Iterable[OverBudget] = ("refuse",)
@@ -187,6 +190,7 @@ class AdaCacheConfig:
             _set(self, "measure", "forecast-error")
         check_choice("measure", self.measure, get_args(Measure))
         check_finite("adaptivity", self.adaptivity, at_least=0.0, at_most=1.0)
+        _set(self, "made_for", parse_made_for(self.made_for))
         _check_memory(self)
         _check_decision(self)
         check_int("max_warmup_steps", self.max_warmup_steps, at_least=1)
@@ -206,6 +210,11 @@ class AdaCacheConfig:
     def loaded_profile(self) -> Profile | None:
         """`profile`, however it was given."""
         return self._profile
+
+    @property
+    def calibrated_for(self) -> MadeFor | None:
+        """`made_for`, however it was given."""
+        return parse_made_for(self.made_for)
 
     @property
     def measured_metric(self) -> Metric:
@@ -254,6 +263,8 @@ class AdaCacheConfig:
             values["profile"] = str(self.profile)
         elif self._profile is not None and not isinstance(self.profile, str):
             values["profile"] = self._profile.to_dict()
+        if isinstance(self.made_for, MadeFor):
+            values["made_for"] = self.made_for.to_dict()
         return values
 
 

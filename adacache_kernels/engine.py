@@ -294,7 +294,7 @@ class Engine:
             if self._sites.warning:
                 self._notices.say("compiled", self._sites.warning)
             videos = videos_of(shape[0], self.config, self._adapter, self.clock)
-            self._meter.begin(call.step, shape, videos)
+            self._meter.begin(call.step, shape, videos, self.recorder)
             for blocks in self._adapter.lists:
                 observers[blocks.attribute] = self._meter.observers(blocks.attribute)
         first = self._adapter.lists[0].attribute

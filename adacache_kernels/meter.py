@@ -22,6 +22,7 @@ from .config_checks import Location
 from .mailbox import Mailbox, make_mailbox
 from .models import Adapter, BlockList, BlockRun, Residual
 from .policies import Decision
+from .recorder import Recorder
 from .types import CacheRes
 
 # The paper's order of preference; "block" is what every model has.
@@ -139,8 +140,12 @@ class Meter:
         """What is stored no longer holds: the next distance has nothing to compare with."""
         self._has_previous = False
 
-    def begin(self, step: int, shape: tuple[int, int], videos: int) -> None:
+    def begin(
+        self, step: int, shape: tuple[int, int], videos: int, recorder: Recorder | None = None
+    ) -> None:
         """A computed forward of (rows, frames) begins, the rows being those of `videos`.
+
+        `recorder` is shown what is measured.
 
         Raises:
             ValueError: no frame stride is shorter than the video.
@@ -151,7 +156,7 @@ class Meter:
                 f"moreg_strides={self._config.strides}: the video has {shape[1]} frames of tokens, "
                 f"so a stride may be 1 to {shape[1] - 1}; with one frame, set apply_moreg=False"
             )
-        self._step, self._shape, self._videos = step, shape, videos
+        self._step, self._shape, self._videos, self._recorder = step, shape, videos, recorder
         self._sums = []
 
     def observers(self, attribute: str) -> dict[int, list[SiteObserver]]:
@@ -199,6 +204,9 @@ class Meter:
             metric=self._config.measured_metric,
             slot_holds="previous" if self._has_previous else "nothing",
         )
+        if self._recorder is not None:
+            place = site.blocks.attribute, site.index
+            self._recorder.take_metric(place, self._split(site, slot))
         self._sums.append(sums)
         if self.measured:
             self._decide()

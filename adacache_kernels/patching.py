@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import nn
@@ -12,6 +12,7 @@ from torch import nn
 from . import _native
 from .arena import CacheArena
 from .arena_source import ArenaSource
+from .calibrated import Calibration
 from .clock import Call, CallClock, Clock, SchedulerClock, clocks
 from .compiled import check_not_compiled
 from .config import AdaCacheConfig
@@ -25,15 +26,15 @@ from .methods.engine import MethodEngine
 from .models import Adapter, adapter_for, chosen
 from .neighbours import check_neighbours
 from .open_clock import OpenClock
-from .presets import SETTINGS
 from .probing import AnyEngine, Probing
+from .settings import settings_of
 
 T = TypeVar("T")
 
 
 def patch(
     model: T,
-    config: AdaCacheConfig | MethodConfig | str | None = None,
+    config: AdaCacheConfig | Calibration | MethodConfig | str | Path | None = None,
     *,
     arena: CacheArena | None = None,
     blocks: str | Sequence[str] = (),
@@ -49,6 +50,7 @@ def patch(
             transformer itself, see `num_inference_steps`.
         config: an `AdaCacheConfig`, a preset's name, or None for the defaults ("fast"). "fast" and
             "slow" are the paper's; "forecast" forecasts residuals and goes by the forecast's error.
+            A `Calibration`, or the path of its JSON file, see `calibrate`.
             Or the config of another method to compare with, such as a `PABConfig`.
         arena: memory that several patched models share, within its budget; by default each has its
             own, see `max_cache_bytes`.
@@ -61,11 +63,12 @@ def patch(
         `model`, patched in place.
 
     Raises:
+        FileNotFoundError: no such calibration.
         ImportError: the package's compiled part is missing.
         TypeError: neither a pipeline nor a module; an unknown setting.
         ValueError: already patched, cached or split over ranks by another library, compiled as a
             whole, a class that must not be cached, blocks that cannot be told, a setting that does
-            not fit the model.
+            not fit the model, a calibration of something else or a file that holds none.
 
     The first forward raises `CacheBudgetError` where the cache does not fit its budget, and
     `ValueError` where a model that is not known turns out to be connected in an unclear way, or
@@ -73,7 +76,7 @@ def patch(
     of the same model is running.
     """
     _native.module()
-    settings = _settings(config, overrides)
+    settings = settings_of(config, overrides)
     _check_arena(arena, settings)
     transformers = _transformers(model)
     for transformer in transformers:
@@ -216,28 +219,6 @@ def summary(model: object) -> Summary:
     for transformer in _transformers(model):
         installation_of(transformer).say_if_set_aside()
     return joined([engine.summary() for engine in engines])
-
-
-def _settings(
-    config: AdaCacheConfig | MethodConfig | str | None, overrides: dict[str, Any]
-) -> AdaCacheConfig | MethodConfig:
-    if config is None:
-        config = AdaCacheConfig()
-    elif isinstance(config, str):
-        if config not in SETTINGS:
-            presets = ", ".join(map(repr, SETTINGS))
-            raise ValueError(f"config is {config!r}; the presets are {presets}")
-        config = AdaCacheConfig(**SETTINGS[config])
-    elif not isinstance(config, AdaCacheConfig | MethodConfig):
-        raise TypeError(
-            f"config is {config!r}; it may be an AdaCacheConfig, the config of another method, a "
-            "preset's name or None"
-        )
-    known = [f.name for f in fields(config) if f.init]
-    unknown = [name for name in overrides if name not in known]
-    if unknown:
-        raise TypeError(f"unknown setting {', '.join(unknown)}; there are {', '.join(known)}")
-    return replace(config, **overrides)
 
 
 def _check_arena(arena: object, settings: AdaCacheConfig | MethodConfig) -> None:

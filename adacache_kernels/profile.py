@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .made_for import MadeFor
 from .policies import FittedForecast, Plan
 from .policies.forecast import fit
 
@@ -60,16 +61,7 @@ class Profile:
 
     def expected_error(self, order: int, history: Sequence[int], step: int) -> float:
         """Mean over the residuals of ||R - F|| / ||F||; `history`, newest first, makes F."""
-        known = [s - 1 for s in history[: order + 1]]
-        coefficients = fit(self.gram, known, step - 1)
-        errors = []
-        for gram in self.span_grams.values():
-            forecast = np.zeros(self.num_steps)
-            forecast[known] = coefficients
-            error = -forecast
-            error[step - 1] += 1.0
-            errors.append(math.sqrt((error @ gram @ error) / (forecast @ gram @ forecast)))
-        return float(np.mean(errors))
+        return forecast_error(self.gram, self.span_grams, order, history, step)
 
     def check(
         self, model: Mapping[str, Any], scheduler: Mapping[str, Any] | None, num_steps: int
@@ -79,14 +71,12 @@ class Profile:
         Raises:
             ValueError: another model, scheduler or number of steps; names what differs.
         """
-        _check_same("model", self.model, model)
-        if self.scheduler is not None and scheduler is not None:
-            _check_same("scheduler", self.scheduler, scheduler)
-        if num_steps != self.num_steps:
-            raise ValueError(
-                f"the profile was made for {self.num_steps} steps and this generation has "
-                f"{num_steps}; calibrate for that number, or patch without profile="
-            )
+        self.made_for.check(model, scheduler, num_steps, "the profile", "patch without profile=")
+
+    @property
+    def made_for(self) -> MadeFor:
+        """Model, scheduler and number of steps."""
+        return MadeFor(self.model, self.scheduler, self.num_steps)
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers, strings and lists, for JSON. Of each matrix the upper triangle, by rows."""
@@ -150,38 +140,26 @@ class Profile:
             raise ValueError(f"{path}: {error}") from error
 
 
-def identity(part: object) -> dict[str, Any]:
-    """Class and config of a model or scheduler, without what changes from copy to copy."""
-    config = getattr(part, "config", None)
-    plain = {
-        name: value
-        for name, value in (dict(config) if isinstance(config, Mapping) else {}).items()
-        if not name.startswith("_")
-    }
-    text = json.dumps(plain, default=str, sort_keys=True)
-    return {"class": type(part).__name__, "config": json.loads(text)}
+def forecast_error(
+    gram: Array, span_grams: Mapping[str, Array], order: int, history: Sequence[int], step: int
+) -> float:
+    """Mean over `span_grams` of ||R - F|| / ||F||, F fitted to `gram`; `history`, newest first."""
+    known = [s - 1 for s in history[: order + 1]]
+    coefficients = fit(gram, known, step - 1)
+    # Only these rows of a gram count: the steps that F is made of, and the one that it is for.
+    inside = np.ix_([*known, step - 1], [*known, step - 1])
+    forecast, error = np.append(coefficients, 0.0), np.append(-coefficients, 1.0)
+    ratios = []
+    for products in (whole[inside] for whole in span_grams.values()):
+        ratios.append(
+            math.sqrt(max(0.0, error @ products @ error) / (forecast @ products @ forecast))
+        )
+    return float(np.mean(ratios))
 
 
 @lru_cache(maxsize=8)
 def _plan(profile: Profile, order: int) -> Plan:
     return Plan(profile.gram, profile.sensitivity, order)
-
-
-def _check_same(part: str, made_for: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    ours, theirs = _flat(made_for), _flat(found)
-    if ours["class"] != theirs["class"]:
-        ours, theirs = {"class": ours["class"]}, {"class": theirs["class"]}
-    differing = sorted(name for name in ours | theirs if ours.get(name) != theirs.get(name))
-    if differing:
-        told = ", ".join(f"{n} {ours.get(n)!r}, here {theirs.get(n)!r}" for n in differing[:4])
-        raise ValueError(
-            f"the profile was made for another {part}: {told}; calibrate for this one, or patch "
-            "without profile="
-        )
-
-
-def _flat(part: Mapping[str, Any]) -> dict[str, Any]:
-    return {"class": part.get("class"), **part.get("config", {})}
 
 
 def _moreg_hyp(values: Sequence[float]) -> tuple[float, float, float]:

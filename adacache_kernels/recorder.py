@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .types import Metric
+
 
 class Recorder:
     """Inner products of the residuals of all steps of a generation.
@@ -26,6 +28,7 @@ class Recorder:
     def __init__(self, sample: int) -> None:
         self._sample = sample
         self._kept: dict[str, dict[str, list[Tensor]]] = {}
+        self._metric: dict[tuple[str, int], list[tuple[Tensor, float]]] = {}
         self.motion: list[float] = []
 
     def take(self, branch: str, residuals: Mapping[str, Tensor]) -> None:
@@ -37,6 +40,39 @@ class Recorder:
         for name, residual in residuals.items():
             flat = residual.reshape(-1)
             lists.setdefault(name, []).append(flat[self._indices(flat)].float().cpu())
+
+    def take_metric(self, place: tuple[str, int], residual: Tensor) -> None:
+        """The residual that the distances of a computed step are of, at one location."""
+        kept = self._metric.setdefault(place, [])
+        flat = residual.reshape(-1)
+        kept.append((flat[self._indices(flat)].float().cpu(), _motion(residual)))
+
+    def distances(self, metric: Metric) -> NDArray[np.float64]:
+        """[step, later step], ||R_step - R_later|| / ||R_step||, mean over the locations.
+
+        Raises:
+            ValueError: nothing was measured in some step.
+        """
+        self._check_measured()
+        found = [
+            _distances(torch.stack([sample for sample, _ in kept]), metric)
+            for kept in self._metric.values()
+        ]
+        return np.asarray(sum(found) / len(found))
+
+    @property
+    def metric_motion(self) -> list[float]:
+        """The motion score of the measured residual at each step, at the last location."""
+        self._check_measured()
+        return [score for _, score in list(self._metric.values())[-1]]
+
+    def _check_measured(self) -> None:
+        steps = {len(kept) for kept in self._metric.values()}
+        if steps != {len(self.motion)}:
+            raise ValueError(
+                "no distances of a metric block were measured; a codebook goes by them, so "
+                'calibrate without measure="forecast-error", or for kind="profile"'
+            )
 
     def grams(self) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
         """Of the sum of all lists, and of each list; [steps, steps].
@@ -70,6 +106,16 @@ def _motion(residual: Tensor) -> float:
     later, earlier = residual[:, 1:].float(), residual[:, :-1].float()
     size = float(later.abs().sum() + earlier.abs().sum())
     return float((later - earlier).abs().sum()) / size if size else 0.0
+
+
+def _distances(rows: Tensor, metric: Metric) -> NDArray[np.float64]:
+    if metric == "cosine":
+        unit = rows / rows.norm(dim=1, keepdim=True)
+        found = (1 - unit @ unit.T).clamp(min=0)
+    else:
+        power = 1.0 if metric == "l1" else 2.0
+        found = torch.cdist(rows, rows, p=power) / rows.norm(p=power, dim=1)[:, None]
+    return np.asarray(found.double())
 
 
 def _products(rows: Tensor | int) -> NDArray[np.float64]:

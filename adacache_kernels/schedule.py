@@ -9,6 +9,7 @@ from torch import nn
 
 from .clock import UNKNOWN_STEPS
 from .config import AdaCacheConfig
+from .made_for import identity
 from .models import Adapter
 from .policies import (
     AdaCachePolicy,
@@ -18,7 +19,6 @@ from .policies import (
     PolynomialForecast,
     ProfilePolicy,
 )
-from .profile import identity
 from .times import scheduler_times
 
 NO_END = 2**31
@@ -71,17 +71,22 @@ def make_forecast(config: AdaCacheConfig, num_steps: int, scheduler: Any) -> For
 
 
 def check_profile(config: AdaCacheConfig, model: nn.Module, scheduler: Any, num_steps: int) -> None:
-    """A profile is for one model, scheduler and number of steps.
+    """A profile, or a calibration, is for one model, scheduler and number of steps.
 
     Raises:
         ValueError: it is another's.
     """
-    profile = config.loaded_profile
-    if profile is None:
+    profile, made_for = config.loaded_profile, config.calibrated_for
+    if profile is None and made_for is None:
         return
     made_by = None if scheduler is None else identity(scheduler)
     # Before a pipeline's first generation the number of steps is not known.
-    profile.check(identity(model), made_by, num_steps or profile.num_steps)
+    if made_for is not None:
+        steps = num_steps or made_for.num_steps
+        without = "patch with other settings"
+        made_for.check(identity(model), made_by, steps, "the calibration", without)
+    if profile is not None:
+        profile.check(identity(model), made_by, num_steps or profile.num_steps)
 
 
 def check_correctable(model: nn.Module, adapter: Adapter) -> None:

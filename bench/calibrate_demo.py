@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from adacache_kernels.calibration import calibrate
+from adacache_kernels.calibration import make_profile
 from adacache_kernels.demo.pipeline import DEFAULT_WEIGHTS, load_pipeline
 from adacache_kernels.demo.run import generate
 from adacache_kernels.metrics import Video
@@ -59,7 +59,7 @@ def main() -> None:
             bar.total, bar.n = total, done
             bar.refresh()
 
-        profile = calibrate(
+        profile = make_profile(
             pipe,
             calibration_cases(arguments.seeds),
             run,

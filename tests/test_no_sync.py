@@ -16,8 +16,9 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 import adacache_kernels as ak
 import fake_cuda
 import test_pipelines
+from adacache_kernels.made_for import identity
 from adacache_kernels.policies import AdaCachePolicy
-from adacache_kernels.profile import Profile, identity
+from adacache_kernels.profile import Profile
 from fake_cuda import SyncSpy, to_fake_cuda
 from fake_cuda.patched import fake_parts
 from tiny import TINY, Tiny

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import adacache_kernels as ak
-from adacache_kernels import calibrate
+from adacache_kernels import make_profile
 from adacache_kernels.calibration import fit_moreg, random_schedule
 from adacache_kernels.demo.pipeline import load_pipeline
 from adacache_kernels.demo.run import generate
@@ -59,7 +59,7 @@ def calibrated() -> Profile:
                 latents = latents - 0.05 * tiny.call(model, latents, step)
         return latents
 
-    return calibrate(model, range(3), run, trials=6, num_inference_steps=STEPS)
+    return make_profile(model, range(3), run, trials=6, num_inference_steps=STEPS)
 
 
 def test_the_cost_of_an_interval_is_what_its_forecasts_miss(plan: Plan) -> None:
@@ -308,7 +308,7 @@ def test_calibration_leaves_the_model_unpatched() -> None:
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError, match="no"):
-        calibrate(model, [1, 2], fail, num_inference_steps=STEPS)
+        make_profile(model, [1, 2], fail, num_inference_steps=STEPS)
     assert not ak.is_patched(model)
 
 
@@ -414,14 +414,14 @@ def test_outcomes_that_tell_nothing(made: float, message: str) -> None:
         return torch.tensor([made])
 
     with pytest.raises(ValueError, match=message), np.errstate(invalid="ignore"):
-        calibrate(model, [5, 6], run, trials=1, num_inference_steps=STEPS)
+        make_profile(model, [5, 6], run, trials=1, num_inference_steps=STEPS)
 
 
 def test_calibration_chooses_the_steps() -> None:
     with pytest.raises(ValueError, match="schedule: calibration sets"):
-        calibrate(TINY["wan"].build(), [1, 2], lambda case: case, schedule=[1, 2])
+        make_profile(TINY["wan"].build(), [1, 2], lambda case: case, schedule=[1, 2])
 
 
 def test_calibration_needs_cases() -> None:
     with pytest.raises(ValueError, match="there are 1 cases"):
-        calibrate(TINY["wan"].build(), [1], lambda case: case)
+        make_profile(TINY["wan"].build(), [1], lambda case: case)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError, OSError, ImportError: with a message for the user.
     """
-    _check_extras()
+    check_extras()
     prompts = read_prompts(arguments.prompts)
     if arguments.steps < 1 or arguments.seeds < 1:
         raise ValueError(
@@ -73,12 +74,11 @@ def run(arguments: argparse.Namespace) -> None:
     check_installed(wanted)
 
     import torch
-    from tqdm import tqdm
 
     from . import pipelines, plots, tables
 
     torch.set_num_threads(arguments.threads)
-    call = _options(arguments.call)
+    call = call_arguments(arguments.call)
     _check_same_study(arguments.out, _identity(arguments, call))
     subject = pipelines.load(arguments.pipeline, device=arguments.device, arguments=call)
     subject.check(prompts)
@@ -87,13 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
     study = Study(
         subject, methods, arguments.steps, lpips=arguments.lpips, flops=not arguments.no_flops
     )
-    with tqdm(unit="video") as bar:
-
-        def show(doing: str, done: int, total: int) -> None:
-            bar.set_description(doing)
-            bar.total, bar.n = total, done
-            bar.refresh()
-
+    with progress_bar() as show:
         rows = study.run(cases, arguments.out, show)
     scores = _scores(study, cases) if arguments.vbench else None
     found = tables.lines(rows, scores)
@@ -103,7 +97,25 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"Written to {arguments.out}/")
 
 
-def read_prompts(given: Sequence[str]) -> list[str]:
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """What shows what is being done, how many videos have been made, and of how many."""
+    from tqdm import tqdm
+
+    with tqdm(unit="video") as bar:
+
+        def show(doing: str, done: int, total: int) -> None:
+            if not bar.desc.startswith(doing):
+                # The time that is left is that of what is done now.
+                bar.reset(total)
+                bar.set_description(doing)
+            bar.n = done
+            bar.refresh()
+
+        yield show
+
+
+def read_prompts(given: Sequence[str], option: str = "--prompts") -> list[str]:
     """Prompts, or the lines of one file.
 
     Raises:
@@ -113,9 +125,9 @@ def read_prompts(given: Sequence[str]) -> list[str]:
         lines = Path(given[0]).read_text().splitlines()
         given = [line for line in lines if line.strip()]
         if not given:
-            raise ValueError("the file of --prompts has no prompt; write one a line")
+            raise ValueError(f"the file of {option} has no prompt; write one a line")
     if not given or not all(prompt.strip() for prompt in given):
-        raise ValueError("a prompt of --prompts is empty")
+        raise ValueError(f"a prompt of {option} is empty")
     return list(given)
 
 
@@ -142,7 +154,12 @@ def _scores(study: Study, cases: Sequence[Case]) -> dict[str, float]:
     return found
 
 
-def _options(given: Sequence[str]) -> dict[str, Any]:
+def call_arguments(given: Sequence[str]) -> dict[str, Any]:
+    """The arguments of --call.
+
+    Raises:
+        ValueError: one is not KEY=VALUE.
+    """
     from .methods import literal
 
     pairs = [text.partition("=") for text in given]
@@ -182,7 +199,8 @@ def _check_distinct(methods: Sequence[Method]) -> None:
         raise ValueError(f"--methods has {twice[0]} twice")
 
 
-def _check_extras() -> None:
+def check_extras() -> None:
+    """Raises `ImportError` where something that the commands use is not installed."""
     missing = [name for name in EXTRAS if find_spec(name) is None]
     if missing:
         raise ImportError(

@@ -4,7 +4,8 @@ fast                              a preset; so are slow and forecast
 fast:apply_moreg=True             with other settings of patch()
 adacache:codebook={0.1: 3, 9: 1}  any settings of patch()
 even:17                           17 evenly spread steps; even:17:forecast=1:correct=True
-profile.json:computed_steps=17    a profile or calibration from `adacache calibrate`
+calibration.json                  from `adacache calibrate`
+profile.json:computed_steps=17    a profile
 steps:17                          no cache, 17 steps of the pipeline's own scheduler
 steps:17:UniPCMultistepScheduler  of another one
 FirstBlockCache:threshold=0.1     a cache of diffusers, by the name of its config
@@ -21,6 +22,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from adacache_kernels.calibrated import is_calibration
 from adacache_kernels.history import Summary
 from adacache_kernels.patching import patch, summary, unpatch
 from adacache_kernels.policies import evenly_spread
@@ -85,6 +87,8 @@ def parse(text: str, steps: int) -> Method:
     if name in SETTINGS:
         return _patched(text, _curve(name, options), steps, name, options)
     if name.endswith(".json"):
+        if is_calibration(name):
+            return _patched(text, name, steps, name, options)
         settings = {"profile": name, "forecast": 1, "correct": True} | options
         return _patched(text, name, steps, None, settings)
     cache = _diffusers_config(name)

@@ -99,6 +99,11 @@ class Plan:
         """Computed steps of the cheapest schedule."""
         return self._price_list[0][0]
 
+    @property
+    def most(self) -> int:
+        """Computed steps of the schedule at the lowest price."""
+        return self._price_list[0][-1]
+
     def price_for(self, count: float) -> float:
         """The price at which about `count` steps are computed.
 

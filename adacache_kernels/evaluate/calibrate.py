@@ -1,0 +1,122 @@
+"""`adacache calibrate`: settings for a target, saved as the JSON file that `patch` loads."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from adacache_kernels.calibrated import Calibration
+from adacache_kernels.metrics import Video
+
+from .command import call_arguments, check_extras, progress_bar, read_prompts
+
+Case = tuple[str, int]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `adacache calibrate`."""
+    parser.add_argument(
+        "--pipeline",
+        default="demo",
+        help='"demo", a folder or hub name for diffusers, or FILE.py:FUNCTION (default demo)',
+    )
+    parser.add_argument(
+        "--prompts",
+        nargs="+",
+        required=True,
+        help="prompts, or one file with a prompt a line; the last quarter is held out",
+    )
+    parser.add_argument(
+        "--held-out", nargs="+", help="prompts to judge by instead, or one file of them"
+    )
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--target-speedup", type=float, help="of the transformer, for example 2")
+    target.add_argument("--target-psnr", type=float, help="in dB against the unpatched video")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--steps", type=int, default=50, help="scheduler steps (default 50)")
+    parser.add_argument("--seeds", type=int, default=1, help="of each prompt (default 1)")
+    parser.add_argument("--first-seed", type=int, default=0, help="default 0")
+    parser.add_argument(
+        "--kind",
+        choices=("profile", "codebook"),
+        default="profile",
+        help="profile: with forecasts; codebook: the paper's, a third of the memory",
+    )
+    parser.add_argument(
+        "--profile", type=Path, help="a profile, or a calibration with one, made before"
+    )
+    parser.add_argument(
+        "--trials", type=int, default=6, help="random schedules a video (default 6)"
+    )
+    parser.add_argument("--rounds", type=int, default=4, help="of correction, at most (default 4)")
+    parser.add_argument("--device", help="such as cpu or cuda")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    parser.add_argument(
+        "--call", nargs="*", default=[], metavar="KEY=VALUE", help="arguments of the pipeline"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Calibrate, save, and say how far the held-out prompts were from the target.
+
+    Raises:
+        ValueError, OSError, ImportError: with a message for the user.
+    """
+    check_extras()
+    prompts = read_prompts(arguments.prompts)
+    held = None if arguments.held_out is None else read_prompts(arguments.held_out, "--held-out")
+    if arguments.steps < 1 or arguments.seeds < 1:
+        raise ValueError(
+            f"--steps is {arguments.steps} and --seeds {arguments.seeds}; both are at least 1"
+        )
+    if not arguments.out.parent.is_dir():
+        raise ValueError(f"--out is {arguments.out}; there is no folder {arguments.out.parent}")
+    call = call_arguments(arguments.call)
+
+    import torch
+
+    from adacache_kernels.targets import calibrate
+
+    from . import pipelines
+
+    torch.set_num_threads(arguments.threads)
+    subject = pipelines.load(arguments.pipeline, device=arguments.device, arguments=call)
+    subject.check([*prompts, *(held or [])])
+
+    def generate(case: Case) -> Video:
+        prompt, seed = case
+        return subject.generate(prompt, arguments.steps, seed)
+
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    with progress_bar() as show:
+        found = calibrate(
+            subject.pipe,
+            _cases(prompts, seeds),
+            generate,
+            target_speedup=arguments.target_speedup,
+            target_psnr=arguments.target_psnr,
+            kind=arguments.kind,
+            held_out=None if held is None else _cases(held, seeds),
+            profile=arguments.profile,
+            trials=arguments.trials,
+            rounds=arguments.rounds,
+            progress=show,
+        )
+    found.save(arguments.out)
+    print(_told(found, arguments.out))
+
+
+def _cases(prompts: Sequence[str], seeds: range) -> list[Case]:
+    """Prompt by prompt, so that the last quarter is of other prompts."""
+    return [(prompt, seed) for prompt in prompts for seed in seeds]
+
+
+def _told(found: Calibration, path: Path) -> str:
+    of = "x" if found.target.of == "speedup" else " dB"
+    tried = ", ".join(f"{value:g}{of} at {knob:g}" for knob, value in found.notes["tried"])
+    what = "computed steps" if found.kind == "profile" else "1 / threshold"
+    return (
+        f"Fitted to {found.notes['cases']} videos; tried ({what}): {tried}\n{found}\n"
+        f'Written to {path}: ak.patch(pipe, "{path}")'
+    )

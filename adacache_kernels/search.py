@@ -1,0 +1,116 @@
+"""Finds the knob of a form at which a target is reached: predicted, then seen, then corrected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .calibrated import Target
+
+Array = NDArray[np.float64]
+
+# A round that comes as near as this ends the search: a part of a speedup, dB.
+NEAR = {"speedup": 0.02, "psnr": 0.25}
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A knob and what it was seen to give."""
+
+    knob: float
+    value: float
+
+
+class Curve:
+    """What is predicted for every knob, corrected by what was seen.
+
+    value(knob) = predicted(knob) + correction, the latter linear between the knobs that were tried
+
+    Speedups are taken by their logarithm.
+
+    Args:
+        target: which values these are.
+        knobs: some, rising.
+        predicted: for each of them; where it does not exist (infinite), the knob is not chosen.
+    """
+
+    def __init__(self, target: Target, knobs: Sequence[float], predicted: Sequence[float]) -> None:
+        self._target = target
+        usable = np.isfinite(predicted)
+        self._logs = np.log(np.asarray(knobs)[usable])
+        self._values = self._scaled(np.asarray(predicted)[usable])
+
+    def nearest(self, tried: Sequence[Tried]) -> float:
+        """The knob, not tried yet, whose value is expected to be nearest to the target's."""
+        grid = np.linspace(self._logs[0], self._logs[-1], 801)
+        distance = np.abs(self._expected(grid, tried) - self._scaled(self._target.value))
+        # Of several, the first: it computes the fewest steps.
+        for index in np.argsort(distance, kind="stable"):
+            knob = float(f"{np.exp(grid[index]):.4g}")
+            if all(abs(np.log(knob / old.knob)) > 1e-3 for old in tried):
+                return float(np.clip(knob, *np.exp(self._logs[[0, -1]])))
+        return tried[-1].knob
+
+    def highest(self, tried: Sequence[Tried]) -> float:
+        """The largest value of all knobs."""
+        highest = float(self._expected(self._logs, tried).max())
+        return float(np.exp(highest)) if self._target.of == "speedup" else highest
+
+    def _expected(self, logs: Array, tried: Sequence[Tried]) -> Array:
+        values: Array = np.interp(logs, self._logs, self._values)
+        if not tried:
+            return values
+        seen = sorted(tried, key=lambda one: one.knob)
+        at = np.log([one.knob for one in seen])
+        corrections = self._scaled(np.array([one.value for one in seen])) - np.interp(
+            at, self._logs, self._values
+        )
+        return np.asarray(values + np.interp(logs, at, corrections))
+
+    def _scaled(self, values: float | Array) -> Array:
+        return np.asarray(np.log(values) if self._target.of == "speedup" else values)
+
+
+def search(
+    target: Target,
+    first: float,
+    curve: Callable[[], Curve],
+    see: Callable[[float], None],
+    value: Callable[[float], float],
+    rounds: int,
+) -> list[Tried]:
+    """Up to so many knobs and what they gave, the one nearest to the target last.
+
+    Args:
+        target: what is to be reached.
+        first: knob to begin with.
+        curve: of what is predicted, asked for again after each round.
+        see: generates with a knob.
+        value: what a knob that was seen gives, by all that is known now.
+        rounds: at most.
+
+    Raises:
+        ValueError: a speedup above what any knob is expected to give.
+    """
+    see(first)
+    tried = [Tried(first, value(first))]
+    while len(tried) < rounds and abs(distance(target, tried[-1].value)) > NEAR[target.of]:
+        expected = curve()
+        highest = expected.highest(tried)
+        if target.of == "speedup" and target.value > 1.05 * highest:
+            raise ValueError(
+                f"target_speedup={target.value:g} is out of reach: with the fewest computed steps, "
+                f"about {highest:.2f}x is to be expected; ask for less, or run fewer steps"
+            )
+        knob = expected.nearest(tried)
+        see(knob)
+        tried = [Tried(old, value(old)) for old in (*(one.knob for one in tried), knob)]
+    return sorted(tried, key=lambda one: -abs(distance(target, one.value)))
+
+
+def distance(target: Target, value: float) -> float:
+    """Value less target: of a speedup as a part of it, of a PSNR in dB."""
+    return value / target.value - 1 if target.of == "speedup" else value - target.value

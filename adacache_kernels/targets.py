@@ -1,0 +1,324 @@
+"""`calibrate`: settings for a target, a speedup or a PSNR, and how far held-out cases are from it.
+
+Full generations are recorded once; schedules are rehearsed on the recordings; only what is expected
+to be right is generated, a few times, and what was learnt from that corrects what is expected.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, get_args
+
+import numpy as np
+
+from .calibrated import MOST_PSNR, Calibration, Kind, Target, is_calibration
+from .calibration import check_settings, fit_moreg, fit_profile
+from .config_checks import check_choice, check_int, parse_profile
+from .made_for import MadeFor
+from .policies import Plan, evenly_spread
+from .profile import Profile
+from .recording import Case, Progress, Recording, no_progress, record
+from .rehearsal import TINY, CodebookForm, Form, ProfileForm, best_form, codebook_forms, knob_for
+from .search import Curve, Tried, search
+from .trial_runs import Compared, Costs, Runner, psnr, reached
+
+# Part of the cases that is held out.
+HELD_OUT = 0.25
+# Cases that a speedup is measured on in each round; a PSNR needs all of them.
+TIMED = 12
+# Part of the steps that is computed in the first round for a PSNR.
+FIRST_PART = 0.4
+FEWEST_CASES = 2
+# A correlation of motion and hardness counts from two standard errors on.
+CLEAR = 2.0
+
+
+def calibrate(
+    pipe: Any,
+    cases: Sequence[Case],
+    generate: Callable[[Case], Any],
+    *,
+    target_speedup: float | None = None,
+    target_psnr: float | None = None,
+    kind: Kind = "profile",
+    held_out: Sequence[Case] | None = None,
+    profile: Profile | Calibration | str | Path | None = None,
+    trials: int = 6,
+    rounds: int = 4,
+    peak: float | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Calibration:
+    """Settings of `patch` that reach a target with `pipe` at the number of steps of `generate`.
+
+    Args:
+        pipe: an unpatched pipeline with one transformer, or a bare model.
+        cases: what to generate, such as pairs of prompt and seed; two dozen or more of all kinds.
+        generate: from a case to its outcome, a tensor or array (the video), the same whenever it is
+            called.
+        target_speedup: of the seconds in the transformer, median over the cases.
+        target_psnr: in dB against the unpatched outcome, mean over the cases. A standard error of 1
+            dB takes about 25 cases where videos differ by 5 dB.
+        kind: "profile", a plan with forecasts, the better one by several dB; "codebook", the
+            paper's, which keeps one residual instead of three.
+        held_out: cases that nothing is fitted to. None: the last quarter of `cases`.
+        profile: one that was made before, of this model, scheduler and number of steps; else one is
+            made here for the kind "profile". May be a calibration that has one, or a file of
+            either. A codebook takes only its sensitivity.
+        trials: generations with a random schedule for each case, for a profile that is made here.
+        rounds: of generations that correct what is expected.
+        peak: highest value less lowest one that an outcome may have. None: 1 for floats, which then
+            must be 0 to 1.
+        seed: of the random schedules.
+        progress: called with what is being done, how many have been, and of how many.
+        settings: more of them for `patch`; for a profile forecast=1 and correct=True by default.
+
+    Raises:
+        ValueError: not one target, or one that cannot be reached; too few cases; settings that
+            choose steps; a profile of something else; outcomes that are not finite, or outside of 0
+            to 1.
+    """
+    target = _target(target_speedup, target_psnr)
+    check_choice("kind", kind, get_args(Kind))
+    check_int("trials", trials, at_least=1)
+    check_int("rounds", rounds, at_least=1)
+    check_settings(settings)
+    given = _profile_of(profile)
+    train, kept = _split(cases, held_out)
+    if kind == "profile":
+        settings = {"forecast": 1, "correct": True} | settings
+    tell = progress or no_progress
+    recording = record(pipe, train, generate, settings, tell, distances=kind == "codebook")
+    check_outcomes(recording, peak)
+    if given is not None:
+        _check_same_run(given, recording.made_for)
+    search_ = _Search(
+        target=target,
+        recording=recording,
+        cases=train,
+        runner=Runner(pipe, generate, recording.num_steps, settings),
+        peak=1.0 if peak is None else peak,
+        rounds=rounds,
+        tell=tell,
+    )
+    form: Form
+    if kind == "profile":
+        made = given or fit_profile(pipe, train, generate, recording, settings, trials, seed, tell)
+        form = ProfileForm(made, recording, settings)
+    else:
+        made = None
+        form = search_.codebook_form(settings, given)
+    tried = search_.run(form)
+    best = form.settings(tried[-1].knob)
+    held = search_.hold_out(kept, best)
+    return Calibration(
+        kind=kind,
+        settings={**settings, **{name: best[name] for name in best if name != "profile"}},
+        made_for=recording.made_for,
+        target=target,
+        held_out=reached(held),
+        profile=made,
+        notes={
+            "cases": len(train),
+            "tried": [[one.knob, float(f"{one.value:.4g}")] for one in reversed(tried)],
+            "held_out_psnr": [round(one.psnr, 2) for one in held],
+            "held_out_speedup": [round(one.speedup, 3) for one in held],
+            "held_out_computed": [one.computed for one in held],
+        },
+    )
+
+
+def check_outcomes(recording: Recording, peak: float | None) -> None:
+    """A PSNR needs to know the range of the values.
+
+    Raises:
+        ValueError: values outside of 0 to 1, and no `peak`.
+    """
+    if peak is not None:
+        if not (math.isfinite(peak) and peak > 0):
+            raise ValueError(
+                f"peak is {peak}; it must be above 0, the range of an outcome's values"
+            )
+        return
+    lowest = min(float(case.outcome.min()) for case in recording.cases)
+    highest = max(float(case.outcome.max()) for case in recording.cases)
+    if lowest < 0 or highest > 1:
+        raise ValueError(
+            f"outcomes have values from {lowest:.4g} to {highest:.4g}; generate frames in 0 to 1, "
+            "or give peak=, the range that their values may have (255 for eight bits)"
+        )
+
+
+@dataclass
+class _Search(Generic[Case]):
+    """The rounds of a calibration."""
+
+    target: Target
+    recording: Recording
+    cases: Sequence[Case]
+    runner: Runner[Case]
+    peak: float
+    rounds: int
+    tell: Progress
+    costs: Costs = field(default_factory=Costs)
+    seen: dict[float, list[float]] = field(default_factory=dict)
+
+    @property
+    def first_count(self) -> float:
+        """Computed steps to begin with."""
+        steps = self.recording.num_steps
+        part = 1 / self.target.value if self.target.of == "speedup" else FIRST_PART
+        return part * steps
+
+    def codebook_form(self, settings: dict[str, Any], profile: Profile | None) -> CodebookForm:
+        """The best shape, and motion regularisation where hardness follows motion."""
+        order = settings.get("forecast", 0)
+        found = profile or self.recording.profile()
+        plan = Plan(found.gram, found.sensitivity, order)
+        warmup = settings.get("max_warmup_steps", 1)
+        form = best_form(codebook_forms(plan, self.recording, warmup), self.first_count)
+        if "apply_moreg" in settings:
+            return form
+        return form.with_moreg(self._moreg())
+
+    def _moreg(self) -> tuple[float, float, float] | None:
+        """Constants by the errors of the same schedule, evenly spread, in every case."""
+        count = min(self.recording.num_steps, max(4, round(self.first_count)))
+        settings = {"schedule": evenly_spread(count, self.recording.num_steps)}
+        motions, hardness = [], []
+        for index, (case, known) in enumerate(zip(self.cases, self.recording.cases, strict=True)):
+            run = self.runner.patched(case, settings)
+            hardness.append(-psnr(run.outcome, known.outcome, self.peak))
+            motions.append(self.recording.motion(known.metric_motion))
+            self.tell("evenly spread steps", index + 1, len(self.cases))
+        hyp = fit_moreg(motions, np.array(hardness))
+        return hyp if hyp[1] > 0 and _is_clear(motions, hardness) else None
+
+    def run(self, form: Form) -> list[Tried]:
+        """What was tried, the best last."""
+        knobs = form.knobs()
+        rehearsed = [form.rehearse(knob) for knob in knobs]
+        counts = [[len(case.steps) for case in found] for found in rehearsed]
+        log_costs = [[math.log10(case.cost + TINY) for case in found] for found in rehearsed]
+        steps = self.recording.num_steps
+
+        def curve() -> Curve:
+            if self.target.of == "psnr":
+                return Curve(self.target, knobs, [-10 * float(np.mean(c)) for c in log_costs])
+            speedups = [
+                statistics.median(self.costs.speedup(steps, count) for count in found)
+                for found in counts
+            ]
+            return Curve(self.target, knobs, speedups)
+
+        first = knob_for(form, self.first_count)
+
+        def see(knob: float) -> None:
+            doing = f"round {len(self.seen) + 1} of at most {self.rounds}"
+            look = self._qualities if self.target.of == "psnr" else self._counts
+            self.seen[knob] = look(form.settings(knob), doing)
+
+        return search(self.target, first, curve, see, self._value, self.rounds)
+
+    def _value(self, knob: float) -> float:
+        """Of a knob that was seen, what the target is of. Costs get known better by the round."""
+        if self.target.of == "psnr":
+            return statistics.mean(self.seen[knob])
+        steps = self.recording.num_steps
+        return statistics.median(self.costs.speedup(steps, int(n)) for n in self.seen[knob])
+
+    def _counts(self, settings: dict[str, Any], doing: str) -> list[float]:
+        """Computed steps of some cases, whose costs are taken down."""
+        chosen = (
+            np.linspace(0, len(self.cases) - 1, min(TIMED, len(self.cases))).round().astype(int)
+        )
+        counts: list[float] = []
+        for done, index in enumerate(chosen, start=1):
+            full = self.runner.full(self.cases[index])
+            run = self.runner.patched(self.cases[index], settings)
+            self.costs.add(full, run)
+            counts.append(len(run.computed or []))
+            self.tell(doing, done, len(chosen))
+        return counts
+
+    def _qualities(self, settings: dict[str, Any], doing: str) -> list[float]:
+        """PSNR of every case."""
+        found: list[float] = []
+        for case, known in zip(self.cases, self.recording.cases, strict=True):
+            run = self.runner.patched(case, settings)
+            found.append(psnr(run.outcome, known.outcome, self.peak))
+            self.tell(doing, len(found), len(self.cases))
+        return found
+
+    def hold_out(self, cases: Sequence[Case], settings: dict[str, Any]) -> list[Compared]:
+        """Unpatched and patched in turn, each first as often as the other."""
+        found = []
+        for index, case in enumerate(cases):
+            if index % 2:
+                run, full = self.runner.patched(case, settings), self.runner.full(case)
+            else:
+                full, run = self.runner.full(case), self.runner.patched(case, settings)
+            found.append(Compared.of(full, run, self.peak))
+            self.tell("held-out cases", index + 1, len(cases))
+        return found
+
+
+def _target(speedup: float | None, quality: float | None) -> Target:
+    if (speedup is None) == (quality is None):
+        raise ValueError(
+            f"target_speedup is {speedup} and target_psnr {quality}; give one of the two"
+        )
+    if speedup is not None:
+        if not (math.isfinite(speedup) and speedup > 1):
+            raise ValueError(f"target_speedup is {speedup}; it must be above 1, for instance 2.0")
+        return Target("speedup", float(speedup))
+    assert quality is not None
+    if not 0 < quality < MOST_PSNR:
+        raise ValueError(f"target_psnr is {quality}; it must be in dB, above 0 and below 100")
+    return Target("psnr", float(quality))
+
+
+def _split(cases: Sequence[Case], held_out: Sequence[Case] | None) -> tuple[list[Case], list[Case]]:
+    """Cases to fit to, and to judge by."""
+    given = list(cases)
+    if held_out is not None:
+        train, kept = given, list(held_out)
+    else:
+        keep = max(1, round(HELD_OUT * len(given)))
+        train, kept = given[:-keep], given[len(given) - keep :]
+    if len(train) < FEWEST_CASES or not kept:
+        raise ValueError(
+            f"there are {len(train)} cases to calibrate with and {len(kept)} held-out ones; it "
+            f"takes at least {FEWEST_CASES} and 1, and two dozen to be exact"
+        )
+    return train, kept
+
+
+def _profile_of(given: object) -> Profile | None:
+    if isinstance(given, str | Path) and is_calibration(given):
+        given = Calibration.load(given)
+    if not isinstance(given, Calibration):
+        return parse_profile(given)
+    if given.profile is None:
+        raise ValueError(f"profile is {given!r}, which has none; leave it out to make one")
+    return given.profile
+
+
+def _check_same_run(profile: Profile, made_for: MadeFor) -> None:
+    profile.check(made_for.model, made_for.scheduler, made_for.num_steps)
+
+
+def _is_clear(motions: Sequence[float], hardness: Sequence[float]) -> bool:
+    """Whether more motion is harder by more than chance: Pearson's t above `CLEAR`."""
+    logs = np.log(np.maximum(motions, TINY))
+    if len(motions) < 4 or np.ptp(logs) == 0 or np.ptp(hardness) == 0:
+        return False
+    correlation = float(np.corrcoef(logs, hardness)[0, 1])
+    if abs(correlation) >= 1:
+        return correlation > 0
+    return correlation * math.sqrt((len(motions) - 2) / (1 - correlation**2)) > CLEAR
