@@ -46,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     quality.add_argument("--first-seed", type=int, default=0, help="default 0")
     quality.add_argument("--lpips", action="store_true", help="measure LPIPS (package lpips)")
     quality.add_argument("--vbench", action="store_true", help="judge by VBench (package vbench)")
-    quality.add_argument("--no-flops", action="store_true", help="do not count operations")
+    quality.add_argument(
+        "--no-flops", action="store_true", help="count no operations, reads, bytes held"
+    )
     quality.add_argument("--device", help="such as cpu or cuda")
     quality.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     quality.add_argument(
@@ -91,10 +93,12 @@ def run(arguments: argparse.Namespace) -> None:
         rows = study.run(cases, arguments.out, show)
     scores = _scores(study, cases) if arguments.vbench else None
     found = tables.lines(rows, scores)
-    tables.write(found, arguments.out)
+    tables.write(found, arguments.out, study.failures)
     plots.write(rows, found, arguments.out)
     print((arguments.out / "table.md").read_text())
     print(f"Written to {arguments.out}/")
+    if methods and len(study.failures) == len(methods):
+        raise ValueError(f"every method failed, the first with {study.failures[0].error}")
 
 
 @contextmanager
@@ -147,7 +151,8 @@ def _scores(study: Study, cases: Sequence[Case]) -> dict[str, float]:
     """VBench's mean over its dimensions, by method. The videos are made once more for it."""
     prompts = [case.prompt for case in cases]
     found = {}
-    for method in study.methods:
+    failed = {failure.method for failure in study.failures}
+    for method in (m for m in study.methods if m.name not in failed):
         videos = [study.video(method, case) for case in cases]
         scores = vbench_scores(videos, prompts)
         found[method.name] = sum(scores.values()) / len(scores)

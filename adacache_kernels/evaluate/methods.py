@@ -9,6 +9,8 @@ profile.json:computed_steps=17    a profile
 steps:17                          no cache, 17 steps of the pipeline's own scheduler
 steps:17:UniPCMultistepScheduler  of another one
 FirstBlockCache:threshold=0.1     a cache of diffusers, by the name of its config
+cache-dit:Fn_compute_blocks=1     DBCache of cache-dit; both with the help of `evaluate/peers.py`,
+                                  which :help=False leaves out
 pab:latte-fast                    another method, run by this package, with a published preset; so
 pab:latte-fast:cross=7            are t-gate, delta-dit and timestep-embedding
 first-block:threshold=0.1         and, with settings only, interval, per-layer, mag-cache
@@ -19,7 +21,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from adacache_kernels.calibrated import is_calibration
@@ -27,8 +30,10 @@ from adacache_kernels.history import Summary
 from adacache_kernels.patching import patch, summary, unpatch
 from adacache_kernels.policies import evenly_spread
 from adacache_kernels.presets import SETTINGS
+from adacache_kernels.settings import settings_of
 
 from .others import OTHERS, other_method
+from .peers import Peer, find_peer
 
 FULL = "full"
 Tell = Callable[[], Summary | None]
@@ -44,12 +49,14 @@ class Method:
         steps: that the scheduler runs.
         applied: from a pipeline to a context in which it runs by this method; what it gives tells
             the summary of the last generation, None where there is none.
+        notes: what was done to the pipeline so that the method runs on it; grows as it runs.
     """
 
     name: str
     curve: str
     steps: int
     applied: Callable[[Any], AbstractContextManager[Tell]]
+    notes: list[str] = field(default_factory=list)
 
 
 def full(steps: int) -> Method:
@@ -91,18 +98,23 @@ def parse(text: str, steps: int) -> Method:
             return _patched(text, name, steps, name, options)
         settings = {"profile": name, "forecast": 1, "correct": True} | options
         return _patched(text, name, steps, None, settings)
-    cache = _diffusers_config(name)
+    cache = find_peer(text, name, options, steps)
     if cache is not None:
-        return Method(text, name, steps, lambda pipe: _enabled(pipe, cache, options))
+        return Method(text, _curve(name, options), steps, partial(_enabled, cache), cache.notes)
     raise ValueError(
         f"method {text!r}: there are {', '.join(SETTINGS)}, adacache, even:COUNT, steps:COUNT, "
         f"{', '.join(OTHERS)}, "
-        "FILE.json and the caches of diffusers, such as FirstBlockCache; options are key=value, "
-        "with colons between"
+        "FILE.json, cache-dit and the caches of diffusers, such as FirstBlockCache; options are "
+        "key=value, with colons between"
     )
 
 
 def _patched(text: str, curve: str, steps: int, config: Any, settings: Mapping[str, Any]) -> Method:
+    try:
+        settings_of(config, dict(settings))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"method {text!r}: {error}") from error
+
     @contextmanager
     def applied(pipe: Any) -> Iterator[Tell]:
         patch(pipe, config, **settings)
@@ -142,19 +154,9 @@ def _untouched(_pipe: Any) -> Iterator[Tell]:
 
 
 @contextmanager
-def _enabled(pipe: Any, config: type, options: dict[str, Any]) -> Iterator[Tell]:
-    """A cache of diffusers. Those that look at timesteps are told where to find them."""
-    if "current_timestep_callback" in getattr(config, "__dataclass_fields__", {}):
-        options = options | {"current_timestep_callback": lambda: pipe._current_timestep}
-    pipe.transformer.enable_cache(config(**options))
-    try:
+def _enabled(cache: Peer, pipe: Any) -> Iterator[Tell]:
+    with cache.applied(pipe):
         yield lambda: None
-    finally:
-        pipe.transformer.disable_cache()
-
-
-def _diffusers_config(name: str) -> Any:
-    return _diffusers_class(f"{name.removesuffix('Config')}Config")
 
 
 def _diffusers_class(name: str) -> Any:

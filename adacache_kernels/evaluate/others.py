@@ -47,7 +47,7 @@ def other_method(
     unknown = [key for key in options if key not in known]
     if unknown:
         raise ValueError(f"method {text!r}: no option {unknown[0]}; there are {', '.join(known)}")
-    options = {key: _from_file(text, value) for key, value in options.items()}
+    options = {key: numbers_from(text, value) for key, value in options.items()}
     preset = getattr(config, "preset", None)
     if len(presets) > 1 or (presets and preset is None):
         raise ValueError(f"method {text!r}: {presets[-1]!r} is no option; write key=value")
@@ -57,7 +57,7 @@ def other_method(
         raise ValueError(f"method {text!r}: {error}") from error
 
 
-def _from_file(text: str, value: Any) -> Any:
+def numbers_from(text: str, value: Any) -> Any:
     """The numbers in a JSON file where one is named; else the value itself."""
     if not (isinstance(value, str) and value.endswith(".json")):
         return value

@@ -2,7 +2,8 @@
 
 Every video is first made in full and then by every method, one after the other, so that a machine
 that gets slower gets slower for all. Rows go to a file video by video, and a run that was broken
-off goes on where it stopped.
+off goes on where it stopped. A method that raises makes no more videos in this run, the others go
+on.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from contextlib import ExitStack
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,13 @@ import numpy as np
 from adacache_kernels.history import Summary
 from adacache_kernels.metrics import Video, psnr, ssim
 
-from .costs import counted_flops, peak_memory, reset_peak_memory, timed_forwards
+from .costs import (
+    counted_work,
+    held_tensors,
+    peak_memory,
+    reset_peak_memory,
+    timed_forwards,
+)
 from .methods import FULL, Method, full
 from .perceptual import lpips_distance
 from .pipelines import Subject
@@ -57,6 +65,9 @@ class Row:
         waits: of the host for a decision; None where the method does not tell.
         computed_steps: which ones.
         distances: of each computed step.
+        reads: of the host in the transformer; None where they were not counted for this video.
+        held_bytes: see `held_tensors`; None likewise.
+        notes: what was done to the pipeline so that the method runs on it.
     """
 
     method: str
@@ -78,11 +89,40 @@ class Row:
     waits: int | None
     computed_steps: list[int]
     distances: list[float | None]
+    reads: int | None = None
+    held_bytes: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, str, int]:
         """What tells the rows of a file apart."""
         return self.method, self.prompt, self.seed
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A method that raised.
+
+    Args:
+        method: see `Method`.
+        error: its kind and first line.
+        videos: that were made before, in this run and those it goes on with.
+        notes: see `Row`.
+    """
+
+    method: str
+    error: str
+    videos: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What an untimed generation counted: operations, reads, most bytes held."""
+
+    flops: int | None = None
+    reads: int | None = None
+    held_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +146,7 @@ def read(path: Path) -> list[Row]:
         return []
     rows = []
     names = {f.name for f in fields(Row)}
+    needed = {f.name for f in fields(Row) if f.default is MISSING}
     for number, line in enumerate(path.read_text().splitlines(), 1):
         try:
             values = json.loads(line)
@@ -114,11 +155,13 @@ def read(path: Path) -> list[Row]:
                 f"{path}, line {number}: not JSON ({error}); take the line out, or give another "
                 "folder"
             ) from error
-        if set(values) != names:
+        wrong = (set(values) - names) | (needed - set(values))
+        if wrong:
             raise ValueError(
-                f"{path}, line {number}: {', '.join(sorted(set(values) ^ names))} missing or "
+                f"{path}, line {number}: {', '.join(sorted(wrong))} missing or "
                 "unknown; it was written by another version, give another folder"
             )
+        values["notes"] = tuple(values.get("notes", ()))
         rows.append(Row(**values))
     return rows
 
@@ -131,7 +174,10 @@ class Study:
         methods: to be compared.
         steps: of the full runs.
         lpips: whether to measure that distance.
-        flops: whether to count the operations of the first video.
+        flops: whether to count the operations, the reads and the bytes held of the first video,
+            for which it is made once more.
+
+    `failures` are the methods that raised in the last run.
     """
 
     def __init__(
@@ -147,6 +193,7 @@ class Study:
         self.methods = [full(steps), *methods]
         self._lpips = lpips
         self._flops = flops
+        self.failures: list[Failure] = []
 
     def run(
         self,
@@ -154,7 +201,12 @@ class Study:
         folder: Path,
         tell: Callable[[str, int, int], None] = lambda doing, done, total: None,
     ) -> list[Row]:
-        """All rows, those of earlier runs in `folder` included."""
+        """All rows, those of earlier runs in `folder` included.
+
+        Raises:
+            Exception: whatever the full run raises.
+        """
+        self.failures = []
         folder.mkdir(parents=True, exist_ok=True)
         raw = folder / "rows.jsonl"
         rows = read(raw)
@@ -172,7 +224,8 @@ class Study:
                     file.flush()
                     tell(f"{case.prompt}: {row.method}", len(done), total)
         wanted = {(m.name, case.prompt, case.seed) for m in self.methods for case in cases}
-        return [row for row in rows if row.key in wanted]
+        failed = {failure.method for failure in self.failures}
+        return [row for row in rows if row.key in wanted and row.method not in failed]
 
     def video(self, method: Method, case: Case) -> Video:
         """One video, made for its frames alone."""
@@ -181,14 +234,29 @@ class Study:
     def _of_case(
         self, case: Case, done: set[tuple[str, str, int]], *, counting: bool
     ) -> Iterator[tuple[Row, Video]]:
-        missing = [m for m in self.methods if (m.name, case.prompt, case.seed) not in done]
+        failed = {failure.method for failure in self.failures}
+        missing = [
+            method
+            for method in self.methods
+            if (method.name, case.prompt, case.seed) not in done and method.name not in failed
+        ]
         if not missing:
             return
         reference = self._make(self.methods[0], case)
         for method in missing:
-            made = reference if method.name == FULL else self._make(method, case)
-            flops = self._count(method, case) if counting and self._flops else None
-            yield self._row(method, case, made, reference, flops), made.video
+            counted = counting and self._flops
+            if method.name == FULL:
+                counts = self._count(method, case) if counted else Counts()
+                yield self._row(method, case, reference, reference, counts), reference.video
+                continue
+            try:
+                made = self._make(method, case)
+                counts = self._count(method, case) if counted else Counts()
+            except Exception as error:  # Whatever it is, the table has it.
+                videos = sum(name == method.name for name, _, _ in done)
+                self.failures.append(_failure(method, error, videos))
+                continue
+            yield self._row(method, case, made, reference, counts), made.video
 
     def _make(self, method: Method, case: Case) -> Made:
         pipe, device = self._subject.pipe, self._subject.device
@@ -200,20 +268,22 @@ class Study:
                 pipeline_seconds = time.perf_counter() - start
             return Made(video, sum(seconds), pipeline_seconds, peak_memory(device), tell())
 
-    def _count(self, method: Method, case: Case) -> int:
+    def _count(self, method: Method, case: Case) -> Counts:
         pipe = self._subject.pipe
-        with method.applied(pipe), counted_flops(pipe.transformer) as work:
+        with ExitStack() as stack:
+            # Before the method is on, so that what it allocates then counts as held.
+            held = stack.enter_context(held_tensors(pipe.transformer))
+            stack.enter_context(method.applied(pipe))
+            work = stack.enter_context(counted_work(pipe.transformer))
             self._subject.generate(case.prompt, method.steps, case.seed)
-        return work.total
+        return Counts(work.total, work.reads, held.bytes)
 
-    def _row(
-        self, method: Method, case: Case, made: Made, reference: Made, flops: int | None
-    ) -> Row:
+    def _row(self, method: Method, case: Case, made: Made, reference: Made, counts: Counts) -> Row:
         value = psnr(made.video, reference.video)
         found = made.summary
         untouched = found is None and method.curve.startswith((FULL, "fewer steps"))
         computed = list(range(1, method.steps + 1)) if untouched else []
-        count = round(found.computed_fraction * method.steps) if found else len(computed)
+        count = round(found.computed_fraction * method.steps) if found else len(computed) or None
         return Row(
             method=method.name,
             curve=method.curve,
@@ -228,13 +298,21 @@ class Study:
             pipeline_seconds=made.pipeline_seconds,
             full_seconds=reference.seconds,
             full_pipeline_seconds=reference.pipeline_seconds,
-            flops=flops,
+            flops=counts.flops,
             peak_bytes=made.peak_bytes,
             cache_bytes=found.cache_bytes if found else 0 if untouched else None,
             waits=len(found.waits) if found else 0 if untouched else None,
             computed_steps=found.computed_steps if found else computed,
             distances=found.distances if found else [],
+            reads=counts.reads,
+            held_bytes=counts.held_bytes,
+            notes=tuple(method.notes),
         )
+
+
+def _failure(method: Method, error: Exception, videos: int) -> Failure:
+    first = (str(error).strip().splitlines() or [""])[0]
+    return Failure(method.name, f"{type(error).__name__}: {first}", videos, tuple(method.notes))
 
 
 def strip_path(folder: Path, row: Row) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .methods import FULL
-from .study import Row
+from .study import Failure, Row
 
 # PSNR of videos that are equal to the last bit of float32, for means.
 EQUAL = 100.0
@@ -38,6 +38,10 @@ class Line:
         cache_mib: most bytes of the cache; None where it is not told.
         waits: of the host a step, mean; None where it is not told.
         scores: VBench, mean over its dimensions; None where it was not measured.
+        work: operations of the first video, as a share of the full run's; None likewise.
+        reads: of the host a step, more than in the full run, of the first video; None likewise.
+        held_mib: bytes that lived from step to step, more than in the full run's; None likewise.
+        notes: what was done to the pipeline so that the method runs on it, and what did not work.
     """
 
     method: str
@@ -61,13 +65,34 @@ class Line:
     cache_mib: float | None
     waits: float | None
     scores: float | None = None
+    work: float | None = None
+    reads: float | None = None
+    held_mib: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+IDLE = "computes everything: as much work as the full run"
+LEGEND = (
+    "Reads: operations in the transformer for whose result the host waits where the tensor is on a "
+    "GPU, a step, more than in the full run; on a CPU, tensors that would be on the host anyway "
+    "count as well. Held: "
+    "bytes of tensors that live when a forward begins, the most in a generation, more than in the "
+    "full run. Both, and the work, are counted on the first video, in a generation that is not "
+    "timed, in the same way for every method; cache MiB and waits are what a method itself tells."
+)
 
 
 def lines(rows: Sequence[Row], scores: dict[str, float] | None = None) -> list[Line]:
     """A line for each method, in the order of the first video."""
     names = list(dict.fromkeys(row.method for row in rows))
     groups = [[row for row in rows if row.method == name] for name in names]
-    return [_line(group, (scores or {}).get(group[0].method)) for group in groups]
+    full = _counted([row for row in rows if row.method == FULL])
+    return [_line(group, (scores or {}).get(group[0].method), full) for group in groups]
+
+
+def _counted(group: Sequence[Row]) -> Row | None:
+    """The row of a method whose video was counted."""
+    return next((row for row in group if row.flops is not None), None)
 
 
 def psnr_of_mean_error(psnrs: Sequence[float]) -> float:
@@ -75,7 +100,12 @@ def psnr_of_mean_error(psnrs: Sequence[float]) -> float:
     return -10 * math.log10(statistics.mean(10 ** (-psnr / 10) for psnr in psnrs))
 
 
-def _line(group: Sequence[Row], scores: float | None) -> Line:
+def _line(group: Sequence[Row], scores: float | None, full: Row | None) -> Line:
+    work, reads, held_mib = _costs(_counted(group), full)
+    # A note may come with the first video only.
+    notes = tuple(dict.fromkeys(note for row in group for note in row.notes))
+    if work is not None and work > 1 - 1e-9 and group[0].method != FULL:
+        notes = (*notes, IDLE)
     psnrs = [EQUAL if row.psnr is None else row.psnr for row in group]
     computed = [row.computed for row in group if row.computed is not None]
     ratios = [row.full_seconds / row.seconds for row in group]
@@ -108,14 +138,37 @@ def _line(group: Sequence[Row], scores: float | None) -> Line:
         cache_mib=max(caches) / 2**20 if caches else None,
         waits=statistics.mean(waits) if waits else None,
         scores=scores,
+        work=work,
+        reads=reads,
+        held_mib=held_mib,
+        notes=notes,
     )
 
 
-def markdown(found: Sequence[Line]) -> Iterator[str]:
-    """The table, the columns that were measured."""
+def _costs(row: Row | None, full: Row | None) -> tuple[float | None, float | None, float | None]:
+    """Work, reads a step and MiB held of a counted row, against those of the full run."""
+    if row is None or full is None or not full.flops or row.flops is None:
+        return None, None, None
+    work = row.flops / full.flops
+    if None in (row.reads, row.held_bytes, full.reads, full.held_bytes):
+        return work, None, None
+    assert row.reads is not None and full.reads is not None
+    assert row.held_bytes is not None and full.held_bytes is not None
+    reads = row.reads / row.scheduled - full.reads / full.scheduled
+    return work, reads, (row.held_bytes - full.held_bytes) / 2**20
+
+
+def markdown(found: Sequence[Line], failures: Sequence[Failure] = ()) -> Iterator[str]:
+    """The table, the columns that were measured; methods that failed come last."""
+    marks = {note: number for number, note in enumerate(_notes(found, failures), 1)}
+
+    def marked(each: Line | Failure) -> str:
+        return " ".join([each.method, *(f"[{marks[note]}]" for note in each.notes)])
+
     columns: list[tuple[str, Callable[[Line], str]]] = [
-        ("method", lambda line: line.method),
+        ("method", marked),
         ("computed steps", _computed),
+        ("work", lambda line: _number(line.work, ".3f")),
         ("PSNR mean / of MSE / worst", _quality),
         ("SSIM", lambda line: f"{line.ssim:.3f}"),
         ("LPIPS", lambda line: _number(line.lpips, ".4f")),
@@ -126,23 +179,48 @@ def markdown(found: Sequence[Line]) -> Iterator[str]:
         ("pipeline", lambda line: f"{line.pipeline_speedup:.2f}x"),
         ("peak GiB", lambda line: _number(line.peak_gib, ".2f")),
         ("cache MiB", lambda line: _number(line.cache_mib, ".2f")),
+        ("held MiB", lambda line: _number(line.held_mib, ".2f")),
         ("waits a step", lambda line: _number(line.waits, ".2g")),
+        ("reads a step", lambda line: _number(line.reads, ".2g")),
     ]
     shown = [(name, of) for name, of in columns if any(of(line) for line in found)]
     yield "| " + " | ".join(name for name, _ in shown) + " |"
     yield "|" + "---|" * len(shown)
     for line in found:
         yield "| " + " | ".join(of(line) for _, of in shown) + " |"
+    for failure in failures:
+        error = f"{failure.error} (after {failure.videos} videos)".replace("|", "\\|")
+        yield f"| {marked(failure)} | {error} |" + " |" * (len(shown) - 2)
 
 
-def write(found: Sequence[Line], folder: Path) -> None:
+def legend(found: Sequence[Line], failures: Sequence[Failure] = ()) -> Iterator[str]:
+    """What stands below the table: the notes, and how was counted."""
+    for number, note in enumerate(_notes(found, failures), 1):
+        yield f"[{number}] {note}  "
+    if any(line.held_mib is not None for line in found):
+        yield ""
+        yield LEGEND
+
+
+def _notes(found: Sequence[Line], failures: Sequence[Failure]) -> list[str]:
+    of_all = [each.notes for each in found] + [each.notes for each in failures]
+    return list(dict.fromkeys(note for notes in of_all for note in notes))
+
+
+def write(found: Sequence[Line], folder: Path, failures: Sequence[Failure] = ()) -> None:
     """`table.csv`, `table.md` and `table.json` in `folder`."""
+    failed = [asdict(failure) for failure in failures]
     with (folder / "table.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(Line)])
+        names = [f.name for f in fields(Line)] + ["error"] * bool(failed)
+        writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(map(_rounded, found))
-    (folder / "table.json").write_text(json.dumps([_rounded(line) for line in found], indent=1))
-    (folder / "table.md").write_text("\n".join([*markdown(found), ""]))
+        writer.writerows(failed)
+    lines_and_failures = [*map(_rounded, found), *failed]
+    (folder / "table.json").write_text(json.dumps(lines_and_failures, indent=1))
+    below = list(legend(found, failures))
+    text = [*markdown(found, failures), *([""] if below else []), *below, ""]
+    (folder / "table.md").write_text("\n".join(text))
 
 
 def _rounded(line: Line) -> dict[str, object]:
