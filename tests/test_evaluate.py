@@ -166,6 +166,19 @@ def test_a_line_is_the_mean_over_videos() -> None:
     assert (line.lpips, line.scores) == (0.5, 0.75)
 
 
+def test_what_a_method_gains_is_by_video() -> None:
+    """Differences 2 and 4 of the videos that both made: 3 +- sqrt(2) / sqrt(2)."""
+    rows = [
+        made_up("ours", psnr, 4, 2.0, seed=seed) for seed, psnr in enumerate((32.0, 24.0, 99.0))
+    ]
+    rows += [made_up("theirs", psnr, 4, 2.0, seed=seed) for seed, psnr in enumerate((30.0, 20.0))]
+    ours, theirs = tables.lines(rows, against="theirs")
+    assert (ours.gain, ours.gain_error) == (3.0, pytest.approx(1.0))
+    assert (theirs.gain, theirs.gain_error) == (0.0, 0.0)
+    assert "| +3.00 +- 1.00 |" in "\n".join(tables.markdown([ours, theirs]))
+    assert "gain" not in "\n".join(tables.markdown(tables.lines(rows)))
+
+
 def test_columns_that_were_not_measured_are_left_out(rows: list[Row]) -> None:
     text = "\n".join(tables.markdown(tables.lines(rows)))
     assert "TFLOPs" in text and "LPIPS" not in text and "VBench" not in text and "GiB" not in text
@@ -217,6 +230,7 @@ def test_methods_are_split_outside_of_brackets() -> None:
         ("steps:9", r"method 'steps:9': after the colon comes a number of steps, 1 to 8"),
         ("steps:4:Nothing", r"diffusers has no scheduler Nothing"),
         ("steps:4:x=1", r"write steps:COUNT or steps:COUNT:SCHEDULER"),
+        ("profile", r"no profile ships for 8 steps, only for 100, 50; `adacache calibrate` makes"),
         ("even:x", r"method 'even:x': after the colon comes a number"),
     ],
 )
@@ -303,6 +317,11 @@ def test_what_a_pipeline_returns() -> None:
         pipelines.as_video(SimpleNamespace(images=np.zeros((1, 8, 8, 5))))
 
 
+def test_a_baseline_that_is_not_compared(tmp_path: Path) -> None:
+    options = ["--methods", "fast", "--against", "slow", "--out", str(tmp_path)]
+    assert cli.main(["bench", "quality", "--prompts", "a", *options]) != 0
+
+
 def test_two_methods_of_one_name() -> None:
     with pytest.raises(ValueError, match="--methods has fast twice"):
         command._check_distinct(parsed("fast", "fast"))
@@ -321,6 +340,18 @@ def test_the_methods_of_the_papers_table_are_known(steps: int, tmp_path: Path) -
     assert {"pab", "t-gate", "delta-dit", "per-layer", "first-block", "mag-cache"} <= curves
     assert {"fewer steps", "fewer steps, DPMSolverMultistep", "forecast", "slow"} <= curves
     assert len(paper_table.PROMPTS) == len(set(paper_table.PROMPTS)) == 24
+
+
+def test_what_computes_about_as_much_stands_together() -> None:
+    import paper_table
+
+    near = {"profile:computed_steps=25": (25, 40.0), "even:25": (27, 35.0)}
+    far = {"fast": (11, 30.0), "profile:computed_steps=17": (17, 38.0)}
+    found = [made_up(name, psnr, count, 1.0) for name, (count, psnr) in (near | far).items()]
+    halves = paper_table.matched(found, 50).split("17 of 50")[0].splitlines()
+    cells = [line.split(" | ") for line in halves if line.startswith("| ")][1:]
+    assert [cell[0].strip("| ") for cell in cells] == list(near)
+    assert [cell[3] for cell in cells] == ["+0.00 +- 0.00", "-5.00 +- 0.00"]
 
 
 def test_the_variants_of_the_ablations_compute_as_much(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,8 @@ import csv
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,8 @@ class Line:
         cache_mib: most bytes of the cache; None where it is not told.
         waits: of the host a step, mean; None where it is not told.
         scores: VBench, mean over its dimensions; None where it was not measured.
+        gain, gain_error: PSNR over that of the method compared against, mean of the differences of
+            the same videos, and its standard error; None without one.
     """
 
     method: str
@@ -61,13 +63,42 @@ class Line:
     cache_mib: float | None
     waits: float | None
     scores: float | None = None
+    gain: float | None = None
+    gain_error: float | None = None
 
 
-def lines(rows: Sequence[Row], scores: dict[str, float] | None = None) -> list[Line]:
-    """A line for each method, in the order of the first video."""
+def lines(
+    rows: Sequence[Row], scores: dict[str, float] | None = None, against: str | None = None
+) -> list[Line]:
+    """A line for each method, in the order of the first video; `against` names one of them."""
     names = list(dict.fromkeys(row.method for row in rows))
     groups = [[row for row in rows if row.method == name] for name in names]
-    return [_line(group, (scores or {}).get(group[0].method)) for group in groups]
+    baseline = {(row.prompt, row.seed): _psnr(row) for row in rows if row.method == against}
+    found = []
+    for group in groups:
+        gain, error = _gain(group, baseline)
+        line = _line(group, (scores or {}).get(group[0].method))
+        found.append(replace(line, gain=gain, gain_error=error))
+    return found
+
+
+def _psnr(row: Row) -> float:
+    return EQUAL if row.psnr is None else row.psnr
+
+
+def _gain(
+    group: Sequence[Row], baseline: Mapping[tuple[str, int], float]
+) -> tuple[float | None, float | None]:
+    """Mean and standard error over the videos that both have made."""
+    differences = [
+        _psnr(row) - baseline[row.prompt, row.seed]
+        for row in group
+        if (row.prompt, row.seed) in baseline
+    ]
+    if not differences:
+        return None, None
+    spread = statistics.stdev(differences) if len(differences) > 1 else 0.0
+    return statistics.mean(differences), spread / math.sqrt(len(differences))
 
 
 def psnr_of_mean_error(psnrs: Sequence[float]) -> float:
@@ -76,7 +107,7 @@ def psnr_of_mean_error(psnrs: Sequence[float]) -> float:
 
 
 def _line(group: Sequence[Row], scores: float | None) -> Line:
-    psnrs = [EQUAL if row.psnr is None else row.psnr for row in group]
+    psnrs = [_psnr(row) for row in group]
     computed = [row.computed for row in group if row.computed is not None]
     ratios = [row.full_seconds / row.seconds for row in group]
     lpips = [row.lpips for row in group if row.lpips is not None]
@@ -117,6 +148,7 @@ def markdown(found: Sequence[Line]) -> Iterator[str]:
         ("method", lambda line: line.method),
         ("computed steps", _computed),
         ("PSNR mean / of MSE / worst", _quality),
+        ("gain, dB", _gained),
         ("SSIM", lambda line: f"{line.ssim:.3f}"),
         ("LPIPS", lambda line: _number(line.lpips, ".4f")),
         ("VBench", lambda line: _number(line.scores, ".3f")),
@@ -166,6 +198,12 @@ def _quality(line: Line) -> str:
     if line.method == FULL:
         return "equal"
     return f"{line.psnr:.1f} / {line.psnr_of_mse:.1f} / {line.psnr_worst:.1f}"
+
+
+def _gained(line: Line) -> str:
+    if line.gain is None or line.gain_error is None or line.method == FULL:
+        return ""
+    return f"{line.gain:+.2f} +- {line.gain_error:.2f}"
 
 
 def _speedup(line: Line) -> str:
