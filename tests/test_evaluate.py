@@ -358,17 +358,36 @@ def test_the_variants_of_the_ablations_compute_as_much(monkeypatch: pytest.Monke
     """Thresholds are scaled until as many steps are computed; here 20 / scale, of l2 40 / scale."""
     import ablations
 
-    def mean_computed(pipe: Any, config: Any, settings: dict[str, Any]) -> float:
+    def mean_computed(pipe: Any, config: Any, settings: dict[str, Any], cases: Any) -> float:
         thresholds = list(dict(config.codebook if config else settings["codebook"]))
         return (40 if settings.get("metric") == "l2" else 20) / (thresholds[0] / 0.075)
 
     monkeypatch.setattr(ablations, "load_pipeline", lambda weights: None)
     monkeypatch.setattr(ablations, "mean_computed", mean_computed)
-    names = ablations.methods()
-    parsed_names = [methods.parse(name, ablations.STEPS) for name in names]
-    assert len(parsed_names) == len(ablations.VARIANTS) + 2
-    codebook = next(name for name in names if "metric=l2" in name).split("{")[1]
+    found = ablations.codebook_methods()
+    assert len(found) == len(ablations.VARIANTS) + 2
+    assert all(methods.parse(name, ablations.STEPS) for name in found.values())
+    codebook = found["L2"].split("{")[1]
     assert float(codebook.split(":")[0]) == pytest.approx(0.15, rel=0.05)
+
+
+def test_ablations_by_motion_and_by_budget() -> None:
+    import ablations
+
+    words = {"plain": "adacache:codebook={1: 2}", "MoReg": "adacache:codebook={2: 2}"}
+    rows = [
+        made_up(name, psnr + fast, 17, 1.0, prompt=f"a white six {motion}")
+        for psnr, name in zip((30.0, 31.0), words.values(), strict=True)
+        for fast, motion in enumerate(("standing still", "moving fast"))
+    ]
+    rows += [made_up(name.format(17), 40.0, 17, 1.0) for name in ablations.FORECASTS]
+    tables_of = ablations.report(rows, words).split("Codebooks, ")
+    fast = next(text for text in tables_of if text.startswith("moving fast"))
+    assert "| plain | 17.0 | 31.0 / 31.0 / 31.0 | +0.00 +- 0.00 |" in fast
+    assert "| MoReg | 17.0 | 32.0 / 32.0 / 32.0 | +1.00 +- 0.00 |" in fast
+    assert tables_of[-1].count("+0.00 +- 0.00") >= len(ablations.FORECASTS)
+    for name in (text.format(17) for text in ablations.FORECASTS):
+        assert methods.parse(name, ablations.STEPS)
 
 
 def test_ratios_from_a_file_that_is_none(tmp_path: Path) -> None:
