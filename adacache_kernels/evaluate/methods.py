@@ -7,6 +7,7 @@ even:17                           17 evenly spread steps; even:17:forecast=1:cor
 calibration.json                  from `adacache calibrate`
 profile.json:computed_steps=17    a profile
 profile:computed_steps=17         the profile that ships for the demo with so many scheduler steps
+refined:17                        the schedule of 17 steps that was refined for it
 steps:17                          no cache, 17 steps of the pipeline's own scheduler
 steps:17:UniPCMultistepScheduler  of another one
 FirstBlockCache:threshold=0.1     a cache of diffusers, by the name of its config
@@ -18,13 +19,14 @@ first-block:threshold=0.1         and, with settings only, interval, per-layer, 
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from adacache_kernels.calibrated import is_calibration
-from adacache_kernels.demo.presets import PROFILES
+from adacache_kernels.demo.presets import PROFILES, SCHEDULES
 from adacache_kernels.history import Summary
 from adacache_kernels.patching import patch, summary, unpatch
 from adacache_kernels.policies import evenly_spread
@@ -79,6 +81,9 @@ def parse(text: str, steps: int) -> Method:
             None,
             options | {"schedule": evenly_spread(count, steps)},
         )
+    if name == "refined":
+        profile, schedule = _shipped(text, steps), _refined(text, positional, steps)
+        return _planned(text, _curve(name, options), steps, profile, options | schedule)
     if name in OTHERS:
         config = other_method(text, name, positional, options)
         return _patched(text, name, steps, config, {})
@@ -132,6 +137,16 @@ def _shipped(text: str, steps: int) -> str:
             "`adacache calibrate` makes one"
         )
     return str(path)
+
+
+def _refined(text: str, positional: list[str], steps: int) -> dict[str, Any]:
+    known = json.loads(SCHEDULES.read_text()).get(str(steps), {})
+    if len(positional) != 1 or positional[0] not in known:
+        raise ValueError(
+            f"method {text!r}: of {steps} steps there are refined schedules of "
+            f"{', '.join(known) or 'none'}; write refined:COUNT, or calibrate with --refine"
+        )
+    return {"schedule": known[positional[0]]}
 
 
 def _fewer(text: str, positional: list[str], options: dict[str, Any], steps: int) -> Method:
