@@ -14,7 +14,16 @@ import torch
 
 import adacache_kernels as ak
 from adacache_kernels import cli
-from adacache_kernels.evaluate import command, costs, methods, perceptual, pipelines, study, tables
+from adacache_kernels.evaluate import (
+    command,
+    costs,
+    methods,
+    perceptual,
+    pipelines,
+    sheet,
+    study,
+    tables,
+)
 from adacache_kernels.evaluate.pipelines import Subject
 from adacache_kernels.evaluate.study import Case, Row, Study
 from test_pipelines import latte, run_latte
@@ -340,6 +349,23 @@ def test_the_methods_of_the_papers_table_are_known(steps: int, tmp_path: Path) -
     assert {"pab", "t-gate", "delta-dit", "per-layer", "first-block", "mag-cache"} <= curves
     assert {"fewer steps", "fewer steps, DPMSolverMultistep", "forecast", "slow"} <= curves
     assert len(paper_table.PROMPTS) == len(set(paper_table.PROMPTS)) == 24
+
+
+def test_a_sheet_to_look_at(tmp_path: Path) -> None:
+    """A strip of eight frames each, of large ones a smaller picture; nine videos, eight shown."""
+    from PIL import Image
+
+    rows = [made_up("fast", 30.0, 4, 1.0, seed=seed) for seed in range(9)]
+    for row in rows:
+        path = sheet.strip_path(tmp_path, row)
+        sheet.save_strip(np.full((16, 192, 100, 3), 0.1 * row.seed, np.float32), path)
+        with Image.open(path) as strip:
+            assert strip.size == (8 * 50, 96)
+    sheet.contact_sheet(rows, tmp_path)
+    with Image.open(tmp_path / "contact_sheet.png") as found:
+        assert found.size == (sheet.LABEL + 8 * 50, 8 * (96 + sheet.GAP))
+        middles = [found.getpixel((found.width - 200, 99 * place + 48)) for place in range(8)]
+    assert middles == [3 * (round(25.5 * seed),) for seed in range(8)]
 
 
 def test_what_computes_about_as_much_stands_together() -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .methods import FULL
-from .study import Row, strip_path
+from .sheet import contact_sheet
+from .study import Row
 from .tables import Line
-
-MOST_ON_A_SHEET = 8
-"""Videos on the contact sheet."""
 
 
 def write(rows: Sequence[Row], found: Sequence[Line], folder: Path) -> None:
@@ -78,33 +75,6 @@ def frontier(found: Sequence[Line], path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
     figure.savefig(path, dpi=120)
-
-
-def contact_sheet(rows: Sequence[Row], folder: Path) -> None:
-    """Frames of the first videos by every method, to look at."""
-    from matplotlib import image
-
-    cases = list(dict.fromkeys((row.prompt, row.seed) for row in rows))[:MOST_ON_A_SHEET]
-    shown = [row for row in rows if (row.prompt, row.seed) in cases]
-    shown.sort(key=lambda row: cases.index((row.prompt, row.seed)))
-    present = [row for row in shown if strip_path(folder, row).exists()]
-    if not present:
-        return
-    figure = _figure(9.0, 0.85 * len(present))
-    for place, row in enumerate(present, 1):
-        axes = figure.add_subplot(len(present), 1, place)
-        axes.imshow(image.imread(strip_path(folder, row)), interpolation="nearest", aspect="auto")
-        quality = "" if row.psnr is None else f"\n{row.psnr:.1f} dB"
-        label = textwrap.shorten(f"{row.prompt}, {row.seed}", 34, placeholder="...")
-        axes.set_ylabel(
-            f"{label}\n{textwrap.shorten(row.method, 34, placeholder='...')}{quality}",
-            rotation=0,
-            ha="right",
-            va="center",
-            fontsize=6,
-        )
-        axes.set(xticks=[], yticks=[])
-    figure.savefig(folder / "contact_sheet.png", dpi=110)
 
 
 def _figure(width: float, height: float) -> Any:

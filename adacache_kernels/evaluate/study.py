@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-import numpy as np
-
 from adacache_kernels.history import Summary
 from adacache_kernels.metrics import Video, psnr, ssim
 
@@ -23,9 +21,7 @@ from .costs import counted_flops, peak_memory, reset_peak_memory, timed_forwards
 from .methods import FULL, Method, full
 from .perceptual import lpips_distance
 from .pipelines import Subject
-
-STRIP = 8
-"""Frames of a video that are kept to look at."""
+from .sheet import save_strip, strip_path
 
 
 @dataclass(frozen=True)
@@ -235,21 +231,3 @@ class Study:
             computed_steps=found.computed_steps if found else computed,
             distances=found.distances if found else [],
         )
-
-
-def strip_path(folder: Path, row: Row) -> Path:
-    """Where frames of a row's video lie."""
-    import hashlib
-
-    digest = hashlib.sha256(json.dumps(row.key).encode()).hexdigest()[:16]
-    return folder / "strips" / f"{digest}.png"
-
-
-def save_strip(video: Video, path: Path) -> None:
-    """Up to `STRIP` frames of the video, spread evenly, side by side."""
-    from PIL import Image
-
-    chosen = np.unique(np.linspace(0, len(video) - 1, STRIP).round().astype(int))
-    pixels = np.concatenate([video[index] for index in chosen], axis=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((255 * pixels).round().astype(np.uint8)).save(path)
