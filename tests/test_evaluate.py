@@ -240,6 +240,7 @@ def test_methods_are_split_outside_of_brackets() -> None:
         ("steps:4:Nothing", r"diffusers has no scheduler Nothing"),
         ("steps:4:x=1", r"write steps:COUNT or steps:COUNT:SCHEDULER"),
         ("profile", r"no profile ships for 8 steps, only for 100, 50; `adacache calibrate` makes"),
+        ("refined:7", r"of 8 steps there are refined schedules of none; write refined:COUNT"),
         ("even:x", r"method 'even:x': after the colon comes a number"),
     ],
 )
@@ -371,8 +372,8 @@ def test_a_sheet_to_look_at(tmp_path: Path) -> None:
 def test_what_computes_about_as_much_stands_together() -> None:
     import paper_table
 
-    near = {"profile:computed_steps=25": (25, 40.0), "even:25": (27, 35.0)}
-    far = {"fast": (11, 30.0), "profile:computed_steps=17": (17, 38.0)}
+    near = {"refined:25": (25, 40.0), "even:25": (27, 35.0)}
+    far = {"fast": (11, 30.0), "refined:17": (17, 38.0)}
     found = [made_up(name, psnr, count, 1.0) for name, (count, psnr) in (near | far).items()]
     halves = paper_table.matched(found, 50).split("17 of 50")[0].splitlines()
     cells = [line.split(" | ") for line in halves if line.startswith("| ")][1:]
@@ -421,3 +422,15 @@ def test_ratios_from_a_file_that_is_none(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(ValueError, match="holds no list of numbers"):
         methods.parse(f"mag-cache:ratios={path}", STEPS)
+
+
+def test_the_bar_knows_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a study that goes on at the fifth video, and of what is done after it."""
+    with command.progress_bar() as show:
+        show("a: fast", 5, 8)
+        show("b: slow", 6, 8)
+        show("held-out cases", 1, 8)
+        show("held-out cases", 2, 8)
+    shown = capsys.readouterr().err
+    assert "b: slow:  75%" in shown and "6/8" in shown
+    assert "held-out cases:  25%" in shown.splitlines()[-1]

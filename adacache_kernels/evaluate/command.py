@@ -110,12 +110,12 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     with tqdm(unit="video") as bar:
 
         def show(doing: str, done: int, total: int) -> None:
-            if not bar.desc.startswith(doing):
-                # The time that is left is that of what is done now.
+            if total != bar.total or done < bar.n:
+                # Something else has begun: what was done before says nothing of the time it takes.
                 bar.reset(total)
-                bar.set_description(doing)
+                bar.initial = done - 1
             bar.n = done
-            bar.refresh()
+            bar.set_description(doing)
 
         yield show
 

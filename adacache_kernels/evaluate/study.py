@@ -154,8 +154,8 @@ class Study:
         folder.mkdir(parents=True, exist_ok=True)
         raw = folder / "rows.jsonl"
         rows = read(raw)
-        done = {row.key for row in rows}
-        total = len(cases) * len(self.methods)
+        wanted = {(m.name, case.prompt, case.seed) for m in self.methods for case in cases}
+        done = {row.key for row in rows if row.key in wanted}
         with raw.open("a") as file:
             for number, case in enumerate(cases):
                 for row, video in self._of_case(case, done, counting=number == 0):
@@ -166,8 +166,7 @@ class Study:
                     save_strip(video, strip_path(folder, row))
                     file.write(json.dumps(asdict(row)) + "\n")
                     file.flush()
-                    tell(f"{case.prompt}: {row.method}", len(done), total)
-        wanted = {(m.name, case.prompt, case.seed) for m in self.methods for case in cases}
+                    tell(f"{case.prompt}: {row.method}", len(done), len(wanted))
         return [row for row in rows if row.key in wanted]
 
     def video(self, method: Method, case: Case) -> Video:
