@@ -20,6 +20,7 @@ from .methods import (
     MagCacheConfig,
     PABConfig,
     PerLayerConfig,
+    TaylorSeerConfig,
     TGATEConfig,
     TimestepEmbeddingConfig,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "Profile",
     "Summary",
     "TGATEConfig",
+    "TaylorSeerConfig",
     "TimestepEmbeddingConfig",
     "cache_context",
     "calibrate",

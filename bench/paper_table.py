@@ -64,6 +64,8 @@ def methods(steps: int, ratios: Path) -> list[str]:
         "forecast",
         "pab:latte-slow",
         "pab:latte-fast",
+        *(f"taylorseer:interval={k}:order={order}" for k in (2, 3) for order in (1, 2)),
+        *(f"taylorseer:computed_steps={count}:order=1" for count in (half, third)),
         "t-gate:latte",
         "delta-dit:latte",
         f"delta-dit:boundary={half}:front=(0, 3):back=(1, 4):interval=3",

@@ -29,6 +29,7 @@ THREE = ("latte", "wan", "cogvideox")
 
 NOTHING_REUSED: dict[str, Any] = {
     "PAB": ak.PABConfig(spatial=1, window=(0, 1000)),
+    "TaylorSeer": ak.TaylorSeerConfig(interval=1, order=2),
     "delta-DiT": ak.DeltaDiTConfig(boundary=4, interval=1, front=(0, 2), back=(1, 3)),
     "interval": ak.FixedIntervalConfig(interval=1),
     "MagCache": ak.MagCacheConfig(ratios=(1.0,) * STEPS, threshold=0.0),

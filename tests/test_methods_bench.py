@@ -20,6 +20,7 @@ from test_evaluate import STEPS, subject
         ("pab", ["latte-fast"], {}, ak.PABConfig.preset("latte-fast")),
         ("pab", ["latte-slow"], {"cross": 7}, ak.PABConfig.preset("latte-slow", cross=7)),
         ("pab", [], {"spatial": 3}, ak.PABConfig(spatial=3)),
+        ("taylorseer", [], {"interval": 2, "order": 1}, ak.TaylorSeerConfig(interval=2, order=1)),
         ("t-gate", ["latte"], {}, ak.TGATEConfig.preset("latte")),
         ("delta-dit", [], {"front": (0, 2)}, ak.DeltaDiTConfig(front=(0, 2))),
         ("interval", [], {"interval": 4}, ak.FixedIntervalConfig(interval=4)),
@@ -44,7 +45,7 @@ def test_words_stand_for_configs(
         ("first-block:treshold=0.2", r"no option treshold; there are .*threshold"),
         ("t-gate:gate_step=0", r"method 't-gate:gate_step=0': gate_step is 0"),
         ("mag-cache", r"method 'mag-cache': ratios is empty"),
-        ("t-gates", r"there are fast.* pab, t-gate, delta-dit"),
+        ("t-gates", r"there are fast.* pab, taylorseer, t-gate, delta-dit"),
     ],
 )
 def test_wrong_words(text: str, message: str) -> None:

@@ -135,6 +135,54 @@ def test_delta_dit_without_a_range_in_a_phase() -> None:
 @pytest.mark.parametrize(
     ("config", "computed"),
     [
+        # The authors' counter: from 0, the warm-up ends at 2, and every third step from there runs.
+        (ak.TaylorSeerConfig(interval=3, warmup=3), {1, 2, 3, 6, 9, 12}),
+        # diffusers' cache_interval=2, disable_cache_before_step=3: 0 to 2, then 4, 6, 8, 10.
+        (ak.TaylorSeerConfig(interval=2, warmup=3), {1, 2, 3, 5, 7, 9, 11}),
+        (ak.TaylorSeerConfig(interval=4), {1, 5, 9}),
+        (ak.TaylorSeerConfig(interval=4, computed_last=2), {1, 5, 9, 11, 12}),
+        (ak.TaylorSeerConfig(interval=9, computed_steps=5), {1, 4, 8, 11, 12}),
+        (ak.TaylorSeerConfig(interval=1), set(range(1, 13))),
+    ],
+)
+def test_taylorseer_runs_every_module_in_the_same_steps(
+    config: ak.TaylorSeerConfig, computed: set[int]
+) -> None:
+    for kind in ("spatial", "temporal", "cross", "mlp"):
+        assert set(range(1, 13)) - reused_modules(config.policy(12), kind, [None] * 12) == computed
+
+
+@pytest.mark.parametrize(
+    ("config", "steps", "count"),
+    [
+        (ak.TaylorSeerConfig(interval=2), 50, 25),
+        (ak.TaylorSeerConfig(interval=3), 50, 17),
+        (ak.TaylorSeerConfig(interval=2), 100, 50),
+        (ak.TaylorSeerConfig(interval=3), 100, 34),
+        (ak.TaylorSeerConfig(interval=2, warmup=3), 50, 26),
+        (ak.TaylorSeerConfig(computed_steps=25), 50, 25),
+    ],
+)
+def test_steps_that_taylorseer_computes(
+    config: ak.TaylorSeerConfig, steps: int, count: int
+) -> None:
+    assert len(config.run_steps(steps)) == count
+
+
+def test_taylorseer_keeps_what_a_later_step_forecasts_from() -> None:
+    policy, kept = ak.TaylorSeerConfig(interval=3, warmup=2, order=2).policy(10), []
+    for step in range(1, 11):
+        policy.begin_step(step, None)
+        if policy.keeps("mlp", 0) and not policy.reuses("mlp", 0):
+            kept.append(step)
+    # Steps 1, 2, 5 and 8 run; differences begin with the last of the warm-up.
+    assert kept == [1, 2, 5, 8]
+    assert [policy.order(step) for step in (1, 2, 5)] == [0, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("config", "computed"),
+    [
         (ak.FixedIntervalConfig(interval=3), {1, 4, 7}),
         (ak.FixedIntervalConfig(interval=3, computed_last=2), {1, 4, 7, 8}),
         (ak.FixedIntervalConfig(interval=1), set(range(1, 9))),
@@ -231,6 +279,17 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: ak.DeltaDiTConfig(back=(1,)), ValueError, r"back is \(1,\)"),
     (lambda: ak.DeltaDiTConfig(front=None), ValueError, r"front and back are None"),
     (lambda: ak.DeltaDiTConfig.preset("wan"), ValueError, r"preset is 'wan'"),
+    (lambda: ak.TaylorSeerConfig(interval=0), ValueError, r"interval is 0; it must be >= 1"),
+    (lambda: ak.TaylorSeerConfig(order=-1), ValueError, r"order is -1; it must be >= 0"),
+    (lambda: ak.TaylorSeerConfig(order=1.0), TypeError, r"order is 1\.0; it must be an integer"),
+    (lambda: ak.TaylorSeerConfig(warmup=0), ValueError, r"warmup is 0; it must be >= 1"),
+    (lambda: ak.TaylorSeerConfig(computed_last=-1), ValueError, r"computed_last is -1"),
+    (lambda: ak.TaylorSeerConfig(computed_steps=2), ValueError, r"computed_steps is 2; .*>= 3"),
+    (
+        lambda: ak.TaylorSeerConfig(computed_steps=9, num_inference_steps=8),
+        ValueError,
+        r"computed_steps is 9, but the generation has 8 steps; it may be 3 to that number",
+    ),
     (lambda: ak.FixedIntervalConfig(interval=0), ValueError, r"interval is 0"),
     (lambda: ak.FixedIntervalConfig(computed_last=-1), ValueError, r"computed_last is -1"),
     (lambda: ak.MagCacheConfig(), ValueError, r"ratios is empty.*measure_ratios"),
@@ -276,6 +335,7 @@ def test_a_wrong_setting_is_named_with_what_it_may_be(
     "config",
     [
         ak.PABConfig.preset("latte-slow"),
+        ak.TaylorSeerConfig(interval=2, order=2, computed_steps=9),
         ak.TGATEConfig(),
         ak.DeltaDiTConfig(),
         ak.FixedIntervalConfig(),

@@ -16,12 +16,14 @@ from adacache_kernels.methods import (
     MethodConfig,
     PABConfig,
     PerLayerConfig,
+    TaylorSeerConfig,
     TGATEConfig,
     TimestepEmbeddingConfig,
 )
 
 OTHERS: dict[str, type[MethodConfig]] = {
     "pab": PABConfig,
+    "taylorseer": TaylorSeerConfig,
     "t-gate": TGATEConfig,
     "delta-dit": DeltaDiTConfig,
     "per-layer": PerLayerConfig,

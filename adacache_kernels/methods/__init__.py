@@ -7,6 +7,7 @@ from .fixed_interval import FixedIntervalConfig
 from .mag_cache import MagCacheConfig
 from .pab import PABConfig
 from .per_layer import PerLayerConfig
+from .taylorseer import TaylorSeerConfig
 from .tgate import TGATEConfig
 from .timestep_embedding import TimestepEmbeddingConfig
 
@@ -19,5 +20,6 @@ __all__ = [
     "PABConfig",
     "PerLayerConfig",
     "TGATEConfig",
+    "TaylorSeerConfig",
     "TimestepEmbeddingConfig",
 ]

@@ -59,6 +59,9 @@ class ModulePolicy(Protocol):
     def keeps(self, kind: Kind, block: int) -> bool:
         """Whether the output of a module that runs in this step is kept for later ones."""
 
+    def order(self, step: int) -> int:
+        """How many finite differences are kept with an output of `step`; 0 reuses it as it is."""
+
 
 class BlockPolicy(Protocol):
     """Decides by step numbers which blocks add what they added before. One a generation."""

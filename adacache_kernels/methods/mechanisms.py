@@ -24,6 +24,7 @@ from .places import Place
 from .ranges import RangeReuse, check_blocks
 from .ratios import RatioRecording, RecordRatiosConfig
 from .tally import Tally
+from .taylorseer import TaylorSeerConfig
 from .tgate import TGATEConfig
 from .timestep_embedding import TimestepEmbeddingConfig
 
@@ -79,7 +80,7 @@ def mechanism_for(
     Raises:
         ValueError: the model lacks what the method needs; names the setting.
     """
-    if isinstance(config, PABConfig | TGATEConfig):
+    if isinstance(config, PABConfig | TaylorSeerConfig | TGATEConfig):
         units = units_of(model, config.kinds)
         return ModuleReuse(model, adapter, units, config.policy)
     if isinstance(config, PerLayerConfig):

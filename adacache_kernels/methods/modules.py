@@ -1,4 +1,5 @@
-"""Reuse of single modules: what an attention or an MLP returned, in place of calling it."""
+"""Reuse of single modules: what an attention or an MLP returned, or a forecast of it, in place of
+calling it."""
 
 from __future__ import annotations
 
@@ -10,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..blocks import shadowed, version
+from ..blocks import shadowed
 from ..compiled import is_compiled
 from ..models import Adapter
 from ..models.units import Kind, units_for
 from .base import ModulePolicy
+from .differences import KeptOutput, kept_output
 from .tally import Tally, tensors_in
 
 Original = Callable[[], Any]
@@ -74,19 +76,6 @@ def units_of(model: nn.Module, needed: Mapping[Kind, str]) -> list[Unit]:
 
 
 @dataclass
-class KeptOutput:
-    """What a module returned, and the versions that its tensors had then."""
-
-    value: Any
-    versions: list[int]
-
-    @property
-    def is_intact(self) -> bool:
-        """Whether nobody has written into it since."""
-        return self.versions == [version(tensor) for tensor in tensors_in(self.value)]
-
-
-@dataclass
 class ModuleBranch:
     """One branch of guidance: outputs by unit."""
 
@@ -99,7 +88,7 @@ class ModuleBranch:
     def tensors(self) -> Iterator[Tensor]:
         """All that it holds."""
         for output in self.kept.values():
-            yield from tensors_in(output.value)
+            yield from tensors_in(output.factors)
 
 
 class ModuleReuse:
@@ -168,13 +157,14 @@ class ModuleReuse:
         kept = branch.kept.get(index)
         if wanted and kept is not None and kept.is_intact:
             self._tally.count(self._step, computed=False)
-            return kept.value
+            return kept.at(self._step)
         if wanted:
             self._tally.missed(branch.name, self._step)
         output = unit.module(*args, **kwargs)
         self._tally.count(self._step, computed=True)
         if wanted or self._policy.keeps(unit.kind, unit.number):
-            branch.kept[index] = _kept(output)
+            order = self._policy.order(self._step)
+            branch.kept[index] = kept_output(output, self._step, kept, order)
         else:
             branch.kept.pop(index, None)
         return output
@@ -186,11 +176,11 @@ class ModuleReuse:
                 values = [branch.kept[index].value for branch in branches]
                 mean = _mean(values)
                 for branch in branches if mean is not None else ():
-                    branch.kept[index] = _kept(mean)
+                    branch.kept[index] = kept_output(mean, self._step)
         elif guided and branches:
             (branch,) = branches
             for index, output in branch.kept.items():
-                branch.kept[index] = _kept(_mean_of_halves(output.value))
+                branch.kept[index] = kept_output(_mean_of_halves(output.value), self._step)
 
 
 class ModuleStandIn:
@@ -229,10 +219,6 @@ def _check_seen(units: list[Unit], model: str) -> None:
             f"the blocks of this {model} are compiled, which hides their modules; a method that "
             "reuses modules needs them uncompiled"
         )
-
-
-def _kept(value: Any) -> KeptOutput:
-    return KeptOutput(value, [version(tensor) for tensor in tensors_in(value)])
 
 
 def _mean(values: list[Any]) -> Any:

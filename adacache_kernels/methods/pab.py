@@ -131,6 +131,9 @@ class PABPolicy:
             return self._since_mlp == 0 and block in self._config.mlp_blocks
         return self._ranges[kind] > 1
 
+    def order(self, step: int) -> int:
+        return 0
+
 
 LATTE = PABConfig(
     spatial=2, temporal=3, cross=6, window=(100, 800), mlp_timesteps=(720, 640, 560, 480, 400)

@@ -95,6 +95,9 @@ class TGATEPolicy:
             return False
         return self._config.warmup < self._step < gate
 
+    def order(self, step: int) -> int:
+        return 0
+
 
 PRESETS: dict[str, TGATEConfig] = {
     "open-sora": TGATEConfig(gate_step=12, interval=2),
