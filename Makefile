@@ -1,5 +1,5 @@
 # make demo    a text-to-video pipeline, unpatched and patched, into demo_out/
-# make quality methods against each other at equal compute (the quick form), into quality_out/
+# make quality methods against each other on four videos of the demo model, into quality_out/
 # make bench   each op against PyTorch, compiled PyTorch and its roof (the quick form), into bench_out/
 # make test    every check: lint, the tests of csrc/, the tests of the package in JOBS=2 processes
 # Both install the package the ordinary way into .venv, with the versions of constraints.txt.
@@ -9,6 +9,8 @@ JOBS ?= 2
 BIN := .venv/bin
 SOURCES := $(shell find adacache_kernels csrc python -type f ! -name '*.pyc' ! -name '*.so') \
            CMakeLists.txt MANIFEST.in constraints.txt pyproject.toml setup.py
+PROMPTS := "a white two standing still" "a white nine moving slowly" "a white four moving fast" \
+           "a white seven moving fast"
 CPP := $(shell find csrc python tests -name '*.[ch]pp')
 CTEST_OPTIONS := -G Ninja -DADACACHE_BUILD_PYTHON=OFF -DADACACHE_BUILD_TESTS=ON \
                  -DADACACHE_CUDA=OFF -DCMAKE_CXX_FLAGS_RELEASE=-O1
@@ -19,7 +21,10 @@ demo: .venv/demo
 	$(BIN)/adacache demo --out demo_out
 
 quality: .venv/demo
-	$(BIN)/python bench/quality.py --quick --out quality_out
+	$(BIN)/adacache bench quality --pipeline demo --out quality_out --prompts $(PROMPTS) --methods \
+	  slow fast forecast even:25:forecast=1 even:17:forecast=1 profile:computed_steps=25 \
+	  profile:computed_steps=17 steps:25:DPMSolverMultistepScheduler \
+	  steps:17:DPMSolverMultistepScheduler pab:latte-slow t-gate:latte
 
 bench: .venv/demo
 	$(BIN)/python bench/ops.py --quick --out bench_out

@@ -28,8 +28,8 @@ class History:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the last step has begun."""
-        return self.num_steps > 0 and len(self.computed) + len(self.reused) >= self.num_steps
+        """Whether the last step has begun. One of two experts runs but a part of the steps."""
+        return self.num_steps > 0 and max([0, *self.computed, *self.reused]) >= self.num_steps
 
 
 @dataclass(frozen=True)

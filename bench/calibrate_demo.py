@@ -4,8 +4,8 @@
     python ../../../bench/calibrate_demo.py --steps 50 --trials 14 --out 50.json
     python ../../../bench/calibrate_demo.py --steps 100 --trials 10 --out 100.json
 
-Cases are two digits in every kind of motion with several seeds; `quality.py` judges by the other
-eight digits and other seeds. Both at once, on two cores, took 11 and 15 minutes.
+Cases are two digits in every kind of motion with several seeds; `paper_table.py` judges by
+the other eight digits and other seeds. Both at once, on two cores, took 11 and 15 minutes.
 """
 
 from __future__ import annotations

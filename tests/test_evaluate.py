@@ -14,7 +14,16 @@ import torch
 
 import adacache_kernels as ak
 from adacache_kernels import cli
-from adacache_kernels.evaluate import command, costs, methods, perceptual, pipelines, study, tables
+from adacache_kernels.evaluate import (
+    command,
+    costs,
+    methods,
+    perceptual,
+    pipelines,
+    sheet,
+    study,
+    tables,
+)
 from adacache_kernels.evaluate.pipelines import Subject
 from adacache_kernels.evaluate.study import Case, Row, Study
 from test_pipelines import latte, run_latte
@@ -166,6 +175,19 @@ def test_a_line_is_the_mean_over_videos() -> None:
     assert (line.lpips, line.scores) == (0.5, 0.75)
 
 
+def test_what_a_method_gains_is_by_video() -> None:
+    """Differences 2 and 4 of the videos that both made: 3 +- sqrt(2) / sqrt(2)."""
+    rows = [
+        made_up("ours", psnr, 4, 2.0, seed=seed) for seed, psnr in enumerate((32.0, 24.0, 99.0))
+    ]
+    rows += [made_up("theirs", psnr, 4, 2.0, seed=seed) for seed, psnr in enumerate((30.0, 20.0))]
+    ours, theirs = tables.lines(rows, against="theirs")
+    assert (ours.gain, ours.gain_error) == (3.0, pytest.approx(1.0))
+    assert (theirs.gain, theirs.gain_error) == (0.0, 0.0)
+    assert "| +3.00 +- 1.00 |" in "\n".join(tables.markdown([ours, theirs]))
+    assert "gain" not in "\n".join(tables.markdown(tables.lines(rows)))
+
+
 def test_columns_that_were_not_measured_are_left_out(rows: list[Row]) -> None:
     text = "\n".join(tables.markdown(tables.lines(rows)))
     assert "TFLOPs" in text and "LPIPS" not in text and "VBench" not in text and "GiB" not in text
@@ -222,6 +244,8 @@ def test_methods_are_split_outside_of_brackets() -> None:
         ("FirstBlockCache:treshold=3", r"no option treshold; there are threshold, help"),
         ("TaylorSeerCache:taylor_factors_dtype=flot", r"torch has no dtype flot"),
         ("MagCache:mag_ratios=nothing.json", r"nothing.json holds no list of numbers"),
+        ("profile", r"no profile ships for 8 steps, only for 100, 50; `adacache calibrate` makes"),
+        ("refined:7", r"of 8 steps there are refined schedules of none; write refined:COUNT"),
         ("even:x", r"method 'even:x': after the colon comes a number"),
     ],
 )
@@ -302,6 +326,11 @@ def test_what_a_pipeline_returns() -> None:
         pipelines.as_video(SimpleNamespace(images=np.zeros((1, 8, 8, 5))))
 
 
+def test_a_baseline_that_is_not_compared(tmp_path: Path) -> None:
+    options = ["--methods", "fast", "--against", "slow", "--out", str(tmp_path)]
+    assert cli.main(["bench", "quality", "--prompts", "a", *options]) != 0
+
+
 def test_two_methods_of_one_name() -> None:
     with pytest.raises(ValueError, match="--methods has fast twice"):
         command._check_distinct(parsed("fast", "fast"))
@@ -322,21 +351,69 @@ def test_the_methods_of_the_papers_table_are_known(steps: int, tmp_path: Path) -
     assert len(paper_table.PROMPTS) == len(set(paper_table.PROMPTS)) == 24
 
 
+def test_a_sheet_to_look_at(tmp_path: Path) -> None:
+    """A strip of eight frames each, of large ones a smaller picture; nine videos, eight shown."""
+    from PIL import Image
+
+    rows = [made_up("fast", 30.0, 4, 1.0, seed=seed) for seed in range(9)]
+    for row in rows:
+        path = sheet.strip_path(tmp_path, row)
+        sheet.save_strip(np.full((16, 192, 100, 3), 0.1 * row.seed, np.float32), path)
+        with Image.open(path) as strip:
+            assert strip.size == (8 * 50, 96)
+    sheet.contact_sheet(rows, tmp_path)
+    with Image.open(tmp_path / "contact_sheet.png") as found:
+        assert found.size == (sheet.LABEL + 8 * 50, 8 * (96 + sheet.GAP))
+        middles = [found.getpixel((found.width - 200, 99 * place + 48)) for place in range(8)]
+    assert middles == [3 * (round(25.5 * seed),) for seed in range(8)]
+
+
+def test_what_computes_about_as_much_stands_together() -> None:
+    import paper_table
+
+    near = {"refined:25": (25, 40.0), "even:25": (27, 35.0)}
+    far = {"fast": (11, 30.0), "refined:17": (17, 38.0)}
+    found = [made_up(name, psnr, count, 1.0) for name, (count, psnr) in (near | far).items()]
+    halves = paper_table.matched(found, 50).split("17 of 50")[0].splitlines()
+    cells = [line.split(" | ") for line in halves if line.startswith("| ")][1:]
+    assert [cell[0].strip("| ") for cell in cells] == list(near)
+    assert [cell[3] for cell in cells] == ["+0.00 +- 0.00", "-5.00 +- 0.00"]
+
+
 def test_the_variants_of_the_ablations_compute_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
     """Thresholds are scaled until as many steps are computed; here 20 / scale, of l2 40 / scale."""
     import ablations
 
-    def mean_computed(pipe: Any, config: Any, settings: dict[str, Any]) -> float:
+    def mean_computed(pipe: Any, config: Any, settings: dict[str, Any], cases: Any) -> float:
         thresholds = list(dict(config.codebook if config else settings["codebook"]))
         return (40 if settings.get("metric") == "l2" else 20) / (thresholds[0] / 0.075)
 
     monkeypatch.setattr(ablations, "load_pipeline", lambda weights: None)
     monkeypatch.setattr(ablations, "mean_computed", mean_computed)
-    names = ablations.methods()
-    parsed_names = [methods.parse(name, ablations.STEPS) for name in names]
-    assert len(parsed_names) == len(ablations.VARIANTS) + 2
-    codebook = next(name for name in names if "metric=l2" in name).split("{")[1]
+    found = ablations.codebook_methods()
+    assert len(found) == len(ablations.VARIANTS) + 2
+    assert all(methods.parse(name, ablations.STEPS) for name in found.values())
+    codebook = found["L2"].split("{")[1]
     assert float(codebook.split(":")[0]) == pytest.approx(0.15, rel=0.05)
+
+
+def test_ablations_by_motion_and_by_budget() -> None:
+    import ablations
+
+    words = {"plain": "adacache:codebook={1: 2}", "MoReg": "adacache:codebook={2: 2}"}
+    rows = [
+        made_up(name, psnr + fast, 17, 1.0, prompt=f"a white six {motion}")
+        for psnr, name in zip((30.0, 31.0), words.values(), strict=True)
+        for fast, motion in enumerate(("standing still", "moving fast"))
+    ]
+    rows += [made_up(name.format(17), 40.0, 17, 1.0) for name in ablations.FORECASTS]
+    tables_of = ablations.report(rows, words).split("Codebooks, ")
+    fast = next(text for text in tables_of if text.startswith("moving fast"))
+    assert "| plain | 17.0 | 31.0 / 31.0 / 31.0 | +0.00 +- 0.00 |" in fast
+    assert "| MoReg | 17.0 | 32.0 / 32.0 / 32.0 | +1.00 +- 0.00 |" in fast
+    assert tables_of[-1].count("+0.00 +- 0.00") >= len(ablations.FORECASTS)
+    for name in (text.format(17) for text in ablations.FORECASTS):
+        assert methods.parse(name, ablations.STEPS)
 
 
 def test_ratios_from_a_file_that_is_none(tmp_path: Path) -> None:
@@ -344,3 +421,15 @@ def test_ratios_from_a_file_that_is_none(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(ValueError, match="holds no list of numbers"):
         methods.parse(f"mag-cache:ratios={path}", STEPS)
+
+
+def test_the_bar_knows_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a study that goes on at the fifth video, and of what is done after it."""
+    with command.progress_bar() as show:
+        show("a: fast", 5, 8)
+        show("b: slow", 6, 8)
+        show("held-out cases", 1, 8)
+        show("held-out cases", 2, 8)
+    shown = capsys.readouterr().err
+    assert "b: slow:  75%" in shown and "6/8" in shown
+    assert "held-out cases:  25%" in shown.splitlines()[-1]

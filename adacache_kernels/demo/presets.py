@@ -13,6 +13,7 @@ from typing import Any
 from adacache_kernels.presets import SETTINGS
 
 PROFILES = Path(__file__).parent / "profiles"
+SCHEDULES = PROFILES / "schedules.json"
 DEMO_PRESETS: dict[str, dict[str, Any]] = {
     **SETTINGS,
     "demo-slow": {"codebook": {0.055: 4, 0.074: 2, 1.0: 1}},

@@ -50,6 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trials", type=int, default=6, help="random schedules a video (default 6)"
     )
     parser.add_argument("--rounds", type=int, default=4, help="of correction, at most (default 4)")
+    parser.add_argument(
+        "--refine",
+        type=int,
+        default=0,
+        metavar="SWEEPS",
+        help="direct search over the schedule, for a speedup; 2 sweeps take hundreds of videos",
+    )
     parser.add_argument("--device", help="such as cpu or cuda")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     parser.add_argument(
@@ -101,6 +108,7 @@ def run(arguments: argparse.Namespace) -> None:
             profile=arguments.profile,
             trials=arguments.trials,
             rounds=arguments.rounds,
+            refine=arguments.refine,
             progress=show,
         )
     found.save(arguments.out)

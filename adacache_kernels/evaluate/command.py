@@ -44,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     quality.add_argument("--steps", type=int, default=50, help="scheduler steps (default 50)")
     quality.add_argument("--seeds", type=int, default=1, help="of each prompt (default 1)")
     quality.add_argument("--first-seed", type=int, default=0, help="default 0")
+    quality.add_argument(
+        "--against", help="one of --methods: a column tells what each gains over it, by video"
+    )
     quality.add_argument("--lpips", action="store_true", help="measure LPIPS (package lpips)")
     quality.add_argument("--vbench", action="store_true", help="judge by VBench (package vbench)")
     quality.add_argument(
@@ -72,6 +75,8 @@ def run(arguments: argparse.Namespace) -> None:
     names = [name for text in arguments.methods for name in split_methods(text)]
     methods = [parse(name, arguments.steps) for name in names]
     _check_distinct(methods)
+    if arguments.against is not None and arguments.against not in names:
+        raise ValueError(f"--against is {arguments.against!r}, which is none of --methods")
     wanted = [name for name in ("lpips", "vbench") if getattr(arguments, name)]
     check_installed(wanted)
 
@@ -92,7 +97,7 @@ def run(arguments: argparse.Namespace) -> None:
     with progress_bar() as show:
         rows = study.run(cases, arguments.out, show)
     scores = _scores(study, cases) if arguments.vbench else None
-    found = tables.lines(rows, scores)
+    found = tables.lines(rows, scores, arguments.against)
     tables.write(found, arguments.out, study.failures)
     plots.write(rows, found, arguments.out)
     print((arguments.out / "table.md").read_text())
@@ -109,12 +114,12 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     with tqdm(unit="video") as bar:
 
         def show(doing: str, done: int, total: int) -> None:
-            if not bar.desc.startswith(doing):
-                # The time that is left is that of what is done now.
+            if total != bar.total or done < bar.n:
+                # Something else has begun: what was done before says nothing of the time it takes.
                 bar.reset(total)
-                bar.set_description(doing)
+                bar.initial = done - 1
             bar.n = done
-            bar.refresh()
+            bar.set_description(doing)
 
         yield show
 

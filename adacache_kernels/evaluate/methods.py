@@ -6,6 +6,8 @@ adacache:codebook={0.1: 3, 9: 1}  any settings of patch()
 even:17                           17 evenly spread steps; even:17:forecast=1:correct=True
 calibration.json                  from `adacache calibrate`
 profile.json:computed_steps=17    a profile
+profile:computed_steps=17         the profile that ships for the demo with so many scheduler steps
+refined:17                        the schedule of 17 steps that was refined for it
 steps:17                          no cache, 17 steps of the pipeline's own scheduler
 steps:17:UniPCMultistepScheduler  of another one
 FirstBlockCache:threshold=0.1     a cache of diffusers, by the name of its config
@@ -19,6 +21,7 @@ first-block:threshold=0.1         and, with settings only, interval, per-layer, 
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +29,7 @@ from functools import partial
 from typing import Any
 
 from adacache_kernels.calibrated import is_calibration
+from adacache_kernels.demo.presets import PROFILES, SCHEDULES
 from adacache_kernels.history import Summary
 from adacache_kernels.patching import patch, summary, unpatch
 from adacache_kernels.policies import evenly_spread
@@ -84,6 +88,9 @@ def parse(text: str, steps: int) -> Method:
             None,
             options | {"schedule": evenly_spread(count, steps)},
         )
+    if name == "refined":
+        profile, schedule = _shipped(text, steps), _refined(text, positional, steps)
+        return _planned(text, _curve(name, options), steps, profile, options | schedule)
     if name in OTHERS:
         config = other_method(text, name, positional, options)
         return _patched(text, name, steps, config, {})
@@ -93,16 +100,18 @@ def parse(text: str, steps: int) -> Method:
         return _patched(text, _curve(name, options), steps, None, options)
     if name in SETTINGS:
         return _patched(text, _curve(name, options), steps, name, options)
+    if name == "profile":
+        return _planned(text, _curve(name, options), steps, _shipped(text, steps), options)
     if name.endswith(".json"):
         if is_calibration(name):
             return _patched(text, name, steps, name, options)
-        settings = {"profile": name, "forecast": 1, "correct": True} | options
-        return _patched(text, name, steps, None, settings)
+        return _planned(text, name, steps, name, options)
     cache = find_peer(text, name, options, steps)
     if cache is not None:
         return Method(text, _curve(name, options), steps, partial(_enabled, cache), cache.notes)
     raise ValueError(
-        f"method {text!r}: there are {', '.join(SETTINGS)}, adacache, even:COUNT, steps:COUNT, "
+        f"method {text!r}: there are {', '.join(SETTINGS)}, adacache, even:COUNT, profile, "
+        "steps:COUNT, "
         f"{', '.join(OTHERS)}, "
         "FILE.json, cache-dit and the caches of diffusers, such as FirstBlockCache; options are "
         "key=value, with colons between"
@@ -124,6 +133,32 @@ def _patched(text: str, curve: str, steps: int, config: Any, settings: Mapping[s
             unpatch(pipe)
 
     return Method(text, curve, steps, applied)
+
+
+def _planned(text: str, curve: str, steps: int, profile: str, options: Mapping[str, Any]) -> Method:
+    settings = {"profile": profile, "forecast": 1, "correct": True} | dict(options)
+    return _patched(text, curve, steps, None, settings)
+
+
+def _shipped(text: str, steps: int) -> str:
+    path = PROFILES / f"{steps}.json"
+    if not path.is_file():
+        there_are = ", ".join(sorted(path.stem for path in PROFILES.glob("*.json")))
+        raise ValueError(
+            f"method {text!r}: no profile ships for {steps} steps, only for {there_are}; "
+            "`adacache calibrate` makes one"
+        )
+    return str(path)
+
+
+def _refined(text: str, positional: list[str], steps: int) -> dict[str, Any]:
+    known = json.loads(SCHEDULES.read_text()).get(str(steps), {})
+    if len(positional) != 1 or positional[0] not in known:
+        raise ValueError(
+            f"method {text!r}: of {steps} steps there are refined schedules of "
+            f"{', '.join(known) or 'none'}; write refined:COUNT, or calibrate with --refine"
+        )
+    return {"schedule": known[positional[0]]}
 
 
 def _fewer(text: str, positional: list[str], options: dict[str, Any], steps: int) -> Method:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .methods import FULL
-from .study import Row, strip_path
+from .sheet import contact_sheet
+from .study import Row
 from .tables import Line
 
-MOST_ON_A_SHEET = 8
-"""Videos on the contact sheet."""
+MARKERS = "osD^v"
+"""With ten colours, no two of fifty curves look alike."""
 
 
 def write(rows: Sequence[Row], found: Sequence[Line], folder: Path) -> None:
@@ -40,7 +40,7 @@ def distances(rows: Sequence[Row], path: Path) -> None:
 
 
 def computed_steps(rows: Sequence[Row], path: Path) -> None:
-    """How many videos computed how many steps, for each method that differs from video to video."""
+    """How many videos computed how many steps, one panel a method that differs between videos."""
     groups: dict[str, list[int]] = {}
     for row in rows:
         if row.computed is not None:
@@ -48,14 +48,16 @@ def computed_steps(rows: Sequence[Row], path: Path) -> None:
     groups = {name: counts for name, counts in groups.items() if len(set(counts)) > 1}
     if not groups:
         return
-    figure = _figure(6.4, 4.2)
-    axes = figure.add_subplot()
+    figure = _figure(6.4, 0.4 + 0.9 * len(groups))
+    panels = figure.subplots(len(groups), sharex=True, sharey=True, squeeze=False)[:, 0]
     last = max(max(counts) for counts in groups.values())
     edges = [step - 0.5 for step in range(1, last + 2)]
-    for name, counts in groups.items():
-        axes.hist(counts, bins=edges, alpha=0.55, label=name)
-    axes.set(xlabel="computed steps", ylabel="videos")
-    axes.legend(fontsize=7)
+    for axes, (name, counts) in zip(panels, groups.items(), strict=True):
+        axes.hist(counts, bins=edges)
+        axes.set_title(name, fontsize=8, loc="left")
+        axes.grid(alpha=0.3)
+    panels[-1].set_xlabel("computed steps")
+    figure.supylabel("videos", fontsize=9)
     figure.savefig(path, dpi=110)
 
 
@@ -64,47 +66,26 @@ def frontier(found: Sequence[Line], path: Path) -> None:
     shown = [line for line in found if line.method != FULL]
     if not shown:
         return
-    figure = _figure(7.2, 5.0)
+    figure = _figure(9.6, 5.4)
     axes = figure.add_subplot()
-    for curve in dict.fromkeys(line.curve for line in shown):
+    for number, curve in enumerate(dict.fromkeys(line.curve for line in shown)):
         points = sorted((1 / line.speedup, line.psnr) for line in shown if line.curve == curve)
-        style = "--" if curve.startswith("fewer") else "-"
-        axes.plot(*zip(*points, strict=True), style, marker="o", markersize=4, label=curve)
+        axes.plot(
+            *zip(*points, strict=True),
+            linestyle="--" if curve.startswith("fewer") else "-",
+            color=f"C{number % 10}",
+            marker=MARKERS[number // 10 % len(MARKERS)],
+            markersize=5,
+            label=curve,
+        )
     axes.set(
         xlabel="seconds in the transformer, of those of the full run (median)",
         ylabel="PSNR against the full run, dB (mean)",
         title=f"{shown[0].videos} videos",
     )
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    figure.legend(loc="outside right upper", fontsize=8)
     figure.savefig(path, dpi=120)
-
-
-def contact_sheet(rows: Sequence[Row], folder: Path) -> None:
-    """Frames of the first videos by every method, to look at."""
-    from matplotlib import image
-
-    cases = list(dict.fromkeys((row.prompt, row.seed) for row in rows))[:MOST_ON_A_SHEET]
-    shown = [row for row in rows if (row.prompt, row.seed) in cases]
-    shown.sort(key=lambda row: cases.index((row.prompt, row.seed)))
-    present = [row for row in shown if strip_path(folder, row).exists()]
-    if not present:
-        return
-    figure = _figure(9.0, 0.85 * len(present))
-    for place, row in enumerate(present, 1):
-        axes = figure.add_subplot(len(present), 1, place)
-        axes.imshow(image.imread(strip_path(folder, row)), interpolation="nearest", aspect="auto")
-        quality = "" if row.psnr is None else f"\n{row.psnr:.1f} dB"
-        label = textwrap.shorten(f"{row.prompt}, {row.seed}", 34, placeholder="...")
-        axes.set_ylabel(
-            f"{label}\n{textwrap.shorten(row.method, 34, placeholder='...')}{quality}",
-            rotation=0,
-            ha="right",
-            va="center",
-            fontsize=6,
-        )
-        axes.set(xticks=[], yticks=[])
-    figure.savefig(folder / "contact_sheet.png", dpi=110)
 
 
 def _figure(width: float, height: float) -> Any:

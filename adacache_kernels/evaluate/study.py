@@ -16,8 +16,6 @@ from contextlib import ExitStack
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
-import numpy as np
-
 from adacache_kernels.history import Summary
 from adacache_kernels.metrics import Video, psnr, ssim
 
@@ -31,9 +29,7 @@ from .costs import (
 from .methods import FULL, Method, full
 from .perceptual import lpips_distance
 from .pipelines import Subject
-
-STRIP = 8
-"""Frames of a video that are kept to look at."""
+from .sheet import save_strip, strip_path
 
 
 @dataclass(frozen=True)
@@ -210,8 +206,8 @@ class Study:
         folder.mkdir(parents=True, exist_ok=True)
         raw = folder / "rows.jsonl"
         rows = read(raw)
-        done = {row.key for row in rows}
-        total = len(cases) * len(self.methods)
+        wanted = {(m.name, case.prompt, case.seed) for m in self.methods for case in cases}
+        done = {row.key for row in rows if row.key in wanted}
         with raw.open("a") as file:
             for number, case in enumerate(cases):
                 for row, video in self._of_case(case, done, counting=number == 0):
@@ -222,8 +218,7 @@ class Study:
                     save_strip(video, strip_path(folder, row))
                     file.write(json.dumps(asdict(row)) + "\n")
                     file.flush()
-                    tell(f"{case.prompt}: {row.method}", len(done), total)
-        wanted = {(m.name, case.prompt, case.seed) for m in self.methods for case in cases}
+                    tell(f"{case.prompt}: {row.method}", len(done), len(wanted))
         failed = {failure.method for failure in self.failures}
         return [row for row in rows if row.key in wanted and row.method not in failed]
 
@@ -242,21 +237,19 @@ class Study:
         ]
         if not missing:
             return
+        counting = counting and self._flops
         reference = self._make(self.methods[0], case)
         for method in missing:
-            counted = counting and self._flops
-            if method.name == FULL:
-                counts = self._count(method, case) if counted else Counts()
-                yield self._row(method, case, reference, reference, counts), reference.video
-                continue
             try:
-                made = self._make(method, case)
-                counts = self._count(method, case) if counted else Counts()
+                made = reference if method.name == FULL else self._make(method, case)
+                counts = self._count(method, case) if counting else Counts()
             except Exception as error:  # Whatever it is, the table has it.
+                if method.name == FULL:
+                    raise
                 videos = sum(name == method.name for name, _, _ in done)
                 self.failures.append(_failure(method, error, videos))
-                continue
-            yield self._row(method, case, made, reference, counts), made.video
+            else:
+                yield self._row(method, case, made, reference, counts), made.video
 
     def _make(self, method: Method, case: Case) -> Made:
         pipe, device = self._subject.pipe, self._subject.device
@@ -313,21 +306,3 @@ class Study:
 def _failure(method: Method, error: Exception, videos: int) -> Failure:
     first = (str(error).strip().splitlines() or [""])[0]
     return Failure(method.name, f"{type(error).__name__}: {first}", videos, tuple(method.notes))
-
-
-def strip_path(folder: Path, row: Row) -> Path:
-    """Where frames of a row's video lie."""
-    import hashlib
-
-    digest = hashlib.sha256(json.dumps(row.key).encode()).hexdigest()[:16]
-    return folder / "strips" / f"{digest}.png"
-
-
-def save_strip(video: Video, path: Path) -> None:
-    """Up to `STRIP` frames of the video, spread evenly, side by side."""
-    from PIL import Image
-
-    chosen = np.unique(np.linspace(0, len(video) - 1, STRIP).round().astype(int))
-    pixels = np.concatenate([video[index] for index in chosen], axis=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((255 * pixels).round().astype(np.uint8)).save(path)

@@ -6,8 +6,8 @@ import csv
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,15 @@ from .study import Failure, Row
 
 # PSNR of videos that are equal to the last bit of float32, for means.
 EQUAL = 100.0
+IDLE = "computes everything: as much work as the full run"
+LEGEND = (
+    "Reads: operations in the transformer for whose result the host waits where the tensor is on a "
+    "GPU, a step, more than in the full run; on a CPU, tensors that would be on the host anyway "
+    "count as well. Held: bytes of tensors that live when a forward begins, the most in a "
+    "generation, more than in the full run. Both, and the work, which is operations as a share of "
+    "the full run's, are counted on the first video, in a generation that is not timed, in the "
+    "same way for every method; cache MiB and waits are what a method itself tells."
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,8 @@ class Line:
         reads: of the host a step, more than in the full run, of the first video; None likewise.
         held_mib: bytes that lived from step to step, more than in the full run's; None likewise.
         notes: what was done to the pipeline so that the method runs on it, and what did not work.
+        gain, gain_error: PSNR over that of the method compared against, mean of the differences of
+            the same videos, and its standard error; None without one.
     """
 
     method: str
@@ -69,25 +80,43 @@ class Line:
     reads: float | None = None
     held_mib: float | None = None
     notes: tuple[str, ...] = ()
+    gain: float | None = None
+    gain_error: float | None = None
 
 
-IDLE = "computes everything: as much work as the full run"
-LEGEND = (
-    "Reads: operations in the transformer for whose result the host waits where the tensor is on a "
-    "GPU, a step, more than in the full run; on a CPU, tensors that would be on the host anyway "
-    "count as well. Held: "
-    "bytes of tensors that live when a forward begins, the most in a generation, more than in the "
-    "full run. Both, and the work, are counted on the first video, in a generation that is not "
-    "timed, in the same way for every method; cache MiB and waits are what a method itself tells."
-)
-
-
-def lines(rows: Sequence[Row], scores: dict[str, float] | None = None) -> list[Line]:
-    """A line for each method, in the order of the first video."""
+def lines(
+    rows: Sequence[Row], scores: dict[str, float] | None = None, against: str | None = None
+) -> list[Line]:
+    """A line for each method, in the order of the first video; `against` names one of them."""
     names = list(dict.fromkeys(row.method for row in rows))
     groups = [[row for row in rows if row.method == name] for name in names]
     full = _counted([row for row in rows if row.method == FULL])
-    return [_line(group, (scores or {}).get(group[0].method), full) for group in groups]
+    baseline = {(row.prompt, row.seed): _psnr(row) for row in rows if row.method == against}
+    found = []
+    for group in groups:
+        gain, error = _gain(group, baseline)
+        line = _line(group, (scores or {}).get(group[0].method), full)
+        found.append(replace(line, gain=gain, gain_error=error))
+    return found
+
+
+def _psnr(row: Row) -> float:
+    return EQUAL if row.psnr is None else row.psnr
+
+
+def _gain(
+    group: Sequence[Row], baseline: Mapping[tuple[str, int], float]
+) -> tuple[float | None, float | None]:
+    """Mean and standard error over the videos that both have made."""
+    differences = [
+        _psnr(row) - baseline[row.prompt, row.seed]
+        for row in group
+        if (row.prompt, row.seed) in baseline
+    ]
+    if not differences:
+        return None, None
+    spread = statistics.stdev(differences) if len(differences) > 1 else 0.0
+    return statistics.mean(differences), spread / math.sqrt(len(differences))
 
 
 def _counted(group: Sequence[Row]) -> Row | None:
@@ -106,7 +135,7 @@ def _line(group: Sequence[Row], scores: float | None, full: Row | None) -> Line:
     notes = tuple(dict.fromkeys(note for row in group for note in row.notes))
     if work is not None and work > 1 - 1e-9 and group[0].method != FULL:
         notes = (*notes, IDLE)
-    psnrs = [EQUAL if row.psnr is None else row.psnr for row in group]
+    psnrs = [_psnr(row) for row in group]
     computed = [row.computed for row in group if row.computed is not None]
     ratios = [row.full_seconds / row.seconds for row in group]
     lpips = [row.lpips for row in group if row.lpips is not None]
@@ -170,6 +199,7 @@ def markdown(found: Sequence[Line], failures: Sequence[Failure] = ()) -> Iterato
         ("computed steps", _computed),
         ("work", lambda line: _number(line.work, ".3f")),
         ("PSNR mean / of MSE / worst", _quality),
+        ("gain, dB", _gained),
         ("SSIM", lambda line: f"{line.ssim:.3f}"),
         ("LPIPS", lambda line: _number(line.lpips, ".4f")),
         ("VBench", lambda line: _number(line.scores, ".3f")),
@@ -244,6 +274,12 @@ def _quality(line: Line) -> str:
     if line.method == FULL:
         return "equal"
     return f"{line.psnr:.1f} / {line.psnr_of_mse:.1f} / {line.psnr_worst:.1f}"
+
+
+def _gained(line: Line) -> str:
+    if line.gain is None or line.gain_error is None or line.method == FULL:
+        return ""
+    return f"{line.gain:+.2f} +- {line.gain_error:.2f}"
 
 
 def _speedup(line: Line) -> str:
