@@ -1,0 +1,160 @@
+"""This package against caches of others, by their own code, at about equal work, in one run.
+
+    python bench/peers_table.py --out bench/results/peers              # 40 minutes on a core
+    python bench/peers_table.py --prompts 3 --out peers_quick          # 6 minutes
+
+On the demo pipeline, 50 steps, each prompt once: ours, and the peers with the help that they need
+there (`adacache_kernels/evaluate/peers.py`) and as they are. Thresholds were chosen on three videos
+so that they work about a half and a third as much as the full run; `matched.md` has what does.
+Then, in `wan`, on a Wan pipeline with random weights (`bench/random_wan.py`), which peers support
+by themselves: waits, work, memory and time, whose PSNR means nothing. cache-dit is left out where
+it is not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+import adacache_kernels as ak
+from adacache_kernels import cli
+from adacache_kernels.evaluate import pipelines
+from adacache_kernels.evaluate.study import Row, read
+from adacache_kernels.evaluate.tables import legend, lines, markdown
+from paper_table import CALIBRATION, NEAR, PROMPTS, measured_ratios
+
+STEPS, WAN_STEPS = 50, 20
+BUDGETS = (0.5, 0.34)
+WAN = f"{Path(__file__).parent / 'random_wan.py'}:build"
+
+OURS = (
+    "fast",
+    "forecast",
+    *(
+        method.format(count)
+        for count in (25, 17)
+        for method in (
+            "profile:computed_steps={}",
+            "even:{}:forecast=1",
+            "even:{}:forecast=1:correct=True",
+            "taylorseer:computed_steps={}:order=1",
+            "taylorseer:computed_steps={}:order=2",
+            "steps:{}",
+        )
+    ),
+)
+TAYLOR = "TaylorSeerCache:taylor_factors_dtype=float32:disable_cache_before_step=1"
+PAB = (
+    "PyramidAttentionBroadcast:spatial_attention_block_skip_range={}"
+    ":temporal_attention_block_skip_range={}:cross_attention_block_skip_range={}"
+)
+DB_CACHE = "cache-dit:Fn_compute_blocks=1:max_warmup_steps=4:residual_diff_threshold={}"
+
+
+def demo_methods(ratios: Path) -> list[str]:
+    """Names for `--methods`, see `adacache_kernels/evaluate/methods.py`."""
+    mag_cache = f"MagCache:mag_ratios={ratios}:retention_ratio=0.1"
+    as_they_are = [
+        "FirstBlockCache:threshold=0.1:help=False",
+        "TaylorSeerCache:cache_interval=2:help=False",
+        f"{mag_cache}:num_inference_steps={STEPS}:help=False",
+        "PyramidAttentionBroadcast:spatial_attention_block_skip_range=2:help=False",
+    ]
+    return [
+        *OURS,
+        *(f"FirstBlockCache:threshold={threshold}" for threshold in (0.1, 0.32)),
+        f"{mag_cache}:threshold=0.06:max_skip_steps=4",
+        f"{mag_cache}:threshold=0.15:max_skip_steps=6",
+        *(f"{TAYLOR}:cache_interval={k}:max_order={order}" for k in (2, 3) for order in (1, 2)),
+        "TaylorSeerCache:cache_interval=2",
+        PAB.format(2, 3, 6),
+        PAB.format(4, 6, 9),
+        *_db_caches(0.12, 0.5),
+        *as_they_are,
+        *(["cache-dit:Fn_compute_blocks=1:help=False"] * has_cache_dit()),
+    ]
+
+
+def wan_methods(ratios: Path) -> list[str]:
+    """Names for the Wan pipeline; half of the steps where a schedule is fixed beforehand."""
+    return [
+        "fast",
+        "forecast",
+        f"even:{WAN_STEPS // 2}:forecast=1",
+        "taylorseer:interval=2",
+        "FirstBlockCache:threshold=0.05",
+        f"MagCache:mag_ratios={ratios}:retention_ratio=0.1:threshold=0.06",
+        f"{TAYLOR}:cache_interval=2",
+        "TaylorSeerCache:cache_interval=2:help=False",
+        "PyramidAttentionBroadcast:spatial_attention_block_skip_range=2"
+        ":cross_attention_block_skip_range=6",
+        *_db_caches(0.08),
+    ]
+
+
+def has_cache_dit() -> bool:
+    return find_spec("cache_dit") is not None
+
+
+def _db_caches(*thresholds: float) -> list[str]:
+    if not has_cache_dit():
+        return []
+    names = [DB_CACHE.format(threshold) for threshold in thresholds]
+    return [*names, *(f"{name}:taylorseer_order=1" for name in names)]
+
+
+def wan_ratios() -> tuple[float, ...]:
+    """Of the Wan pipeline, of one video that is in no comparison."""
+    subject = pipelines.load(WAN, device="cpu")
+    prompt, seed = CALIBRATION
+    return ak.measure_ratios(subject.pipe, lambda: subject.generate(prompt, WAN_STEPS, seed))
+
+
+def matched(rows: Sequence[Row]) -> str:
+    """A table for each budget: the methods whose work is within `NEAR` of it, the best first."""
+    text = []
+    for budget in BUDGETS:
+        found = lines(rows, against=f"profile:computed_steps={round(budget * STEPS)}")
+        near = [line for line in found if line.work and abs(line.work - budget) < NEAR * budget]
+        near.sort(key=lambda line: -line.psnr)
+        text += [f"{budget:.0%} of the work of the full run, within {NEAR:.0%} of that:", ""]
+        text += [*markdown(near), "", *legend(near), ""]
+    return "\n".join(text)
+
+
+def run(pipeline: str, named: list[str], prompts: list[str], steps: int, out: Path) -> int:
+    """`adacache bench quality`; its exit code."""
+    options = ["--pipeline", pipeline, "--steps", str(steps), "--device", "cpu", "--out", str(out)]
+    return cli.main(["bench", "quality", "--prompts", *prompts, "--methods", *named, *options])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="This package against caches of others.")
+    parser.add_argument("--prompts", type=int, default=len(PROMPTS), help="how many (default all)")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    # Spread over the motions: 3 is one of each.
+    prompts = PROMPTS[: arguments.prompts]
+    wan = arguments.out / "wan"
+    wan.mkdir(parents=True, exist_ok=True)
+    for folder, measure in ((arguments.out, lambda: measured_ratios(STEPS)), (wan, wan_ratios)):
+        if not (folder / "mag_ratios.json").exists():
+            (folder / "mag_ratios.json").write_text(json.dumps(measure()))
+    named = demo_methods(arguments.out / "mag_ratios.json")
+    code = run("demo", named, prompts, STEPS, arguments.out)
+    if code == 0:
+        rows = read(arguments.out / "rows.jsonl")
+        (arguments.out / "matched.md").write_text(matched(rows))
+    named = wan_methods(wan / "mag_ratios.json")
+    return run(WAN, named, prompts[:3], WAN_STEPS, wan) or code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
