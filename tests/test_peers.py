@@ -46,6 +46,21 @@ def test_pairs_of_latte_blocks_compute_the_same_to_the_bit() -> None:
     assert all(map(torch.equal, denoise(tiny, model, 3), expected))
 
 
+def test_pairs_take_the_timestep_of_each_video_of_a_batch() -> None:
+    tiny = TINY["latte"]
+    model = tiny.build()
+    inputs = {
+        "hidden_states": tiny.noise(2),
+        "timestep": torch.tensor([900, 100]),
+        "encoder_hidden_states": tiny.text(2),
+        "return_dict": False,
+    }
+    with torch.no_grad():
+        expected = model(**inputs)[0]
+        with paired(model):
+            assert torch.equal(model(**inputs)[0], expected)
+
+
 def test_pairs_run_no_temporal_block_where_the_model_does_not() -> None:
     tiny = TINY["latte"]
     model = tiny.build()
@@ -204,6 +219,7 @@ def test_a_method_that_raises_is_a_row_and_the_others_go_on(tmp_path: Path) -> N
     text = list(markdown(table, study.failures))
     assert text[-1].startswith("| FirstBlockCache:help=False | ValueError: No cache context")
     assert text[-1].count("|") == text[0].count("|")
+    assert "| 1.000 | equal |" in text[4]
     # It is tried again where the run goes on.
     study.run([Case("a", 0)], tmp_path)
     assert len(study.failures) == 1
@@ -214,6 +230,17 @@ def test_a_full_run_that_raises_stops_the_study(tmp_path: Path) -> None:
     own.pipe.transformer.forward = None
     with pytest.raises(TypeError):
         Study(own, [methods.parse("fast", STEPS)], STEPS).run([Case("a", 0)], tmp_path)
+
+
+def test_a_full_run_that_cannot_be_counted_stops_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no counter")
+
+    monkeypatch.setattr(Study, "_count", fail)
+    with pytest.raises(RuntimeError, match="no counter"):
+        Study(subject(), [methods.parse("even:4", STEPS)], STEPS).run([Case("a", 0)], tmp_path)
 
 
 def test_tables_and_exit_codes_of_methods_that_raise(

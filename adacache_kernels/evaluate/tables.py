@@ -271,7 +271,7 @@ def _computed(line: Line) -> str:
 
 
 def _quality(line: Line) -> str:
-    if line.method == FULL:
+    if line.psnr_worst == EQUAL:
         return "equal"
     return f"{line.psnr:.1f} / {line.psnr_of_mse:.1f} / {line.psnr_worst:.1f}"
 
