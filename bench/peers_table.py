@@ -94,13 +94,13 @@ def wan_methods(ratios: Path) -> list[str]:
         "forecast",
         f"even:{WAN_STEPS // 2}:forecast=1",
         "taylorseer:interval=2",
-        "FirstBlockCache:threshold=0.05",
-        f"MagCache:mag_ratios={ratios}:retention_ratio=0.1:threshold=0.06",
+        "FirstBlockCache:threshold=0.1",
+        f"MagCache:mag_ratios={ratios}:retention_ratio=0.1:threshold=0.01",
         f"{TAYLOR}:cache_interval=2",
         "TaylorSeerCache:cache_interval=2:help=False",
         "PyramidAttentionBroadcast:spatial_attention_block_skip_range=2"
         ":cross_attention_block_skip_range=6",
-        *_db_caches(0.08),
+        *_db_caches(0.11),
     ]
 
 
