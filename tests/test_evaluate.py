@@ -239,7 +239,7 @@ def test_methods_are_split_outside_of_brackets() -> None:
         ("steps:9", r"method 'steps:9': after the colon comes a number of steps, 1 to 8"),
         ("steps:4:Nothing", r"diffusers has no scheduler Nothing"),
         ("steps:4:x=1", r"write steps:COUNT or steps:COUNT:SCHEDULER"),
-        ("profile", r"no profile ships for 8 steps, only for 100, 50; `adacache calibrate` makes"),
+        ("profile", r"no profile ships for 8 steps, only for 50, 100; `adacache calibrate` makes"),
         ("refined:7", r"of 8 steps there are refined schedules of none; write refined:COUNT"),
         ("even:x", r"method 'even:x': after the colon comes a number"),
     ],
