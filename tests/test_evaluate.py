@@ -372,8 +372,8 @@ def test_a_sheet_to_look_at(tmp_path: Path) -> None:
 def test_what_computes_about_as_much_stands_together() -> None:
     import paper_table
 
-    near = {"refined:25": (25, 40.0), "even:25": (27, 35.0)}
-    far = {"fast": (11, 30.0), "refined:17": (17, 38.0)}
+    near = {paper_table.ours(50, 25): (25, 40.0), "even:25": (27, 35.0)}
+    far = {"fast": (11, 30.0), paper_table.ours(50, 17): (17, 38.0)}
     found = [made_up(name, psnr, count, 1.0) for name, (count, psnr) in (near | far).items()]
     halves = paper_table.matched(found, 50).split("17 of 50")[0].splitlines()
     cells = [line.split(" | ") for line in halves if line.startswith("| ")][1:]
