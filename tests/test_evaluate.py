@@ -244,7 +244,7 @@ def test_methods_are_split_outside_of_brackets() -> None:
         ("FirstBlockCache:treshold=3", r"no option treshold; there are threshold, help"),
         ("TaylorSeerCache:taylor_factors_dtype=flot", r"torch has no dtype flot"),
         ("MagCache:mag_ratios=nothing.json", r"nothing.json holds no list of numbers"),
-        ("profile", r"no profile ships for 8 steps, only for 100, 50; `adacache calibrate` makes"),
+        ("profile", r"no profile ships for 8 steps, only for 50, 100; `adacache calibrate` makes"),
         ("refined:7", r"of 8 steps there are refined schedules of none; write refined:COUNT"),
         ("even:x", r"method 'even:x': after the colon comes a number"),
     ],
@@ -371,8 +371,8 @@ def test_a_sheet_to_look_at(tmp_path: Path) -> None:
 def test_what_computes_about_as_much_stands_together() -> None:
     import paper_table
 
-    near = {"refined:25": (25, 40.0), "even:25": (27, 35.0)}
-    far = {"fast": (11, 30.0), "refined:17": (17, 38.0)}
+    near = {paper_table.ours(50, 25): (25, 40.0), "even:25": (27, 35.0)}
+    far = {"fast": (11, 30.0), paper_table.ours(50, 17): (17, 38.0)}
     found = [made_up(name, psnr, count, 1.0) for name, (count, psnr) in (near | far).items()]
     halves = paper_table.matched(found, 50).split("17 of 50")[0].splitlines()
     cells = [line.split(" | ") for line in halves if line.startswith("| ")][1:]

@@ -89,7 +89,7 @@ def parse(text: str, steps: int) -> Method:
             options | {"schedule": evenly_spread(count, steps)},
         )
     if name == "refined":
-        profile, schedule = _shipped(text, steps), _refined(text, positional, steps)
+        schedule, profile = _refined(text, positional, steps), _shipped(text, steps)
         return _planned(text, _curve(name, options), steps, profile, options | schedule)
     if name in OTHERS:
         config = other_method(text, name, positional, options)
@@ -143,9 +143,10 @@ def _planned(text: str, curve: str, steps: int, profile: str, options: Mapping[s
 def _shipped(text: str, steps: int) -> str:
     path = PROFILES / f"{steps}.json"
     if not path.is_file():
-        there_are = ", ".join(sorted(path.stem for path in PROFILES.glob("*.json")))
+        counts = sorted(int(path.stem) for path in PROFILES.glob("[0-9]*.json"))
         raise ValueError(
-            f"method {text!r}: no profile ships for {steps} steps, only for {there_are}; "
+            f"method {text!r}: no profile ships for {steps} steps, only for "
+            f"{', '.join(map(str, counts))}; "
             "`adacache calibrate` makes one"
         )
     return str(path)
