@@ -4,8 +4,8 @@
     python bench/peers_table.py --prompts 3 --out peers_quick          # 5 minutes
 
 On the demo pipeline, 50 steps, each prompt once: ours, and the peers with the help that they need
-there (`adacache_kernels/evaluate/peers.py`) and as they are. Thresholds were chosen on three videos
-so that they work about a half and a third as much as the full run; `matched.md` has what does.
+there (`adacache_kernels/evaluate/peers.py`) and as they are. Thresholds were chosen by work alone,
+on three videos: about a half and a third of that of the full run; `matched.md` has what does so.
 Then, in `wan`, on a Wan pipeline with random weights (`bench/random_wan.py`), which peers support
 by themselves: waits, work, memory and time, whose PSNR means nothing. cache-dit is left out where
 it is not installed.

@@ -15,7 +15,8 @@ cache-dit:Fn_compute_blocks=1     DBCache of cache-dit; both with the help of `e
                                   which :help=False leaves out
 pab:latte-fast                    another method, run by this package, with a published preset; so
 pab:latte-fast:cross=7            are t-gate, delta-dit and timestep-embedding
-first-block:threshold=0.1         and, with settings only, interval, per-layer, mag-cache
+first-block:threshold=0.1         and, with settings only, taylorseer, interval, per-layer and
+                                  mag-cache
 """
 
 from __future__ import annotations
