@@ -52,7 +52,9 @@ OURS = (
             "steps:{}",
         )
     ),
-    # As diffusers' own, below: two pieces of code for one method.
+    # One forecast of all blocks, in the steps in which that of every module runs.
+    *(f"adacache:schedule={tuple(range(1, STEPS + 1, k))}:forecast=1" for k in (2, 3)),
+    # An interval of 2 runs in the same steps as diffusers' own, below: two codes for one method.
     *(f"taylorseer:interval={k}:order=1" for k in (2, 3)),
 )
 TAYLOR = "TaylorSeerCache:taylor_factors_dtype=float32:disable_cache_before_step=1"
