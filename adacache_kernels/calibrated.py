@@ -17,7 +17,6 @@ WHAT = "calibration of adacache_kernels"
 
 Kind = Literal["profile", "codebook"]
 Measured = Literal["speedup", "psnr"]
-MOST_PSNR = 100.0
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,9 @@ class Reached:
 
     Args:
         cases: how many.
-        speedup: median over the cases of the seconds in the transformer, unpatched over patched.
-        slowest: the least of them.
+        speedup: of all cases together, cases / sum of (patched / unpatched seconds in the
+            transformer).
+        slowest: the least of a case.
         psnr: mean over the cases, in dB, against the unpatched outcome.
         psnr_error: standard error of that mean; 0 for one case.
         worst_psnr: the least of them.

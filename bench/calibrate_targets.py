@@ -4,8 +4,8 @@
     python bench/calibrate_targets.py --work DIR 2x 3x 40dB 2x-codebook
     python bench/calibrate_targets.py --work DIR --report bench/results/calibrate.md
 
-Of the thirty prompts of ten digits and three kinds of motion, ten are held out, so that no digit
-and motion is in both parts, and every digit and every motion is in each. Seeds are other ones, too.
+Of the thirty prompts of ten digits and three kinds of motion, nine are held out, three of each
+motion, which PSNR depends on by up to 10 dB. Their seeds are other ones, too.
 One profile is made and used for all targets; `adacache calibrate` without --profile does both.
 """
 
@@ -31,18 +31,18 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 STEPS = 50
 FIRST_SEED, FIRST_HELD_OUT = 1000, 2000
 PROFILE_SEEDS, TRIALS = 2, 6
-# Seeds of each of the 20 prompts that are fitted to, and of each of the 10 held-out ones. PSNR
+# Seeds of each of the 21 prompts that are fitted to, and of each of the 9 held-out ones. PSNR
 # differs by 6 dB between videos, a speedup by 5 %.
-SEEDS = {"speedup": (1, 3), "psnr": (4, 12)}
+SEEDS = {"speedup": (1, 3), "psnr": (6, 18)}
 
 
 def prompts(*, held_out: bool) -> list[str]:
-    """Ten held-out ones, or the other twenty."""
+    """Nine held-out ones, or the other 21; a third of either is of each motion."""
     return [
         f"a white {digit} {motion}"
         for i, digit in enumerate(DIGITS)
         for j, motion in enumerate(MOTIONS)
-        if ((i + j) % 3 == 0) == held_out
+        if (i < 9 and (i + j) % 3 == 0) == held_out
     ]
 
 
