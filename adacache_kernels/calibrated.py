@@ -36,9 +36,10 @@ class Reached:
 
     Args:
         cases: how many.
-        speedup: of all cases together, cases / sum of (patched / unpatched seconds in the
-            transformer).
-        slowest: the least of a case.
+        speedup: of the seconds in the transformer, all cases together: steps / (computed * c +
+            reused * r), with the means of computed and reused steps of a case, and what one costs
+            in unpatched steps of the generation next to it, medians of the cases.
+        slowest: the least of unpatched over patched seconds of a case.
         psnr: mean over the cases, in dB, against the unpatched outcome.
         psnr_error: standard error of that mean; 0 for one case.
         worst_psnr: the least of them.

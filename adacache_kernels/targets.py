@@ -135,13 +135,13 @@ def calibrate(
         form = search_.codebook_form(settings, given)
     tried = search_.run(form)
     best = form.settings(tried[-1].knob)
-    held = search_.hold_out(kept, best)
+    held, costs = search_.hold_out(kept, best)
     return Calibration(
         kind=kind,
         settings={**settings, **{name: best[name] for name in best if name != "profile"}},
         made_for=recording.made_for,
         target=target,
-        held_out=reached(held),
+        held_out=reached(held, costs, recording.num_steps),
         profile=made,
         notes={
             "cases": len(train),
@@ -283,17 +283,20 @@ class _Search(Generic[Case]):
             self.tell(doing, len(found), len(self.cases))
         return found
 
-    def hold_out(self, cases: Sequence[Case], settings: dict[str, Any]) -> list[Compared]:
+    def hold_out(
+        self, cases: Sequence[Case], settings: dict[str, Any]
+    ) -> tuple[list[Compared], Costs]:
         """Unpatched and patched in turn, each first as often as the other."""
-        found = []
+        found, costs = [], Costs()
         for index, case in enumerate(cases):
             if index % 2:
                 run, full = self.runner.patched(case, settings), self.runner.full(case)
             else:
                 full, run = self.runner.full(case), self.runner.patched(case, settings)
             found.append(Compared.of(full, run, self.peak))
+            costs.add(full, run)
             self.tell("held-out cases", index + 1, len(cases))
-        return found
+        return found, costs
 
 
 def _target(speedup: float | None, quality: float | None) -> Target:

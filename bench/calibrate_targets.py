@@ -17,13 +17,12 @@ import time
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 import adacache_kernels as ak
 from adacache_kernels.demo.pipeline import load_pipeline
 from adacache_kernels.demo.run import generate
+from adacache_kernels.evaluate.command import progress_bar
 from adacache_kernels.metrics import Video
-from adacache_kernels.recording import Progress
 
 Case = tuple[str, int]
 MOTIONS = ("standing still", "moving slowly", "moving fast")
@@ -60,7 +59,7 @@ def calibrated(target: str, profile: Path) -> dict[str, object]:
     wanted, _, kind = target.partition("-")
     of = "psnr" if wanted.endswith("dB") else "speedup"
     train, held = SEEDS[of]
-    with tqdm(unit="video") as bar:
+    with progress_bar() as show:
         found = ak.calibrate(
             pipe,
             cases(train, held_out=False),
@@ -69,7 +68,7 @@ def calibrated(target: str, profile: Path) -> dict[str, object]:
             kind=kind or "profile",
             held_out=cases(held, held_out=True),
             profile=None if kind else str(profile),
-            progress=shown(bar),
+            progress=show,
         )
     print(found)
     return found.to_dict() | {"profile": None, "seconds": time.perf_counter() - start}
@@ -80,15 +79,6 @@ def video(pipe: object, case: Case) -> Video:
     return generate(pipe, prompt, steps=STEPS, seed=seed)
 
 
-def shown(bar: tqdm) -> Progress:
-    def show(doing: str, done: int, total: int) -> None:
-        bar.set_description(doing)
-        bar.total, bar.n = total, done
-        bar.refresh()
-
-    return show
-
-
 def report(folder: Path) -> str:
     """Markdown: a row for each target."""
     lines = [
@@ -96,7 +86,7 @@ def report(folder: Path) -> str:
         "",
         "The demo pipeline (LattePipeline, 50 DDIM steps, guidance 4), one thread of a shared CPU. "
         "Speedup: seconds in the transformer, unpatched over patched, the two right after each "
-        "other, median over the videos. PSNR: mean over the videos, with its standard error. "
+        "other, of all videos together. PSNR: mean over the videos, with its standard error. "
         "Nothing was fitted to these prompts or seeds. Seconds: of `calibrate` with a profile at "
         "hand, the held-out videos included.",
         "",
@@ -166,13 +156,13 @@ def make_profile(path: Path) -> None:
     """One that every target uses."""
     start = time.perf_counter()
     pipe = load_pipeline()
-    with tqdm(unit="video") as bar:
+    with progress_bar() as show:
         made = ak.make_profile(
             pipe,
             cases(PROFILE_SEEDS, held_out=False),
             lambda case: video(pipe, case),
             trials=TRIALS,
-            progress=shown(bar),
+            progress=show,
         )
     made.save(path)
     path.with_suffix(".seconds").write_text(f"{time.perf_counter() - start}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -252,11 +253,17 @@ def test_knobs_at_which_every_step_is_computed_are_not_chosen() -> None:
 
 
 def test_what_cases_amount_to() -> None:
-    found = reached([Compared(2.0, 40.0, 20), Compared(3.0, 30.0, 30), Compared(1.0, 50.0, 25)])
-    # Of 6 seconds unpatched, 3 + 2 + 6 are left.
+    """Of three pairs with 2, 3 and 4 of 4 steps computed, one ran into other work."""
+    costs, found = Costs(), []
+    full, outcome = [1.0] * 4, np.zeros(1, np.float32)
+    for count, slow in ((2, 1.0), (3, 1.0), (4, 5.0)):
+        run = Seen(outcome, [slow] * count + [0.1] * (4 - count), list(range(1, count + 1)))
+        costs.add(Seen(outcome, full), run)
+        found.append(Compared(4 / run.seconds, 30.0 + 10 * count, count))
     error = pytest.approx(10 / math.sqrt(3))
-    assert found == Reached(3, pytest.approx(18 / 11), 1.0, 40.0, error, 30.0, 25)
-    assert reached([Compared(2.0, 40.0, 20)]).psnr_error == 0
+    speedup = pytest.approx(4 / 3.1)
+    assert reached(found, costs, 4) == Reached(3, speedup, 0.2, 60.0, error, 50.0, 3)
+    assert reached(found[:1], costs, 4).psnr_error == 0
 
 
 def test_psnr_with_a_peak() -> None:
@@ -538,6 +545,14 @@ def test_too_few_cases() -> None:
         calibrate(model, [1, 2], denoising(model), target_speedup=2.0)
 
 
+def test_a_quarter_is_drawn_at_random() -> None:
+    fitted, held = targets.drawn_apart(list(range(20)), seed=0)
+    assert len(held) == 5 and sorted(fitted + held) == list(range(20))
+    assert held != list(range(15, 20)) and fitted == sorted(fitted)
+    assert targets.drawn_apart(list(range(20)), seed=0) == (fitted, held)
+    assert targets.drawn_apart(list(range(20)), seed=1) != (fitted, held)
+
+
 def test_outcomes_that_cannot_be_judged() -> None:
     model = TINY_WAN.build()
     settings: dict[str, Any] = dict(target_speedup=2.0, num_inference_steps=STEPS)
@@ -588,6 +603,8 @@ def test_the_command(
     told = capsys.readouterr()
     assert "codebook for 1.5x:" in told.out and "Fitted to 3 videos; tried (1 / thr" in told.out
     assert f"Written to {out}" in told.out and "held-out cases" in told.err
+    # In full 3, to see motion 3, costs 6, at last 2, and 6 a round.
+    assert re.search(r"It took (20|26|32|38) generations, \d+ s in all", told.out)
     found = Calibration.load(out)
     assert found.notes["cases"] == 3 and found.held_out.cases == 1
     assert cli.main([*words, "--held-out", "abcde", "abcdef", "--rounds", "1"]) == 0
@@ -598,12 +615,15 @@ def test_the_command(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--prompts", "a", "--out", "none/x.json"], "there is no folder none"),
+        (["--prompts", "a", "b", "--out", "none/x.json"], "there is no folder none"),
         (["--prompts", "", "--out", "x.json"], "a prompt of --prompts is empty"),
         (["--prompts", "a", "--held-out", " ", "--out", "x.json"], "prompt of --held-out is empty"),
-        (["--prompts", "a", "--steps", "0", "--out", "x.json"], "--steps is 0"),
-        (["--prompts", "a", "--call", "size", "--out", "x.json"], "--call size: write KEY=VALUE"),
-        (["--prompts", "pink", "--out", "x.json"], "does not know 'pink'"),
+        (["--prompts", "a", "b", "--steps", "0", "--out", "x.json"], "--steps is 0"),
+        (["--prompts", "a", "b", "--call", "size", "--out", "x"], "--call size: write KEY=VALUE"),
+        (["--prompts", "pink", "a", "--out", "x.json"], "does not know 'pink'"),
+        (["--prompts", "a", "--out", "x.json"], "--prompts has one prompt"),
+        (["--prompts", "a", "a", "--out", "x.json"], "'a' is a prompt to fit to and a held-out"),
+        (["--prompts", "a", "b", "--held-out", "b", "--out", "x.json"], "'b' is a prompt to fit"),
     ],
 )
 def test_the_command_refuses(
