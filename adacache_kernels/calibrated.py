@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from .config import AdaCacheConfig
 from .made_for import MadeFor, parse_made_for
-from .profile import Profile
+from .profile import Profile, read_json
 
 FORMAT = 1
 WHAT = "calibration of adacache_kernels"
@@ -180,8 +180,8 @@ class Calibration:
                 "ak.calibrate"
             )
         try:
-            return cls.from_dict(json.loads(Path(path).read_text()))
-        except (ValueError, UnicodeDecodeError) as error:
+            return cls.from_dict(read_json(path))
+        except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
 
@@ -197,7 +197,7 @@ def _no_calibration(values: object) -> str:
 def is_calibration(path: str | Path) -> bool:
     """Whether a file says that it is one; False where it cannot be read."""
     try:
-        values = json.loads(Path(path).read_text())
+        values = read_json(path)
     except (OSError, ValueError):
         return False
     return isinstance(values, Mapping) and values.get("what") == WHAT

@@ -87,10 +87,13 @@ def record(
     generate: Callable[[Case], Any],
     settings: Mapping[str, Any],
     tell: Progress,
+    accept: Callable[[MadeFor, Kept], None] = lambda made_for, outcome: None,
     *,
     distances: bool = False,
 ) -> Recording:
     """Every case in full.
+
+    `accept` refuses, by raising, what was generated, as soon as it was.
 
     Raises:
         ValueError: generations too short to reuse anything, or of different numbers of steps;
@@ -111,11 +114,13 @@ def record(
         if not np.isfinite(outcome).all():
             raise ValueError(f"the outcome of {case!r} is not finite")
         _check_steps(made, case)
+        kept = Kept.of(outcome)
+        accept(made[-1], kept)
         total, each = recorder.grams()
         scale = made[0].num_steps / np.trace(total)
         found.append(
             Recorded(
-                outcome=Kept.of(outcome),
+                outcome=kept,
                 gram=total * scale,
                 span_grams={name: gram * scale for name, gram in each.items()},
                 motion=recorder.motion,

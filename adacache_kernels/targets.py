@@ -20,7 +20,7 @@ from .calibrated import Calibration, Kind, Target, is_calibration
 from .calibration import check_settings, fit_moreg, fit_profile
 from .config_checks import check_choice, check_int, parse_profile
 from .made_for import MadeFor
-from .outcomes import MOST_PSNR, psnr
+from .outcomes import MOST_PSNR, Kept, psnr
 from .policies import Plan, evenly_spread
 from .profile import Profile
 from .recording import Case, Progress, Recording, no_progress, record
@@ -101,20 +101,30 @@ def calibrate(
             choose steps; a profile of something else; outcomes that are not finite, or outside of 0
             to 1.
     """
-    target = _target(target_speedup, target_psnr)
+    target = target_of(target_speedup, target_psnr)
     check_choice("kind", kind, get_args(Kind))
     check_int("trials", trials, at_least=1)
     check_int("rounds", rounds, at_least=1)
     check_settings(settings)
+    check_peak(peak)
     given = _profile_of(profile)
     train, kept = _split(cases, held_out, seed)
     if kind == "profile":
         settings = {"forecast": 1, "correct": True} | settings
     tell = progress or no_progress
-    recording = record(pipe, train, generate, settings, tell, distances=kind == "codebook")
-    check_outcomes(recording, peak)
-    if given is not None:
-        _check_same_run(given, recording.made_for)
+
+    def accept(made_for: MadeFor, outcome: Kept) -> None:
+        check_range(outcome, peak)
+        if given is not None:
+            given.made_for.check(
+                made_for.model,
+                made_for.scheduler,
+                made_for.num_steps,
+                "the profile",
+                "without profile=",
+            )
+
+    recording = record(pipe, train, generate, settings, tell, accept, distances=kind == "codebook")
     search_ = _Search(
         target=target,
         recording=recording,
@@ -153,24 +163,19 @@ def calibrate(
     )
 
 
-def check_outcomes(recording: Recording, peak: float | None) -> None:
-    """A PSNR needs to know the range of the values.
+def check_peak(peak: float | None) -> None:
+    """Refuse one that is no range."""
+    if peak is not None and not (math.isfinite(peak) and peak > 0):
+        raise ValueError(f"peak is {peak}; it must be above 0, the range of an outcome's values")
 
-    Raises:
-        ValueError: values outside of 0 to 1, and no `peak`.
-    """
-    if peak is not None:
-        if not (math.isfinite(peak) and peak > 0):
-            raise ValueError(
-                f"peak is {peak}; it must be above 0, the range of an outcome's values"
-            )
-        return
-    lowest = min(case.outcome.lowest for case in recording.cases)
-    highest = max(case.outcome.highest for case in recording.cases)
-    if lowest < 0 or highest > 1:
+
+def check_range(outcome: Kept, peak: float | None) -> None:
+    """A PSNR needs to know the range of the values: refuse others than 0 to 1 without `peak`."""
+    if peak is None and (outcome.lowest < 0 or outcome.highest > 1):
         raise ValueError(
-            f"outcomes have values from {lowest:.4g} to {highest:.4g}; generate frames in 0 to 1, "
-            "or give peak=, the range that their values may have (255 for eight bits)"
+            f"an outcome has values from {outcome.lowest:.4g} to {outcome.highest:.4g}; generate "
+            "frames in 0 to 1, or give peak=, the range that their values may have (255 for eight "
+            "bits)"
         )
 
 
@@ -299,7 +304,12 @@ class _Search(Generic[Case]):
         return found, costs
 
 
-def _target(speedup: float | None, quality: float | None) -> Target:
+def target_of(speedup: float | None, quality: float | None) -> Target:
+    """The one that is given.
+
+    Raises:
+        ValueError: none, two, or one that makes no sense.
+    """
     if (speedup is None) == (quality is None):
         raise ValueError(
             f"target_speedup is {speedup} and target_psnr {quality}; give one of the two"
@@ -348,10 +358,6 @@ def _profile_of(given: object) -> Profile | None:
     if given.profile is None:
         raise ValueError(f"profile is {given!r}, which has none; leave it out to make one")
     return given.profile
-
-
-def _check_same_run(profile: Profile, made_for: MadeFor) -> None:
-    profile.check(made_for.model, made_for.scheduler, made_for.num_steps)
 
 
 def _quality(found: Sequence[Rehearsed]) -> float:

@@ -23,7 +23,7 @@ import adacache_kernels as ak
 from adacache_kernels import Calibration, Profile, calibrate, cli, targets, trial_runs
 from adacache_kernels.calibrated import Reached, Target
 from adacache_kernels.codebook import Codebook
-from adacache_kernels.evaluate import methods, pipelines
+from adacache_kernels.evaluate import command, methods, pipelines
 from adacache_kernels.evaluate.pipelines import Subject
 from adacache_kernels.outcomes import SAMPLE, Kept, psnr, squared_error
 from adacache_kernels.policies import Plan
@@ -492,7 +492,7 @@ def test_files_that_hold_no_calibration(
     with pytest.raises(FileNotFoundError, match=r"no calibration at .*it\.json; make one with"):
         ak.patch(model, str(path))
     path.write_text("{")
-    with pytest.raises(ValueError, match=r"it\.json: Expecting"):
+    with pytest.raises(ValueError, match=r"it\.json: this is no JSON file: Expecting"):
         ak.patch(model, path)
     path.write_text("[1]")
     with pytest.raises(ValueError, match=r"it\.json: this is no calibration"):
@@ -557,7 +557,7 @@ def test_outcomes_that_cannot_be_judged() -> None:
     model = TINY_WAN.build()
     settings: dict[str, Any] = dict(target_speedup=2.0, num_inference_steps=STEPS)
     run = denoising(model)
-    with pytest.raises(ValueError, match=r"values from .* to .*; generate frames in 0 to 1"):
+    with pytest.raises(ValueError, match=r"has values from .*; generate frames in 0 to 1"):
         calibrate(model, range(4), lambda seed: 9 * run(seed), **settings)
     with pytest.raises(ValueError, match="the outcome of 0 is not finite"):
         calibrate(model, range(4), lambda seed: math.inf * run(seed), **settings)
@@ -573,8 +573,12 @@ def test_a_profile_of_something_else(faster: Calibration, plain: Calibration) ->
     profile = faster.profile
     assert profile is not None
     other = Profile.from_dict(profile.to_dict() | {"model": {"class": "Other", "config": {}}})
-    with pytest.raises(ValueError, match="profile was made for another model: class 'Other'"):
-        calibrated(target_speedup=2.0, profile=other)
+    message = "profile was made for another model: class 'Other', .* or without profile="
+    told: list[str] = []
+    with pytest.raises(ValueError, match=message):
+        calibrated(target_speedup=2.0, profile=other, progress=lambda *what: told.append(what[0]))
+    # After the first generation.
+    assert told == []
 
 
 def test_a_codebook_needs_distances() -> None:
@@ -624,6 +628,8 @@ def test_the_command(
         (["--prompts", "a", "--out", "x.json"], "--prompts has one prompt"),
         (["--prompts", "a", "a", "--out", "x.json"], "'a' is a prompt to fit to and a held-out"),
         (["--prompts", "a", "b", "--held-out", "b", "--out", "x.json"], "'b' is a prompt to fit"),
+        (["--prompts", "no.txt", "--out", "x.json"], "--prompts is no.txt, and there is no such"),
+        (["--prompts", "a", "b", "--out", "."], "--out is ., a folder"),
     ],
 )
 def test_the_command_refuses(
@@ -631,6 +637,29 @@ def test_the_command_refuses(
 ) -> None:
     assert cli.main(["calibrate", "--target-speedup", "2", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_senseless_target_is_told_before_anything_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pipelines, "load", lambda *_, **__: pytest.fail("loaded"))
+    words = ["calibrate", "--prompts", "a", "b", "--out", "x.json", "--target-speedup", "0.5"]
+    assert cli.main(words) == 2
+    assert "target_speedup is 0.5; it must be above 1" in capsys.readouterr().err
+
+
+def test_what_counts_anew_has_a_bar_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with command.progress_bar() as show:
+        for doing, total in (("first", 3), ("second", 3), ("third", 1), ("fourth", 1)):
+            for done in range(total):
+                show(f"{doing} {done}", done + 1, total)
+    lines = capsys.readouterr().err.strip().split("\n")
+    assert [line.split("\r")[-1].split("|")[0] for line in lines] == [
+        "first 2: 100%",
+        "second 2: 100%",
+        "third 0: 100%",
+        "fourth 0: 100%",
+    ]
 
 
 def test_the_command_wants_one_target(capsys: pytest.CaptureFixture[str]) -> None:

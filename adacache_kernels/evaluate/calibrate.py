@@ -9,7 +9,7 @@ from pathlib import Path
 
 from adacache_kernels.calibrated import Calibration
 from adacache_kernels.metrics import Video
-from adacache_kernels.targets import calibrate, drawn_apart
+from adacache_kernels.targets import calibrate, drawn_apart, target_of
 
 from .command import call_arguments, check_extras, progress_bar, read_prompts
 
@@ -73,6 +73,9 @@ def run(arguments: argparse.Namespace) -> None:
         )
     if not arguments.out.parent.is_dir():
         raise ValueError(f"--out is {arguments.out}; there is no folder {arguments.out.parent}")
+    if arguments.out.is_dir():
+        raise ValueError(f"--out is {arguments.out}, a folder; give the JSON file to write")
+    target_of(arguments.target_speedup, arguments.target_psnr)
     call = call_arguments(arguments.call)
 
     import torch
@@ -120,7 +123,8 @@ def _prompts(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
         prompts, held = drawn_apart(prompts, seed=0)
     else:
         raise ValueError(
-            "--prompts has one prompt, and a quarter is held out; give more, or --held-out"
+            f"--prompts has one prompt, {prompts[0]!r}, and a quarter is held out; give more, or "
+            "--held-out"
         )
     both = sorted(set(prompts) & set(held))
     if both:
