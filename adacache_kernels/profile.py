@@ -146,6 +146,8 @@ def read_json(path: str | Path) -> Any:
         FileNotFoundError: no such file.
         ValueError: it is no JSON.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}")
     text = Path(path).read_bytes()
     try:
         return json.loads(text)

@@ -308,8 +308,12 @@ def target_of(speedup: float | None, quality: float | None) -> Target:
     """The one that is given.
 
     Raises:
+        TypeError: no number.
         ValueError: none, two, or one that makes no sense.
     """
+    for name, given in (("target_speedup", speedup), ("target_psnr", quality)):
+        if isinstance(given, bool) or not isinstance(given, int | float | None):
+            raise TypeError(f"{name} is {given!r}; it must be a number")
     if (speedup is None) == (quality is None):
         raise ValueError(
             f"target_speedup is {speedup} and target_psnr {quality}; give one of the two"

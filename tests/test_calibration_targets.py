@@ -494,6 +494,8 @@ def test_files_that_hold_no_calibration(
     path.write_text("{")
     with pytest.raises(ValueError, match=r"it\.json: this is no JSON file: Expecting"):
         ak.patch(model, path)
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*none\.json"):
+        calibrated(target_speedup=2.0, profile=str(tmp_path / "none.json"))
     path.write_text("[1]")
     with pytest.raises(ValueError, match=r"it\.json: this is no calibration"):
         ak.patch(model, path)
@@ -537,6 +539,11 @@ def test_files_that_hold_no_calibration(
 def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         calibrated(**arguments)
+
+
+def test_a_target_that_is_no_number() -> None:
+    with pytest.raises(TypeError, match="target_speedup is '2x'; it must be a number"):
+        calibrated(target_speedup="2x")
 
 
 def test_too_few_cases() -> None:
