@@ -10,14 +10,13 @@ from typing import Any, Literal, get_args
 
 from .config import AdaCacheConfig
 from .made_for import MadeFor, parse_made_for
-from .profile import Profile
+from .profile import Profile, read_json
 
 FORMAT = 1
 WHAT = "calibration of adacache_kernels"
 
 Kind = Literal["profile", "codebook"]
 Measured = Literal["speedup", "psnr"]
-MOST_PSNR = 100.0
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,10 @@ class Reached:
 
     Args:
         cases: how many.
-        speedup: median over the cases of the seconds in the transformer, unpatched over patched.
-        slowest: the least of them.
+        speedup: of the seconds in the transformer, all cases together: steps / (computed * c +
+            reused * r), with the means of computed and reused steps of a case, and what one costs
+            in unpatched steps of the generation next to it, medians of the cases.
+        slowest: the least of unpatched over patched seconds of a case.
         psnr: mean over the cases, in dB, against the unpatched outcome.
         psnr_error: standard error of that mean; 0 for one case.
         worst_psnr: the least of them.
@@ -179,8 +180,8 @@ class Calibration:
                 "ak.calibrate"
             )
         try:
-            return cls.from_dict(json.loads(Path(path).read_text()))
-        except (ValueError, UnicodeDecodeError) as error:
+            return cls.from_dict(read_json(path))
+        except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
 
@@ -196,7 +197,7 @@ def _no_calibration(values: object) -> str:
 def is_calibration(path: str | Path) -> bool:
     """Whether a file says that it is one; False where it cannot be read."""
     try:
-        values = json.loads(Path(path).read_text())
+        values = read_json(path)
     except (OSError, ValueError):
         return False
     return isinstance(values, Mapping) and values.get("what") == WHAT

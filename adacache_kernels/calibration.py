@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from .outcomes import as_array
 from .policies import Plan, evenly_spread
 from .profile import Profile
-from .recording import Array, Case, Progress, Recording, as_array, no_progress, patched, record
+from .recording import Array, Case, Progress, Recording, no_progress, patched, record
 from .sensitivity import KNOTS, Trial, fit_sensitivity
 
 # Computed steps of the random schedules, as parts of all; how far their steps are moved, as a part
@@ -102,7 +103,7 @@ def fit_profile(
         steps = random_schedule(draw.choice(plans), draw)
         with patched(pipe, settings | {"profile": profile, "schedule": steps}):
             outcome = as_array(generate(cases[case]))
-        error = float(np.mean((outcome - recording.cases[case].outcome) ** 2))
+        error = recording.cases[case].outcome.squared_error(outcome)
         if not np.isfinite(error):
             raise ValueError(f"the outcome of {cases[case]!r} is not finite with schedule {steps}")
         if error > 0:

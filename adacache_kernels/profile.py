@@ -133,11 +133,26 @@ class Profile:
             FileNotFoundError: no such file.
             ValueError: the file holds no profile; names the file.
         """
-        text = Path(path).read_text()
         try:
-            return cls.from_dict(json.loads(text))
+            return cls.from_dict(read_json(path))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+
+
+def read_json(path: str | Path) -> Any:
+    """What a file holds.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is no JSON.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    text = Path(path).read_bytes()
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"this is no JSON file: {error}") from error
 
 
 def forecast_error(

@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from .made_for import MadeFor, identity
+from .outcomes import Kept, as_array
 from .patching import attached_engine, patch, summary, unpatch
 from .presets import moreg_window
 from .profile import Profile
 from .recorder import Recorder
 
 Array = NDArray[np.float64]
-Outcome = NDArray[np.float32]
 Case = TypeVar("Case")
 Progress = Callable[[str, int, int], None]
 
@@ -32,7 +31,7 @@ class Recorded:
     """One case.
 
     Args:
-        outcome: what `generate` gave.
+        outcome: what is kept of what `generate` gave.
         gram: [steps, steps], inner products of the residuals, scaled to a trace of the steps.
         span_grams: the same for each residual that is kept.
         motion: motion score at each step of the residual of the last block list.
@@ -41,7 +40,7 @@ class Recorded:
         metric_motion: its motion score at each step.
     """
 
-    outcome: Outcome
+    outcome: Kept
     gram: Array
     span_grams: Mapping[str, Array]
     motion: list[float]
@@ -88,10 +87,13 @@ def record(
     generate: Callable[[Case], Any],
     settings: Mapping[str, Any],
     tell: Progress,
+    accept: Callable[[MadeFor, Kept], None] = lambda made_for, outcome: None,
     *,
     distances: bool = False,
 ) -> Recording:
     """Every case in full.
+
+    `accept` refuses, by raising, what was generated, as soon as it was.
 
     Raises:
         ValueError: generations too short to reuse anything, or of different numbers of steps;
@@ -112,11 +114,13 @@ def record(
         if not np.isfinite(outcome).all():
             raise ValueError(f"the outcome of {case!r} is not finite")
         _check_steps(made, case)
+        kept = Kept.of(outcome)
+        accept(made[-1], kept)
         total, each = recorder.grams()
         scale = made[0].num_steps / np.trace(total)
         found.append(
             Recorded(
-                outcome=outcome,
+                outcome=kept,
                 gram=total * scale,
                 span_grams={name: gram * scale for name, gram in each.items()},
                 motion=recorder.motion,
@@ -147,13 +151,6 @@ def patched(pipe: Any, settings: Mapping[str, Any]) -> Iterator[None]:
         yield
     finally:
         unpatch(pipe)
-
-
-def as_array(outcome: Any) -> Outcome:
-    """A tensor or array in float32 on the host."""
-    if isinstance(outcome, torch.Tensor):
-        outcome = outcome.detach().float().cpu().numpy()
-    return np.asarray(outcome, dtype=np.float32)
 
 
 def no_progress(_doing: str, _done: int, _total: int) -> None:

@@ -218,7 +218,8 @@ def best_form(forms: Sequence[CodebookForm], computed: float) -> CodebookForm:
     return min(forms, key=lambda form: _error_at(form, computed))
 
 
-def _error_at(form: Form, computed: float) -> float:
+def _error_at(form: Form, computed: float) -> tuple[float, float]:
+    """Where a form does not go down so far, how far it does."""
     points = sorted(
         (
             float(np.mean([len(case.steps) for case in found])),
@@ -228,8 +229,8 @@ def _error_at(form: Form, computed: float) -> float:
     )
     counts, errors = zip(*points, strict=True)
     if not counts[0] <= computed <= counts[-1]:
-        return math.inf
-    return float(np.interp(computed, counts, errors))
+        return math.inf, counts[0]
+    return float(np.interp(computed, counts, errors)), 0.0
 
 
 def _distances(case: Recorded) -> Array:

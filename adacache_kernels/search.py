@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,10 @@ Array = NDArray[np.float64]
 
 # A round that comes as near as this ends the search: a part of a speedup, dB.
 NEAR = {"speedup": 0.02, "psnr": 0.25}
+# A target that is missed by more than this, with no knob left that is nearer, is out of reach.
+REACHED = {"speedup": 0.1, "psnr": 1.0}
+# Logarithms of knobs that are taken for the same; knobs are written to four digits.
+SAME = 1e-3
 
 
 @dataclass(frozen=True)
@@ -40,24 +44,33 @@ class Curve:
     def __init__(self, target: Target, knobs: Sequence[float], predicted: Sequence[float]) -> None:
         self._target = target
         usable = np.isfinite(predicted)
-        self._logs = np.log(np.asarray(knobs)[usable])
+        if not usable.any():
+            raise ValueError("whatever is set, every step is computed in most of the cases")
+        self._knobs = np.asarray(knobs)[usable]
+        self._logs = np.log(self._knobs)
         self._values = self._scaled(np.asarray(predicted)[usable])
 
     def nearest(self, tried: Sequence[Tried]) -> float:
         """The knob, not tried yet, whose value is expected to be nearest to the target's."""
+        for knob in self._by_distance(tried):
+            if all(abs(np.log(knob / old.knob)) > SAME for old in tried):
+                return knob
+        return tried[-1].knob
+
+    def is_beyond(self, tried: Sequence[Tried]) -> bool:
+        """Whether the knob that is nearest to the target is at an end, and was tried."""
+        nearest = np.log(next(self._by_distance(tried)))
+        at_end = np.abs(self._logs[[0, -1]] - nearest).min() <= SAME
+        return bool(at_end and any(abs(nearest - np.log(old.knob)) <= SAME for old in tried))
+
+    def _by_distance(self, tried: Sequence[Tried]) -> Iterator[float]:
+        """Knobs, those first whose values are expected nearest to the target's."""
         grid = np.linspace(self._logs[0], self._logs[-1], 801)
         distance = np.abs(self._expected(grid, tried) - self._scaled(self._target.value))
         # Of several, the first: it computes the fewest steps.
         for index in np.argsort(distance, kind="stable"):
             knob = float(f"{np.exp(grid[index]):.4g}")
-            if all(abs(np.log(knob / old.knob)) > 1e-3 for old in tried):
-                return float(np.clip(knob, *np.exp(self._logs[[0, -1]])))
-        return tried[-1].knob
-
-    def highest(self, tried: Sequence[Tried]) -> float:
-        """The largest value of all knobs."""
-        highest = float(self._expected(self._logs, tried).max())
-        return float(np.exp(highest)) if self._target.of == "speedup" else highest
+            yield float(np.clip(knob, *self._knobs[[0, -1]]))
 
     def _expected(self, logs: Array, tried: Sequence[Tried]) -> Array:
         values: Array = np.interp(logs, self._logs, self._values)
@@ -93,22 +106,37 @@ def search(
         rounds: at most.
 
     Raises:
-        ValueError: a speedup above what any knob is expected to give.
+        ValueError: no knob reaches the target: the last one on its side was tried, and is short.
     """
-    see(first)
-    tried = [Tried(first, value(first))]
-    while len(tried) < rounds and abs(distance(target, tried[-1].value)) > NEAR[target.of]:
-        expected = curve()
-        highest = expected.highest(tried)
-        if target.of == "speedup" and target.value > 1.05 * highest:
-            raise ValueError(
-                f"target_speedup={target.value:g} is out of reach: with the fewest computed steps, "
-                f"about {highest:.2f}x is to be expected; ask for less, or run fewer steps"
-            )
-        knob = expected.nearest(tried)
+    tried: list[Tried] = []
+    knob = first
+    while True:
         see(knob)
         tried = [Tried(old, value(old)) for old in (*(one.knob for one in tried), knob)]
-    return sorted(tried, key=lambda one: -abs(distance(target, one.value)))
+        tried.sort(key=lambda one: -abs(distance(target, one.value)))
+        if abs(distance(target, tried[-1].value)) <= NEAR[target.of]:
+            return tried
+        expected = curve()
+        if expected.is_beyond(tried):
+            _check_reached(target, max(one.value for one in tried))
+            return tried
+        if len(tried) == rounds:
+            return tried
+        knob = expected.nearest(tried)
+
+
+def _check_reached(target: Target, highest: float) -> None:
+    if distance(target, highest) >= -REACHED[target.of]:
+        return
+    if target.of == "speedup":
+        raise ValueError(
+            f"target_speedup={target.value:g} is out of reach: with the fewest computed steps, it "
+            f"was {highest:.2f}x; ask for less, or run fewer steps"
+        )
+    raise ValueError(
+        f"target_psnr={target.value:g} is out of reach: with the fewest reused steps, it was "
+        f"{highest:.1f} dB; ask for less, or do not patch"
+    )
 
 
 def distance(target: Target, value: float) -> float:

@@ -7,6 +7,7 @@ to be right is generated, a few times, and what was learnt from that corrects wh
 from __future__ import annotations
 
 import math
+import random
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,22 +16,33 @@ from typing import Any, Generic, get_args
 
 import numpy as np
 
-from .calibrated import MOST_PSNR, Calibration, Kind, Target, is_calibration
+from .calibrated import Calibration, Kind, Target, is_calibration
 from .calibration import check_settings, fit_moreg, fit_profile
 from .config_checks import check_choice, check_int, parse_profile
 from .made_for import MadeFor
+from .outcomes import MOST_PSNR, Kept, psnr
 from .policies import Plan, evenly_spread
 from .profile import Profile
 from .recording import Case, Progress, Recording, no_progress, record
 from .refine import refine_schedule
-from .rehearsal import TINY, CodebookForm, Form, ProfileForm, best_form, codebook_forms, knob_for
+from .rehearsal import (
+    TINY,
+    CodebookForm,
+    Form,
+    ProfileForm,
+    Rehearsed,
+    best_form,
+    codebook_forms,
+    knob_for,
+)
 from .search import Curve, Tried, search
-from .trial_runs import Compared, Costs, Runner, psnr, reached
+from .trial_runs import Compared, Costs, Runner, reached
 
 # Part of the cases that is held out.
 HELD_OUT = 0.25
-# Cases that a speedup is measured on in each round; a PSNR needs all of them.
-TIMED = 12
+# Cases that the costs of steps are measured on to begin with, and that a speedup is measured on in
+# each round; a PSNR needs all of them.
+PRICED, TIMED = 6, 12
 # Cases that a refined schedule is judged by.
 REFINED_ON = 12
 # Part of the steps that is computed in the first round for a PSNR.
@@ -62,15 +74,15 @@ def calibrate(
 
     Args:
         pipe: an unpatched pipeline with one transformer, or a bare model.
-        cases: what to generate, such as pairs of prompt and seed; two dozen or more of all kinds.
+        cases: what to generate, such as pairs of prompt and seed; two dozen or more, all different.
         generate: from a case to its outcome, a tensor or array (the video), the same whenever it is
             called.
-        target_speedup: of the seconds in the transformer, median over the cases.
+        target_speedup: of the seconds in the transformer, of all cases together.
         target_psnr: in dB against the unpatched outcome, mean over the cases. A standard error of 1
             dB takes about 25 cases where videos differ by 5 dB.
         kind: "profile", a plan with forecasts, the better one by several dB; "codebook", the
             paper's, which keeps one residual instead of three.
-        held_out: cases that nothing is fitted to. None: the last quarter of `cases`.
+        held_out: cases that nothing is fitted to. None: a quarter of `cases`, drawn at random.
         profile: one that was made before, of this model, scheduler and number of steps; else one is
             made here for the kind "profile". May be a calibration that has one, or a file of
             either. A codebook takes only its sensitivity.
@@ -81,30 +93,46 @@ def calibrate(
             generations a sweep. It gained 1 to 2 dB on the demo. With target_speedup only.
         peak: highest value less lowest one that an outcome may have. None: 1 for floats, which then
             must be 0 to 1.
-        seed: of the random schedules.
+        seed: of the held-out cases and random schedules.
         progress: called with what is being done, how many have been, and of how many.
         settings: more of them for `patch`; for a profile forecast=1 and correct=True by default.
+
+    It takes, for N cases to fit to and H held out, N generations in full, N * `trials` with about
+    a third of the steps for a profile that is made here, 2 * H at last, and for each round 24 for a
+    speedup (half of them in full, and 12 more at first) or N for a PSNR. A codebook takes N more.
+    Of an outcome, a million elements are kept (4 MB); of the residuals of a generation, while it
+    runs, 65536 elements for each step, block list and branch (0.25 MB).
 
     Raises:
         ValueError: not one target, or one that cannot be reached; too few cases; settings that
             choose steps; a profile of something else; outcomes that are not finite, or outside of 0
             to 1.
     """
-    target = _target(target_speedup, target_psnr)
+    target = target_of(target_speedup, target_psnr)
     check_choice("kind", kind, get_args(Kind))
     check_int("trials", trials, at_least=1)
     check_int("rounds", rounds, at_least=1)
     _check_refine(refine, target, kind)
     check_settings(settings)
+    check_peak(peak)
     given = _profile_of(profile)
-    train, kept = _split(cases, held_out)
+    train, kept = _split(cases, held_out, seed)
     if kind == "profile":
         settings = {"forecast": 1, "correct": True} | settings
     tell = progress or no_progress
-    recording = record(pipe, train, generate, settings, tell, distances=kind == "codebook")
-    check_outcomes(recording, peak)
-    if given is not None:
-        _check_same_run(given, recording.made_for)
+
+    def accept(made_for: MadeFor, outcome: Kept) -> None:
+        check_range(outcome, peak)
+        if given is not None:
+            given.made_for.check(
+                made_for.model,
+                made_for.scheduler,
+                made_for.num_steps,
+                "the profile",
+                "without profile=",
+            )
+
+    recording = record(pipe, train, generate, settings, tell, accept, distances=kind == "codebook")
     search_ = _Search(
         target=target,
         recording=recording,
@@ -117,22 +145,24 @@ def calibrate(
     form: Form
     if kind == "profile":
         made = given or fit_profile(pipe, train, generate, recording, settings, trials, seed, tell)
+        search_.measure_costs({"profile": made})
         form = ProfileForm(made, recording, settings)
     else:
         made = None
+        search_.measure_costs({})
         form = search_.codebook_form(settings, given)
     tried = search_.run(form)
     best = form.settings(tried[-1].knob)
     refined: dict[str, Any] = {}
     if refine:
         best, refined = search_.refined(best, settings, refine)
-    held = search_.hold_out(kept, best)
+    held, costs = search_.hold_out(kept, best)
     return Calibration(
         kind=kind,
         settings={**settings, **{name: best[name] for name in best if name != "profile"}},
         made_for=recording.made_for,
         target=target,
-        held_out=reached(held),
+        held_out=reached(held, costs, recording.num_steps),
         profile=made,
         notes={
             "cases": len(train),
@@ -145,24 +175,19 @@ def calibrate(
     )
 
 
-def check_outcomes(recording: Recording, peak: float | None) -> None:
-    """A PSNR needs to know the range of the values.
+def check_peak(peak: float | None) -> None:
+    """Refuse one that is no range."""
+    if peak is not None and not (math.isfinite(peak) and peak > 0):
+        raise ValueError(f"peak is {peak}; it must be above 0, the range of an outcome's values")
 
-    Raises:
-        ValueError: values outside of 0 to 1, and no `peak`.
-    """
-    if peak is not None:
-        if not (math.isfinite(peak) and peak > 0):
-            raise ValueError(
-                f"peak is {peak}; it must be above 0, the range of an outcome's values"
-            )
-        return
-    lowest = min(float(case.outcome.min()) for case in recording.cases)
-    highest = max(float(case.outcome.max()) for case in recording.cases)
-    if lowest < 0 or highest > 1:
+
+def check_range(outcome: Kept, peak: float | None) -> None:
+    """A PSNR needs to know the range of the values: refuse others than 0 to 1 without `peak`."""
+    if peak is None and (outcome.lowest < 0 or outcome.highest > 1):
         raise ValueError(
-            f"outcomes have values from {lowest:.4g} to {highest:.4g}; generate frames in 0 to 1, "
-            "or give peak=, the range that their values may have (255 for eight bits)"
+            f"an outcome has values from {outcome.lowest:.4g} to {outcome.highest:.4g}; generate "
+            "frames in 0 to 1, or give peak=, the range that their values may have (255 for eight "
+            "bits)"
         )
 
 
@@ -184,8 +209,21 @@ class _Search(Generic[Case]):
     def first_count(self) -> float:
         """Computed steps to begin with."""
         steps = self.recording.num_steps
+        if self.target.of == "speedup":
+            return self.costs.computed_for(steps, self.target.value)
+        return FIRST_PART * steps
+
+    def measure_costs(self, settings: dict[str, Any]) -> None:
+        """What steps cost, which a speedup goes by."""
+        if self.target.of == "speedup":
+            self._counts(settings | {"schedule": self._even}, "costs of steps", PRICED)
+
+    @property
+    def _even(self) -> list[int]:
+        """Steps evenly spread, about as many as the target takes."""
+        steps = self.recording.num_steps
         part = 1 / self.target.value if self.target.of == "speedup" else FIRST_PART
-        return part * steps
+        return evenly_spread(min(steps, max(4, round(part * steps))), steps)
 
     def codebook_form(self, settings: dict[str, Any], profile: Profile | None) -> CodebookForm:
         """The best shape, and motion regularisation where hardness follows motion."""
@@ -200,12 +238,10 @@ class _Search(Generic[Case]):
 
     def _moreg(self) -> tuple[float, float, float] | None:
         """Constants by the errors of the same schedule, evenly spread, in every case."""
-        count = min(self.recording.num_steps, max(4, round(self.first_count)))
-        settings = {"schedule": evenly_spread(count, self.recording.num_steps)}
         motions, hardness = [], []
         for index, (case, known) in enumerate(zip(self.cases, self.recording.cases, strict=True)):
-            run = self.runner.patched(case, settings)
-            hardness.append(-psnr(run.outcome, known.outcome, self.peak))
+            run = self.runner.patched(case, {"schedule": self._even})
+            hardness.append(-psnr(known.outcome.squared_error(run.outcome), self.peak))
             motions.append(self.recording.motion(known.metric_motion))
             self.tell("evenly spread steps", index + 1, len(self.cases))
         hyp = fit_moreg(motions, np.array(hardness))
@@ -215,34 +251,32 @@ class _Search(Generic[Case]):
         """What was tried, the best last."""
         knobs = form.knobs()
         rehearsed = [form.rehearse(knob) for knob in knobs]
-        counts = [[len(case.steps) for case in found] for found in rehearsed]
-        log_costs = [[math.log10(case.cost + TINY) for case in found] for found in rehearsed]
+        counts = [statistics.mean(len(case.steps) for case in found) for found in rehearsed]
         steps = self.recording.num_steps
 
         def curve() -> Curve:
             if self.target.of == "psnr":
-                return Curve(self.target, knobs, [-10 * float(np.mean(c)) for c in log_costs])
-            speedups = [
-                statistics.median(self.costs.speedup(steps, count) for count in found)
-                for found in counts
-            ]
+                return Curve(self.target, knobs, [_quality(found) for found in rehearsed])
+            speedups = [self.costs.speedup(steps, count) for count in counts]
             return Curve(self.target, knobs, speedups)
 
         first = knob_for(form, self.first_count)
 
         def see(knob: float) -> None:
             doing = f"round {len(self.seen) + 1} of at most {self.rounds}"
-            look = self._qualities if self.target.of == "psnr" else self._counts
-            self.seen[knob] = look(form.settings(knob), doing)
+            if self.target.of == "psnr":
+                self.seen[knob] = self._qualities(form.settings(knob), doing)
+            else:
+                self.seen[knob] = self._counts(form.settings(knob), doing, TIMED)
 
         return search(self.target, first, curve, see, self._value, self.rounds)
 
     def _value(self, knob: float) -> float:
         """Of a knob that was seen, what the target is of. Costs get known better by the round."""
+        mean = statistics.mean(self.seen[knob])
         if self.target.of == "psnr":
-            return statistics.mean(self.seen[knob])
-        steps = self.recording.num_steps
-        return statistics.median(self.costs.speedup(steps, int(n)) for n in self.seen[knob])
+            return mean
+        return self.costs.speedup(self.recording.num_steps, mean)
 
     def refined(
         self, planned: dict[str, Any], settings: dict[str, Any], sweeps: int
@@ -276,9 +310,9 @@ class _Search(Generic[Case]):
         count = min(most, len(self.cases))
         return [round(index) for index in np.linspace(0, len(self.cases) - 1, count)]
 
-    def _counts(self, settings: dict[str, Any], doing: str) -> list[float]:
-        """Computed steps of some cases, whose costs are taken down."""
-        chosen = self._chosen(TIMED)
+    def _counts(self, settings: dict[str, Any], doing: str, most: int) -> list[float]:
+        """Computed steps of `most` cases, whose costs are taken down."""
+        chosen = self._chosen(most)
         counts: list[float] = []
         for done, index in enumerate(chosen, start=1):
             full = self.runner.full(self.cases[index])
@@ -296,24 +330,37 @@ class _Search(Generic[Case]):
         chosen = self._chosen(most or len(self.cases))
         for index in chosen:
             run = self.runner.patched(self.cases[index], settings)
-            found.append(psnr(run.outcome, self.recording.cases[index].outcome, self.peak))
+            error = self.recording.cases[index].outcome.squared_error(run.outcome)
+            found.append(psnr(error, self.peak))
             self.tell(doing, len(found), len(chosen))
         return found
 
-    def hold_out(self, cases: Sequence[Case], settings: dict[str, Any]) -> list[Compared]:
+    def hold_out(
+        self, cases: Sequence[Case], settings: dict[str, Any]
+    ) -> tuple[list[Compared], Costs]:
         """Unpatched and patched in turn, each first as often as the other."""
-        found = []
+        found, costs = [], Costs()
         for index, case in enumerate(cases):
             if index % 2:
                 run, full = self.runner.patched(case, settings), self.runner.full(case)
             else:
                 full, run = self.runner.full(case), self.runner.patched(case, settings)
             found.append(Compared.of(full, run, self.peak))
+            costs.add(full, run)
             self.tell("held-out cases", index + 1, len(cases))
-        return found
+        return found, costs
 
 
-def _target(speedup: float | None, quality: float | None) -> Target:
+def target_of(speedup: float | None, quality: float | None) -> Target:
+    """The one that is given.
+
+    Raises:
+        TypeError: no number.
+        ValueError: none, two, or one that makes no sense.
+    """
+    for name, given in (("target_speedup", speedup), ("target_psnr", quality)):
+        if isinstance(given, bool) or not isinstance(given, int | float | None):
+            raise TypeError(f"{name} is {given!r}; it must be a number")
     if (speedup is None) == (quality is None):
         raise ValueError(
             f"target_speedup is {speedup} and target_psnr {quality}; give one of the two"
@@ -337,14 +384,24 @@ def _check_refine(sweeps: int, target: Target, kind: Kind) -> None:
         )
 
 
-def _split(cases: Sequence[Case], held_out: Sequence[Case] | None) -> tuple[list[Case], list[Case]]:
+def drawn_apart(given: Sequence[Case], seed: int) -> tuple[list[Case], list[Case]]:
+    """What to fit to, and a random quarter: the last one could be all of a kind."""
+    count = max(1, round(HELD_OUT * len(given)))
+    kept = set(random.Random(seed).sample(range(len(given)), min(count, len(given))))
+    return (
+        [case for i, case in enumerate(given) if i not in kept],
+        [case for i, case in enumerate(given) if i in kept],
+    )
+
+
+def _split(
+    cases: Sequence[Case], held_out: Sequence[Case] | None, seed: int
+) -> tuple[list[Case], list[Case]]:
     """Cases to fit to, and to judge by."""
-    given = list(cases)
-    if held_out is not None:
-        train, kept = given, list(held_out)
+    if held_out is None:
+        train, kept = drawn_apart(cases, seed)
     else:
-        keep = max(1, round(HELD_OUT * len(given)))
-        train, kept = given[:-keep], given[len(given) - keep :]
+        train, kept = list(cases), list(held_out)
     if len(train) < FEWEST_CASES or not kept:
         raise ValueError(
             f"there are {len(train)} cases to calibrate with and {len(kept)} held-out ones; it "
@@ -363,8 +420,12 @@ def _profile_of(given: object) -> Profile | None:
     return given.profile
 
 
-def _check_same_run(profile: Profile, made_for: MadeFor) -> None:
-    profile.check(made_for.model, made_for.scheduler, made_for.num_steps)
+def _quality(found: Sequence[Rehearsed]) -> float:
+    """Mean PSNR up to a constant; infinite where most of the cases compute every step."""
+    missed = [case.cost for case in found if case.cost > 0]
+    if 2 * len(missed) < len(found):
+        return math.inf
+    return -10 * statistics.mean(math.log10(cost) for cost in missed)
 
 
 def _is_clear(motions: Sequence[float], hardness: Sequence[float]) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from adacache_kernels.calibrated import Calibration
 from adacache_kernels.metrics import Video
+from adacache_kernels.targets import calibrate, drawn_apart, target_of
 
 from .command import call_arguments, check_extras, progress_bar, read_prompts
 
@@ -25,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prompts",
         nargs="+",
         required=True,
-        help="prompts, or one file with a prompt a line; the last quarter is held out",
+        help="prompts, or one file with a prompt a line; a quarter, drawn at random, is held out",
     )
     parser.add_argument(
         "--held-out", nargs="+", help="prompts to judge by instead, or one file of them"
@@ -71,30 +73,34 @@ def run(arguments: argparse.Namespace) -> None:
         ValueError, OSError, ImportError: with a message for the user.
     """
     check_extras()
-    prompts = read_prompts(arguments.prompts)
-    held = None if arguments.held_out is None else read_prompts(arguments.held_out, "--held-out")
+    prompts, held = _prompts(arguments)
     if arguments.steps < 1 or arguments.seeds < 1:
         raise ValueError(
             f"--steps is {arguments.steps} and --seeds {arguments.seeds}; both are at least 1"
         )
     if not arguments.out.parent.is_dir():
         raise ValueError(f"--out is {arguments.out}; there is no folder {arguments.out.parent}")
+    if arguments.out.is_dir():
+        raise ValueError(f"--out is {arguments.out}, a folder; give the JSON file to write")
+    target_of(arguments.target_speedup, arguments.target_psnr)
     call = call_arguments(arguments.call)
 
     import torch
-
-    from adacache_kernels.targets import calibrate
 
     from . import pipelines
 
     torch.set_num_threads(arguments.threads)
     subject = pipelines.load(arguments.pipeline, device=arguments.device, arguments=call)
-    subject.check([*prompts, *(held or [])])
+    subject.check([*prompts, *held])
+
+    made: list[Case] = []
 
     def generate(case: Case) -> Video:
+        made.append(case)
         prompt, seed = case
         return subject.generate(prompt, arguments.steps, seed)
 
+    start = time.perf_counter()
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     with progress_bar() as show:
         found = calibrate(
@@ -104,7 +110,7 @@ def run(arguments: argparse.Namespace) -> None:
             target_speedup=arguments.target_speedup,
             target_psnr=arguments.target_psnr,
             kind=arguments.kind,
-            held_out=None if held is None else _cases(held, seeds),
+            held_out=_cases(held, seeds),
             profile=arguments.profile,
             trials=arguments.trials,
             rounds=arguments.rounds,
@@ -113,10 +119,28 @@ def run(arguments: argparse.Namespace) -> None:
         )
     found.save(arguments.out)
     print(_told(found, arguments.out))
+    print(f"It took {len(made)} generations, {time.perf_counter() - start:.0f} s in all")
+
+
+def _prompts(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Prompts to fit to, and to judge by: none is both, whatever the seeds."""
+    prompts = read_prompts(arguments.prompts)
+    if arguments.held_out is not None:
+        held = read_prompts(arguments.held_out, "--held-out")
+    elif len(prompts) > 1:
+        prompts, held = drawn_apart(prompts, seed=0)
+    else:
+        raise ValueError(
+            f"--prompts has one prompt, {prompts[0]!r}, and a quarter is held out; give more, or "
+            "--held-out"
+        )
+    both = sorted(set(prompts) & set(held))
+    if both:
+        raise ValueError(f"{both[0]!r} is a prompt to fit to and a held-out one; give it once")
+    return prompts, held
 
 
 def _cases(prompts: Sequence[str], seeds: range) -> list[Case]:
-    """Prompt by prompt, so that the last quarter is of other prompts."""
     return [(prompt, seed) for prompt in prompts for seed in seeds]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -108,28 +109,45 @@ def run(arguments: argparse.Namespace) -> None:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """What shows what is being done, how many videos have been made, and of how many."""
+    """What shows what is being done, how many videos have been made, and of how many.
+
+    A bar of its own for everything that counts anew.
+    """
     from tqdm import tqdm
 
-    with tqdm(unit="video") as bar:
+    bars: list[Any] = []
+    last = time.time()
 
-        def show(doing: str, done: int, total: int) -> None:
-            if total != bar.total or done < bar.n:
-                # Something else has begun: what was done before says nothing of the time it takes.
-                bar.reset(total)
-                bar.initial = done - 1
-            bar.n = done
-            bar.set_description(doing)
+    def show(doing: str, done: int, total: int) -> None:
+        nonlocal last
+        if not bars or total != bars[-1].total or done <= bars[-1].n:
+            close()
+            bars.append(tqdm(total=total, initial=done - 1, desc=doing, unit="video"))
+            # Its first video was begun when what was before it ended.
+            bars[-1].start_t = last
+        bars[-1].set_description(doing, refresh=False)
+        bars[-1].n = done
+        bars[-1].refresh()
+        last = time.time()
 
+    def close() -> None:
+        if bars:
+            bars[-1].close()
+
+    try:
         yield show
+    finally:
+        close()
 
 
 def read_prompts(given: Sequence[str], option: str = "--prompts") -> list[str]:
     """Prompts, or the lines of one file.
 
     Raises:
-        ValueError: there is none, or an empty one.
+        ValueError: there is none, or an empty one, or no such file.
     """
+    if len(given) == 1 and given[0].endswith(".txt") and not Path(given[0]).is_file():
+        raise ValueError(f"{option} is {given[0]}, and there is no such file")
     if len(given) == 1 and Path(given[0]).is_file():
         lines = Path(given[0]).read_text().splitlines()
         given = [line for line in lines if line.strip()]
