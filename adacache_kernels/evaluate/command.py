@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -217,7 +218,11 @@ def _check_same_study(folder: Path, identity: dict[str, Any]) -> None:
             raise ValueError(
                 f"{folder} holds a study with other {', '.join(differing)}; give another --out"
             )
-    path.write_text(json.dumps(identity, indent=1))
+        return
+    # At once, for another process may read it to make other seeds of the same study.
+    written = path.with_suffix(f".{os.getpid()}")
+    written.write_text(json.dumps(identity, indent=1))
+    written.rename(path)
 
 
 def _check_distinct(methods: Sequence[Method]) -> None:
