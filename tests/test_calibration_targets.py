@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 import adacache_kernels as ak
-from adacache_kernels import Calibration, Profile, calibrate, cli, targets, trial_runs
+from adacache_kernels import Calibration, Profile, calibrate, cli, rounds, targets, trial_runs
 from adacache_kernels.calibrated import Reached, Target
 from adacache_kernels.codebook import Codebook
 from adacache_kernels.evaluate import command, methods, pipelines
@@ -245,8 +245,8 @@ def test_knobs_at_which_every_step_is_computed_are_not_chosen() -> None:
     with pytest.raises(ValueError, match="every step is computed in most of the cases"):
         Curve(Target("psnr", 90.0), [4, 50], [math.inf] * 2)
     full, half = Rehearsed([1, 2, 3], 0.0), Rehearsed([1, 3], 0.01)
-    assert targets._quality([full, half, half]) == pytest.approx(20)
-    assert targets._quality([full, full, half]) == math.inf
+    assert rounds._quality([full, half, half]) == pytest.approx(20)
+    assert rounds._quality([full, full, half]) == math.inf
 
 
 # What is measured
@@ -363,10 +363,10 @@ def test_it_says_what_it_does_and_how_far_it_is() -> None:
 
 def test_motion_regularisation_only_where_hardness_follows_motion() -> None:
     motions = [0.1, 0.2, 0.4, 0.8, 1.6]
-    assert targets._is_clear(motions, [-40, -36, -35, -30, -28])
-    assert not targets._is_clear(motions, [-30, -36, -35, -31, -30])
-    assert not targets._is_clear(motions, [-28, -30, -35, -36, -40])
-    assert not targets._is_clear([0.3] * 5, [-28, -30, -35, -36, -40])
+    assert rounds._is_clear(motions, [-40, -36, -35, -30, -28])
+    assert not rounds._is_clear(motions, [-30, -36, -35, -31, -30])
+    assert not rounds._is_clear(motions, [-28, -30, -35, -36, -40])
+    assert not rounds._is_clear([0.3] * 5, [-28, -30, -35, -36, -40])
 
 
 # Its file
