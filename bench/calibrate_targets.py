@@ -2,6 +2,7 @@
 
     python bench/calibrate_targets.py --work DIR profile
     python bench/calibrate_targets.py --work DIR 2x 3x 40dB 2x-codebook
+    python bench/calibrate_targets.py --work DIR --seeds 4 12 45dB
     python bench/calibrate_targets.py --work DIR --report bench/results/calibrate.md
 
 Of the thirty prompts of ten digits and three kinds of motion, nine are held out, three of each

@@ -11,7 +11,8 @@ import adacache_kernels as ak
 from adacache_kernels import Calibration
 from adacache_kernels.outcomes import as_array, psnr, squared_error
 from adacache_kernels.refine import GAIN, refine_schedule
-from test_calibration_targets import STEPS, TINY_WAN, calibrated, denoising, seconds
+from test_calibration_targets import calibrated, seconds
+from tiny_calibration import STEPS, TINY_WAN, denoising
 
 __all__ = ["seconds"]
 EVEN = [1, 5, 9, 13, 17, 19, 20]
