@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from adacache_kernels.branch import ring_places
-from adacache_kernels.cache_plan import Demand, Storage, StreamShape, total_bytes
-from adacache_kernels.models import ADAPTERS, Adapter, BlockList, Layout, Stream
+from adacache_kernels.cache_plan import Demand, Entering, Storage, StreamShape, total_bytes
+from adacache_kernels.models import BlockList, Layout, Stream, adapter_for
 
 RESULT = Path(__file__).parent / "results" / "cache_bytes.md"
 DTYPE = torch.bfloat16
@@ -138,9 +138,7 @@ CASES = (
     Case("Latte, 16 x 512 x 512", latte, latte_inputs, (2, 16)),
     Case("CogVideoX 5B, 49 x 480 x 720", cogvideox, cogvideox_inputs, (2, 13)),
     Case("Wan 14B, 81 x 720 x 1280", wan, wan_inputs, (1, 21), calls=2),
-    Case("HunyuanVideo, 129 x 720 x 1280", hunyuan_video, hunyuan_video_inputs, (1, 33),
-         lists=(BlockList("transformer_blocks", BOTH, Layout.FRAME_MAJOR),
-                BlockList("single_transformer_blocks", BOTH, Layout.FRAME_MAJOR))),
+    Case("HunyuanVideo, 129 x 720 x 1280", hunyuan_video, hunyuan_video_inputs, (1, 33)),
 )  # fmt: skip
 WAYS = {
     "full": Storage(),
@@ -153,13 +151,13 @@ class _FirstBlock(Exception):
     """The first block was reached; holds its streams."""
 
 
-def entering(model: nn.Module, case: Case, first: BlockList) -> dict[str, StreamShape]:
+def entering(model: nn.Module, case: Case, first: BlockList) -> Entering:
     """The streams that enter the first block."""
 
     def stop(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         names = block.forward.__code__.co_varnames[1:]
         given = dict(zip(names, args, strict=False)) | kwargs
-        raise _FirstBlock({s.parameter: StreamShape.of(given[s.parameter]) for s in first.streams})
+        raise _FirstBlock(Entering.of(case.video, first, given))
 
     getattr(model, first.attribute)[0].register_forward_pre_hook(stop, with_kwargs=True)
     try:
@@ -183,9 +181,9 @@ def build(case: Case) -> nn.Module:
 def row(case: Case) -> str:
     """A line of the table."""
     model = build(case)
-    adapter = ADAPTERS.get(type(model).__name__) or Adapter(case.lists, {}, frames=None)
-    lists = adapter.lists
-    streams = entering(model, case, lists[0])
+    lists = case.lists or adapter_for(model).lists
+    brought = entering(model, case, lists[0])
+    streams = {name: stream for name, stream in brought.streams.items() if stream is not None}
     nbytes = {name: bytes_of(stream) for name, stream in streams.items()}
     authors = case.calls * sum(
         2 * len(getattr(model, blocks.attribute)) * nbytes[stream.parameter]
@@ -195,24 +193,22 @@ def row(case: Case) -> str:
     # As "fast": the last residual and what the distance is measured to, in the last list's middle
     # block. As "forecast": three residuals, no metric block.
     sites = ((lists[-1].attribute, 0),)
-    fast = Demand(lists, 1, sites, case.video)
+    fast = Demand(lists, 1, sites)
     places = ring_places(1, correct=True)
-    forecast = Demand(lists, places, (), case.video)
-    cells = [planned(demand, case, streams, WAYS["full"]) for demand in (fast, forecast)]
-    cells += [planned(forecast, case, streams, WAYS[way]) for way in ("int8", "host")]
+    forecast = Demand(lists, places, ())
+    cells = [planned(demand, case, brought, WAYS["full"]) for demand in (fast, forecast)]
+    cells += [planned(forecast, case, brought, WAYS[way]) for way in ("int8", "host")]
     *rows, _channels = streams[lists[0].streams[0].parameter].shape
     tokens = torch.Size(rows).numel() // case.video[0]
     figures = " | ".join(f"{cell / GB:.2f}" for cell in (authors, *cells))
     return f"| {case.name} | {tokens} | {figures} | {authors / cells[0]:.0f}x |"
 
 
-def planned(
-    demand: Demand, case: Case, streams: Mapping[str, StreamShape], storage: Storage
-) -> int:
+def planned(demand: Demand, case: Case, brought: Entering, storage: Storage) -> int:
     """Bytes on the device of the slots of all branches."""
     specs = {}
     for branch in range(case.calls):
-        specs |= {spec.key: spec for spec in demand.slots(branch, streams, storage)}
+        specs |= {spec.key: spec for spec in demand.slots(branch, brought, storage)}
     return total_bytes(specs.values())
 
 

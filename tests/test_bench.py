@@ -245,3 +245,11 @@ def test_overhead_ratios_are_of_the_same_round() -> None:
     base, row = overhead_report.rows("m", times)
     assert (base.ratio_p50, base.of_min) == (1, 1)
     assert (row.wall_p50, row.ratio_p50, row.cpu_ratio_p50, row.of_min) == (10, 2, 2, 2)
+
+
+def test_the_cache_takes_what_the_table_says() -> None:
+    """Planned anew from the models' shapes: nothing is run."""
+    import cache_bytes
+
+    table = cache_bytes.RESULT.read_text().splitlines()
+    assert [cache_bytes.row(case) for case in cache_bytes.CASES] == table[-len(cache_bytes.CASES) :]
