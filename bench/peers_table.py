@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -35,7 +36,7 @@ RANDOM = (
     f"A Wan model with random weights, {WAN_STEPS} steps: PSNR, SSIM and LPIPS say nothing about "
     "quality here; work, reads, bytes held and time are what the table is for."
 )
-WAN = f"{Path(__file__).parent / 'random_wan.py'}:build"
+WAN = f"{os.path.relpath(Path(__file__).parent / 'random_wan.py')}:build"
 
 OURS = (
     "fast",
