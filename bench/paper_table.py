@@ -98,12 +98,20 @@ def measured_ratios(steps: int) -> tuple[float, ...]:
 
 
 def matched(rows: Sequence[Row], steps: int) -> str:
-    """A table for each budget: the methods within `NEAR` of it, the best first."""
+    """A table for each budget: the methods within `NEAR` of it, the best first.
+
+    Methods that have not made every video are left out: means of others say nothing beside them.
+    """
     text = []
     for budget in BUDGETS[steps]:
         found = lines(rows, against=ours(steps, budget))
+        videos = max(line.videos for line in found)
         near = [
-            line for line in found if line.computed and abs(line.computed - budget) < NEAR * budget
+            line
+            for line in found
+            if line.computed
+            and abs(line.computed - budget) < NEAR * budget
+            and line.videos == videos
         ]
         near.sort(key=lambda line: -line.psnr)
         text += [f"{budget} of {steps} steps computed, within {NEAR:.0%}:", "", *markdown(near), ""]
