@@ -1,7 +1,7 @@
 """Refines the schedules of the demo model's profiles by direct search.
 
-    python bench/refine_demo.py --steps 50 --counts 25 17 12 9 --sweeps 2   # 20 minutes on a core
-    python bench/refine_demo.py --steps 100 --counts 50 34 --sweeps 1       # 30 minutes
+    python bench/refine_demo.py --steps 50 --counts 25 17 12 9          # 40 minutes on a core
+    python bench/refine_demo.py --steps 100 --counts 34 --sweeps 1 --seeds 1       # 10 minutes
 
 They go to `schedules.json` beside the profiles. Cases are those of `calibrate_demo.py`, which
 nothing is judged by.
