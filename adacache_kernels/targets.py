@@ -66,7 +66,7 @@ def calibrate(
         rounds: of generations that correct what is expected.
         refine: sweeps of direct search over the steps of the profile's schedule, which is then the
             same for every video: twice the computed steps, times the cases (`REFINED_ON` at most),
-            generations a sweep. It gained 1 to 2 dB on the demo. With target_speedup only.
+            generations a sweep. It gained 0.3 to 2.3 dB on the demo. With target_speedup only.
         peak: highest value less lowest one that an outcome may have. None: 1 for floats, which then
             must be 0 to 1.
         seed: of the held-out cases and random schedules.
