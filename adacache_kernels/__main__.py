@@ -1,7 +1,7 @@
-"""`python -m adacache_kernels` is `adacache info`."""
+"""`python -m adacache_kernels` is `adacache`, and `adacache info` by itself."""
 
 import sys
 
 from .cli import main
 
-sys.exit(main(["info"]))
+sys.exit(main(sys.argv[1:] or ["info"]))

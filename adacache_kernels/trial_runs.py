@@ -12,10 +12,10 @@ import numpy as np
 from torch import nn
 
 from .calibrated import Reached
-from .evaluate.costs import timed_forwards
 from .outcomes import Outcome, as_array, psnr, squared_error
 from .patching import summary
 from .recording import Case, patched
+from .timed import timed_forwards
 
 
 @dataclass(frozen=True, eq=False)

@@ -87,6 +87,12 @@ def test_python_m_prints_the_build() -> None:
     assert re.search(r"^devices +\S", printed, re.M)
 
 
+def test_python_m_runs_commands() -> None:
+    command = [sys.executable, "-m", "adacache_kernels", "bench", "quality"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+    assert run.returncode == 2 and "required: --prompts" in run.stderr
+
+
 def test_package_data_is_installed() -> None:
     package = Path(adacache_kernels.__file__).parent
     assert (package / "py.typed").exists()

@@ -13,8 +13,8 @@ import torch
 from tqdm import tqdm
 
 import adacache_kernels as ak
-from adacache_kernels.evaluate.costs import timed_forwards
 from adacache_kernels.metrics import Video, psnr, ssim
+from adacache_kernels.timed import timed_forwards
 
 from .pipeline import check_prompts
 

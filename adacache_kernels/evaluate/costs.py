@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,31 +19,6 @@ READS = (
     torch.ops.aten.masked_select.default,
 )
 """Operations whose result the host has to know."""
-
-
-@contextmanager
-def timed_forwards(transformer: nn.Module) -> Iterator[list[float]]:
-    """Collects the wall time of every forward, with the device idle at both ends."""
-    seconds: list[float] = []
-    starts: list[float] = []
-
-    def begin(module: nn.Module, *_: Any) -> None:
-        _wait(module)
-        starts.append(time.perf_counter())
-
-    def end(module: nn.Module, *_: Any) -> None:
-        _wait(module)
-        seconds.append(time.perf_counter() - starts.pop())
-
-    handles = [
-        transformer.register_forward_pre_hook(begin),
-        transformer.register_forward_hook(end),
-    ]
-    try:
-        yield seconds
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @dataclass
@@ -203,8 +177,3 @@ def _attention_on_cpu() -> dict[Any, Any]:
 
     operation = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
     return {} if operation is None else {operation: count}
-
-
-def _wait(module: nn.Module) -> None:
-    if next(module.parameters()).is_cuda:
-        torch.cuda.synchronize()

@@ -18,13 +18,13 @@ from pathlib import Path
 
 from adacache_kernels.history import Summary
 from adacache_kernels.metrics import Video, psnr, ssim
+from adacache_kernels.timed import timed_forwards
 
 from .costs import (
     counted_work,
     held_tensors,
     peak_memory,
     reset_peak_memory,
-    timed_forwards,
 )
 from .methods import FULL, Method, full
 from .perceptual import lpips_distance

@@ -1,0 +1,41 @@
+"""Seconds that a module's forwards take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def timed_forwards(transformer: nn.Module) -> Iterator[list[float]]:
+    """Collects the wall time of every forward, with the device idle at both ends."""
+    seconds: list[float] = []
+    starts: list[float] = []
+
+    def begin(module: nn.Module, *_: Any) -> None:
+        _wait(module)
+        starts.append(time.perf_counter())
+
+    def end(module: nn.Module, *_: Any) -> None:
+        _wait(module)
+        seconds.append(time.perf_counter() - starts.pop())
+
+    handles = [
+        transformer.register_forward_pre_hook(begin),
+        transformer.register_forward_hook(end),
+    ]
+    try:
+        yield seconds
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _wait(module: nn.Module) -> None:
+    if next(module.parameters()).is_cuda:
+        torch.cuda.synchronize()
