@@ -22,8 +22,8 @@ demo: .venv/demo
 
 quality: .venv/demo
 	$(BIN)/adacache bench quality --pipeline demo --out quality_out --prompts $(PROMPTS) --methods \
-	  slow fast forecast even:25:forecast=1 even:17:forecast=1 profile:computed_steps=25 \
-	  profile:computed_steps=17 steps:25:DPMSolverMultistepScheduler \
+	  slow fast forecast even:25:forecast=1 even:17:forecast=1 profile:computed_steps=25 refined:25 \
+	  profile:computed_steps=17 refined:17 steps:25:DPMSolverMultistepScheduler \
 	  steps:17:DPMSolverMultistepScheduler pab:latte-slow t-gate:latte
 
 bench: .venv/demo
