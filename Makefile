@@ -27,7 +27,7 @@ quality: .venv/demo
 	  steps:17:DPMSolverMultistepScheduler pab:latte-slow t-gate:latte
 
 bench: .venv/demo
-	$(BIN)/python bench/ops.py --quick --out bench_out
+	$(BIN)/python -m bench.ops.run --quick --out bench_out
 
 test: lint ctest pytest
 

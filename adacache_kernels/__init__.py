@@ -4,16 +4,8 @@ import adacache_kernels as ak
 ak.patch(pipe)
 """
 
-from .arena import ArenaStats, CacheArena
-from .arena_errors import ArenaError, ArenaOutOfMemoryError, CaptureError, OverBudgetError
-from .cache_memory import CacheBudgetError
-from .calibrated import Calibration
-from .calibration import make_profile
-from .config import AdaCacheConfig
-from .context import cache_context
-from .history import Summary
-from .magnitudes import measure_ratios
-from .methods import (
+from .api.patch import is_patched, patch, reset, summary, unpatch
+from .baselines import (
     DeltaDiTConfig,
     FirstBlockConfig,
     FixedIntervalConfig,
@@ -24,10 +16,18 @@ from .methods import (
     TGATEConfig,
     TimestepEmbeddingConfig,
 )
-from .patching import is_patched, patch, reset, summary, unpatch
-from .profile import Profile
-from .targets import calibrate
-from .types import AdaCacheWarning
+from .calibration.calibrate import calibrate
+from .calibration.make_profile import make_profile
+from .calibration.measure_ratios import measure_ratios
+from .config.adacache_config import AdaCacheConfig
+from .config.calibration_file import Calibration
+from .engine.cache_context import cache_context
+from .engine.summary import Summary
+from .memory.arena import ArenaStats, CacheArena
+from .memory.errors import ArenaError, ArenaOutOfMemoryError, CaptureError, OverBudgetError
+from .memory.residual_store import CacheBudgetError
+from .options import AdaCacheWarning
+from .schedule.profile import Profile
 
 __version__ = "0.1.0"
 

@@ -1,5 +1,5 @@
-// The arena for Python. adacache_kernels/arena.py checks what comes here and makes tensors of
-// slots.
+// The arena for Python. adacache_kernels/memory/arena.py checks what comes here and makes tensors
+// of slots.
 #include "arena/arena.hpp"
 
 #include <pybind11/pybind11.h>

@@ -1,5 +1,5 @@
-// Decisions on their way from the device to the host, for Python. adacache_kernels/mailbox.py
-// checks what comes here.
+// Decisions on their way from the device to the host, for Python.
+// adacache_kernels/engine/decision/mailbox.py checks what comes here.
 #include "mailbox/mailbox.hpp"
 
 #include <pybind11/pybind11.h>

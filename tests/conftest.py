@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import ROOT
+
 # The models are tiny: a second thread makes them slower, on a busy machine thirty times.
 torch.set_num_threads(1)
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)

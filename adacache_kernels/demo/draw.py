@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from adacache_kernels.metrics import Video
-
+from ..measure.psnr_ssim import Video
 from .run import DemoResult, Measured
 
 Picture = NDArray[np.uint8]

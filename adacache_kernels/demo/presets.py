@@ -1,8 +1,8 @@
 """Settings that the demo runs: the package's presets, and what was fitted to the demo model.
 
-The published codebooks were made for Open-Sora's distances. `bench/fit_demo_codebook.py` fitted
-"demo-slow" and "demo-fast" to the demo model at 50 steps, `bench/calibrate_demo.py` made its
-profiles, both on prompts that the demo does not show.
+The published codebooks were made for Open-Sora's distances. `bench/demo_model/fit_codebooks.py`
+fitted "demo-slow" and "demo-fast" to the demo model at 50 steps,
+`bench/demo_model/make_profiles.py` made its profiles, both on prompts that the demo does not show.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from adacache_kernels.presets import SETTINGS
+from ..schedule.presets import SETTINGS
 
 PROFILES = Path(__file__).parent / "profiles"
 SCHEDULES = PROFILES / "schedules.json"

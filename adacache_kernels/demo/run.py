@@ -13,9 +13,9 @@ import torch
 from tqdm import tqdm
 
 import adacache_kernels as ak
-from adacache_kernels.metrics import Video, psnr, ssim
-from adacache_kernels.timed import timed_forwards
 
+from ..measure.psnr_ssim import Video, psnr, ssim
+from ..measure.timing import timed_forwards
 from .pipeline import check_prompts
 
 FRAMES, SIZE = 16, 32

@@ -1,1 +1,4 @@
-"""Methods against each other on a pipeline: quality, work, time and memory of each video."""
+"""Run methods against each other on a pipeline: rows, tables, plots.
+
+It may import demo, calibration, api, baselines, and what stands below them; never cli.
+"""

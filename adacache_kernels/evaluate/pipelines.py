@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from adacache_kernels.metrics import Video
+from ..measure.psnr_ssim import Video
 
 DEMO = "demo"
 
@@ -63,8 +63,8 @@ def load(
 
 
 def _demo(device: str, arguments: dict[str, Any]) -> Subject:
-    from adacache_kernels.demo.pipeline import DEFAULT_WEIGHTS, check_prompts, load_pipeline
-    from adacache_kernels.demo.run import generate
+    from ..demo.pipeline import DEFAULT_WEIGHTS, check_prompts, load_pipeline
+    from ..demo.run import generate
 
     unknown = set(arguments) - {"guidance"}
     if unknown:

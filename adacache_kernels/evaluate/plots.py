@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .methods import FULL
-from .sheet import contact_sheet
-from .study import Row
+from .contact_sheet import contact_sheet
+from .method_spec import FULL
+from .runner import Row
 from .tables import Line
 
 MARKERS = "osD^v"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .methods import FULL
-from .study import Failure, Row
+from .method_spec import FULL
+from .runner import Failure, Row
 
 # PSNR of videos that are equal to the last bit of float32, for means.
 EQUAL = 100.0

@@ -22,7 +22,7 @@ def load() -> SimpleNamespace:
     from .distance_update import distance_update_kernel
     from .quantized_update import quantized_update_kernel
     from .residual_update import residual_update_kernel
-    from .views import View
+    from .tile_access import View
 
     return SimpleNamespace(
         View=View,

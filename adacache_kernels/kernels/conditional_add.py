@@ -3,8 +3,8 @@
 import triton
 import triton.language as tl
 
-from .eight_bits import widened
-from .views import load, pointers, tile_columns
+from .quantization import widened
+from .tile_access import load, pointers, tile_columns
 
 SIZES = ("middle", "tiles", "groups", "groups_per_row")
 

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .views import load_or_zero, pointers, tile_columns
+from .tile_access import load_or_zero, pointers, tile_columns
 
 SIZES = ("frames", "tiles", "groups", "groups_per_row")
 

@@ -4,8 +4,8 @@ import triton
 import triton.language as tl
 
 from .distance_update import add_distance, add_motion, add_term
-from .eight_bits import narrowed, widened
-from .views import load_or_zero, pointers
+from .quantization import narrowed, widened
+from .tile_access import load_or_zero, pointers
 
 SIZES = ("frames", "tokens", "groups_per_row")
 

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .views import load, pointers, tile_columns
+from .tile_access import load, pointers, tile_columns
 
 SIZES = ("middle", "tiles", "groups", "groups_per_row")
 

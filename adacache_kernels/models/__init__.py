@@ -6,17 +6,17 @@ from collections.abc import Callable
 
 from torch import nn
 
-from .allegro import ALLEGRO
-from .base import Adapter, BlockList, BlockRun, Layout, Residual, Stream
-from .cogvideox import COGVIDEOX
-from .detect import chosen, not_sure
-from .images import IMAGES
-from .latte import LATTE
-from .originals import original
-from .probe import Probe, Unclear, batch_of
-from .refused import REFUSED
-from .videos import VIDEOS
-from .wan import WAN, wan_animate, wan_vace
+from .adapter import Adapter, BlockList, BlockRun, Layout, Residual, Stream
+from .adapters.allegro import ALLEGRO
+from .adapters.cogvideox import COGVIDEOX
+from .adapters.diffusers_image import IMAGES
+from .adapters.diffusers_video import VIDEOS
+from .adapters.latte import LATTE
+from .adapters.repositories import original
+from .adapters.unsupported import REFUSED
+from .adapters.wan import WAN, wan_animate, wan_vace
+from .find_block_lists import chosen, not_sure
+from .probe_first_forward import Probe, Unclear, batch_of
 
 __all__ = [
     "ADAPTERS",

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from tqdm import trange
 
-from data import BOX_PX, DIGIT_PX, DIGIT_WORDS, FRAME_PX, Digits, render
+from bench.demo_model.data import BOX_PX, DIGIT_PX, DIGIT_WORDS, FRAME_PX, Digits, render
 
 CROP_PX = 24
 INK_THRESHOLD = 0.3

@@ -11,8 +11,8 @@ from torch import Generator, Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
-from data import all_prompts
-from models import LATENT_CHANNELS, encode_prompts
+from bench.demo_model.data import all_prompts
+from bench.demo_model.models import LATENT_CHANNELS, encode_prompts
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,17 @@ from PIL import Image, ImageDraw
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-from classifier import recognise, train_classifier
-from data import DIGIT_WORDS, FRAME_PX, MOTION_SPEEDS, load_digits, make_clips, to_rgb
-from diffusion import Diffusion
-from models import encode_frames
+from bench.demo_model.classifier import recognise, train_classifier
+from bench.demo_model.data import (
+    DIGIT_WORDS,
+    FRAME_PX,
+    MOTION_SPEEDS,
+    load_digits,
+    make_clips,
+    to_rgb,
+)
+from bench.demo_model.diffusion import Diffusion
+from bench.demo_model.models import encode_frames
 
 logger = logging.getLogger("demo_model")
 

@@ -12,7 +12,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
-from data import DIGIT_WORDS, FRAME_PX, FRAMES, MOTION_SPEEDS
+from bench.demo_model.data import DIGIT_WORDS, FRAME_PX, FRAMES, MOTION_SPEEDS
 
 LATENT_CHANNELS = 4
 CAPTION_CHANNELS = 64

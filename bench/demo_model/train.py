@@ -23,9 +23,9 @@ from torch import Generator, Tensor
 from torch.optim import AdamW, Muon, Optimizer
 from tqdm import tqdm
 
-from data import Clips, load_digits, make_clips, to_rgb
-from diffusion import Diffusion
-from models import (
+from bench.demo_model.data import Clips, load_digits, make_clips, to_rgb
+from bench.demo_model.diffusion import Diffusion
+from bench.demo_model.models import (
     build_scheduler,
     build_text_encoder,
     build_tokenizer,
@@ -35,7 +35,12 @@ from models import (
     freeze,
     whiten,
 )
-from precision import MasterWeights, mean_over_processes, set_learning_rates, split_weights
+from bench.demo_model.precision import (
+    MasterWeights,
+    mean_over_processes,
+    set_learning_rates,
+    split_weights,
+)
 
 logger = logging.getLogger("demo_model")
 

@@ -8,8 +8,8 @@
 #include "cuda/context.hpp"
 #include "cuda/driver.hpp"
 #include "memory.hpp"
+#include "no_throw.hpp"
 #include "plan.hpp"
-#include "quietly.hpp"
 
 namespace adacache::arena {
 namespace {

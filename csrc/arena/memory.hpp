@@ -7,7 +7,7 @@
 #include <string>
 
 #include "errors.hpp"
-#include "event.hpp"
+#include "stream_event.hpp"
 
 namespace adacache::arena {
 

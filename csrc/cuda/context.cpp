@@ -4,7 +4,7 @@
 #include <string>
 
 #include "errors.hpp"
-#include "quietly.hpp"
+#include "no_throw.hpp"
 
 namespace adacache::cuda {
 namespace {

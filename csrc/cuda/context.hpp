@@ -4,8 +4,8 @@
 #include <memory>
 
 #include "cuda/driver.hpp"
-#include "event.hpp"
 #include "process.hpp"
+#include "stream_event.hpp"
 
 namespace adacache::cuda {
 

@@ -3,7 +3,7 @@
 
 #include "cuda/context.hpp"
 #include "cuda/driver.hpp"
-#include "quietly.hpp"
+#include "no_throw.hpp"
 
 namespace adacache::cuda {
 

@@ -5,7 +5,7 @@
 
 #include "errors.hpp"
 #include "graph/set_condition.hpp"
-#include "quietly.hpp"
+#include "no_throw.hpp"
 
 namespace adacache::graph {
 namespace {

@@ -21,7 +21,7 @@
 #include "cuda/context.hpp"
 #include "cuda/driver.hpp"
 #include "cuda/owned.hpp"
-#include "event.hpp"
+#include "stream_event.hpp"
 
 namespace adacache::graph {
 

@@ -2,7 +2,7 @@
 
 #include "cuda/context.hpp"
 #include "mailbox/transport.hpp"
-#include "quietly.hpp"
+#include "no_throw.hpp"
 
 namespace adacache::mailbox {
 namespace {

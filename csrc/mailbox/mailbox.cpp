@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "errors.hpp"
-#include "quietly.hpp"
+#include "no_throw.hpp"
 
 namespace adacache::mailbox {
 namespace {

@@ -8,8 +8,8 @@
 #include <memory>
 #include <optional>
 
-#include "event.hpp"
 #include "mailbox/transport.hpp"
+#include "stream_event.hpp"
 
 namespace adacache::mailbox {
 

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <memory>
 
-#include "event.hpp"
+#include "stream_event.hpp"
 
 namespace adacache::mailbox {
 

@@ -1,5 +1,5 @@
 # What needs a CUDA driver, on a fake one.
-add_subdirectory(${PROJECT_SOURCE_DIR}/tests/fakecuda ${CMAKE_CURRENT_BINARY_DIR}/fakecuda)
+add_subdirectory(${PROJECT_SOURCE_DIR}/tests/support/cuda_driver_stub ${CMAKE_CURRENT_BINARY_DIR}/fakecuda)
 set(fake ${CMAKE_CURRENT_BINARY_DIR}/fakecuda/lib)
 set(old ${CMAKE_CURRENT_BINARY_DIR}/fakecuda/old)
 set(broken ${CMAKE_CURRENT_BINARY_DIR}/broken)

@@ -1,5 +1,5 @@
 // The fake driver's functions that the package does not use: what a test does in the place of a
-// program, and what it asks the fake. tests/fakecuda/README.md has them.
+// program, and what it asks the fake. tests/support/cuda_driver_stub/README.md has them.
 #pragma once
 
 #include <dlfcn.h>
@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "cuda/driver.hpp"
-#include "event.hpp"
+#include "stream_event.hpp"
 
 namespace fake {
 

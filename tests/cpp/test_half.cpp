@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "check.hpp"
-#include "half.hpp"
+#include "narrow_floats.hpp"
 
 using namespace adacache;
 

@@ -3,8 +3,8 @@
 #include <random>
 #include <vector>
 
-#include "arena/plan.hpp"
-#include "arena/ranges.hpp"
+#include "arena/free_ranges.hpp"
+#include "arena/slot_placement.hpp"
 #include "check.hpp"
 
 using namespace adacache;

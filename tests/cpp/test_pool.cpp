@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "check.hpp"
-#include "pool.hpp"
+#include "thread_pool.hpp"
 
 #ifndef _WIN32
 #include <sys/wait.h>

@@ -1,0 +1,4 @@
+"""What users call: patch, unpatch, reset, summary; and what these set on a model.
+
+It may import baselines, engine, and what stands below them.
+"""

@@ -1,0 +1,1 @@
+"""Mechanisms of the baselines: which blocks or modules reuse what."""

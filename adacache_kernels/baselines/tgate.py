@@ -1,0 +1,106 @@
+"""T-GATE: attention to the text is over once the gate is passed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..config.validation import check_bool, check_int
+from ..models.module_names import Kind
+from .base import MethodConfig, preset
+
+
+@dataclass(frozen=True, kw_only=True)
+class TGATEConfig(MethodConfig):
+    """T-GATE (arXiv 2404.02747; schedule as in HaozheLiu-ST/T-GATE, steps here counted from 1).
+
+        cross attention:  steps 1..m run, steps after m reuse the output of step m
+        self-attention:   steps 1..w+1 and m, m+1, ... run; in between, step s runs where
+                          (s - 1) mod k == 0
+
+    Self-attention is spatial and temporal. The authors' pipelines also leave out guidance after
+    step m, for which they keep the mean over the branches; here guidance goes on, as in the
+    comparisons on video models.
+
+    Args:
+        gate_step: m, the last step with cross attention.
+        interval: k; 1 leaves self-attention as it is.
+        warmup: w, first steps before the one whose self-attention is first kept.
+        mean_over_guidance: keep the mean of the conditional and the unconditional output of step m,
+            of two calls a step or of the halves of a batch; the latter only on a pipeline that says
+            whether there is guidance.
+
+    Raises:
+        TypeError, ValueError: name the setting, its value and what it may be.
+    """
+
+    gate_step: int = 20
+    interval: int = 2
+    warmup: int = 2
+    mean_over_guidance: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_int("gate_step", self.gate_step, at_least=1)
+        check_int("interval", self.interval, at_least=1)
+        check_int("warmup", self.warmup, at_least=0)
+        check_bool("mean_over_guidance", self.mean_over_guidance)
+
+    @classmethod
+    def preset(cls, name: str, **overrides: Any) -> TGATEConfig:
+        """Settings of the comparisons, as far as they are known.
+
+        Raises:
+            ValueError: no such preset; names those that there are.
+        """
+        return replace(PRESETS[preset(name, PRESETS)], **overrides)
+
+    @property
+    def kinds(self) -> dict[Kind, str]:
+        """Kinds of modules that a model must have, and the setting that says so."""
+        return {"cross": f"gate_step={self.gate_step}"}
+
+    def policy(self, _num_steps: int) -> TGATEPolicy:
+        """Of one generation."""
+        return TGATEPolicy(self)
+
+
+class TGATEPolicy:
+    """The schedule of one generation."""
+
+    by_timestep = False
+
+    def __init__(self, config: TGATEConfig) -> None:
+        self._config = config
+        self.mean_after = config.gate_step if config.mean_over_guidance else None
+        self._step = 0
+
+    def begin_step(self, step: int, timestep: float | None) -> None:
+        self._step = step
+
+    def reuses(self, kind: Kind, block: int) -> bool:
+        gate = self._config.gate_step
+        if kind == "cross":
+            return self._step > gate
+        warm = self._step <= self._config.warmup + 1
+        if kind == "mlp" or warm or self._step >= gate:
+            return False
+        return (self._step - 1) % self._config.interval != 0
+
+    def keeps(self, kind: Kind, block: int) -> bool:
+        gate = self._config.gate_step
+        if kind == "cross":
+            return self._step == gate
+        if kind == "mlp" or self._config.interval == 1:
+            return False
+        return self._config.warmup < self._step < gate
+
+    def order(self, step: int) -> int:
+        return 0
+
+
+PRESETS: dict[str, TGATEConfig] = {
+    "open-sora": TGATEConfig(gate_step=12, interval=2),
+    "open-sora-plan": TGATEConfig(gate_step=90, interval=6),
+    "latte": TGATEConfig(gate_step=20, interval=2),
+}

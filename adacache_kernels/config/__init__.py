@@ -1,0 +1,4 @@
+"""Check settings, and read and write calibration files.
+
+It may import schedule, and what stands below it.
+"""

@@ -1,0 +1,1 @@
+"""Tell steps and guidance branches apart."""

@@ -1,0 +1,29 @@
+"""How many videos the rows of a batch are."""
+
+from __future__ import annotations
+
+from ..config.adacache_config import AdaCacheConfig
+from ..models import Adapter
+from .clocks.clock import Clock
+
+
+def videos_of(rows: int, config: AdaCacheConfig, adapter: Adapter, clock: Clock) -> int:
+    """Videos in a batch of `rows`, the rows of guidance of each being pooled.
+
+    Raises:
+        ValueError: `guidance_rows` does not divide the batch.
+    """
+    given = config.guidance_rows
+    if given is not None and rows % given:
+        raise ValueError(
+            f"guidance_rows={given}: the batch has {rows} rows, which is not a multiple of it; "
+            "give the rows of guidance that each video has in one call"
+        )
+    guidance = given or _usual_guidance_rows(adapter, clock)
+    # A batch that does not divide has other rows than is thought: each counts by itself.
+    return rows // guidance if rows % guidance == 0 else rows
+
+
+def _usual_guidance_rows(adapter: Adapter, clock: Clock) -> int:
+    in_one_call = adapter.guidance_calls == 1 and (clock.calls(1) or 1) == 1
+    return 2 if in_one_call and clock.has_guidance is not False else 1

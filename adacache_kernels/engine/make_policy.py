@@ -1,0 +1,106 @@
+"""From the settings to the policy and the forecast of one generation."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from ..config.adacache_config import AdaCacheConfig
+from ..models import Adapter
+from ..schedule import (
+    AdaCachePolicy,
+    FixedPolicy,
+    Forecast,
+    Policy,
+    PolynomialForecast,
+    ProfilePolicy,
+)
+from ..schedule.calibrated_for import identity
+from ..schedule.scheduler_times import scheduler_times
+from .clocks.clock import UNKNOWN_STEPS
+
+NO_END = 2**31
+
+
+def make_policy(config: AdaCacheConfig, num_steps: int) -> Policy:
+    """The policy of a generation of `num_steps`, as a clock says it.
+
+    Raises:
+        ValueError: a schedule that goes beyond the last step.
+    """
+    if config.schedule is not None:
+        return FixedPolicy(num_steps, config.schedule) if num_steps else AdaCachePolicy(0)
+    profile = config.loaded_profile
+    if profile is not None:
+        assert config.computed_steps is not None
+        plan = profile.plan(config.forecast)
+        most = config.max_continuous_cached_steps
+        return ProfilePolicy(
+            plan,
+            plan.price_for(config.computed_steps),
+            partial(profile.expected_error, config.forecast),
+            config.adaptivity,
+            warmup_steps=config.max_warmup_steps,
+            longest=None if most is None else most + 1,
+        )
+    last = NO_END if num_steps == UNKNOWN_STEPS else num_steps
+    return AdaCachePolicy(last, config.max_warmup_steps)
+
+
+def make_forecast(config: AdaCacheConfig, num_steps: int, scheduler: Any) -> Forecast:
+    """The forecast of a generation of `num_steps`.
+
+    Raises:
+        ValueError: a time that the scheduler does not tell, or that does not fit a forecast.
+    """
+    profile = config.loaded_profile
+    if profile is not None:
+        return profile.forecast(config.forecast)
+    if config.forecast_time == "step" or num_steps == 0:
+        return PolynomialForecast(config.forecast)
+    if scheduler is None:
+        raise ValueError(
+            f"forecast_time={config.forecast_time!r}: a bare model has no scheduler to ask; patch "
+            'the pipeline, or choose "step"'
+        )
+    return PolynomialForecast(
+        config.forecast, scheduler_times(scheduler, num_steps, config.forecast_time)
+    )
+
+
+def check_profile(config: AdaCacheConfig, model: nn.Module, scheduler: Any, num_steps: int) -> None:
+    """A profile, or a calibration, is for one model, scheduler and number of steps.
+
+    Raises:
+        ValueError: it is another's.
+    """
+    profile, made_for = config.loaded_profile, config.calibrated_for
+    if profile is None and made_for is None:
+        return
+    made_by = None if scheduler is None else identity(scheduler)
+    # Before a pipeline's first generation the number of steps is not known.
+    if made_for is not None:
+        steps = num_steps or made_for.num_steps
+        without = "patch with other settings"
+        made_for.check(identity(model), made_by, steps, "the calibration", without)
+    if profile is not None:
+        profile.check(identity(model), made_by, num_steps or profile.num_steps)
+
+
+def check_correctable(model: nn.Module, adapter: Adapter) -> None:
+    """Correction adds to what leaves the last list of blocks.
+
+    Raises:
+        ValueError: a stream does not leave it.
+    """
+    last = adapter.residual_lists[-1]
+    leaving = {stream.parameter for stream in last.streams} | set(last.joined)
+    lists = adapter.residual_lists
+    entering = {stream.parameter for blocks in lists for stream in blocks.streams}
+    if not entering <= leaving:
+        raise ValueError(
+            f"correct=True: in {type(model).__name__}, {', '.join(entering - leaving)} does not "
+            "leave the last list of blocks, so that it cannot be corrected"
+        )

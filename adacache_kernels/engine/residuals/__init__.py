@@ -1,0 +1,1 @@
+"""Store what block lists add, and add it again, for one guidance branch."""

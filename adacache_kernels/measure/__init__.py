@@ -1,0 +1,1 @@
+"""Measure generations: quality, time and cost."""

@@ -1,0 +1,121 @@
+"""LPIPS and VBench, by their own packages where they are installed."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import tempfile
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .psnr_ssim import Video
+
+LPIPS_WEIGHTS = "torch.hub's folder, $TORCH_HOME/hub/checkpoints/alexnet-owt-7be5be79.pth"
+VBENCH_WEIGHTS = "$VBENCH_CACHE_DIR, by default ~/.cache/vbench"
+VBENCH_DIMENSIONS = (
+    "subject_consistency",
+    "background_consistency",
+    "motion_smoothness",
+    "dynamic_degree",
+    "aesthetic_quality",
+    "imaging_quality",
+)
+"""Those that VBench judges of any prompt."""
+
+
+def lpips_distance(video: Video, reference: Video) -> float:
+    """LPIPS (Zhang et al. 2018, AlexNet), mean over the frames; 0 where they are equal.
+
+    Args:
+        video, reference: [F, H, W, 3] in 0 to 1.
+
+    Raises:
+        ImportError: the package `lpips` is not installed.
+        RuntimeError: its weights are neither there nor to be had.
+    """
+    network = _lpips()
+    with torch.no_grad():
+        distances = network(_centred(video), _centred(reference))
+    return float(distances.mean())
+
+
+def vbench_scores(
+    videos: Sequence[Video], prompts: Sequence[str], *, frames_per_second: int = 8
+) -> dict[str, float]:
+    """VBench's scores (Huang et al. 2024) of videos to prompts of one's own, by dimension.
+
+    Args:
+        videos: [F, H, W, 3] in 0 to 1.
+        prompts: one a video.
+        frames_per_second: of the files that it reads.
+
+    Raises:
+        ImportError: the package `vbench` is not installed.
+    """
+    vbench = _imported("vbench", "VBench", VBENCH_WEIGHTS)
+    with tempfile.TemporaryDirectory() as folder:
+        files = [
+            _written(video, Path(folder) / f"{prompt[:80]}-{index}.mp4", frames_per_second)
+            for index, (video, prompt) in enumerate(zip(videos, prompts, strict=True))
+        ]
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        judge = vbench.VBench(device, "", folder)
+        judge.evaluate(
+            videos_path=folder,
+            name="scores",
+            prompt_list=dict(zip(map(str, files), prompts, strict=True)),
+            dimension_list=list(VBENCH_DIMENSIONS),
+            mode="custom_input",
+        )
+        scores = json.loads((Path(folder) / "scores_eval_results.json").read_text())
+    return {name: float(score[0]) for name, score in scores.items()}
+
+
+def check_installed(names: Sequence[str]) -> None:
+    """Refuse metrics that cannot be measured, before anything is generated.
+
+    Raises:
+        ImportError: says what to install and where weights are expected.
+    """
+    if "lpips" in names:
+        _lpips()
+    if "vbench" in names:
+        _imported("vbench", "VBench", VBENCH_WEIGHTS)
+
+
+@lru_cache(maxsize=1)
+def _lpips() -> Any:
+    module = _imported("lpips", "LPIPS", LPIPS_WEIGHTS)
+    try:
+        return module.LPIPS(net="alex", verbose=False).eval()
+    except OSError as error:
+        raise RuntimeError(
+            f"the weights of LPIPS cannot be loaded ({error}); without a network put them into "
+            f"{LPIPS_WEIGHTS}"
+        ) from error
+
+
+def _imported(name: str, title: str, weights: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f"{title} is measured by the package {name}, which is not installed ({error}); pip "
+            f"install {name}. Without a network its weights are expected in {weights}"
+        ) from error
+
+
+def _centred(video: Video) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(video)).permute(0, 3, 1, 2) * 2 - 1
+
+
+def _written(video: Video, path: Path, frames_per_second: int) -> Path:
+    from diffusers.utils.export_utils import export_to_video
+
+    export_to_video(list(video), str(path), fps=frames_per_second)
+    return path

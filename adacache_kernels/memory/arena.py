@@ -1,0 +1,309 @@
+"""Memory for caches: mapped once, in few large pieces, under a budget, and never moved."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from .. import _native
+from .byte_sizes import format_bytes, free_memory, parse_bytes, total_memory
+from .errors import ArenaError, ArenaOutOfMemoryError, OverBudgetError, package_errors
+from .torch_arena import PlainArena, PlainLease
+
+if TYPE_CHECKING:
+    from .. import _C
+
+Spec = tuple[Sequence[int], torch.dtype]
+"""Shape and dtype of a tensor."""
+
+DEFAULT_CHUNK_BYTES = 32 << 20
+
+
+@dataclass(frozen=True)
+class ArenaStats:
+    """What an arena holds, in bytes unless it says otherwise.
+
+    ``torch.cuda.memory_allocated`` and the like do not see this memory.
+
+    Attributes:
+        budget: most that may be mapped.
+        reserved: addresses, which cost no memory. 0 without virtual memory.
+        mapped: memory that is taken from the device.
+        peak_mapped: the most that has been since the arena was made.
+        planned: what the tensors that leases hold were asked for.
+        in_use: the part of what is mapped that is in slots, each rounded up to 256 bytes.
+        peak_in_use: the most that has been.
+        chunks: number of pieces that are mapped.
+        slots: number of tensors that leases hold.
+        leases: number of leases that live.
+        maps: number of pieces mapped so far.
+        unmaps: number of pieces unmapped so far.
+        failures: number of requests refused so far.
+        is_virtual: whether pieces are mapped to reserved addresses. Else each is one allocation.
+        why_not_virtual: the reason, or nothing.
+    """
+
+    budget: int
+    reserved: int
+    mapped: int
+    peak_mapped: int
+    planned: int
+    in_use: int
+    peak_in_use: int
+    chunks: int
+    slots: int
+    leases: int
+    maps: int
+    unmaps: int
+    failures: int
+    is_virtual: bool
+    why_not_virtual: str
+
+
+class Lease:
+    """What one user holds of an arena. ``CacheArena.lease`` makes it.
+
+    A tensor keeps its memory mapped for as long as it, or a view of it, lives: after ``release``,
+    after ``CacheArena.close``, and after both objects are gone. Its contents are undefined until
+    they are written. A forked child has none of this memory: it must not touch the tensors.
+    """
+
+    def __init__(self, native: _C.Lease | PlainLease, device: torch.device) -> None:
+        self._native = native
+        self._device = device
+
+    def tensors(self, specs: Sequence[Spec]) -> list[Tensor]:
+        """More tensors of these shapes and dtypes, contiguous, at addresses divisible by 256.
+
+        Those that there are keep their addresses and contents. All are made, or none.
+
+        Raises:
+            OverBudgetError: the budget does not allow it.
+            ArenaOutOfMemoryError: the device has less, also after torch's cache was emptied.
+            CaptureError: memory would have to be mapped during the capture of a CUDA graph.
+            ArenaError: the arena is closed.
+            TypeError: something else than (shape, dtype).
+            ValueError: a negative size.
+        """
+        return self._make(self._native.grow, specs)
+
+    def replan(self, specs: Sequence[Spec]) -> list[Tensor]:
+        """Forgets all tensors and makes new ones; raises as ``tensors`` does.
+
+        If they take as much memory as is mapped, they get the addresses that the same specs had
+        before, and nothing is mapped or unmapped. After an error the lease is empty.
+        """
+        return self._make(self._native.replan, specs)
+
+    def release(self) -> None:
+        """Gives back all memory: now what no tensor uses any longer, the rest after its last one.
+
+        On a GPU that is when the arena next maps or unmaps memory, or is closed: nobody may wait
+        for a device at the moment when Python happens to drop a tensor.
+
+        Raises:
+            CaptureError: memory would have to be unmapped during the capture of a CUDA graph.
+        """
+        with package_errors():
+            self._native.release(_stream(self._device))
+
+    def acquire(self) -> None:
+        """The current stream will use the tensors: it waits for what the others have marked.
+
+        The device waits, not the host. Nothing to do on a CPU, or with one stream.
+        """
+        with package_errors():
+            self._native.acquire(_stream(self._device))
+
+    def mark(self) -> None:
+        """The current stream has been given work that uses the tensors."""
+        with package_errors():
+            self._native.mark(_stream(self._device))
+
+    def _make(
+        self, plan: Callable[[Sequence[int], int], Sequence[Any]], specs: Sequence[Spec]
+    ) -> list[Tensor]:
+        sizes = [_bytes_of(spec) for spec in specs]
+        slots = self._plan(plan, sizes)
+        return [_tensor(slot, spec) for slot, spec in zip(slots, specs, strict=True)]
+
+    def _plan(
+        self, plan: Callable[[Sequence[int], int], Sequence[Any]], sizes: list[int]
+    ) -> Sequence[Any]:
+        try:
+            with package_errors():
+                return plan(sizes, _stream(self._device))
+        except OverBudgetError:
+            raise
+        except ArenaOutOfMemoryError:
+            if not _torch_may_hold_memory(self._device):
+                raise
+        torch.cuda.empty_cache()
+        with package_errors():
+            return plan(sizes, _stream(self._device))
+
+
+class CacheArena:
+    """One budget of memory on one device, for the caches of any number of models.
+
+    On a CPU and with NVIDIA's driver, addresses are reserved once and memory is mapped to them as
+    it is needed. Elsewhere each piece is one allocation of torch, and ``stats()`` says why.
+
+    Args:
+        device: where; ``"cuda"`` is the current CUDA device.
+        max_bytes: most memory that may ever be mapped: a number of bytes, a text such as
+            ``"2GiB"``, ``"512MiB"`` or ``"1.5GB"``, or a float in (0, 1] for that fraction of what
+            is free now. None: all that the device has, as far as it tells.
+        chunk_bytes: least memory that is mapped when a lease grows for a second time.
+
+    Raises:
+        ArenaError: the device cannot be used.
+        TypeError, ValueError: an argument that is not as described.
+    """
+
+    def __init__(
+        self,
+        device: torch.device | str | int,
+        max_bytes: int | float | str | None = None,
+        *,
+        chunk_bytes: int = DEFAULT_CHUNK_BYTES,
+    ) -> None:
+        self._device = _usable(torch.device(device))
+        self._max_bytes = _budget(max_bytes, self._device)
+        if not isinstance(chunk_bytes, int) or chunk_bytes < 1:
+            raise ValueError(f"chunk_bytes is {chunk_bytes!r}, expected a positive number of bytes")
+        self._native = _make_arena(self._device, self._max_bytes, chunk_bytes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the memory is, with an index unless it is the CPU."""
+        return self._device
+
+    @property
+    def max_bytes(self) -> int:
+        """Most memory that may ever be mapped."""
+        return self._max_bytes
+
+    def lease(self) -> Lease:
+        """A new, empty lease. One that is no longer referenced gives its memory back.
+
+        Raises:
+            ArenaError: the arena is closed.
+        """
+        with package_errors():
+            return Lease(self._native.lease(), self._device)
+
+    def stats(self) -> ArenaStats:
+        """The figures of this moment."""
+        return ArenaStats(**self._native.stats())
+
+    def close(self) -> None:
+        """Refuses every further request. Memory goes with the leases and tensors that hold it."""
+        with package_errors():
+            self._native.close(_stream(self._device))
+
+    def __enter__(self) -> CacheArena:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        now = self.stats()
+        return (
+            f"CacheArena(device='{self._device}', max_bytes={self._max_bytes}: "
+            f"{format_bytes(now.mapped)} of {format_bytes(now.budget)} mapped in "
+            f"{now.chunks} chunks, {format_bytes(now.in_use)} in use in {now.slots} slots of "
+            f"{now.leases} leases)"
+        )
+
+
+def _usable(device: torch.device) -> torch.device:
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ArenaError(
+            f"an arena on {device} needs a CUDA device, and torch {torch.__version__} sees none; "
+            f"`adacache info` says more. Use device='cpu', or a machine and a torch with CUDA"
+        )
+    if device.index is not None:
+        return device
+    current = getattr(getattr(torch, device.type, None), "current_device", None)
+    return torch.device(device.type, current() if current else 0)
+
+
+def _budget(max_bytes: int | float | str | None, device: torch.device) -> int:
+    if max_bytes is None:
+        return _all_of(device)
+    if isinstance(max_bytes, str):
+        return parse_bytes(max_bytes)
+    if isinstance(max_bytes, float) and 0 < max_bytes <= 1:
+        return max(1, int(max_bytes * free_memory(device)))
+    if isinstance(max_bytes, int) and not isinstance(max_bytes, bool) and max_bytes > 0:
+        return max_bytes
+    raise ValueError(
+        f"max_bytes is {max_bytes!r}, expected a positive number of bytes, a text such as "
+        "'512MiB', '2GiB' or '1.5GB', or a float in (0, 1] for that fraction of the free memory"
+    )
+
+
+def _all_of(device: torch.device) -> int:
+    try:
+        return total_memory(device)
+    except ValueError:
+        # Only devices of ordinary allocations keep that to themselves; nothing is reserved there.
+        return sys.maxsize
+
+
+def _make_arena(device: torch.device, budget: int, chunk_bytes: int) -> _C.Arena | PlainArena:
+    if device.type == "cpu" or (device.type == "cuda" and torch.version.hip is None):
+        with package_errors():
+            arena: _C.Arena = _native.module().Arena(
+                device.type, device.index or 0, budget, chunk_bytes
+            )
+            return arena
+    return PlainArena(device, budget, chunk_bytes)
+
+
+def _stream(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 0
+    return int(torch.cuda.current_stream(device).cuda_stream)
+
+
+def _torch_may_hold_memory(device: torch.device) -> bool:
+    """Torch keeps what tensors free; during a capture it must not give that back."""
+    return device.type == "cuda" and not torch.cuda.is_current_stream_capturing()
+
+
+def _bytes_of(spec: Spec) -> int:
+    shape, dtype = spec if isinstance(spec, tuple) and len(spec) == 2 else (None, None)
+    if not isinstance(shape, Sequence) or not isinstance(dtype, torch.dtype):
+        raise TypeError(f"a tensor of an arena is a pair (shape, dtype), here it is {spec!r}")
+    if any(size < 0 for size in shape):
+        raise ValueError(f"the shape of a tensor is {tuple(shape)}, expected no negative size")
+    size = math.prod(shape) * dtype.itemsize
+    if size > sys.maxsize:
+        raise ArenaOutOfMemoryError(f"a tensor of {size} bytes is more than addresses can reach")
+    return size
+
+
+def _tensor(slot: Any, spec: Spec) -> Tensor:
+    # A tensor that is made in inference mode could not be written outside of it.
+    with torch.inference_mode(False):
+        memory = slot if isinstance(slot, Tensor) else from_dlpack(slot)
+        shape, dtype = spec
+        return memory.view(dtype).view(tuple(shape))

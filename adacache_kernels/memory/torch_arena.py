@@ -1,0 +1,255 @@
+"""An arena of ordinary tensors, for devices whose virtual memory cannot be managed from here.
+
+The methods and figures are those of the compiled arena, ``_C.Arena`` and ``_C.Lease``.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from .byte_sizes import format_bytes
+from .errors import ArenaError, ArenaOutOfMemoryError, CaptureError, OverBudgetError
+
+ALIGNMENT = 256
+
+
+@dataclass
+class Chunk:
+    """One allocation, filled from its start."""
+
+    memory: Tensor
+    filled: int = 0
+
+    @property
+    def bytes(self) -> int:
+        return self.memory.numel()
+
+    def take(self, size: int) -> Tensor | None:
+        """The next bytes, if there are as many."""
+        if self.filled + _aligned(size) > self.bytes:
+            return None
+        slot = self.memory[self.filled : self.filled + size]
+        self.filled += _aligned(size)
+        return slot
+
+
+@dataclass
+class Counts:
+    """What happened so far."""
+
+    peak_mapped: int = 0
+    peak_in_use: int = 0
+    maps: int = 0
+    unmaps: int = 0
+    failures: int = 0
+
+
+@dataclass
+class Mapped:
+    """A chunk that lives as long as anything uses its storage, known only by a weak reference."""
+
+    storage: StorageWeakRef
+    bytes: int
+
+
+class PlainArena:
+    """Counts chunks against the budget, whoever keeps them alive."""
+
+    def __init__(self, device: torch.device, budget: int, chunk_bytes: int) -> None:
+        self.device = device
+        self.budget = budget
+        self.chunk_bytes = chunk_bytes
+        self.lock = threading.RLock()
+        self.closed = False
+        self.counts = Counts()
+        self.leases: weakref.WeakSet[PlainLease] = weakref.WeakSet()
+        self._mapped: list[Mapped] = []
+
+    def lease(self) -> PlainLease:
+        with self.lock:
+            self.check_open()
+            made = PlainLease(self)
+            self.leases.add(made)
+            return made
+
+    def stats(self) -> dict[str, Any]:
+        with self.lock:
+            mapped = self.mapped()
+            return {
+                "budget": self.budget,
+                "reserved": 0,
+                "mapped": mapped,
+                "planned": sum(lease.planned for lease in self.leases),
+                "in_use": self._in_use(),
+                "chunks": len(self._mapped),
+                "slots": sum(lease.slots for lease in self.leases),
+                "leases": len(self.leases),
+                "is_virtual": False,
+                "why_not_virtual": f"each chunk is a tensor: no way is known to manage the virtual "
+                f"memory of a device of type {self.device.type}",
+                **vars(self.counts),
+            }
+
+    def close(self, stream: int) -> None:
+        with self.lock:
+            self.closed = True
+
+    def check_open(self) -> None:
+        if self.closed:
+            raise ArenaError("this arena is closed: make a new one, or close it later")
+
+    def mapped(self) -> int:
+        """Bytes of all chunks that still live."""
+        lives = [chunk for chunk in self._mapped if not chunk.storage.expired()]
+        self.counts.unmaps += len(self._mapped) - len(lives)
+        self._mapped = lives
+        return sum(chunk.bytes for chunk in lives)
+
+    def map(self, size: int, lease: PlainLease) -> Chunk:
+        """A new chunk of at least ``size`` bytes."""
+        mapped = self.mapped()
+        left = self.budget - mapped
+        if size > left:
+            raise OverBudgetError(self._refused(size, lease, "the budget does not allow it"))
+        if lease.chunks:
+            size = max(size, min(self.chunk_bytes, left) // ALIGNMENT * ALIGNMENT)
+        if _is_capturing(self.device):
+            raise CaptureError(
+                f"{size} bytes would have to be allocated while a graph is captured: reserve them "
+                "before, by running one step"
+            )
+        try:
+            with torch.inference_mode(False):
+                memory = torch.empty(size, dtype=torch.uint8, device=self.device)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            raise ArenaOutOfMemoryError(self._refused(size, lease, str(error))) from error
+        self._mapped.append(Mapped(StorageWeakRef(memory.untyped_storage()), size))
+        self.counts.maps += 1
+        self.counts.peak_mapped = max(self.counts.peak_mapped, mapped + size)
+        return Chunk(memory)
+
+    def count_use(self) -> None:
+        self.counts.peak_in_use = max(self.counts.peak_in_use, self._in_use())
+
+    def _in_use(self) -> int:
+        return sum(lease.in_use for lease in self.leases)
+
+    def _refused(self, size: int, lease: PlainLease, why: str) -> str:
+        self.counts.failures += 1
+        mapped = self.mapped()
+        others = [other.mapped for other in self.leases if other is not lease and other.mapped]
+        views = mapped - lease.mapped - sum(others)
+        return (
+            f"no memory for {format_bytes(size)} ({size} bytes) more on {self.device}: {why}. Of "
+            f"{self.budget} bytes of budget {mapped} are mapped: {lease.mapped} by this lease, "
+            f"{sum(others)} by {len(others)} others, {views} by tensors of released leases. "
+            "Raise max_bytes, or release leases and tensors"
+        )
+
+
+@dataclass(eq=False)
+class PlainLease:
+    """What one user holds. ``stream`` is for likeness: the current stream of torch is used."""
+
+    arena: PlainArena
+    chunks: list[Chunk] = field(default_factory=list)
+    slots: int = 0
+    planned: int = 0
+    events: dict[Any, Any] = field(default_factory=dict)
+
+    @property
+    def mapped(self) -> int:
+        return sum(chunk.bytes for chunk in self.chunks)
+
+    @property
+    def in_use(self) -> int:
+        return sum(chunk.filled for chunk in self.chunks)
+
+    def grow(self, sizes: Sequence[int], stream: int) -> list[Tensor]:
+        with self.arena.lock:
+            self.arena.check_open()
+            filled = [chunk.filled for chunk in self.chunks]
+            slots = [self._first_fit(size) for size in sizes]
+            missing = [size for size, slot in zip(sizes, slots, strict=True) if slot is None]
+            try:
+                if missing:
+                    self.chunks.append(self.arena.map(sum(map(_aligned, missing)), self))
+            except ArenaError:
+                for chunk, before in zip(self.chunks, filled, strict=True):
+                    chunk.filled = before
+                raise
+            self.slots += len(sizes)
+            self.planned += sum(sizes)
+            made = [
+                self.chunks[-1].take(size) if slot is None else slot
+                for size, slot in zip(sizes, slots, strict=True)
+            ]
+            self.arena.count_use()
+            return [slot for slot in made if slot is not None]
+
+    def replan(self, sizes: Sequence[int], stream: int) -> list[Tensor]:
+        with self.arena.lock:
+            self.arena.check_open()
+            if len(self.chunks) == 1 and sum(map(_aligned, sizes)) == self.mapped:
+                self.chunks[0].filled = self.slots = self.planned = 0
+            else:
+                self.release(stream)
+            return self.grow(sizes, stream)
+
+    def release(self, stream: int) -> None:
+        with self.arena.lock:
+            self.chunks.clear()
+            self.events.clear()
+            self.slots = self.planned = 0
+
+    def acquire(self, stream: int) -> None:
+        now = _current_stream(self.arena.device)
+        for marked, event in self.events.items():
+            if marked == now:
+                continue
+            if _is_capturing(self.arena.device):
+                raise CaptureError(
+                    "a stream that is captured would have to wait for work outside of the capture: "
+                    "call acquire() before it"
+                )
+            now.wait_event(event)
+
+    def mark(self, stream: int) -> None:
+        now = _current_stream(self.arena.device)
+        if now is None or _is_capturing(self.arena.device):
+            return
+        self.events[now] = now.record_event()
+        for chunk in self.chunks:
+            chunk.memory.record_stream(now)  # Else torch may hand it out before the work is done.
+
+    def _first_fit(self, size: int) -> Tensor | None:
+        if size == 0:
+            return torch.empty(0, dtype=torch.uint8, device=self.arena.device)
+        for chunk in self.chunks:
+            slot = chunk.take(size)
+            if slot is not None:
+                return slot
+        return None
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _current_stream(device: torch.device) -> Any:
+    """None where there is but one."""
+    if device.type in ("cpu", "mps"):
+        return None
+    return torch.get_device_module(device).current_stream(device)
+
+
+def _is_capturing(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()

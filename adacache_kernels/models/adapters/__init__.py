@@ -1,0 +1,1 @@
+"""Adapters of known classes, one family a file."""

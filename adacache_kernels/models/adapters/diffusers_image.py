@@ -1,0 +1,89 @@
+"""diffusers classes of images that are supported by data alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from ..adapter import Adapter, BlockList, Layout, Residual, Stream
+from ..adapter_builders import (
+    TEXT_AND_IMAGE,
+    VIDEO,
+    VIDEO_AND_TEXT,
+    chained,
+    no_frames,
+    writes_keys_and_values,
+)
+
+IMAGE = VIDEO
+IMAGE_AND_TEXT = VIDEO_AND_TEXT
+
+
+def _ends_are_skipped(model: nn.Module, arguments: Mapping[str, Any]) -> str | None:
+    count = len(model.transformer_blocks)  # type: ignore[arg-type]
+    if {0, count - 1}.isdisjoint(arguments.get("skip_layers") or ()):
+        return None
+    return "skip_layers has the first or the last block, so that such calls are computed"
+
+
+def images_in_a_list(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
+    return len(arguments["x"]), 1
+
+
+def _joined(first: BlockList, attribute: str, joined: tuple[str, ...]) -> Adapter:
+    """A list of two streams, then one in which they are a single one."""
+    second = BlockList(attribute, IMAGE, Layout.FRAME_MAJOR, joined=joined)
+    return Adapter(
+        lists=(first, second), residuals={"block": Residual((first.attribute,))}, frames=no_frames
+    )
+
+
+IMAGES: dict[str, Adapter] = {
+    "DiTTransformer2DModel": chained("transformer_blocks", streams=IMAGE, frames=no_frames),
+    "PixArtTransformer2DModel": chained("transformer_blocks", streams=IMAGE, frames=no_frames),
+    "SanaTransformer2DModel": chained("transformer_blocks", streams=IMAGE, frames=no_frames),
+    # The last block returns no text.
+    "SD3Transformer2DModel": chained(
+        "transformer_blocks",
+        streams=(Stream("hidden_states", 1),),
+        frames=no_frames,
+        obstacle=_ends_are_skipped,
+    ),
+    "FluxTransformer2DModel": chained(
+        "transformer_blocks",
+        "single_transformer_blocks",
+        streams=TEXT_AND_IMAGE,
+        frames=no_frames,
+        guidance_calls=2,
+    ),
+    "Flux2Transformer2DModel": replace(
+        _joined(
+            BlockList("transformer_blocks", TEXT_AND_IMAGE, Layout.FRAME_MAJOR),
+            "single_transformer_blocks",
+            ("encoder_hidden_states", "hidden_states"),
+        ),
+        obstacle=writes_keys_and_values("kv_cache", "kv_cache_mode"),
+    ),
+    # Its first blocks, one list a modality, are computed in every step.
+    "Flux3Transformer2DModel": chained(
+        "single_transformer_blocks", streams=TEXT_AND_IMAGE, frames=no_frames
+    ),
+    "QwenImageTransformer2DModel": chained(
+        "transformer_blocks", streams=TEXT_AND_IMAGE, frames=no_frames, guidance_calls=2
+    ),
+    "Lumina2Transformer2DModel": chained(
+        "layers", streams=IMAGE, frames=no_frames, guidance_calls=2
+    ),
+    "ZImageTransformer2DModel": chained("layers", streams=(Stream("x"),), frames=images_in_a_list),
+    # Later blocks are handed what left earlier ones, which only blocks need.
+    "HunyuanDiT2DModel": chained("blocks", streams=IMAGE, frames=no_frames),
+    # Each block is handed a text of its own behind its stream, which is cut off again.
+    "HiDreamImageTransformer2DModel": _joined(
+        BlockList("double_stream_blocks", IMAGE_AND_TEXT, Layout.FRAME_MAJOR),
+        "single_stream_blocks",
+        ("hidden_states", "encoder_hidden_states"),
+    ),
+}

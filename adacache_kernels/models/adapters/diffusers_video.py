@@ -1,0 +1,135 @@
+"""diffusers classes of videos that are supported by data alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from ..adapter import Adapter, BlockList, Layout, Residual, Stream
+from ..adapter_builders import (
+    VIDEO,
+    VIDEO_AND_TEXT,
+    chained,
+    frames_at,
+    frames_named,
+    in_parts,
+    no_frames,
+)
+
+
+def one_sequence(_model: nn.Module, _arguments: Mapping[str, Any]) -> tuple[int, int]:
+    """One video without a batch, among whose tokens there may be others."""
+    return 1, 1
+
+
+TWO_LISTS = ("transformer_blocks", "single_transformer_blocks")
+
+
+def consisid(model: nn.Module) -> Adapter:
+    """A face is attended to by the video after every few blocks, if the model has that."""
+    name, config = "transformer_blocks", model.config
+    adapter = chained(name, streams=VIDEO_AND_TEXT, frames=frames_at(1))
+    if not config.is_train_face:  # type: ignore[union-attr]
+        return adapter
+    count, interval = len(getattr(model, name)), config.cross_attn_interval  # type: ignore[union-attr]
+    changed_after = range(0, count, int(interval))  # type: ignore[arg-type]
+    return replace(adapter, lists=in_parts(adapter.lists[0], count, changed_after))
+
+
+def motif(model: nn.Module) -> Adapter:
+    """The last single blocks begin anew with what entered the first block, and look at what left
+    the others: only what they themselves add reaches the output."""
+    adapter = chained(
+        *TWO_LISTS, streams=VIDEO_AND_TEXT, frames=frames_at(2, "patch_size_t"), guidance_calls=2
+    )
+    decoding = int(model.config.num_decoder_layers)  # type: ignore[union-attr, arg-type]
+    if decoding == 0:
+        return adapter
+    first, second = (replace(blocks, kept=False) for blocks in adapter.lists)
+    start = len(getattr(model, second.attribute)) - decoding
+    video, text = VIDEO_AND_TEXT
+    decoder = BlockList(second.attribute, (video,), Layout.FRAME_MAJOR, start=start, passed=(text,))
+    return replace(adapter, lists=(first, replace(second, stop=start), decoder))
+
+
+VIDEOS: dict[str, Adapter | Callable[[nn.Module], Adapter]] = {
+    "SkyReelsV2Transformer3DModel": chained(
+        "blocks", streams=VIDEO, frames=frames_at(2, "patch_size"), guidance_calls=2
+    ),
+    "LTXVideoTransformer3DModel": chained("transformer_blocks", streams=VIDEO, frames=frames_named),
+    "LTX2VideoTransformer3DModel": chained(
+        "transformer_blocks",
+        streams=(Stream("hidden_states", 0), Stream("audio_hidden_states", 1)),
+        frames=frames_named,
+    ),
+    "MochiTransformer3DModel": chained(
+        "transformer_blocks", streams=VIDEO_AND_TEXT, frames=frames_at(2)
+    ),
+    "CosmosTransformer3DModel": chained(
+        "transformer_blocks", streams=VIDEO, frames=frames_at(2, "patch_size"), guidance_calls=2
+    ),
+    # Two streams without a batch; the first that the blocks take is the text.
+    "Cosmos3OmniTransformer": Adapter(
+        lists=(
+            BlockList("layers", (Stream("gen_seq", 1), Stream("und_seq", 0)), Layout.UNBATCHED),
+        ),
+        residuals={"block": Residual(("layers",))},
+        frames=one_sequence,
+        guidance_calls=2,
+    ),
+    "EasyAnimateTransformer3DModel": chained(
+        "transformer_blocks", streams=VIDEO_AND_TEXT, frames=frames_at(2)
+    ),
+    "ConsisIDTransformer3DModel": consisid,
+    "HunyuanVideoTransformer3DModel": chained(
+        *TWO_LISTS, streams=VIDEO_AND_TEXT, frames=frames_at(2, "patch_size_t"), guidance_calls=2
+    ),
+    "HunyuanVideo15Transformer3DModel": chained(
+        "transformer_blocks",
+        streams=VIDEO_AND_TEXT,
+        frames=frames_at(2, "patch_size_t"),
+        guidance_calls=2,
+    ),
+    # Tokens of earlier frames, in coarser patches, come before those of the video.
+    "HunyuanVideoFramepackTransformer3DModel": chained(
+        *TWO_LISTS, streams=VIDEO_AND_TEXT, frames=no_frames, guidance_calls=2
+    ),
+    "HeliosTransformer3DModel": chained(
+        "blocks", streams=VIDEO, frames=no_frames, guidance_calls=2
+    ),
+    "AnyFlowTransformer3DModel": chained(
+        "blocks", streams=VIDEO, frames=frames_at(1, "patch_size")
+    ),
+    "Kandinsky5Transformer3DModel": chained(
+        "visual_transformer_blocks",
+        streams=(Stream("visual_embed"),),
+        frames=frames_at(1, "patch_size"),
+        guidance_calls=2,
+    ),
+    "Kandinsky6Transformer3DModel": chained(
+        "visual_transformer_blocks",
+        streams=(Stream("vis", 0), Stream("aud", 1)),
+        frames=frames_at(1, "patch_size"),
+        guidance_calls=2,
+    ),
+    "Kandinsky6SRTransformer3DModel": chained(
+        "visual_transformer_blocks",
+        streams=VIDEO,
+        frames=frames_at(1, "patch_size"),
+        guidance_calls=2,
+    ),
+    # Text, audio and video are rows of one sequence.
+    "MiniMaxH3Transformer3DModel": chained(
+        "transformer_blocks", streams=VIDEO, frames=no_frames, guidance_calls=2
+    ),
+    "MotifVideoTransformer3DModel": motif,
+    "SanaVideoTransformer3DModel": chained(
+        "transformer_blocks", streams=VIDEO, frames=frames_at(2, "patch_size")
+    ),
+    "SanaWMTransformer3DModel": chained(
+        "blocks", streams=(Stream("x"),), frames=frames_at(2, "patch_size")
+    ),
+}

@@ -1,0 +1,138 @@
+"""Which modules of a block attend to what, by model class, and what its first block is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from .adapters import latte
+
+SHIFT, SCALE = 0, 1
+
+Kind = Literal["spatial", "temporal", "cross", "mlp"]
+"""Attention within a frame (or over the whole video, where a model has one attention for both),
+attention over time, attention to the text, and the MLP."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """Names of the modules whose output can be kept, and what may be watched at the first block.
+
+    Args:
+        modules: by kind ("spatial", "temporal", "cross", "mlp"), (block list, module of a block).
+        timestep: the block's parameter that takes the timestep's embedding.
+        modulated: from a block and its arguments to what its attention is given, after norm and
+            modulation; None where that is not known.
+    """
+
+    modules: Mapping[Kind, tuple[tuple[str, str], ...]]
+    timestep: str
+    modulated: Callable[[nn.Module, Mapping[str, Any]], Tensor] | None = None
+
+
+def units_for(model: nn.Module) -> Units | None:
+    """Units of `model`'s class, or of the class whose `forward` it inherits; None if unknown."""
+    for cls in type(model).__mro__:
+        if cls.__name__ in UNITS:
+            return UNITS[cls.__name__]
+        if "forward" in vars(cls):
+            break
+    return None
+
+
+def _modulated(x: Tensor, table: Tensor) -> Tensor:
+    """x * (1 + scale) + shift; table [B, 6, C]."""
+    return x * (1 + table[:, SCALE : SCALE + 1]) + table[:, SHIFT : SHIFT + 1]
+
+
+def _adaln_single(timestep: str) -> Callable[[nn.Module, Mapping[str, Any]], Tensor]:
+    def modulated(block: nn.Module, arguments: Mapping[str, Any]) -> Tensor:
+        x = arguments["hidden_states"]
+        embedding = arguments[timestep].reshape(x.shape[0], 6, -1)
+        return _modulated(block.norm1(x), block.scale_shift_table[None] + embedding)  # type: ignore[operator, index]
+
+    return modulated
+
+
+def _wan(block: nn.Module, arguments: Mapping[str, Any]) -> Tensor:
+    x, temb = arguments["hidden_states"], arguments["temb"].float()
+    table = block.scale_shift_table + temb
+    normed = block.norm1(x.float())  # type: ignore[operator]
+    if temb.ndim == 4:
+        return normed * (1 + table.select(-2, SCALE)) + table.select(-2, SHIFT)  # type: ignore[no-any-return]
+    return _modulated(normed, table)
+
+
+def _cogvideox(block: nn.Module, arguments: Mapping[str, Any]) -> Tensor:
+    given = (arguments[name] for name in ("hidden_states", "encoder_hidden_states", "temb"))
+    normed: Tensor = block.norm1(*given)[0]  # type: ignore[operator]
+    return normed
+
+
+LATTE = Units(
+    {
+        "spatial": ((latte.SPATIAL, "attn1"),),
+        "temporal": ((latte.TEMPORAL, "attn1"),),
+        "cross": ((latte.SPATIAL, "attn2"),),
+        "mlp": ((latte.SPATIAL, "ff"), (latte.TEMPORAL, "ff")),
+    },
+    "timestep",
+    _adaln_single("timestep"),
+)
+ALLEGRO = Units(
+    {
+        "spatial": (("transformer_blocks", "attn1"),),
+        "cross": (("transformer_blocks", "attn2"),),
+        "mlp": (("transformer_blocks", "ff"),),
+    },
+    "temb",
+    _adaln_single("temb"),
+)
+WAN = Units(
+    {
+        "spatial": (("blocks", "attn1"),),
+        "cross": (("blocks", "attn2"),),
+        "mlp": (("blocks", "ffn"),),
+    },
+    "temb",
+    _wan,
+)
+COGVIDEOX = Units(
+    {"spatial": (("transformer_blocks", "attn1"),), "mlp": (("transformer_blocks", "ff"),)},
+    "temb",
+    _cogvideox,
+)
+
+
+def _one_list(
+    timestep: str,
+    mlp: tuple[str, ...] = ("ff",),
+    attention: str = "attn1",
+    cross: str | None = None,
+) -> Units:
+    name = "transformer_blocks"
+    modules: dict[Kind, tuple[tuple[str, str], ...]] = {"spatial": ((name, attention),)}
+    if cross is not None:
+        modules["cross"] = ((name, cross),)
+    modules["mlp"] = tuple((name, module) for module in mlp)
+    return Units(modules, timestep)
+
+
+UNITS: dict[str, Units] = {
+    "LatteTransformer3DModel": LATTE,
+    "AllegroTransformer3DModel": ALLEGRO,
+    "WanTransformer3DModel": WAN,
+    "ChronoEditTransformer3DModel": WAN,
+    "WanVACETransformer3DModel": WAN,
+    "CogVideoXTransformer3DModel": COGVIDEOX,
+    "SkyReelsV2Transformer3DModel": WAN,
+    "LTXVideoTransformer3DModel": _one_list("temb", cross="attn2"),
+    "CosmosTransformer3DModel": _one_list("embedded_timestep", cross="attn2"),
+    "SanaVideoTransformer3DModel": _one_list("timestep", cross="attn2"),
+    "PixArtTransformer2DModel": _one_list("timestep", cross="attn2"),
+    "MochiTransformer3DModel": _one_list("temb", ("ff", "ff_context")),
+    "HunyuanVideo15Transformer3DModel": _one_list("temb", ("ff", "ff_context"), "attn"),
+}

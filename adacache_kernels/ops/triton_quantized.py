@@ -1,0 +1,100 @@
+"""How the kernel is launched that stores residuals in eight bits, a token at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..kernels.launch_config import MAX_CHANNELS, RING_ELEMENTS, TokenConfig, token_config
+from . import reference
+from . import triton_launch as launch
+
+MAX_PROGRAMS = token_config(1).max_programs
+DTYPES = {torch.float32, torch.bfloat16, torch.float16}
+
+
+def partials(slot: Tensor) -> int:
+    """How many partial sums are made of a sample: one a program."""
+    return max(1, min(slot.shape[2], MAX_PROGRAMS))
+
+
+def takes(x: Sequence[Tensor], stored: Sequence[Tensor], strides: Sequence[int]) -> bool:
+    """Whether the kernel takes them; all are [B, F, S, C], no stride is beyond the last frame."""
+    channels = x[0].shape[3]
+    rows = all(channels <= 1 or tensor.stride(3) == 1 for tensor in (*x, *stored))
+    dtypes = all(tensor.dtype in DTYPES for tensor in x) and all(
+        tensor.dtype in DTYPES or tensor.dtype in reference.LARGEST for tensor in stored
+    )
+    if not (rows and dtypes and 0 < channels <= MAX_CHANNELS):
+        return False
+    vector = _vector([*stored, *x])
+    elements = token_config(channels // vector).groups_per_thread * vector
+    return max(strides, default=0) * elements <= RING_ELEMENTS
+
+
+def quantized_update(
+    slot: Tensor,
+    scale: Tensor,
+    x: Sequence[Tensor],
+    previous: Sequence[Tensor],
+    previous_scales: Sequence[Tensor | None],
+    coefficients: Tensor | None,
+    strides: Sequence[int],
+    metric: str,
+    slot_holds: str,
+) -> Tensor:
+    """`distance_update` into a slot of eight bits; `x` is `x_out`, and `x_in` if there is one."""
+    batch, frames, tokens, channels = slot.shape
+    programs = partials(slot)
+    sums = slot.new_empty((batch, programs, 3 + 2 * len(strides)), dtype=torch.float32)
+    if slot.numel() == 0:
+        return sums.zero_()
+    tensors = [slot, *x, *previous]
+    vector = _vector(tensors)
+    config = token_config(channels // vector)
+    scales = previous_scales or [None] * len(previous)
+    kernels = launch.kernels()
+    views = [kernels.View(launch.as_bytes(t), *t.stride()[:3]) for t in tensors]
+    with launch.on(slot):
+        kernels.quantized_update_kernel[programs, batch](
+            views[0],
+            kernels.View(scale, *scale.stride()[:3]),
+            views[1],
+            views[2] if len(x) == 2 else None,
+            tuple(views[1 + len(x) :]),
+            tuple(None if s is None else kernels.View(s, *s.stride()[:3]) for s in scales),
+            None if coefficients is None else coefficients.contiguous(),
+            sums,
+            frames,
+            tokens,
+            channels // vector,
+            METRIC=metric,
+            SLOT_HOLDS=slot_holds,
+            STRIDES=tuple(strides),
+            RING=max(strides, default=0),
+            GROUPS=config.groups,
+            VECTOR=vector,
+            LARGEST=reference.LARGEST[slot.dtype],
+            **_threads(config),
+            # A fused multiply-add rounds once where the reference rounds twice.
+            enable_fp_fusion=False,
+        )
+    return sums
+
+
+def _threads(config: TokenConfig) -> dict[str, int]:
+    if torch.version.hip:
+        return {"num_warps": max(1, config.num_warps // 2)}
+    if config.num_warps < 16:
+        return {"num_warps": config.num_warps}
+    # Left to itself, ptxas spills 16 bytes at 5120 channels on sm_80 to stay at 64 registers.
+    return {"num_warps": 16, "maxnreg": 128}
+
+
+def _vector(tensors: Sequence[Tensor]) -> int:
+    """Elements of a group, see `launch.vector`."""
+    return launch.vector(
+        list(tensors[0].shape), [list(tensor.stride()) for tensor in tensors], tensors
+    )

@@ -1,0 +1,22 @@
+"""Policies: from what is known of a generation to what a step does. No torch."""
+
+from .adacache import AdaCachePolicy
+from .decision import Decision
+from .fixed import FixedPolicy, evenly_spread
+from .forecast import FittedForecast, Forecast, PolynomialForecast
+from .planner import Plan
+from .policy import Policy
+from .profile_policy import ProfilePolicy
+
+__all__ = [
+    "AdaCachePolicy",
+    "Decision",
+    "FittedForecast",
+    "FixedPolicy",
+    "Forecast",
+    "Plan",
+    "Policy",
+    "PolynomialForecast",
+    "ProfilePolicy",
+    "evenly_spread",
+]

@@ -1,0 +1,13 @@
+"""Measure the installed package; run each benchmark from the repository, as `python -m bench...`.
+
+That puts the repository first on `sys.path`, where the source tree, which has no compiled part,
+would shadow the installed package. The repository goes last instead.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+"""The repository."""
+
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT] + [str(ROOT)]

@@ -1,0 +1,166 @@
+"""What patching costs on a CPU: a computed step against the unpatched model's, a reused one against
+the same model without blocks.
+
+    python -m bench.runtime.overhead                              # about 8 minutes on one thread
+    python -m bench.runtime.overhead --models demo --rounds 200 --out /tmp/overhead
+
+Each way to run a model has a copy of its own, which shares the weights. In every round each of them
+makes one step, in a new order, so that what slows the machine down slows all of them down; a ratio
+is one of two steps of the same round. "unpatched again" is the same code as "unpatched": how far it
+is from 1 is what this machine cannot tell apart. `overhead_report.py` makes the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gc
+import os
+import random
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import adacache_kernels as ak
+from bench.ops.run import KEEP_FREED_MEMORY, environment
+from bench.runtime import overhead_report
+from bench.runtime.overhead_models import SUBJECTS, Subject
+from bench.runtime.overhead_report import COMPUTED, EMPTIED, FOLLOWED, REUSED, UNPATCHED, Row
+
+GENERATION = 50
+MOST_ROUNDS = 900
+"""A reused step that extrapolates has coefficients of its own, and there is room for 1024."""
+ROUNDS = {"demo": 300, "latte": 24, "cogvideox": 36, "wan": 36}
+WARM_UP = 3
+# A codebook that would reuse, but finds no distance small enough: it measures and records.
+NEVER = {"codebook": {1e-9: 2, 1.0: 1}}
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "schedule of all steps": {"schedule": range(1, GENERATION + 1)},
+    "codebook never reuses": NEVER,
+    "forecast never reuses": {**NEVER, "forecast": 1, "correct": True, "measure": "forecast-error"},
+    "reused": {"schedule": [1]},
+    "reused, a line through two": {"schedule": [1, 2], "forecast": 1},
+}
+
+
+@dataclass
+class Runner:
+    """One way to run a model, step by step."""
+
+    model: nn.Module
+    inputs: tuple[Mapping[str, Any], ...]
+    made: int = 0
+
+    def step(self) -> tuple[int, int]:
+        """One step; nanoseconds of wall time, and of this process on all CPUs."""
+        arguments = self.inputs[self.made % len(self.inputs)]
+        self.made += 1
+        cpu, wall = time.process_time_ns(), time.perf_counter_ns()
+        self.model(**arguments)
+        wall, cpu = time.perf_counter_ns() - wall, time.process_time_ns() - cpu
+        return wall, cpu
+
+
+def runners(subject: Subject) -> dict[str, Runner]:
+    """Every way to run the model, warm: slots are there, and what is reused has been computed."""
+    models: dict[str, nn.Module] = {
+        UNPATCHED: subject.twin(),
+        f"{UNPATCHED} again": subject.twin(),
+        EMPTIED: subject.emptied(),
+        f"{EMPTIED} again": subject.emptied(),
+    }
+    for name in (*COMPUTED, *REUSED):
+        steps = GENERATION if name in COMPUTED else 2 * MOST_ROUNDS + WARM_UP + 2
+        models[name] = ak.patch(subject.twin(), num_inference_steps=steps, **SETTINGS[name])
+    found = {name: Runner(model, subject.inputs) for name, model in models.items()}
+    for runner in found.values():
+        for _ in range(WARM_UP):
+            runner.step()
+    return found
+
+
+def measure(
+    found: Mapping[str, Runner], rounds: int, seed: int
+) -> dict[str, list[tuple[int, int]]]:
+    """Nanoseconds by way and round: wall and CPU."""
+    generator = random.Random(seed)
+    order = list(found)
+    times: dict[str, list[tuple[int, int]]] = {name: [] for name in found}
+    for _ in range(rounds):
+        generator.shuffle(order)
+        for name in order:
+            times[name].append(found[name].step())
+            if name in FOLLOWED:
+                times.setdefault(FOLLOWED[name], []).append(found[name].step())
+    return times
+
+
+def check(found: Mapping[str, Runner]) -> None:
+    """That each patched model did what its name says."""
+    for name in COMPUTED:
+        summary = ak.summary(found[name].model)
+        assert not summary.reused_steps, f"{name} reused steps {summary.reused_steps}"
+    for name in REUSED:
+        computed = ak.summary(found[name].model).computed_steps
+        assert computed == list(SETTINGS[name]["schedule"]), f"{name} computed {computed}"
+
+
+def run(name: str, rounds: int, threads: int) -> list[Row]:
+    """The rows of one model."""
+    torch.set_num_threads(threads)
+    subject = SUBJECTS[name]()
+    with torch.no_grad():
+        found = runners(subject)
+        gc.collect()
+        gc.freeze()  # The weights' objects need not be looked through while steps are timed.
+        times = measure(found, rounds, seed=0)
+        gc.unfreeze()
+    check(found)
+    return overhead_report.rows(subject.name, times)
+
+
+def write(rows: list[Row], folder: Path, threads: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {k: v for k, v in environment().items() if k not in ("roof", "caches")}
+    about["threads"] = str(threads)
+    with (folder / "overhead.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*(f.name for f in fields(Row)), *about])
+        writer.writeheader()
+        writer.writerows(asdict(row) | about for row in rows)
+    (folder / "overhead.md").write_text(overhead_report.table(rows, about))
+
+
+def _with_warm_memory() -> None:
+    """Start again in a process that keeps freed memory, so that tensors cost no page faults."""
+    if os.environ.get("MALLOC_TRIM_THRESHOLD_") != KEEP_FREED_MEMORY["MALLOC_TRIM_THRESHOLD_"]:
+        os.execve(sys.executable, sys.orig_argv, os.environ | KEEP_FREED_MEMORY)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time what patching costs.")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--models", nargs="+", choices=list(SUBJECTS), default=list(SUBJECTS))
+    parser.add_argument("--rounds", type=int, help=f"up to {MOST_ROUNDS}; default: {ROUNDS}")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    if not 1 <= (arguments.rounds or 1) <= MOST_ROUNDS:
+        parser.error(f"--rounds is {arguments.rounds}, expected 1 to {MOST_ROUNDS}")
+    _with_warm_memory()
+    warnings.filterwarnings("ignore", ".*no step of", category=ak.AdaCacheWarning)
+    rows = []
+    for name in arguments.models:
+        rows += run(name, arguments.rounds or ROUNDS[name], arguments.threads)
+        print(f"{name} done", flush=True)
+    write(rows, arguments.out, arguments.threads)
+    print((arguments.out / "overhead.md").read_text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""What a patched model cannot live with is refused, whoever comes first, and both ways out work."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import adacache_kernels as ak
+from tests.pipelines.test_pipelines import run_wan
+from tests.pipelines.test_pipelines import wan as wan_pipeline
+from tests.support.tiny_models.common_models import TINY, denoise
+
+STEPS = 7
+EVERY_THIRD = {float("inf"): 3}
+COMPUTED = [1, 2, 5, 6, 7]
+
+
+def build() -> nn.Module:
+    return TINY["wan"].build()
+
+
+def patch(model: nn.Module) -> nn.Module:
+    return ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
+
+
+def run(model: nn.Module) -> Tensor:
+    return denoise(TINY["wan"], model, STEPS)[-1]
+
+
+def first_block() -> Any:
+    from diffusers import FirstBlockCacheConfig
+
+    return FirstBlockCacheConfig(threshold=0.1)
+
+
+def pyramid() -> Any:
+    from diffusers import PyramidAttentionBroadcastConfig
+
+    return PyramidAttentionBroadcastConfig(
+        spatial_attention_block_skip_range=2,
+        spatial_attention_block_identifiers=["blocks"],
+        current_timestep_callback=lambda: 500,
+    )
+
+
+def faster() -> Any:
+    from diffusers import FasterCacheConfig
+
+    return FasterCacheConfig(
+        spatial_attention_block_identifiers=["blocks.*attn1"],
+        temporal_attention_block_identifiers=["temporal"],
+        current_timestep_callback=lambda: 500,
+        tensor_format="BCFHW",
+    )
+
+
+def taylor() -> Any:
+    from diffusers import TaylorSeerCacheConfig
+
+    return TaylorSeerCacheConfig()
+
+
+def mag() -> Any:
+    from diffusers import MagCacheConfig
+
+    return MagCacheConfig(mag_ratios=torch.ones(STEPS), num_inference_steps=STEPS)
+
+
+CONFIGS = [first_block, pyramid, faster, taylor, mag]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_cache_of_diffusers_is_refused_on_a_patched_model(config: Callable[[], Any]) -> None:
+    plain, model = run(build()), patch(build())
+    name = type(config()).__name__
+    with pytest.raises(ValueError, match=rf"{name}.*unpatch\(\) first, or do without enable_cache"):
+        model.enable_cache(config())
+    assert not model.is_cache_enabled
+    run(model)
+    assert ak.summary(model).computed_steps == COMPUTED
+    ak.unpatch(model)
+    assert "enable_cache" not in vars(model)
+    model.enable_cache(config())
+    assert model.is_cache_enabled
+    model.disable_cache()
+    assert torch.equal(run(model), plain)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_model_with_a_cache_of_diffusers_is_not_patched(config: Callable[[], Any]) -> None:
+    model, name = build(), type(config()).__name__
+    model.enable_cache(config())
+    before = dict(vars(model))
+    with pytest.raises(ValueError, match=rf"{name}.*call model.disable_cache\(\) before patch"):
+        patch(model)
+    assert vars(model) == before and not ak.is_patched(model)
+    model.disable_cache()
+    patch(model)
+    run(model)
+    assert ak.summary(model).computed_steps == COMPUTED
+
+
+def test_hooks_without_a_config_are_told_by_name() -> None:
+    """`apply_first_block_cache` notes nothing on the model, and `disable_cache` removes nothing."""
+    from diffusers.hooks import HookRegistry, apply_first_block_cache
+
+    model = build()
+    apply_first_block_cache(model, first_block())
+    match = r"fbc_block_hook, fbc_leader_block_hook.*remove_hook\(name, recurse=True\)"
+    with pytest.raises(ValueError, match=match):
+        patch(model)
+    registry = HookRegistry.check_if_exists_or_initialize(model)
+    for name in ("fbc_block_hook", "fbc_leader_block_hook"):
+        registry.remove_hook(name, recurse=True)
+    patch(model)
+    run(model)
+    assert ak.summary(model).computed_steps == COMPUTED
+
+
+def test_hooks_that_come_after_patch_are_refused_when_a_generation_begins() -> None:
+    from diffusers.hooks import apply_first_block_cache
+
+    pipe = ak.patch(wan_pipeline(), codebook=EVERY_THIRD)
+    apply_first_block_cache(pipe.transformer, first_block())
+    with pytest.raises(ValueError, match="fbc_block_hook"):
+        run_wan(pipe)
+    assert "blocks" not in vars(pipe.transformer)
+
+
+def test_in_a_pipeline_of_which_one_transformer_is_cached_neither_is_patched() -> None:
+    from tests.engine.test_experts import experts
+
+    pipe = experts()
+    pipe.transformer_2.enable_cache(first_block())
+    with pytest.raises(ValueError, match="FirstBlockCacheConfig"):
+        ak.patch(pipe)
+    assert not ak.is_patched(pipe.transformer)
+    assert "step" not in vars(pipe.scheduler)
+
+
+def test_context_parallelism_is_refused() -> None:
+    """Whose hooks lie on the first block, where they split the tokens among the ranks."""
+    from diffusers.hooks import HookRegistry
+    from diffusers.hooks.context_parallel import ContextParallelSplitHook
+
+    model = build()
+    registry = HookRegistry.check_if_exists_or_initialize(model.blocks[0])
+    registry.register_hook(ContextParallelSplitHook({}, None), "cp_input---blocks.0")
+    match = r"context parallelism.*\(hook cp_input---blocks\.0\).*load it without a parallel config"
+    with pytest.raises(ValueError, match=match):
+        patch(model)
+    registry.remove_hook("cp_input---blocks.0")
+    patch(model)
+    registry.register_hook(ContextParallelSplitHook({}, None), "cp_input---blocks.0")
+    with pytest.raises(ValueError, match=match):
+        run(model)
+    registry.remove_hook("cp_input---blocks.0")
+    run(model)
+    assert ak.summary(model).computed_steps == COMPUTED
+
+
+@pytest.mark.parametrize(
+    ("mark", "named"),
+    [
+        ("_is_cached", r"cache-dit or ParaAttention.*cache_dit.disable_cache\(pipe\).*without"),
+        ("enable_teacache", "TeaCache is on.*load the model.*without patch"),
+    ],
+)
+def test_the_marks_of_other_libraries_are_seen(mark: str, named: str) -> None:
+    model = build()
+    setattr(model, mark, True)
+    with pytest.raises(ValueError, match=named):
+        patch(model)
+    delattr(model, mark)
+    patch(model)
+    setattr(model, mark, True)
+    with pytest.raises(ValueError, match=named):
+        run(model)
+    setattr(model, mark, False)
+    run(model)
+    assert ak.summary(model).computed_steps == COMPUTED
+
+
+def test_a_hook_of_somebody_else_with_such_a_name_is_no_cache() -> None:
+    """A cache is told by where its hook is from; everyone may call a hook as they like."""
+    from diffusers.hooks import HookRegistry, ModelHook
+
+    model = build()
+    HookRegistry.check_if_exists_or_initialize(model).register_hook(ModelHook(), "fbc_block_hook")
+    patch(model)
+    theirs = types.new_class("Theirs", (ModelHook,))
+    theirs.__module__ = "theirs.hooks.first_block_cache"
+    HookRegistry.check_if_exists_or_initialize(model).register_hook(theirs(), "another")
+    run(model)
+    assert ak.summary(model).computed_steps == COMPUTED
+
+
+def test_every_hook_of_a_cache_of_diffusers_is_known() -> None:
+    """All modules of diffusers' hooks, so that a new cache in a new version is not overlooked."""
+    import diffusers.hooks
+
+    from adacache_kernels.models.other_libraries.conflicting_patches import _is_cache
+
+    names = {name.rpartition(".")[2] for name in sys.modules if name.startswith("diffusers.hooks.")}
+    caches = {name for name in names if _is_cache(name)}
+    others = {
+        "_common",
+        "_helpers",
+        "context_parallel",
+        "group_offloading",
+        "hooks",
+        "layer_skip",
+        "layerwise_casting",
+        "smoothed_energy_guidance_utils",
+        "tensor_parallel",
+        "tensor_parallel_neuron",
+        "utils",
+    }
+    assert diffusers.hooks and names - others == caches

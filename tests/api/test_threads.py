@@ -1,0 +1,163 @@
+"""Calls, and `unpatch` and `reset`, from another thread while a forward runs."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import adacache_kernels as ak
+from tests.pipelines.test_pipelines import run_wan
+from tests.pipelines.test_pipelines import wan as wan_pipeline
+from tests.support.tiny_models.common_models import TINY, denoise
+
+STEPS = 7
+EVERY_THIRD = {float("inf"): 3}
+COMPUTED = [1, 2, 5, 6, 7]
+LONG = 30.0
+TWICE = r"WanTransformer3DModel {} while a call of it was running.*each thread a model of its own"
+
+
+def build() -> nn.Module:
+    return TINY["wan"].build()
+
+
+def patch(model: nn.Module) -> nn.Module:
+    return ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
+
+
+def run(model: nn.Module) -> Tensor:
+    return denoise(TINY["wan"], model, STEPS)[-1]
+
+
+@contextmanager
+def held(model: nn.Module, module: nn.Module, call: int) -> Iterator[list[Tensor]]:
+    """A run of the model in another thread stops in a call of `module` until the end of this."""
+    found: list[Tensor] = []
+    calls, inside, go_on = [0], threading.Event(), threading.Event()
+
+    def wait(*_: Any) -> None:
+        calls[0] += 1
+        if calls[0] == call:
+            inside.set()
+            assert go_on.wait(LONG)
+
+    handle = module.register_forward_pre_hook(wait)
+    thread = threading.Thread(target=lambda: found.append(run(model)))
+    thread.start()
+    try:
+        assert inside.wait(LONG)
+        yield found
+    finally:
+        go_on.set()
+        thread.join(LONG)
+        handle.remove()
+
+
+@pytest.mark.parametrize("call", [2, 3])
+def test_a_second_thread_is_refused_and_spoils_nothing(call: int) -> None:
+    """In a computed step and in a reused one."""
+    model = patch(build())
+    expected = run(model)
+    with held(model, model.norm_out, call) as found:
+        with pytest.raises(RuntimeError, match=TWICE.format("was called")):
+            run(model)
+        with pytest.raises(RuntimeError, match=TWICE.format("was unpatched")):
+            ak.unpatch(model)
+        with pytest.raises(RuntimeError, match=TWICE.format("was reset")):
+            ak.reset(model)
+        assert ak.is_patched(model) and ak.summary(model).computed_steps == [1, 2]
+    assert torch.equal(found[0], expected)
+    assert ak.summary(model).computed_steps == COMPUTED
+    ak.unpatch(model)
+    assert torch.equal(run(model), run(build()))
+
+
+def test_a_model_that_calls_itself_is_refused() -> None:
+    model = patch(build())
+    tiny = TINY["wan"]
+    handle = model.blocks[1].register_forward_pre_hook(
+        lambda *_: tiny.call(model, tiny.noise(), 1) and None
+    )
+    with pytest.raises(RuntimeError, match=TWICE.format("was called")):
+        run(model)
+    handle.remove()
+    run(model)
+    assert ak.summary(model).computed_steps == COMPUTED
+
+
+def test_a_refused_unpatch_of_two_experts_leaves_both_patched() -> None:
+    from tests.engine.test_experts import experts
+
+    pipe = ak.patch(experts())
+    seen = []
+
+    def unpatch(*_: Any) -> None:
+        with pytest.raises(RuntimeError, match=TWICE.format("was unpatched")):
+            ak.unpatch(pipe)
+        seen.append(ak.is_patched(pipe.transformer) and ak.is_patched(pipe.transformer_2))
+
+    handle = pipe.transformer_2.norm_out.register_forward_pre_hook(unpatch)
+    run_wan(pipe)
+    handle.remove()
+    assert seen and all(seen)
+    ak.unpatch(pipe)
+
+
+def test_threads_with_a_copy_each_make_what_one_makes_alone() -> None:
+    """Copies of a patched model are plain; each is patched anew, in one arena for all."""
+    original = patch(build())
+    expected = run(original)
+    arena = ak.CacheArena("cpu", "16MiB")
+    models = [copy.deepcopy(original) for _ in range(3)]
+    for model in models:
+        ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS, arena=arena)
+    for _ in range(3):
+        assert all(torch.equal(video, expected) for video in together(run, models))
+    assert all(ak.summary(model).computed_steps == COMPUTED for model in models)
+    for model in models:
+        ak.unpatch(model)
+    assert arena.stats().mapped == 0
+
+
+def together(run: Callable[[Any], Tensor], models: list[Any]) -> list[Tensor]:
+    found: list[Any] = [None] * len(models)
+    start = threading.Barrier(len(models))
+
+    def work(index: int) -> None:
+        start.wait(LONG)
+        found[index] = run(models[index])
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(models))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LONG)
+    assert all(isinstance(video, Tensor) for video in found)
+    return found
+
+
+def test_a_scheduler_copied_for_another_thread_ends_no_steps_here() -> None:
+    """While the first pipeline is inside a step, the other makes all of its own."""
+    pipe, other = ak.patch(wan_pipeline(), codebook=EVERY_THIRD), wan_pipeline()
+    expected, schedule = run_wan(pipe), ak.summary(pipe).computed_steps
+    other.scheduler = copy.deepcopy(pipe.scheduler)
+    calls = [0]
+
+    def run_the_other(*_: Any) -> None:
+        calls[0] += 1
+        if calls[0] in (2, 7):
+            thread = threading.Thread(target=run_wan, args=(other,))
+            thread.start()
+            thread.join(LONG)
+
+    handle = pipe.transformer.norm_out.register_forward_pre_hook(run_the_other)
+    assert torch.equal(run_wan(pipe), expected)
+    handle.remove()
+    assert calls[0] > 7 and ak.summary(pipe).computed_steps == schedule

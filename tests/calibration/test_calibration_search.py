@@ -1,0 +1,235 @@
+"""How `calibrate` finds its settings: rehearsals, the search, what is measured."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import adacache_kernels as ak
+from adacache_kernels.calibration import generation_rounds as rounds
+from adacache_kernels.calibration.outcomes import SAMPLE, Kept, psnr, squared_error
+from adacache_kernels.calibration.record import Recording, no_progress, patched, record
+from adacache_kernels.calibration.simulate import (
+    CodebookForm,
+    ProfileForm,
+    Rehearsed,
+    best_form,
+    knob_for,
+)
+from adacache_kernels.calibration.target_search import Curve, Tried, search
+from adacache_kernels.calibration.timed_runs import Compared, Costs, Seen, reached
+from adacache_kernels.config.calibration_file import Reached, Target
+from adacache_kernels.schedule import Plan
+from tests.support.tiny_calibration import STEPS, TINY_WAN, denoising
+
+
+@pytest.fixture(scope="module")
+def recording() -> Recording:
+    model = TINY_WAN.build()
+    settings = dict(forecast=1, correct=True, num_inference_steps=STEPS)
+    return record(model, range(3), denoising(model), settings, no_progress, distances=True)
+
+
+def computed_by(settings: dict[str, Any], seed: int) -> list[int]:
+    """Steps that the engine computes."""
+    model = TINY_WAN.build()
+    with patched(model, {"num_inference_steps": STEPS, **settings}):
+        denoising(model)(seed)
+        return ak.summary(model).computed_steps
+
+
+# Rehearsals
+
+
+def test_a_codebook_is_rehearsed_as_the_engine_runs_it(recording: Recording) -> None:
+    """Reuse changes the residuals a little; the schedules of these seeds are the same."""
+    plan = Plan(recording.profile().gram, np.ones(STEPS), 0)
+    form = CodebookForm(plan, recording, 1.0, 4)
+    counts = []
+    for knob in (knob_for(form, 6), 3.3, 4.2):
+        rehearsed = form.rehearse(knob)
+        assert [case.steps for case in rehearsed] == [
+            computed_by(form.settings(knob), seed) for seed in range(3)
+        ]
+        counts.append(statistics.mean(len(case.steps) for case in rehearsed))
+    assert 6 == counts[0] < counts[1] < counts[2] < STEPS
+
+
+def test_motion_regularisation_is_rehearsed(recording: Recording) -> None:
+    plan = Plan(recording.profile().gram, np.ones(STEPS), 0)
+    bare = CodebookForm(plan, recording, 1.0, 4)
+    form = bare.with_moreg((0.37, 3.0, 1.0))
+    knob = 3.2
+    steps = [case.steps for case in form.rehearse(knob)]
+    assert steps == [computed_by(form.settings(knob), seed) for seed in range(3)]
+    assert steps != [case.steps for case in bare.rehearse(knob)]
+
+
+def test_a_profile_is_rehearsed_as_the_engine_runs_it(recording: Recording) -> None:
+    settings: dict[str, Any] = dict(forecast=1, correct=True)
+    form = ProfileForm(recording.profile(), recording, settings)
+    for knob in (5.0, 7.0):
+        assert [case.steps for case in form.rehearse(knob)] == [
+            computed_by(settings | form.settings(knob), seed) for seed in range(3)
+        ]
+    costs = [form.rehearse(knob)[0].cost for knob in form.knobs()]
+    assert costs[0] > costs[-1]
+
+
+def test_distances_are_those_of_the_engine(recording: Recording) -> None:
+    model = TINY_WAN.build()
+    settings: dict[str, Any] = dict(
+        codebook={math.inf: 2},
+        apply_moreg=True,
+        moreg_hyp=(1.0, 1.0, 1.0),
+        mograd_mul=0.0,
+        moreg_steps=(1, STEPS),
+    )
+    with patched(model, {"num_inference_steps": STEPS, **settings}):
+        denoising(model)(1)
+        summary = ak.summary(model)
+    case = recording.cases[1]
+    assert case.distances is not None
+    # The first reused step comes after step 2: what is measured at step 3 or 4 has seen reuse.
+    assert summary.computed_steps[:2] == [1, 2]
+    assert summary.raw_distances[1] == pytest.approx(case.distances[0, 1], rel=1e-4)
+    assert summary.motion_scores[1] == pytest.approx(case.metric_motion[1], rel=1e-4)
+    assert np.diag(case.distances) == pytest.approx(np.zeros(STEPS))
+
+
+def test_the_shape_with_the_least_error_is_chosen(recording: Recording) -> None:
+    plan = Plan(recording.profile().gram, np.ones(STEPS), 0)
+    forms = [CodebookForm(plan, recording, 1.0, highest) for highest in (2, 9)]
+    # With rates of up to 2, half of the steps is the least.
+    assert best_form(forms, 5) is forms[1]
+    # Out of reach of either.
+    assert best_form(forms, 1) is best_form(forms[::-1], 1) is forms[1]
+
+
+# The search
+
+
+def search_for(
+    target: Target, truth: Callable[[float], float], rounds: int = 4, first: float = 20.0
+) -> list[Tried]:
+    """With a prediction that is wrong by a factor of 1.3, or 4 dB."""
+    knobs = list(np.geomspace(4, 50, 12))
+    if target.of == "speedup":
+        predicted = [1.3 * truth(knob) for knob in knobs]
+    else:
+        predicted = [truth(knob) + 4 for knob in knobs]
+    curve = Curve(target, knobs, predicted)
+    return search(target, first, lambda: curve, lambda knob: None, truth, rounds)
+
+
+def test_a_search_corrects_what_is_predicted() -> None:
+    tried = search_for(Target("speedup", 3.0), lambda knob: 50 / (knob + 0.05 * (50 - knob)))
+    assert tried[-1].value == pytest.approx(3.0, rel=0.02)
+    assert len(tried) <= 3
+    tried = search_for(Target("psnr", 40.0), lambda knob: 20 + 8 * math.log(knob))
+    assert tried[-1].value == pytest.approx(40.0, abs=0.25)
+    assert len(tried) <= 3
+
+
+def test_a_search_ends_with_the_nearest_of_what_it_tried() -> None:
+    jumps = search_for(Target("psnr", 40.0), lambda knob: 44.0 if knob > 15 else 31.0, rounds=3)
+    assert len(jumps) == 3 and jumps[-1].value == 44.0
+
+
+def test_a_search_without_rounds_left_ends_with_the_first() -> None:
+    assert search_for(Target("psnr", 40.0), lambda knob: knob, rounds=1) == [Tried(20.0, 20.0)]
+
+
+@pytest.mark.parametrize("rounds", [1, 4])
+def test_a_speedup_that_no_knob_has(rounds: int) -> None:
+    def truth(knob: float) -> float:
+        return 50 / (knob + 0.03 * (50 - knob))
+
+    with pytest.raises(ValueError, match=r"speedup=30 is out of reach: .*, it was 9\.29x; ask"):
+        search_for(Target("speedup", 30.0), truth, rounds, first=4.0)
+
+
+def test_a_quality_that_no_knob_has_is_refused_when_the_last_was_seen() -> None:
+    with pytest.raises(ValueError, match=r"psnr=90 is out of reach: .*, it was 51\.3 dB; ask"):
+        search_for(Target("psnr", 90.0), lambda knob: 20 + 8 * math.log(knob))
+    # A dB above what there is: as near as can be.
+    tried = search_for(Target("psnr", 52.0), lambda knob: 20 + 8 * math.log(knob))
+    assert tried[-1] == Tried(50.0, pytest.approx(51.3, abs=0.1))
+
+
+def test_a_quality_below_every_knob_is_exceeded() -> None:
+    tried = search_for(Target("psnr", 10.0), lambda knob: 20 + 8 * math.log(knob))
+    assert tried[-1] == Tried(4.0, pytest.approx(31.1, abs=0.1))
+
+
+def test_knobs_at_which_every_step_is_computed_are_not_chosen() -> None:
+    curve = Curve(Target("psnr", 90.0), [4, 20, 50], [30.0, 40.0, math.inf])
+    assert curve.nearest([]) == pytest.approx(20)
+    with pytest.raises(ValueError, match="every step is computed in most of the cases"):
+        Curve(Target("psnr", 90.0), [4, 50], [math.inf] * 2)
+    full, half = Rehearsed([1, 2, 3], 0.0), Rehearsed([1, 3], 0.01)
+    assert rounds._quality([full, half, half]) == pytest.approx(20)
+    assert rounds._quality([full, full, half]) == math.inf
+
+
+# What is measured
+
+
+def test_what_cases_amount_to() -> None:
+    """Of three pairs with 2, 3 and 4 of 4 steps computed, one ran into other work."""
+    costs, found = Costs(), []
+    full, outcome = [1.0] * 4, np.zeros(1, np.float32)
+    for count, slow in ((2, 1.0), (3, 1.0), (4, 5.0)):
+        run = Seen(outcome, [slow] * count + [0.1] * (4 - count), list(range(1, count + 1)))
+        costs.add(Seen(outcome, full), run)
+        found.append(Compared(4 / run.seconds, 30.0 + 10 * count, count))
+    error = pytest.approx(10 / math.sqrt(3))
+    speedup = pytest.approx(4 / 3.1)
+    assert reached(found, costs, 4) == Reached(3, speedup, 0.2, 60.0, error, 50.0, 3)
+    assert reached(found[:1], costs, 4).psnr_error == 0
+
+
+def test_psnr_with_a_peak() -> None:
+    zeros, tenth = np.zeros((2, 3), np.float32), np.full((2, 3), 0.1, np.float32)
+    error = squared_error(tenth, zeros)
+    assert psnr(error, 1.0) == pytest.approx(20, abs=1e-5)
+    assert psnr(error, 255.0) == pytest.approx(20 + 20 * math.log10(255), abs=1e-5)
+    assert psnr(0.0, 1.0) == 100
+    for compare in (squared_error, lambda found, known: Kept.of(known).squared_error(found)):
+        with pytest.raises(ValueError, match=r"shapes \(1, 3\) and \(2, 3\)"):
+            compare(zeros[:1], zeros)
+
+
+def test_a_large_outcome_is_kept_as_a_sample() -> None:
+    draw = np.random.default_rng(0)
+    large = draw.random((3, SAMPLE), dtype=np.float32)
+    # Squared errors deviate by 1.4 of their mean: right to 1.4 / 1024, four times of which is 6e-3.
+    other = large + 0.1 * draw.standard_normal(large.shape, dtype=np.float32)
+    kept = Kept.of(large)
+    assert kept.values.size == SAMPLE and kept.shape == large.shape
+    assert (kept.lowest, kept.highest) == (large.min(), large.max())
+    assert kept.squared_error(large) == 0
+    assert kept.squared_error(other) == pytest.approx(squared_error(other, large), rel=6e-3)
+    assert Kept.of(large[0]).squared_error(other[0]) == pytest.approx(
+        squared_error(other[0], large[0]), rel=1e-6
+    )
+
+
+def test_costs_are_parts_of_the_generation_right_before() -> None:
+    """The second pair ran on a machine of half the speed: it says the same."""
+    costs, outcome = Costs(), np.zeros(1, np.float32)
+    for slow in (1.0, 2.0):
+        run = [slow * s for s in (1.2, 1.2, 0.1, 1.2)]
+        costs.add(Seen(outcome, [slow] * 4), Seen(outcome, run, [1, 2, 4]))
+    assert costs.speedup(4, 3) == pytest.approx(4 / 3.7)
+    assert costs.speedup(4, 4) == pytest.approx(4 / 4.8)
+    assert costs.computed_for(4, 4 / 3.7) == pytest.approx(3)
+    assert costs.computed_for(4, 100) == 0 and costs.computed_for(4, 0.5) == 4
+    costs.add(Seen(outcome, [1.0] * 4), Seen(outcome, [1.0, 1.0, 2.0, 1.0], [1, 2, 4]))
+    costs.reused = [1.3]
+    assert costs.computed_for(4, 2.0) == 0

@@ -1,0 +1,341 @@
+"""No step of a patched model makes the host wait for the device: seen on fake CUDA tensors."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+
+import adacache_kernels as ak
+from adacache_kernels.schedule import AdaCachePolicy
+from adacache_kernels.schedule.calibrated_for import identity
+from adacache_kernels.schedule.profile import Profile
+from tests.pipelines import test_pipelines
+from tests.support import cuda_tensor_spy as fake_cuda
+from tests.support.cuda_tensor_spy import SyncSpy, to_fake_cuda
+from tests.support.cuda_tensor_spy.patched import fake_parts
+from tests.support.tiny_models.chained_models import IMAGES, VIDEOS
+from tests.support.tiny_models.common_models import TINY, Tiny
+
+pytestmark = [
+    pytest.mark.skipif(fake_cuda.why_not() is not None, reason=str(fake_cuda.why_not())),
+    # The address of a state goes to the mailbox; here it is 0, and a double takes it.
+    pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor"),
+]
+
+STEPS = 6
+CHAINED = {**VIDEOS, **IMAGES}
+FAMILIES = pytest.mark.parametrize("name", TINY)
+SETTINGS: dict[str, dict[str, Any]] = {
+    "fast": {},
+    "forecast": {"config": "forecast"},
+    "a parabola": {"forecast": 2, "correct": True},
+    "a schedule": {"schedule": [1, 2, 5]},
+    "several locations": {"cache_loc": ("start", "end"), "cache_res": "ca-mlp"},
+    "cosine": {"metric": "cosine", "cache_res": "block"},
+    "int8": {"cache_dtype": "int8"},
+    "fp8": {"cache_dtype": "fp8", "forecast": 1, "measure": "forecast-error"},
+}
+
+
+def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device="cuda")
+
+
+def moved(value: Any) -> Any:
+    """Tensors as if they were on the device."""
+    if isinstance(value, tuple):
+        return tuple(map(moved, value))
+    return empty(*value.shape, dtype=value.dtype) if isinstance(value, Tensor) else value
+
+
+def fake_inputs(tiny: Tiny, batch: int = 1) -> dict[str, Any]:
+    """What the forward takes, all of it on the device."""
+    return {
+        "hidden_states": empty(batch, *tiny.latents),
+        "encoder_hidden_states": empty(batch, 6, tiny.text_channels),
+        "timestep": empty(batch, dtype=torch.int64),
+        "return_dict": False,
+        **{name: moved(value) for name, value in tiny.extra(batch).items()},
+    }
+
+
+def generate(
+    model: nn.Module,
+    inputs: Callable[[], dict[str, Any]],
+    prepare: Callable[[nn.Module], Any],
+    branches: Sequence[str | None] = (None,),
+) -> tuple[SyncSpy, ak.Summary | None]:
+    """Two generations of a model that `prepare` has patched, and who made the host wait."""
+    spy = SyncSpy()
+    with fake_cuda.fake_cuda(), fake_parts(), torch.no_grad():
+        prepare(to_fake_cuda(model))
+        with spy, noted(spy):
+            for _ in range(2 * STEPS):
+                for branch in branches:
+                    with nullcontext() if branch is None else ak.cache_context(branch):
+                        model(**inputs())
+        return spy, ak.summary(model) if ak.is_patched(model) else None
+
+
+@contextmanager
+def noted(spy: SyncSpy) -> Iterator[None]:
+    """A value that is wanted ends the run; the spy has noted where."""
+    try:
+        yield
+    except (DataDependentOutputException, DynamicOutputShapeException):
+        if not spy.waits:
+            raise
+
+
+def never_waits(
+    name: str, prepare: Callable[[nn.Module], Any], branches: Sequence[str | None] = (None,)
+) -> ak.Summary | None:
+    """Two generations in which the host waits for nothing.
+
+    Raises:
+        AssertionError: it did, or wanted a value; names the lines.
+    """
+    tiny = TINY[name]
+    spy, summary = generate(tiny.build(), lambda: fake_inputs(tiny), prepare, branches)
+    assert not spy.waits, "the host waits:\n" + "\n".join(map(str, spy.waits))
+    return summary
+
+
+def patch(**settings: Any) -> Callable[[nn.Module], Any]:
+    # The presets' codebooks reuse nothing in so few steps, and then nothing is stored.
+    settings = {"codebook": {1e9: 2}, **settings}
+    return lambda model: ak.patch(model, num_inference_steps=STEPS, **settings)
+
+
+def both_ways(summary: ak.Summary | None) -> bool:
+    """Whether steps were computed and steps were reused."""
+    return summary is not None and bool(summary.computed_steps and summary.reused_steps)
+
+
+@FAMILIES
+def test_the_models_themselves_do_not_wait(name: str) -> None:
+    assert never_waits(name, lambda model: None) is None
+
+
+@pytest.mark.parametrize("name", CHAINED)
+def test_classes_that_are_supported_by_data(name: str) -> None:
+    tiny = CHAINED[name]
+    text = {} if tiny.text is None else {"encoder_hidden_states": torch.empty(tiny.text)}
+
+    def inputs() -> dict[str, Any]:
+        given = {"hidden_states": torch.empty(tiny.latents), **text, **tiny.extra()}
+        given["timestep"] = torch.zeros_like(tiny.timestep(1))
+        return {key: moved(value) for key, value in given.items()} | {"return_dict": False}
+
+    plain, _ = generate(tiny.build(), inputs, lambda model: None)
+    settings = {"config": "forecast"} if tiny.frames == 1 else {"apply_moreg": True}
+    spy, summary = generate(tiny.build(), inputs, patch(**settings))
+    assert not [wait for wait in spy.waits if wait.is_ours]
+    places = [{(wait.file, wait.line) for wait in found.waits} for found in (spy, plain)]
+    assert places[0] == places[1], "where the class waits by itself"
+    # Some want a value, which fake tensors do not have: their first step is as far as they come.
+    assert both_ways(summary) or plain.waits, name
+
+
+@FAMILIES
+@pytest.mark.parametrize("config", ["fast", "slow", "forecast"])
+def test_presets_with_motion_regularisation(name: str, config: str) -> None:
+    assert both_ways(never_waits(name, patch(config=config, apply_moreg=True)))
+
+
+@pytest.mark.parametrize("name", ["latte", "cogvideox"])
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_settings(name: str, settings: dict[str, Any]) -> None:
+    assert both_ways(never_waits(name, patch(**settings)))
+
+
+def test_the_ops_run_as_fakes_and_as_often_as_there_is_something_to_do() -> None:
+    tiny = TINY["wan"]
+    model = tiny.build()
+    with fake_cuda.fake_cuda(), fake_parts() as kernels, torch.no_grad():
+        patch()(to_fake_cuda(model))
+        for _ in range(STEPS):
+            model(**fake_inputs(tiny))
+        assert ak.summary(model).computed_steps == [1, 2, 5, 6]
+    # Only step 2 can be followed by a reused one: at step 1 there is nothing to compare with.
+    counts = {"distance_update": 4, "decide": 4, "residual_update": 1, "conditional_add": 2}
+    assert kernels.calls == counts
+
+
+@pytest.mark.parametrize("named", [True, False])
+@FAMILIES
+def test_guidance_in_two_calls(name: str, named: bool) -> None:
+    if named:
+        summary = never_waits(name, patch(), branches=("cond", "uncond"))
+    else:
+        summary = never_waits(name, patch(calls_per_step=2), branches=(None, None))
+    assert both_ways(summary) and summary is not None
+    assert summary.branches == (["cond", "uncond"] if named else ["0", "1"])
+
+
+def test_a_profile() -> None:
+    def prepare(model: nn.Module) -> None:
+        steps = np.arange(STEPS)
+        gram = np.exp(-np.abs(steps[:, None] - steps) / 20.0)
+        profile = Profile(identity(model), None, STEPS, gram, {"blocks": gram}, np.ones(STEPS))
+        settings: dict[str, Any] = dict(forecast=1, correct=True, computed_steps=4)
+        ak.patch(model, profile=profile, num_inference_steps=STEPS, **settings)
+
+    assert both_ways(never_waits("wan", prepare))
+
+
+def test_residuals_in_host_memory() -> None:
+    """Pieces come and go by copies that nobody waits for."""
+    # Four tensors of 4.5 KiB do not fit, one and two pieces on their way do.
+    settings: dict[str, Any] = dict(over_budget=("host",), max_cache_bytes=16_000)
+    summary = never_waits("wan", patch(calls_per_step=3, **settings), branches=(None,) * 3)
+    assert both_ways(summary) and summary is not None
+    assert summary.memory.on_host > 0
+
+
+def test_a_decision_that_is_read_from_the_device_is_seen() -> None:
+    """As the package did before there was a mailbox, and as it is done for debugging."""
+    with pytest.raises(AssertionError, match=r"a value read .*mailbox\.py"):
+        never_waits("wan", patch(decision="sync"))
+
+
+@pytest.mark.parametrize(("build", "run"), test_pipelines.PIPELINES, ids=["latte", "wan"])
+def test_a_pipeline_waits_where_it_did_unpatched(
+    build: Any, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Schedulers read timesteps; nothing else does, with or without the package."""
+    monkeypatch.setattr(test_pipelines, "embeds", lambda channels, seed: empty(1, 6, channels))
+
+    def waits(patched: bool) -> Counter[tuple[str, int]]:
+        pipe = build()
+        spy = SyncSpy(answer=lambda x: False if x.dtype == torch.bool else 0)
+        with fake_cuda.fake_cuda(), fake_parts():
+            to_fake_cuda(pipe.transformer)
+            if patched:
+                ak.patch(pipe, apply_moreg=True, codebook={1e9: 2})
+            with spy:
+                run(pipe, STEPS)
+            assert not patched or both_ways(ak.summary(pipe))
+        assert all(wait.is_in("diffusers") for wait in spy.waits)
+        return Counter((wait.file, wait.line) for wait in spy.waits)
+
+    assert waits(patched=True) == waits(patched=False) != Counter()
+
+
+def by_if(x: Tensor) -> int:
+    return 1 if x.sum() > 0 else 0
+
+
+def by_event(x: Tensor) -> None:
+    event = torch.cuda.Event()
+    event.record()
+    event.synchronize()
+
+
+PLANTED: dict[str, Callable[[Tensor], Any]] = {
+    "item": lambda x: x.sum().item(),
+    "cpu": lambda x: x.cpu(),
+    "to": lambda x: x.to("cpu", non_blocking=True),
+    "if": by_if,
+    "tolist": lambda x: x.tolist(),
+    "float": lambda x: float(x.sum()),
+    "int": lambda x: int(x.sum()),
+    "and": lambda x: (x.sum() > 0) and True,
+    "nonzero": lambda x: x.nonzero(),
+    "equal": lambda x: torch.equal(x, x),
+    "masked_select": lambda x: x.masked_select(x > 0),
+    "a mask": lambda x: x[x > 0],
+    "a mask written": lambda x: x.index_put_((x > 0,), x.sum()),
+    "a host index": lambda x: x[torch.zeros(2, dtype=torch.int64)],
+    "an index": lambda x: torch.zeros(3)[x.sum().long()],
+    "a list": lambda x: torch.tensor([0.5], device=x.device),
+    "a blocking copy": lambda x: torch.zeros(2, pin_memory=True).to(x.device),
+    "a host tensor": lambda x: torch.zeros(2).to(x.device, non_blocking=True),
+    "an element": lambda x: torch.empty(2, device=x.device).__setitem__(0, 0.5),
+    "synchronize": lambda x: torch.cuda.synchronize(),
+    "an event": by_event,
+    "a stream": lambda x: torch.cuda.current_stream().synchronize(),
+}
+EACH = pytest.mark.parametrize("plant", PLANTED.values(), ids=PLANTED)
+
+
+def caught(prepare: Callable[[nn.Module], Any]) -> None:
+    with pytest.raises(AssertionError, match=r"the host waits:\n.*test_no_sync\.py"):
+        never_waits("wan", prepare)
+
+
+@EACH
+def test_planted_in_a_block(plant: Callable[[Tensor], Any]) -> None:
+    def prepare(model: nn.Module) -> None:
+        def spoil(module: nn.Module, args: Any, output: Tensor) -> None:
+            plant(output)
+
+        model.blocks[1].register_forward_hook(spoil)
+        patch()(model)
+
+    caught(prepare)
+
+
+@EACH
+def test_planted_in_a_policy(
+    plant: Callable[[Tensor], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = AdaCachePolicy.compute
+
+    def compute(self: AdaCachePolicy, step: int, last: Any) -> bool:
+        plant(empty(2))
+        return honest(self, step, last)
+
+    monkeypatch.setattr(AdaCachePolicy, "compute", compute)
+    caught(patch())
+
+
+@pytest.mark.parametrize("reading", ["item", "tolist", "int", "float", "if", "cpu"])
+def test_a_timestep_that_is_read(reading: str) -> None:
+    """By whoever takes the model's arguments, in computed and in reused steps."""
+
+    def prepare(model: nn.Module) -> None:
+        patch()(model)
+
+        def spoil(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+            PLANTED[reading](kwargs["timestep"])
+
+        model.register_forward_pre_hook(spoil, with_kwargs=True)
+
+    caught(prepare)
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        lambda x: x.sum() + 1,
+        lambda x: torch.where(x > 0, x, 0.0),
+        lambda x: torch.zeros(2, device=x.device).fill_(0.5),
+        lambda x: x.__setitem__(x > 0, 0.5),
+        lambda x: torch.zeros(2, pin_memory=True).to(x.device, non_blocking=True),
+        lambda x: torch.zeros(2, pin_memory=True).copy_(x.view(-1)[:2], non_blocking=True),
+        lambda x: torch.cuda.current_stream().record_event().query(),
+        lambda x: torch.zeros(2).sum().item,
+    ],
+)
+def test_what_does_not_wait_is_not_noted(harmless: Callable[[Tensor], Any]) -> None:
+    with fake_cuda.fake_cuda(), SyncSpy() as spy:
+        harmless(empty(3))
+    assert spy.waits == []
+
+
+def test_a_wait_knows_its_line_and_whose_it_is() -> None:
+    with fake_cuda.fake_cuda(), SyncSpy() as spy:
+        by_event(empty(2))
+    (wait,) = spy.waits
+    assert (wait.file, wait.what) == (__file__, "Event.synchronize")
+    assert wait.line == by_event.__code__.co_firstlineno + 3
+    assert not wait.is_ours and not wait.is_in("diffusers")

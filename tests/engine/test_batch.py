@@ -1,0 +1,297 @@
+"""Several videos in one batch: batch="any" and "mean", held to a schedule replayed in plain Python.
+
+The latents of every step are given, whatever the model returns, so that what a metric block adds at
+a step does not depend on which steps were computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import adacache_kernels as ak
+from tests.engine.decision.test_step_graphs import Closures
+from tests.pipelines.test_pipelines import embeds, latte
+from tests.support.tiny_models.common_models import TINY, Tiny
+
+STEPS = 20
+BOOK = {0.012: 5, 0.025: 4, 0.05: 3, 0.2: 2, 9.0: 1}
+MIDDLE = 1
+"""Index of the metric block of three."""
+CLOSE = 1e-4
+"""How far rounding moves a distance, relatively: a float32 of the residual is off by about 1e-6 of
+its size in a batch of another length, and a distance is the difference of two of them by a size
+that is at most 100 times larger."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """What is given to the model at every step, one row for each kind of guidance."""
+
+    tiny: Tiny
+    seed: int
+    speed: float
+    guidance: int = 1
+
+    def latents(self, step: int) -> Tensor:
+        """Waves past each other, so that some steps change more than others."""
+        start, one, other = (self.tiny.noise(1, self.seed + i) for i in range(3))
+        phase = torch.tensor(self.speed * step)
+        x = start + phase.sin() * one + (phase / 3).cos() * other
+        return x.expand(self.guidance, *x.shape[1:])
+
+    @property
+    def text(self) -> Tensor:
+        return torch.cat([self.tiny.text(1, self.seed + 50 * i) for i in range(self.guidance)])
+
+
+def two_videos(name: str, guidance: int = 1) -> list[Video]:
+    return [Video(TINY[name], 0, 0.1, guidance), Video(TINY[name], 10, 0.3, guidance)]
+
+
+def call(model: nn.Module, videos: list[Video], step: int, **options: Any) -> Any:
+    """One forward: the first rows of guidance of all videos, then the second ones."""
+    tiny, guidance = videos[0].tiny, videos[0].guidance
+    rows = [(video, row) for row in range(guidance) for video in videos]
+    arguments: dict[str, Any] = {
+        "hidden_states": torch.stack([video.latents(step)[row] for video, row in rows]),
+        "encoder_hidden_states": torch.stack([video.text[row] for video, row in rows]),
+        "timestep": torch.full((len(rows),), 930 - 30 * step),
+        "return_dict": False,
+    }
+    return model(**arguments | tiny.extra(len(rows)) | options)
+
+
+def run(model: nn.Module, videos: list[Video], **options: Any) -> list[Tensor]:
+    """A generation of it."""
+    with torch.no_grad():
+        return [call(model, videos, step, **options)[0] for step in range(1, STEPS + 1)]
+
+
+def patched(videos: list[Video], **settings: Any) -> nn.Module:
+    chosen = {"codebook": BOOK, "cache_res": "block", "num_inference_steps": STEPS} | settings
+    if "guidance_rows" not in chosen:
+        chosen["guidance_rows"] = videos[0].guidance
+    return ak.patch(videos[0].tiny.build(), **chosen)
+
+
+def residuals(video: Video) -> list[Tensor]:
+    """What the metric block adds at every step, on the video alone, as [rows, F, S, C]."""
+    model, found = video.tiny.build(), []
+
+    def note(_block: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        x_in = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+        p = (output - x_in).double()
+        found.append(p.view(video.guidance, video.tiny.frames, -1, p.shape[-1]))
+
+    block = getattr(model, video.tiny.lists[0])[MIDDLE]
+    block.register_forward_hook(note, with_kwargs=True)
+    run(model, [video])
+    return found
+
+
+class Replay:
+    """The decisions of one batch in plain Python, from the residuals of its videos alone."""
+
+    def __init__(self, videos: list[Video], policy: str, *, moreg: bool = False) -> None:
+        self._residuals = [residuals(video) for video in videos]
+        self._motions = [1.0] * len(videos)
+        self._moreg = moreg
+        self.computed: list[int] = []
+        self.distances: list[float] = []
+        self.rates: list[int] = []
+        following = 1
+        for step in range(1, STEPS + 1):
+            if step < following and step <= STEPS - 2:
+                continue
+            if self.computed:
+                found = [self._distance(v, self.computed[-1], step) for v in range(len(videos))]
+                pooled = max(found) if policy == "any" else sum(found) / len(found)
+                self.distances.append(pooled)
+                self.rates.append(next(rate for limit, rate in BOOK.items() if pooled < limit))
+            following = step + (self.rates[-1] if self.rates else 1)
+            self.computed.append(step)
+
+    def _distance(self, video: int, before: int, step: int) -> float:
+        c, p = self._residuals[video][before - 1], self._residuals[video][step - 1]
+        raw = ((c - p).abs().sum() / c.abs().sum()).item() / (step - before)
+        if not self._moreg:
+            return raw
+        score = 1.0
+        if 3 <= step <= 15:
+            later, earlier = p[:, 1:], p[:, :-1]
+            sizes = later.abs().sum() + earlier.abs().sum()
+            score = ((later - earlier).abs().sum() / sizes).item() ** 2 / 0.25
+        gradient = 10 * (score - self._motions[video]) / (step - before)
+        self._motions[video] = score
+        return raw * (score + abs(gradient))
+
+    def assert_clear(self) -> None:
+        """No distance is so close to a threshold that rounding may move it across."""
+        for distance, limit in product(self.distances, BOOK):
+            assert abs(distance - limit) > 10 * CLOSE * limit
+
+
+MOREG = {"apply_moreg": True, "moreg_steps": (3, 15), "moreg_hyp": (1.0, 2.0, 0.25)}
+
+
+@pytest.mark.parametrize("policy", ["any", "mean"])
+@pytest.mark.parametrize("guidance", [1, 2])
+@pytest.mark.parametrize("name", ["wan", "allegro"])
+@pytest.mark.parametrize("moreg", [False, True])
+def test_a_batch_decides_step_by_step(name: str, guidance: int, policy: str, moreg: bool) -> None:
+    videos = two_videos(name, guidance)
+    model = patched(videos, batch=policy, **(MOREG if moreg else {}))
+    run(model, videos)
+    found, expected = ak.summary(model), Replay(videos, policy, moreg=moreg)
+    expected.assert_clear()
+    assert found.computed_steps == expected.computed
+    assert found.distances[1:] == pytest.approx(expected.distances, rel=CLOSE)
+    assert found.rates[1:] == expected.rates
+    assert 5 < len(expected.computed) < STEPS
+
+
+def test_any_never_waits_longer_than_the_videos_would() -> None:
+    """And "mean" does: the two policies tell these videos apart."""
+    videos = two_videos("wan")
+    model = patched(videos)
+    run(model, videos)
+    found = ak.summary(model)
+    pairs = zip(found.computed_steps, found.computed_steps[1:], strict=False)
+    alone = [Replay([video], "any") for video in videos]
+    for (before, step), rate in zip(pairs, found.rates[1:], strict=True):
+        wanted = [each._distance(0, before, step) for each in alone]
+        rates = [next(r for limit, r in BOOK.items() if distance < limit) for distance in wanted]
+        assert rate == min(rates)
+    assert alone[0].computed != found.computed_steps
+    assert Replay(videos, "mean").computed != found.computed_steps
+
+
+@pytest.mark.parametrize("guidance", [1, 2])
+@pytest.mark.parametrize("moreg", [False, True])
+def test_one_video_decides_alike_by_all_policies(guidance: int, moreg: bool) -> None:
+    videos = two_videos("wan", guidance)[1:]
+    summaries, outputs = [], []
+    for policy in ("any", "mean", "each"):
+        model = patched(videos, batch=policy, **(MOREG if moreg else {}))
+        outputs.append(torch.stack(run(model, videos)))
+        summaries.append(ak.summary(model))
+    for summary, output in zip(summaries, outputs, strict=True):
+        assert summary.computed_steps == summaries[0].computed_steps
+        assert summary.distances == summaries[0].distances
+        assert not summary.videos
+        assert torch.equal(output, outputs[0])
+    assert summaries[0].reused_steps
+
+
+def distances(videos: list[Video], **settings: Any) -> list[float]:
+    """Of a generation that computes every step."""
+    model = patched(videos, codebook={9.0: 1}, **settings)
+    run(model, videos)
+    return [d for d in ak.summary(model).distances if d is not None]
+
+
+def test_rows_of_guidance_on_a_bare_model() -> None:
+    """By default two where guidance is in one call, which Allegro's is and Wan's is not."""
+    for name, by_default in (("allegro", 2), ("wan", 1)):
+        videos = two_videos(name)
+        assert distances(videos, guidance_rows=None) == distances(videos, guidance_rows=by_default)
+        assert distances(videos, guidance_rows=1) != distances(videos, guidance_rows=2)
+    three = [*two_videos("allegro"), Video(TINY["allegro"], 20, 0.2)]
+    assert distances(three, guidance_rows=None) == distances(three, guidance_rows=1)
+
+
+def test_calls_of_one_step_have_no_rows_of_guidance() -> None:
+    videos = two_videos("allegro")
+    model = patched(videos, codebook={9.0: 1}, guidance_rows=None, calls_per_step=2)
+    with torch.no_grad():
+        for step in range(1, STEPS + 1):
+            call(model, videos, step)
+            call(model, videos, step)
+    found = [d for d in ak.summary(model).distances if d is not None]
+    assert found == distances(videos, guidance_rows=1)
+
+
+def test_rows_that_do_not_divide_the_batch() -> None:
+    videos = two_videos("wan")
+    model = patched(videos, guidance_rows=3)
+    with pytest.raises(ValueError, match="guidance_rows=3: the batch has 2 rows"):
+        run(model, videos)
+
+
+def generate(pipe: Any, which: list[int], guidance_scale: float, steps: int = 6) -> Tensor:
+    """The videos of these numbers, in one batch of a Latte pipeline."""
+    frames: Tensor = pipe(
+        prompt=None,
+        negative_prompt=None,
+        prompt_embeds=torch.cat([embeds(8, 1 + v) for v in which]),
+        negative_prompt_embeds=torch.cat([embeds(8, 11 + v) for v in which]),
+        latents=torch.cat([TINY["latte"].noise(1, v) * (1 + v) for v in which]),
+        num_inference_steps=steps,
+        guidance_scale=guidance_scale,
+        output_type="latent",
+        video_length=4,
+        height=64,
+        width=64,
+    ).frames
+    return frames
+
+
+@pytest.mark.parametrize("guidance_scale", [4.0, 1.0])
+def test_a_pipeline_tells_the_rows_of_guidance(guidance_scale: float) -> None:
+    """Two prompts at once: the largest of the distances that each has by itself."""
+
+    def measured(which: list[int], **settings: Any) -> list[float]:
+        pipe = ak.patch(latte(), codebook={9.0: 1}, **settings)
+        generate(pipe, which, guidance_scale)
+        return [d for d in ak.summary(pipe).distances if d is not None]
+
+    first, second = measured([0]), measured([1])
+    together = measured([0, 1])
+    assert together == pytest.approx([max(d) for d in zip(first, second, strict=True)], rel=CLOSE)
+    assert first != pytest.approx(second, rel=0.01)
+    # What is given counts more than what the pipeline says.
+    pooled = measured([0, 1], guidance_rows=4 if guidance_scale > 1 else 2)
+    assert pooled != pytest.approx(together, rel=10 * CLOSE)
+
+
+@pytest.fixture
+def capture(monkeypatch: pytest.MonkeyPatch) -> Iterator[Closures]:
+    made = Closures()
+    monkeypatch.setattr(
+        "adacache_kernels.engine.decision.step_graphs.make_capture", lambda device: made
+    )
+    yield made
+
+
+@pytest.mark.parametrize("policy", ["any", "mean", "each"])
+def test_the_device_decides_alike_in_a_graph(capture: Closures, policy: str) -> None:
+    """Two generations, between which the motions of both videos begin anew."""
+    videos = two_videos("wan")
+    by_host = patched(videos, batch=policy, decision="sync", **MOREG)
+    by_device = patched(videos, batch=policy, decision="graph", **MOREG)
+    for _ in range(2):
+        expected, found = run(by_host, videos), run(by_device, videos)
+        told, heard = ak.summary(by_host), ak.summary(by_device)
+        assert heard.computed_steps == told.computed_steps
+        assert heard.distances == told.distances
+        assert torch.equal(torch.stack(found), torch.stack(expected))
+    assert "otherwise" in capture.launched
+
+
+def test_motions_begin_anew_with_each_generation_and_number_of_videos() -> None:
+    videos = [*two_videos("wan"), Video(TINY["wan"], 20, 0.2)]
+    # To the end, where the last scores would be left over.
+    moreg = MOREG | {"moreg_steps": (1, STEPS)}
+    model = patched(videos, **moreg)
+    for count in (2, 3, 2, 1):
+        run(model, videos[:count])
+        again = patched(videos, **moreg)
+        run(again, videos[:count])
+        assert ak.summary(model).distances == ak.summary(again).distances

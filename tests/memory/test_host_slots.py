@@ -1,0 +1,146 @@
+"""Residuals in host memory: the same as on the device, whatever order the queues run in."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adacache_kernels.memory import host_slots
+from adacache_kernels.memory.chunk_layout import Pieces
+from adacache_kernels.memory.copy_stream import DirectTransfer
+from adacache_kernels.memory.device_constants import Constants
+from adacache_kernels.memory.device_slots import DeviceSlots, Update
+from adacache_kernels.memory.host_slots import HostSlots
+from tests.support.stream_simulator import TwoQueues
+
+SHAPE = (2, 3, 7, 16)
+DTYPES = {None: torch.float32, "int8": torch.int8, "fp8": torch.float8_e4m3fn}
+KEYS = [("residual", 0, "blocks", 0, place) for place in range(3)]
+
+
+def split(x: torch.Tensor) -> torch.Tensor:
+    return x.view(*SHAPE[:3], -1)
+
+
+def on_host(transfer, dtype: str | None = None, most: int = 2 * 2 * 3 * 16 * 4) -> HostSlots:
+    """Slots cut into pieces of two tokens of float32, or some more of eight bits."""
+    pieces = Pieces(SHAPE, DTYPES[dtype], has_scale=dtype is not None, most=most)
+    tensors = {key: torch.empty(pieces.nbytes, dtype=torch.uint8) for key in KEYS}
+    staging = [[torch.empty(pieces.largest, dtype=torch.uint8) for _ in KEYS] for _ in range(2)]
+    return HostSlots(tensors, dict.fromkeys(KEYS, pieces), staging, transfer, Constants())
+
+
+def on_device(dtype: str | None = None) -> DeviceSlots:
+    flat = (SHAPE[0], SHAPE[1] * SHAPE[2], SHAPE[3])
+    tensors = {key: torch.empty(flat, dtype=DTYPES[dtype]) for key in KEYS}
+    if dtype is not None:
+        tensors |= {("scale", *key): torch.empty(*flat[:-1], 1) for key in KEYS}
+    return DeviceSlots(tensors)
+
+
+def stream() -> torch.Tensor:
+    return torch.randn(SHAPE[0], SHAPE[1] * SHAPE[2], SHAPE[3])
+
+
+@given(
+    batch=st.integers(1, 3),
+    frames=st.integers(1, 4),
+    tokens=st.integers(1, 30),
+    channels=st.integers(1, 20),
+    dtype=st.sampled_from(list(DTYPES)),
+    most=st.integers(1, 5000),
+)
+def test_pieces_cover_every_token_once_and_lie_apart(
+    batch, frames, tokens, channels, dtype, most
+) -> None:
+    shape = (batch, frames, tokens, channels)
+    pieces = Pieces(shape, DTYPES[dtype], has_scale=dtype is not None, most=most)
+    buffer = torch.zeros(pieces.nbytes, dtype=torch.uint8)
+    covered = []
+    for index in range(pieces.count):
+        first, count = pieces.tokens(index)
+        covered += range(first, first + count)
+        start, end = pieces.extent(index)
+        assert start % 256 == 0 and end - start <= pieces.largest
+        values, scale = pieces.views(buffer[start:end], index)
+        assert values.shape == (batch, frames, count, channels)
+        values.view(torch.uint8).add_(1)
+        if dtype is not None:
+            assert scale is not None and scale.shape == (batch, frames, count, 1)
+            scale.view(torch.uint8).add_(1)
+    assert covered == list(range(tokens))
+    # Nothing was written twice, and all of it is there.
+    size = sum(shape_bytes for shape_bytes in [torch.Size(shape).numel() * DTYPES[dtype].itemsize])
+    scales = 4 * batch * frames * tokens if dtype is not None else 0
+    assert buffer.max() == 1 and buffer.sum() == size + scales
+
+
+@pytest.mark.parametrize("dtype", list(DTYPES))
+def test_an_add_from_the_host_has_the_bits_of_one_on_the_device(dtype) -> None:
+    host, device = on_host(DirectTransfer(), dtype), on_device(dtype)
+    streams = [(stream(), stream()) for _ in KEYS]
+    for slots in (host, device):
+        for key, (x_out, x_in) in zip(KEYS, streams, strict=True):
+            slots.update(key, Update(x_out, x_in, split))
+    x = stream()
+    added = []
+    for slots in (host, device):
+        added.append(x.clone())
+        slots.add(added[-1], KEYS, (2.0, -0.5, 1.25), split)
+    assert torch.equal(*added) and not torch.equal(added[0], x)
+    assert torch.equal(host.read(KEYS[1], split), device.read(KEYS[1], split))
+
+
+@pytest.mark.parametrize("dtype", list(DTYPES))
+@pytest.mark.parametrize("holds", ["nothing", "previous"])
+def test_a_comparison_from_the_host_is_that_of_the_device(dtype, holds) -> None:
+    host, device = on_host(DirectTransfer(), dtype), on_device(dtype)
+    streams = [(stream(), stream()) for _ in range(4)]
+    sums = []
+    for slots in (host, device):
+        for key, (x_out, x_in) in zip(KEYS, streams, strict=False):
+            slots.update(key, Update(x_out, x_in, split))
+        update = Update(
+            *streams[3],
+            split,
+            holds,
+            previous=KEYS[1:],
+            coefficients=(3.0, -3.0, 1.0)[: 2 + (holds == "previous")],
+            strides=(1, 2),
+        )
+        sums.append(slots.update(KEYS[0], update).double().sum(1))
+    # The terms are the same; each of some 200 partial sums is rounded to float32 once.
+    torch.testing.assert_close(*sums, rtol=2**-20, atol=0)
+    assert torch.equal(host.read(KEYS[0], split), device.read(KEYS[0], split))
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_any_order_that_the_waits_allow_gives_the_same(seed) -> None:
+    outcomes = []
+    torch.manual_seed(0)
+    streams = [(stream(), stream()) for _ in range(5)]
+    x = stream()
+    for queues in (None, TwoQueues(seed)):
+        with pytest.MonkeyPatch.context() as patch:
+            if queues is not None:
+                patch.setattr(host_slots, "ops", queues.ops)
+            slots = on_host(queues or DirectTransfer())
+            added = [x.clone() for _ in range(3)]
+            for key, (x_out, x_in) in zip(KEYS, streams, strict=False):
+                slots.update(key, Update(x_out, x_in, split))
+            slots.prefetch(KEYS[:2])
+            slots.add(added[0], KEYS[:2], (2.0, -1.0), split)
+            slots.update(KEYS[2], Update(*streams[3], split, "previous", KEYS[:1], (1.0, 0.5)))
+            slots.prefetch([KEYS[2]])
+            slots.update(KEYS[0], Update(*streams[4], split))
+            slots.add(added[1], KEYS, (1.0, 2.0, 3.0), split)
+            slots.add(added[2], KEYS[2:], (1.0,), split)
+            if queues is not None:
+                queues.run()
+        outcomes.append([*added, *slots.tensors.values()])
+    assert all(itertools.starmap(torch.equal, zip(*outcomes, strict=True)))

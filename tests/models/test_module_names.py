@@ -1,0 +1,141 @@
+"""Which modules of which model the methods to compare with can reuse, and what they may watch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+
+import adacache_kernels as ak
+from adacache_kernels.api.patch import installed_engines
+from adacache_kernels.baselines.mechanisms.reuse_modules import units_of
+from adacache_kernels.engine.residuals.block_stand_ins import Parameters
+from adacache_kernels.models.module_names import UNITS, units_for
+from tests.support.oracles.baselines import KeptModule, Steps, installed
+from tests.support.tiny_models import chained_models as tiny_chained
+from tests.support.tiny_models import common_models as tiny
+
+STEPS = 5
+MODELS: dict[str, Any] = {
+    name: each
+    for family in (tiny.TINY, tiny_chained.VIDEOS, tiny_chained.IMAGES)
+    for name, each in family.items()
+    if getattr(each, "cls", getattr(each, "name", None)) in UNITS
+}
+
+
+CROSS = "cross=attn2:3 mlp=ff:3 spatial=attn1:3"
+WAN = "cross=attn2:3 mlp=ffn:3 spatial=attn1:3"
+JOINT = "mlp=ff:3 spatial=attn1:3"
+# Of three blocks, or three pairs of them; Mochi's last block has no MLP for the text.
+FOUND = {
+    "latte": "cross=attn2:3 mlp=ff:6 spatial=attn1:3 temporal=attn1:3",
+    "allegro": CROSS,
+    "wan": WAN,
+    "cogvideox": JOINT,
+    "cogvideox15": JOINT,
+    "chronoedit": WAN,
+    "skyreels": WAN,
+    "ltx": CROSS,
+    "mochi": "mlp=ff:3 mlp=ff_context:2 spatial=attn1:3",
+    "cosmos": CROSS,
+    "hunyuan15": "mlp=ff:3 mlp=ff_context:3 spatial=attn:3",
+    "sana": CROSS,
+    "pixart": CROSS,
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_modules_by_kind(name: str) -> None:
+    found = Counter(f"{unit.kind}={unit.name}" for unit in units_of(MODELS[name].build(), {}))
+    assert " ".join(f"{which}:{count}" for which, count in sorted(found.items())) == FOUND[name]
+
+
+def denoise(name: str, model: Any) -> list[torch.Tensor]:
+    module = tiny if name in tiny.TINY else tiny_chained
+    return module.denoise(MODELS[name], model, STEPS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_modules_return_what_they_returned(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = MODELS[name].build()
+    units = units_for(model)
+    assert units is not None
+    steps = Steps(model)
+    reused = {"spatial": {2, 4}, "temporal": {2, 4}, "cross": {2, 3, 5}, "mlp": {3, 4}}
+    kept = [
+        KeptModule(getattr(block, module), steps, reused[kind])
+        for kind, places in units.modules.items()
+        for attribute, module in places
+        for block in getattr(model, attribute)
+        if getattr(block, module, None) is not None
+    ]
+    with installed(kept, steps):
+        expected = denoise(name, model)
+    has = {kind: count for kind, count in {"temporal": 2, "cross": 3}.items()
+           if kind in units.modules}  # fmt: skip
+    config = ak.PABConfig(
+        spatial=2, **has, window=(0, 1000), mlp_timesteps=(870,), mlp_blocks=tuple(range(9))
+    )
+    timesteps = iter((900, 870, 840, 810, 780))
+    ak.patch(model, config, num_inference_steps=STEPS)
+    # The models have timesteps of several kinds.
+    monkeypatch.setattr(installed_engines(model)[0], "_timestep", lambda *_: next(timesteps))
+    found = denoise(name, model)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    ran, called = ak.summary(model).units
+    assert called == STEPS * len(kept)
+    assert called - ran == sum(len(wrapper.reused) for wrapper in kept)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_watched_is_what_the_first_attention_is_given(name: str) -> None:
+    model, seen = MODELS[name].build(), []
+    units = units_for(model)
+    assert units is not None
+    if units.modulated is None:
+        with pytest.raises(ValueError, match=r"not known how .* watch the \"timestep\""):
+            ak.patch(model, ak.TimestepEmbeddingConfig(), num_inference_steps=STEPS)
+        return
+    attribute, attention = units.modules["spatial"][0]
+    block = getattr(model, attribute)[0]
+    parameters = Parameters(block)
+
+    def compute(_block: Any, args: Any, kwargs: Any) -> None:
+        seen.append(units.modulated(block, parameters.bind(args, kwargs)))
+
+    def given(_module: Any, args: Any, kwargs: Any) -> None:
+        seen.append(args[0] if args else kwargs["hidden_states"])
+
+    handles = [
+        block.register_forward_pre_hook(compute, with_kwargs=True),
+        getattr(block, attention).register_forward_pre_hook(given, with_kwargs=True),
+    ]
+    denoise(name, model)
+    for handle in handles:
+        handle.remove()
+    pairs = list(zip(seen[::2], seen[1::2], strict=True))
+    assert len(pairs) == STEPS and all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_embedding_of_the_timestep_is_watched(name: str) -> None:
+    model = MODELS[name].build()
+    plain = denoise(name, model)
+    config = ak.TimestepEmbeddingConfig(threshold=0.0, watched="timestep")
+    ak.patch(model, config, num_inference_steps=STEPS)
+    assert all(torch.equal(a, b) for a, b in zip(denoise(name, model), plain, strict=True))
+    distances = ak.summary(model).distances[1:-1]
+    assert len(distances) == STEPS - 2 and all(distances)
+
+
+def test_a_model_whose_modules_are_not_known_can_reuse_blocks_only() -> None:
+    each = tiny_chained.VIDEOS["hunyuan"]
+    for config in (ak.PABConfig(), ak.TimestepEmbeddingConfig()):
+        with pytest.raises(ValueError, match="HunyuanVideoTransformer3DModel: it is not known"):
+            ak.patch(each.build(), config, num_inference_steps=STEPS)
+    model = ak.patch(each.build(), ak.FixedIntervalConfig(), num_inference_steps=STEPS)
+    tiny_chained.denoise(each, model, STEPS)
+    assert ak.summary(model).computed_steps == [1, 3, 5]

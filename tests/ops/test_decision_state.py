@@ -1,0 +1,235 @@
+"""Decisions: numbered, told by a clock on the device, and brought to the host by a mailbox."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import adacache_kernels as ak
+from adacache_kernels import ops
+from adacache_kernels.engine.decision import distance_meter as meter
+from adacache_kernels.engine.decision import mailbox
+from adacache_kernels.engine.decision.mailbox import Letter, Mailbox
+from adacache_kernels.ops import reference
+from tests.kernels.test_kernels import driver, on_triton
+from tests.support.ptx_emulator import EmulatorDriver
+from tests.support.tiny_models.common_models import FOUR, TINY, denoise
+
+__all__ = ["driver", "on_triton"]  # Fixtures.
+
+BACKENDS = ["auto", "reference"]
+BOOK = torch.tensor([[0.125, 0.25], [6.0, 4.0]])
+SUMS = torch.tensor([[[[1.0, 8.0, 0.0, 1.0, 4.0]]]])
+
+
+def decided(step: int, *, clock: Tensor | None, **situation: Any) -> Tensor:
+    state = ops.new_state("cpu")
+    state[ops.State.STEP] = 2
+    state[ops.State.PREVIOUS_MOTION] = 0.5
+    ops.decide(state, SUMS, BOOK, step, apply_moreg=True, sequence=9, clock=clock, **situation)
+    return state
+
+
+def check_clock() -> None:
+    """In every situation, the clock says what the arguments would."""
+    for has_previous, in_window in itertools.product([False, True], repeat=2):
+        situation = {"has_previous": has_previous, "in_window": in_window}
+        clock = torch.tensor([5.0, float(has_previous), float(in_window)])
+        by_clock = decided(1, clock=clock, has_previous=True, in_window=True)
+        by_host = decided(5, clock=None, **situation)
+        assert torch.equal(by_clock.nan_to_num(-1), by_host.nan_to_num(-1)), situation
+        assert by_host[ops.State.SEQUENCE] == by_host[ops.State.SEQUENCE_AGAIN] == 9
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_clock(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADACACHE_BACKEND", backend)
+    check_clock()
+
+
+def test_clock_on_triton(driver: EmulatorDriver) -> None:
+    check_clock()
+    assert {launch.name for launch in driver.launches} == {"decide_kernel"}
+
+
+def check_begin_step() -> None:
+    """Steps 3 to 8 may be reused, the next computed one is step 6; motion in steps 2 to 4."""
+    state, clock = ops.new_state("cpu"), ops.new_clock("cpu")
+    flags = torch.zeros(2, dtype=torch.int32)
+    for step in range(1, 11):
+        ops.begin_step(clock, flags, state, (3, 8), (2, 4))
+        computes = step not in (3, 4, 5, 8)
+        assert flags.tolist() == [computes, not computes], step
+        assert clock.tolist() == [step, step > 2, 2 <= step <= 4]
+        if step in (2, 7):
+            state[ops.State.STEP], state[ops.State.NEXT_STEP] = step, {2: 6, 7: 10}[step]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_begin_step(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADACACHE_BACKEND", backend)
+    check_begin_step()
+
+
+def test_begin_step_on_triton(driver: EmulatorDriver) -> None:
+    check_begin_step()
+    assert {launch.name for launch in driver.launches} == {"begin_step_kernel"}
+
+
+@pytest.mark.parametrize(
+    ("clock", "flags", "named"),
+    [
+        (torch.zeros(3), torch.zeros(2), "flags"),
+        (torch.zeros(2), torch.zeros(2, dtype=torch.int32), "clock"),
+        (torch.zeros(3), torch.zeros(1, dtype=torch.int32), "flags"),
+    ],
+)
+def test_begin_step_refuses(clock: Tensor, flags: Tensor, named: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=named):
+        ops.begin_step(clock, flags, ops.new_state("cpu"), (1, 2), (1, 2))
+
+
+def test_numbers_have_an_end() -> None:
+    for sequence in (-1, ops.SEQUENCES):
+        with pytest.raises(ValueError, match=f"sequence is {sequence}, expected 0 to 16777215"):
+            ops.decide(ops.new_state("cpu"), SUMS, BOOK, 1, sequence=sequence)
+    state = ops.new_state("cpu")
+    ops.decide(state, SUMS, BOOK, 1, sequence=ops.SEQUENCES - 1)
+    assert state[ops.State.SEQUENCE] == ops.SEQUENCES - 1
+
+
+def test_a_state_that_is_reset_is_new() -> None:
+    state = decided(5, clock=None)
+    ops.state.reset_state(state)
+    assert torch.equal(state.nan_to_num(-1), ops.new_state("cpu").nan_to_num(-1))
+
+
+@dataclass
+class Device:
+    """What `TorchMailbox` needs of a torch device module; events are reached when waited for."""
+
+    reached: bool = False
+    waits: int = 0
+    events: list[Any] = field(default_factory=list)
+
+    def Event(self) -> Any:
+        event = SimpleNamespace(
+            record=lambda stream: None, query=lambda: self.reached, synchronize=self._wait
+        )
+        self.events.append(event)
+        return event
+
+    def current_stream(self, device: torch.device) -> None:
+        return None
+
+    def _wait(self) -> None:
+        self.waits += 1
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
+    made = Device()
+    monkeypatch.setattr(torch, "get_device_module", lambda device: made)
+    zeros = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *size, device, pin_memory: zeros(*size))
+    yield made
+
+
+def letter(sequence: float, again: float | None = None) -> Tensor:
+    state = torch.arange(10.0)
+    state[0], state[-1] = sequence, sequence if again is None else again
+    return state
+
+
+def test_a_letter_is_waited_for_once_the_device_is_behind(device: Device) -> None:
+    box = mailbox.TorchMailbox(torch.device("xpu"))
+    box.post(letter(7), 7)
+    found = box.collect(7)
+    assert found is not None and found.state == letter(7).tolist()
+    assert device.waits == 1 and found.waited >= 0.01
+    device.reached = True
+    found = box.collect(7)
+    assert found is not None and found.waited == 0
+    assert device.waits == 1
+
+
+def test_letters_stay_for_some_time(device: Device) -> None:
+    box = mailbox.TorchMailbox(torch.device("xpu"))
+    for sequence in range(1, 1 + mailbox.PLACES):
+        box.post(letter(sequence), sequence)
+    assert [box.collect(n).state[0] for n in (1, 2, 3, 4)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("state", "found"), [(letter(6), "6 to 6"), (letter(7, 6), "7 to 6"), (letter(6, 7), "6 to 7")]
+)
+@pytest.mark.parametrize("kind", ["torch", "direct"])
+def test_a_stale_or_torn_letter_is_never_used(
+    kind: str, state: Tensor, found: str, device: Device
+) -> None:
+    box: Mailbox = mailbox.DirectMailbox()
+    if kind == "torch":
+        box = mailbox.TorchMailbox(torch.device("xpu"))
+    box.post(state, 7)
+    with pytest.raises(RuntimeError, match=f"holds decision {found} where 7 was asked for"):
+        box.collect(7)
+
+
+@pytest.mark.parametrize(
+    ("device_type", "mode", "kind"),
+    [
+        ("cpu", "async", mailbox.DirectMailbox),
+        ("cpu", "sync", mailbox.DirectMailbox),
+        ("cuda", "sync", mailbox.DirectMailbox),
+        ("xpu", "async", mailbox.TorchMailbox),
+        ("cuda", "graph", mailbox.NoMailbox),
+    ],
+)
+def test_which_mailbox(device_type: str, mode: Any, kind: type, device: Device) -> None:
+    assert type(mailbox.make_mailbox(torch.device(device_type), mode)) is kind
+
+
+class Late(mailbox.DirectMailbox):
+    """As if the device had always been behind."""
+
+    def collect(self, sequence: int) -> Letter:
+        return Letter(super().collect(sequence).state, 0.25)
+
+
+@pytest.mark.parametrize("name", FOUR)
+def test_waits_are_counted_and_change_no_schedule(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny, settings = TINY[name], {"codebook": {0.05: 4, 1e9: 2}, "num_inference_steps": 20}
+    by_host = ak.patch(tiny.build(), **settings, decision="sync")
+    denoise(tiny, by_host, 20)
+    monkeypatch.setattr(meter, "make_mailbox", lambda device, mode: Late())
+    model = ak.patch(tiny.build(), **settings)
+    denoise(tiny, model, 20)
+    summary, expected = ak.summary(model), ak.summary(by_host)
+    assert summary.computed_steps == expected.computed_steps
+    assert summary.rates == expected.rates
+    assert expected.waits == []
+    # One a decision, for each is looked at when the next step begins.
+    assert summary.waits == [0.25] * len(summary.computed_steps)
+    assert f"waits     {len(summary.waits)}, {250 * len(summary.waits):.1f} ms" in str(summary)
+
+
+def test_the_reference_decides_without_a_clock_as_before() -> None:
+    state = ops.new_state("cpu")
+    reference.decide(state, SUMS, BOOK, 1, 0, True, False, False, 0.385, 8.0, 1.0, 10.0)
+    assert state[ops.State.DISTANCE] == 0.125
+
+
+def test_an_unknown_way_to_decide() -> None:
+    with pytest.raises(ValueError, match=r"decision is 'later'; it may be one of 'async', 'sync'"):
+        ak.AdaCacheConfig(decision="later")  # type: ignore[arg-type]

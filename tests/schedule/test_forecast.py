@@ -1,0 +1,166 @@
+"""Forecasts by themselves: polynomials are exact, fits are least squares, corrections add up."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+
+from adacache_kernels.engine.residuals.ring import Ring
+from adacache_kernels.schedule import FittedForecast, PolynomialForecast, evenly_spread
+from adacache_kernels.schedule.forecast import RIDGE
+from adacache_kernels.schedule.scheduler_times import scheduler_times
+
+
+def polynomial(order: int, seed: int) -> np.polynomial.Polynomial:
+    return np.polynomial.Polynomial(np.random.default_rng(seed).normal(size=order + 1))
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_polynomial_of_its_order_is_forecast_exactly(order: int, seed: int) -> None:
+    draw = random.Random(seed)
+    truth = polynomial(order, seed)
+    history = sorted(draw.sample(range(1, 30), order + 1), reverse=True)
+    coefficients = PolynomialForecast(order).coefficients(history, 34)
+    assert len(coefficients) == order + 1
+    assert sum(coefficients) == pytest.approx(1)
+    found = sum(a * truth(t) for a, t in zip(coefficients, history, strict=True))
+    assert found == pytest.approx(truth(34), rel=1e-9)
+
+
+@pytest.mark.parametrize("order", [0, 1])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_polynomial_of_one_order_more_is_made_up_for_exactly(order: int, seed: int) -> None:
+    """What the forecasts missed, summed, is what the correction adds."""
+    truth = polynomial(order + 1, seed)
+    forecast, history, now = PolynomialForecast(order), [9, 5][: order + 1], 14
+
+    def forecast_at(step: int) -> float:
+        coefficients = forecast.coefficients(history, step)
+        return sum(a * truth(t) for a, t in zip(coefficients, history, strict=True))
+
+    missed = sum(truth(step) - forecast_at(step) for step in range(10, now))
+    correction = forecast.correction(history, now) * (truth(now) - forecast_at(now))
+    assert correction == pytest.approx(missed, rel=1e-9)
+
+
+def test_with_too_little_history_the_order_is_lower() -> None:
+    assert PolynomialForecast(2).coefficients([3], 5) == (1.0,)
+    assert PolynomialForecast(2).coefficients([3, 2], 5) == PolynomialForecast(1).coefficients(
+        [3, 2], 5
+    )
+
+
+def test_only_the_newest_residuals_count() -> None:
+    assert PolynomialForecast(1).coefficients([9, 7, 2], 11) == (2.0, -1.0)
+
+
+def test_a_forecast_goes_along_the_times_that_it_is_given() -> None:
+    times = [1.0, 0.9, 0.6, 0.1]
+    a, b = PolynomialForecast(1, times).coefficients([2, 1], 4)
+    assert a * 0.9 + b * 1.0 == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("times", [[1.0, 1.0, 0.5], [1.0, 0.5, 0.7], [float("inf"), 1.0, 0.5]])
+def test_times_that_do_not_fit_are_refused(times: list[float]) -> None:
+    with pytest.raises(ValueError, match="forecast_time"):
+        PolynomialForecast(1, times)
+
+
+def residuals(steps: int = 12, seed: int = 0) -> np.ndarray:
+    """A slow drift, and an offset of its own in every step."""
+    draw = np.random.default_rng(seed)
+    drift = np.outer(np.linspace(0, 1, steps), draw.normal(size=300)) + draw.normal(size=300)
+    return drift + 0.1 * draw.normal(size=(steps, 300))
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_the_fit_is_least_squares(order: int) -> None:
+    """Against numpy's lstsq; the ridge moves coefficients by at most its size over the smallest
+    eigenvalue of the scaled products (0.004 here)."""
+    rows = residuals()
+    history, step = [8, 5, 3][: order + 1], 10
+    found = FittedForecast(order, rows @ rows.T).coefficients(history, step)
+    known = rows[[s - 1 for s in history]].T
+    expected = np.linalg.lstsq(known, rows[step - 1], rcond=None)[0]
+    assert np.allclose(found, expected, atol=5 * RIDGE / 0.004)
+
+
+def test_the_fitted_correction_is_the_part_of_the_miss_that_shows_at_the_end() -> None:
+    rows = residuals()
+    forecast = FittedForecast(1, rows @ rows.T)
+    history, now = [6, 3], 10
+
+    def error(step: int) -> np.ndarray:
+        a, b = forecast.coefficients(history, step)
+        return np.asarray(rows[step - 1] - a * rows[5] - b * rows[2])
+
+    missed = sum(error(step) for step in range(7, now))
+    expected = missed @ error(now) / (error(now) @ error(now))
+    assert forecast.correction(history, now) == pytest.approx(expected, rel=1e-6)
+
+
+def test_nothing_is_corrected_where_nothing_was_missed() -> None:
+    assert PolynomialForecast(1).correction([4, 3], 5) == 0
+    rows = residuals()
+    assert FittedForecast(1, rows @ rows.T).correction([4, 3], 5) == 0
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_a_ring_holds_the_newest_steps_each_in_a_place_of_its_own(depth: int) -> None:
+    ring = Ring(depth)
+    for step in range(1, 12):
+        place = ring.claim()
+        assert 0 <= place < depth
+        assert place not in ring.places
+        ring.push(step, place)
+        assert ring.steps == tuple(range(step, max(0, step - depth), -1))
+        assert len(set(ring.places)) == len(ring.places)
+
+
+def test_a_ring_forgets_what_it_is_told_to() -> None:
+    ring = Ring(3)
+    for step in (1, 2, 3):
+        ring.push(step, ring.claim())
+    ring.drop([3])
+    assert ring.steps == (2, 1)
+    ring.clear()
+    assert ring.steps == ()
+
+
+@pytest.mark.parametrize(("count", "steps"), [(25, 50), (17, 50), (12, 50), (9, 50), (34, 100)])
+def test_evenly_spread_steps(count: int, steps: int) -> None:
+    found = evenly_spread(count, steps)
+    assert len(set(found)) == count
+    assert (found[0], found[-2], found[-1]) == (1, steps - 1, steps)
+    gaps = [b - a for a, b in itertools.pairwise(found[:-1])]
+    assert max(gaps) - min(gaps) <= 1
+
+
+def test_evenly_spread_is_checked() -> None:
+    with pytest.raises(ValueError, match="count is 51"):
+        evenly_spread(51, 50)
+
+
+def test_times_of_schedulers() -> None:
+    """Against the definitions: DDPM's products, a flow's own sigmas."""
+    from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+
+    ddim = DDIMScheduler(timestep_spacing="trailing")
+    ddim.set_timesteps(10)
+    kept = ddim.alphas_cumprod[ddim.timesteps]
+    assert scheduler_times(ddim, 10, "timestep") == ddim.timesteps.tolist()
+    sigma = ((1 - kept) / kept).sqrt()
+    assert scheduler_times(ddim, 10, "sigma") == pytest.approx(sigma.tolist(), rel=1e-5)
+    expected = (kept / (1 - kept)).log().tolist()
+    assert scheduler_times(ddim, 10, "log-snr") == pytest.approx(expected, rel=1e-4)
+    assert scheduler_times(ddim, 4, "timestep") == ddim.timesteps.tolist()[-4:]
+
+    flow = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    flow.set_timesteps(10)
+    assert scheduler_times(flow, 10, "sigma") == pytest.approx(flow.sigmas[:-1].tolist())
+    with pytest.raises(ValueError, match="infinite"):
+        scheduler_times(flow, 10, "log-snr")

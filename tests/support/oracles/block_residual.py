@@ -1,0 +1,63 @@
+"""A plain oracle: every block keeps what it added to each of its streams, and adds that again."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tests.support.tiny_models.chained_models import TinyClass, noise
+
+
+class Kept:
+    """A block's forward that keeps what it added to each stream, and adds that where told to."""
+
+    def __init__(
+        self, block: nn.Module, streams: tuple[str, ...], computes: Callable[[], bool]
+    ) -> None:
+        self.original, self.streams, self.computes = block.forward, streams, computes
+        self.names = list(inspect.signature(block.forward).parameters)
+        self.added: list[Tensor | None] = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        bound = dict(zip(self.names, args, strict=False)) | kwargs
+        inputs = [bound[name] for name in self.streams]
+        if self.computes():
+            output = self.original(*args, **kwargs)
+            outputs = output if isinstance(output, tuple) else (output,)
+            pairs = zip(outputs, inputs, strict=True)
+            self.added = [None if out is None else out - x for out, x in pairs]
+            return output
+        added = zip(inputs, self.added, strict=True)
+        outputs = tuple(None if r is None else x + r for x, r in added)
+        return outputs if len(self.streams) > 1 else outputs[0]
+
+
+@contextmanager
+def kept(tiny: TinyClass, model: nn.Module, computes: Callable[[], bool]) -> Iterator[None]:
+    blocks = [(name, block) for name in tiny.lists for block in getattr(model, name)]
+    for name, block in blocks:
+        block.forward = Kept(block, tiny.streams_of.get(name, tiny.streams), computes)
+    try:
+        yield
+    finally:
+        for _, block in blocks:
+            del block.forward
+
+
+def reused_by_blocks(
+    tiny: TinyClass, model: nn.Module, steps: int, computed: Collection[int]
+) -> list[Tensor]:
+    """Latents after every step, as `tiny_chained.denoise` makes them, computing these steps."""
+    now, trajectory = [0], []
+    with kept(tiny, model, lambda: now[0] in computed), torch.no_grad():
+        latents = noise(*tiny.latents)
+        for step in range(1, steps + 1):
+            now[0] = step
+            latents = latents - 0.05 * tiny.call(model, latents, step)
+            trajectory.append(latents)
+    return trajectory
