@@ -2,3 +2,13 @@
 
 It may import baselines, engine, and what stands below them.
 """
+
+from .patch import is_patched, patch, reset, summary, unpatch
+
+__all__ = [
+    "is_patched",
+    "patch",
+    "reset",
+    "summary",
+    "unpatch",
+]

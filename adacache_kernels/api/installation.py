@@ -14,16 +14,21 @@ from torch import nn
 
 from ..engine.cache_context import cache_context
 from ..engine.probing_engine import AnyEngine
-from ..models.method_proxy import StandsFor
+from ..models.method_proxy import MethodProxy
 from ..models.other_libraries.conflicting_patches import refusal_of_another_cache
-from ..models.other_libraries.forward_wrappers import Place, innermost, own_forward, places
+from ..models.other_libraries.forward_wrappers import (
+    ForwardAttribute,
+    innermost,
+    own_forward,
+    places,
+)
 from ..models.other_libraries.torch_compile import refuse_to_be_traced, uncompiled
 from ..options import AdaCacheWarning
 
 INSTALLATION = "_adacache_installation"
 
 
-class PatchedForward(StandsFor):
+class PatchedForward(MethodProxy):
     """The forward of a patched model."""
 
     def __init__(self, model: nn.Module, engine: AnyEngine) -> None:
@@ -68,7 +73,7 @@ class PatchedForward(StandsFor):
         self._engine = None
 
 
-class NamedContext(StandsFor):
+class NamedContext(MethodProxy):
     """A model's own `cache_context`, which names the branch for this package, too."""
 
     @contextmanager
@@ -82,14 +87,17 @@ class NamedContext(StandsFor):
         return self._entered(name, args, kwargs)
 
 
-class RefusedCache(StandsFor):
+class RefusedCache(MethodProxy):
     """A model's own `enable_cache`, which says why not."""
 
     def __call__(self, config: Any = None, *_args: Any, **_kwargs: Any) -> NoReturn:
         raise refusal_of_another_cache(config)
 
 
-STANDING: dict[str, type[StandsFor]] = {"cache_context": NamedContext, "enable_cache": RefusedCache}
+STANDING: dict[str, type[MethodProxy]] = {
+    "cache_context": NamedContext,
+    "enable_cache": RefusedCache,
+}
 
 
 class Installation:
@@ -100,7 +108,7 @@ class Installation:
         self.engine = engine
         self._transformer = transformer
         self._forward = PatchedForward(transformer, engine)
-        self._set: dict[str, StandsFor] = {}
+        self._set: dict[str, MethodProxy] = {}
         for name, kind in STANDING.items():
             original = getattr(transformer, name, None)
             if callable(original):
@@ -163,7 +171,7 @@ class Installation:
                 place.put(self._forward._original)
         return bool(found)
 
-    def _is_the_instances(self, place: Place) -> bool:
+    def _is_the_instances(self, place: ForwardAttribute) -> bool:
         return place.attributes is vars(self._transformer)
 
     @staticmethod

@@ -10,19 +10,19 @@ from typing import Any, TypeVar
 from torch import nn
 
 from .. import _native
-from ..baselines import MethodConfig
-from ..baselines.engine import MethodEngine
+from ..baselines import BaselineConfig
+from ..baselines.engine import BaselineEngine
 from ..config.adacache_config import AdaCacheConfig
 from ..config.calibration_file import Calibration
-from ..engine.clocks.clock import Call, CallClock, Clock, SchedulerClock, clocks
-from ..engine.clocks.timestep_clock import OpenClock
+from ..engine.clocks.clock import Call, CallClock, SchedulerClock, StepClock, clocks
+from ..engine.clocks.timestep_clock import TimestepClock
 from ..engine.engine import Engine
-from ..engine.per_branch_engine import EachBranch
-from ..engine.per_video_engine import EachVideo, make_engine
-from ..engine.probing_engine import AnyEngine, Probing
+from ..engine.per_branch_engine import PerBranchEngine
+from ..engine.per_video_engine import PerVideoEngine, make_engine
+from ..engine.probing_engine import AnyEngine, ProbingEngine
 from ..engine.summary import Summary, joined
 from ..memory.arena import CacheArena
-from ..memory.arena_provider import ArenaSource
+from ..memory.arena_provider import ArenaProvider
 from ..models import Adapter, adapter_for, chosen
 from ..models.other_libraries.conflicting_patches import check_neighbours
 from ..models.other_libraries.torch_compile import check_not_compiled
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 def patch(
     model: T,
-    config: AdaCacheConfig | Calibration | MethodConfig | str | Path | None = None,
+    config: AdaCacheConfig | Calibration | BaselineConfig | str | Path | None = None,
     *,
     arena: CacheArena | None = None,
     blocks: str | Sequence[str] = (),
@@ -90,7 +90,7 @@ def patch(
     found = [_look_at(transformer, blocks) for transformer in transformers]
     clock = _clock(model, settings)
     source = (
-        ArenaSource(settings.max_cache_bytes, arena)
+        ArenaProvider(settings.max_cache_bytes, arena)
         if isinstance(settings, AdaCacheConfig)
         else None
     )
@@ -121,11 +121,11 @@ def _look_at(transformer: nn.Module, blocks: str | Sequence[str]) -> Adapter | l
 def _make(
     transformer: nn.Module,
     found: Adapter | list[str],
-    settings: AdaCacheConfig | MethodConfig,
-    clock: Clock,
-    source: ArenaSource | None,
+    settings: AdaCacheConfig | BaselineConfig,
+    clock: StepClock,
+    source: ArenaProvider | None,
 ) -> AnyEngine:
-    if isinstance(settings, MethodConfig):
+    if isinstance(settings, BaselineConfig):
         return _other_method(transformer, found, settings, clock)
     assert source is not None
     if isinstance(found, Adapter):
@@ -140,33 +140,33 @@ def _make(
         clock.detach()
         installation_of(transformer).remove()
 
-    return Probing(transformer, found, settings, clock, source, begin, give_up)
+    return ProbingEngine(transformer, found, settings, clock, source, begin, give_up)
 
 
 def _other_method(
-    transformer: nn.Module, found: Adapter | list[str], settings: MethodConfig, clock: Clock
-) -> MethodEngine:
+    transformer: nn.Module, found: Adapter | list[str], settings: BaselineConfig, clock: StepClock
+) -> BaselineEngine:
     if not isinstance(found, Adapter):
         raise ValueError(
             f"{type(settings).__name__}: {type(transformer).__name__} is not a class that is "
             "known; only AdaCacheConfig can find out how a model is connected"
         )
-    return MethodEngine(transformer, found, settings, clock)
+    return BaselineEngine(transformer, found, settings, clock)
 
 
 def _known(
     transformer: nn.Module,
     adapter: Adapter,
     settings: AdaCacheConfig,
-    clock: Clock,
-    source: ArenaSource,
-) -> Engine | EachVideo | EachBranch:
-    def make(clock: Clock) -> Engine | EachVideo:
+    clock: StepClock,
+    source: ArenaProvider,
+) -> Engine | PerVideoEngine | PerBranchEngine:
+    def make(clock: StepClock) -> Engine | PerVideoEngine:
         return make_engine(transformer, adapter, settings, clock, source)
 
     if settings.decide_for == "step":
         return make(clock)
-    return EachBranch(transformer, settings, clock, make)
+    return PerBranchEngine(transformer, settings, clock, make)
 
 
 def unpatch(model: T) -> T:
@@ -221,10 +221,10 @@ def summary(model: object) -> Summary:
     return joined([engine.summary() for engine in engines])
 
 
-def _check_arena(arena: object, settings: AdaCacheConfig | MethodConfig) -> None:
+def _check_arena(arena: object, settings: AdaCacheConfig | BaselineConfig) -> None:
     if arena is None:
         return
-    if isinstance(settings, MethodConfig):
+    if isinstance(settings, BaselineConfig):
         raise ValueError(
             f"arena: {type(settings).__name__} keeps plain tensors and has no arena; leave it out"
         )
@@ -266,16 +266,16 @@ def _check_open_ended(settings: AdaCacheConfig) -> None:
         )
 
 
-def _clock(model: object, settings: AdaCacheConfig | MethodConfig) -> Clock:
+def _clock(model: object, settings: AdaCacheConfig | BaselineConfig) -> StepClock:
     if isinstance(model, nn.Module):
         if settings.num_inference_steps is None:
-            if isinstance(settings, MethodConfig):
+            if isinstance(settings, BaselineConfig):
                 raise ValueError(
                     f"{type(settings).__name__} needs the number of steps, which a bare model "
                     "cannot tell: give num_inference_steps=, or patch the pipeline"
                 )
             _check_open_ended(settings)
-            return OpenClock(settings.calls_per_step or 1)
+            return TimestepClock(settings.calls_per_step or 1)
         return CallClock(settings.num_inference_steps, settings.calls_per_step or 1)
     if settings.calls_per_step is not None:
         raise ValueError(
@@ -311,11 +311,11 @@ def attached_engine(model: object) -> Engine:
     if len(transformers) > 1:
         raise ValueError(f"{type(model).__name__} has {len(transformers)} transformers; name one")
     engine = _require(transformers[0])
-    if isinstance(engine, MethodEngine):
+    if isinstance(engine, BaselineEngine):
         raise ValueError(f"the model is patched with {type(engine.config).__name__}")
-    if isinstance(engine, EachVideo):
+    if isinstance(engine, PerVideoEngine):
         raise ValueError('batch="each": each video has an engine; patch with another batch=')
-    if isinstance(engine, EachBranch):
+    if isinstance(engine, PerBranchEngine):
         raise ValueError('decide_for="branch": each branch has an engine; patch without it')
     if not isinstance(engine, Engine):
         raise ValueError(

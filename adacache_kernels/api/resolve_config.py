@@ -6,15 +6,15 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..baselines import MethodConfig
+from ..baselines import BaselineConfig
 from ..config.adacache_config import AdaCacheConfig
 from ..config.calibration_file import Calibration
 from ..schedule.presets import SETTINGS
 
-Given = AdaCacheConfig | Calibration | MethodConfig | str | Path | None
+Given = AdaCacheConfig | Calibration | BaselineConfig | str | Path | None
 
 
-def settings_of(config: Given, overrides: dict[str, Any]) -> AdaCacheConfig | MethodConfig:
+def settings_of(config: Given, overrides: dict[str, Any]) -> AdaCacheConfig | BaselineConfig:
     """The config that was named, with `overrides`.
 
     Raises:
@@ -30,10 +30,10 @@ def settings_of(config: Given, overrides: dict[str, Any]) -> AdaCacheConfig | Me
     return replace(found, **overrides)
 
 
-def _named(config: object) -> AdaCacheConfig | MethodConfig:
+def _named(config: object) -> AdaCacheConfig | BaselineConfig:
     if config is None:
         return AdaCacheConfig()
-    if isinstance(config, AdaCacheConfig | MethodConfig):
+    if isinstance(config, AdaCacheConfig | BaselineConfig):
         return config
     if isinstance(config, Calibration):
         return config.config()

@@ -1,25 +1,25 @@
 """The methods that AdaCache is compared with, each as a config for `patch(model, config)`."""
 
-from .adacache_per_layer import PerLayerConfig
-from .base import MethodConfig
+from .adacache_per_layer import AdaCachePerLayerConfig
+from .base import BaselineConfig
 from .delta_dit import DeltaDiTConfig
-from .first_block_cache import FirstBlockConfig
+from .first_block_cache import FirstBlockCacheConfig
 from .fixed_interval import FixedIntervalConfig
 from .mag_cache import MagCacheConfig
 from .pab import PABConfig
 from .taylorseer import TaylorSeerConfig
-from .teacache import TimestepEmbeddingConfig
+from .teacache import TeaCacheConfig
 from .tgate import TGATEConfig
 
 __all__ = [
+    "AdaCachePerLayerConfig",
+    "BaselineConfig",
     "DeltaDiTConfig",
-    "FirstBlockConfig",
+    "FirstBlockCacheConfig",
     "FixedIntervalConfig",
     "MagCacheConfig",
-    "MethodConfig",
     "PABConfig",
-    "PerLayerConfig",
     "TGATEConfig",
     "TaylorSeerConfig",
-    "TimestepEmbeddingConfig",
+    "TeaCacheConfig",
 ]

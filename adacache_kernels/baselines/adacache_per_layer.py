@@ -9,11 +9,11 @@ from ..config.validation import check_choice
 from ..schedule import AdaCachePolicy, Decision
 from ..schedule.codebook import Codebook, parse_codebook, plain_pairs
 from ..schedule.presets import PRESETS, preset_codebook
-from .base import MethodConfig
+from .base import BaselineConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class PerLayerConfig(MethodConfig):
+class AdaCachePerLayerConfig(BaselineConfig):
     """AdaCache (arXiv 2411.02397) per layer: each block has its own distance and rate.
 
         distance_i = ||c - p||_1 / ||c||_1 / k;  block i runs again in rate(codebook, distance_i)
@@ -45,12 +45,12 @@ class PerLayerConfig(MethodConfig):
             return preset_codebook(self.codebook, num_steps)
         return parse_codebook(self.codebook)
 
-    def policy(self, num_steps: int) -> PerLayerPolicy:
+    def policy(self, num_steps: int) -> AdaCachePerLayerPolicy:
         """Of one block in one generation."""
-        return PerLayerPolicy(self.codebook_for(max(1, num_steps)), num_steps)
+        return AdaCachePerLayerPolicy(self.codebook_for(max(1, num_steps)), num_steps)
 
 
-class PerLayerPolicy:
+class AdaCachePerLayerPolicy:
     """The schedule of one block in one generation."""
 
     def __init__(self, codebook: Codebook, num_steps: int) -> None:

@@ -16,7 +16,7 @@ WHOLE: Blocks = (0, None)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodConfig:
+class BaselineConfig:
     """Settings that every method has.
 
     Args:

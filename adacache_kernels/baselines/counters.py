@@ -12,7 +12,7 @@ from ..schedule import Decision
 
 
 @dataclass
-class Tally:
+class Counters:
     """Counts of one generation.
 
     Args:

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..config.validation import check_int
-from .base import Blocks, MethodConfig, parse_blocks, preset
+from .base import BaselineConfig, Blocks, parse_blocks, preset
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeltaDiTConfig(MethodConfig):
+class DeltaDiTConfig(BaselineConfig):
     """delta-DiT (arXiv 2406.01125).
 
         steps 1..b: the back blocks, steps after b: the front blocks;

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from ..engine import user_warnings as notices
 from ..engine.cache_context import current_context
 from ..engine.call_signature import signature_of
-from ..engine.clocks.clock import Call, Clock
-from ..engine.clocks.repeated_timestep import Repeats
+from ..engine.clocks.clock import Call, StepClock
+from ..engine.clocks.repeated_timestep import RepeatedTimestepCheck
 from ..engine.residuals.block_stand_ins import Parameters
 from ..engine.summary import Summary
 from ..memory.residual_store import MemoryReport
 from ..models import Adapter
-from .base import MethodConfig
-from .counters import Tally
+from .base import BaselineConfig
+from .counters import Counters
 from .make_mechanism import BranchState, mechanism_for
 from .mechanisms.reuse_modules import Original
 
@@ -31,7 +31,7 @@ Forward = Callable[..., Any]
 TIMESTEP = ("timestep", "timesteps", "t")
 
 
-class MethodEngine:
+class BaselineEngine:
     """State of one model that is patched with a method other than `AdaCacheConfig`.
 
     Args:
@@ -45,16 +45,16 @@ class MethodEngine:
     """
 
     def __init__(
-        self, model: nn.Module, adapter: Adapter, config: MethodConfig, clock: Clock
+        self, model: nn.Module, adapter: Adapter, config: BaselineConfig, clock: StepClock
     ) -> None:
         self.model = model
         self.config = config
         self.clock = clock
         self._adapter = adapter
-        self._notices = notices.Notices(type(model).__name__)
+        self._notices = notices.UserWarnings(type(model).__name__)
         self.mechanism = mechanism_for(model, adapter, config, self._notices)
         self._parameters = Parameters(model)
-        self._repeats = Repeats(self._notices)
+        self._repeats = RepeatedTimestepCheck(self._notices)
         self._start_generation(clock.num_steps)
 
     def forward(self, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -117,7 +117,7 @@ class MethodEngine:
         planned = self.config.num_inference_steps
         if planned is not None and num_steps not in (0, planned):
             self._notices.say("number of steps", notices.number_of_steps(planned, num_steps))
-        self._tally = Tally(num_steps)
+        self._tally = Counters(num_steps)
         self._branches: dict[str, BranchState] = {}
         self._signatures: dict[str, object] = {}
         self._timesteps: list[float] | None = None

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..config.validation import check_finite
-from .base import MethodConfig
+from .base import BaselineConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class FirstBlockConfig(MethodConfig):
+class FirstBlockCacheConfig(BaselineConfig):
     """First Block Cache (chengzeyi/ParaAttention; diffusers has it as FirstBlockCache).
 
         change = mean |r - q| / mean |q|;  reuse  <=>  change < threshold
@@ -33,13 +33,13 @@ class FirstBlockConfig(MethodConfig):
         super().__post_init__()
         check_finite("threshold", self.threshold, at_least=0.0)
 
-    def policy(self, _num_steps: int) -> FirstBlockPolicy:
+    def policy(self, _num_steps: int) -> FirstBlockCachePolicy:
         """Of one generation."""
-        return FirstBlockPolicy(self.threshold)
+        return FirstBlockCachePolicy(self.threshold)
 
 
 @dataclass(frozen=True)
-class FirstBlockPolicy:
+class FirstBlockCachePolicy:
     """The schedule of one generation."""
 
     threshold: float

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..config.validation import check_int
-from .base import WHOLE, Blocks, MethodConfig
+from .base import WHOLE, BaselineConfig, Blocks
 
 
 @dataclass(frozen=True, kw_only=True)
-class FixedIntervalConfig(MethodConfig):
+class FixedIntervalConfig(BaselineConfig):
     """A fixed interval: step s (from 0) runs the blocks where s mod k == 0, or among the last ones.
 
     Args:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..config.validation import check_finite, check_int
-from .base import WHOLE, Blocks, MethodConfig, parse_numbers
+from .base import WHOLE, BaselineConfig, Blocks, parse_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
-class MagCacheConfig(MethodConfig):
+class MagCacheConfig(BaselineConfig):
     """MagCache (arXiv 2506.09045; rule as in Zehong-Ma/MagCache).
 
         ratio <- ratio * ratios[s];  skipped <- skipped + 1;  error <- error + |1 - ratio|

@@ -10,15 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from ..models import Adapter
-from .base import MethodConfig
-from .counters import Tally
+from .base import BaselineConfig
+from .counters import Counters
 from .mechanisms.block_visits import places_of, visited
-from .mechanisms.chain_residuals import Adding, BlockBranch, BlockForward, Chain, Recording
+from .mechanisms.chain_residuals import (
+    BlockBranch,
+    BlockForward,
+    Chain,
+    ResidualCapture,
+    ResidualReplay,
+)
 from .mechanisms.reuse_modules import Original
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordRatiosConfig(MethodConfig):
+class RecordRatiosConfig(BaselineConfig):
     """Every step runs; the mechanism's `ratios` are those of the last generation."""
 
 
@@ -47,7 +53,7 @@ class RatioRecording:
         """One a step."""
         return tuple(float(ratio) for ratio in self._measured)
 
-    def begin(self, _num_steps: int, tally: Tally) -> None:
+    def begin(self, _num_steps: int, tally: Counters) -> None:
         self._tally = tally
 
     def branch(self, name: str) -> BlockBranch:
@@ -71,8 +77,8 @@ class RatioRecording:
         video: tuple[int, int],
         original: Original,
     ) -> Any:
-        recording = Recording(self._keys, video)
-        forward = BlockForward(self._tally, self._step, recording, Adding({}, video), ())
+        recording = ResidualCapture(self._keys, video)
+        forward = BlockForward(self._tally, self._step, recording, ResidualReplay({}, video), ())
         with visited(self._model, self.places, forward.visit):
             output = original()
         chains = recording.chains()

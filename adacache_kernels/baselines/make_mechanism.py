@@ -7,25 +7,25 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from ..engine.user_warnings import Notices
+from ..engine.user_warnings import UserWarnings
 from ..models import Adapter
 from ..models.module_names import units_for
-from .adacache_per_layer import PerLayerConfig
-from .base import MethodConfig
-from .counters import Tally
+from .adacache_per_layer import AdaCachePerLayerConfig
+from .base import BaselineConfig
+from .counters import Counters
 from .delta_dit import DeltaDiTConfig
-from .first_block_cache import FirstBlockConfig
+from .first_block_cache import FirstBlockCacheConfig
 from .fixed_interval import FixedIntervalConfig
 from .mag_cache import MagCacheConfig
 from .mag_ratios import RatioRecording, RecordRatiosConfig
-from .mechanisms.block_visits import Place
+from .mechanisms.block_visits import BlockVisit
 from .mechanisms.reuse_block_range import RangeReuse, check_blocks
 from .mechanisms.reuse_modules import ModuleReuse, Original, units_of
 from .mechanisms.reuse_on_change import ChangeReuse, Watch
 from .mechanisms.reuse_per_block import LayerReuse
 from .pab import PABConfig
 from .taylorseer import TaylorSeerConfig
-from .teacache import TimestepEmbeddingConfig
+from .teacache import TeaCacheConfig
 from .tgate import TGATEConfig
 
 
@@ -46,7 +46,7 @@ class Mechanism(Protocol):
     def by_timestep(self) -> bool:
         """Whether `begin_step` needs to be told the timestep."""
 
-    def begin(self, num_steps: int, tally: Tally) -> None:
+    def begin(self, num_steps: int, tally: Counters) -> None:
         """A generation begins."""
 
     def branch(self, name: str) -> Any:
@@ -73,7 +73,7 @@ class Mechanism(Protocol):
 
 
 def mechanism_for(
-    model: nn.Module, adapter: Adapter, config: MethodConfig, notices: Notices
+    model: nn.Module, adapter: Adapter, config: BaselineConfig, notices: UserWarnings
 ) -> Mechanism:
     """What runs a model's forwards by a method.
 
@@ -83,11 +83,11 @@ def mechanism_for(
     if isinstance(config, PABConfig | TaylorSeerConfig | TGATEConfig):
         units = units_of(model, config.kinds)
         return ModuleReuse(model, adapter, units, config.policy)
-    if isinstance(config, PerLayerConfig):
+    if isinstance(config, AdaCachePerLayerConfig):
         return LayerReuse(model, adapter, config.policy, notices)
-    if isinstance(config, FirstBlockConfig):
+    if isinstance(config, FirstBlockCacheConfig):
         return ChangeReuse(model, adapter, config.policy, notices)
-    if isinstance(config, TimestepEmbeddingConfig):
+    if isinstance(config, TeaCacheConfig):
         watch = _watch(model, config)
         return ChangeReuse(model, adapter, config.policy, notices, watch)
     if isinstance(config, DeltaDiTConfig):
@@ -102,7 +102,7 @@ def mechanism_for(
     raise TypeError(f"{type(config).__name__} is no method that can be run")
 
 
-def _watch(model: nn.Module, config: TimestepEmbeddingConfig) -> Watch:
+def _watch(model: nn.Module, config: TeaCacheConfig) -> Watch:
     units, name = units_for(model), type(model).__name__
     if units is None:
         raise ValueError(
@@ -111,7 +111,7 @@ def _watch(model: nn.Module, config: TimestepEmbeddingConfig) -> Watch:
         )
     parameter, compute = units.timestep, units.modulated
 
-    def timestep(_place: Place, arguments: Mapping[str, Any]) -> Tensor:
+    def timestep(_place: BlockVisit, arguments: Mapping[str, Any]) -> Tensor:
         value: Tensor = arguments[parameter]
         return value
 
@@ -123,7 +123,7 @@ def _watch(model: nn.Module, config: TimestepEmbeddingConfig) -> Watch:
             'input; watch the "timestep"'
         )
 
-    def modulated(place: Place, arguments: Mapping[str, Any]) -> Tensor:
+    def modulated(place: BlockVisit, arguments: Mapping[str, Any]) -> Tensor:
         return compute(place.block, arguments)
 
     return modulated

@@ -8,14 +8,14 @@ from typing import Any
 
 from ..config.validation import check_finite, check_int
 from ..models.module_names import Kind
-from .base import MethodConfig, check_range, parse_numbers, preset
+from .base import BaselineConfig, check_range, parse_numbers, preset
 
 FIRST_FIVE, FIRST_SEVEN = tuple(range(5)), tuple(range(7))
 OPEN_SORA_PLAN_MLP = tuple(range(738, 425, -24))
 
 
 @dataclass(frozen=True, kw_only=True)
-class PABConfig(MethodConfig):
+class PABConfig(BaselineConfig):
     """Pyramid Attention Broadcast (arXiv 2408.12588; settings as in NUS-HPC-AI-Lab/VideoSys).
 
         attention: reuse in step s (from 0)  <=>  s mod range != 0  and  low < timestep < high

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from ..config.validation import check_int
 from ..models.module_names import Kind
 from ..schedule import evenly_spread
-from .base import MethodConfig
+from .base import BaselineConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaylorSeerConfig(MethodConfig):
+class TaylorSeerConfig(BaselineConfig):
     """TaylorSeer (arXiv 2503.06923; schedule and formula as in Shenyi-Z/TaylorSeer at 288776d).
 
         run in step s (from 0)  <=>  s < warmup  or  (s - warmup + 1) mod interval == 0

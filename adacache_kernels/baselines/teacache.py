@@ -8,14 +8,14 @@ from functools import partial
 from typing import Any, Literal
 
 from ..config.validation import check_choice, check_finite, check_int
-from .base import MethodConfig, parse_numbers, preset
+from .base import BaselineConfig, parse_numbers, preset
 
 Watched = Literal["input", "timestep"]
 UNSCALED = (1.0, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TimestepEmbeddingConfig(MethodConfig):
+class TeaCacheConfig(BaselineConfig):
     """TeaCache (arXiv 2411.19108; rule and coefficients as in ali-vilab/TeaCache).
 
         change = mean |e - e'| / mean |e'|;  total <- total + polynomial(change)
@@ -59,7 +59,7 @@ class TimestepEmbeddingConfig(MethodConfig):
         check_int("computed_last", self.computed_last, at_least=0)
 
     @classmethod
-    def preset(cls, name: str, **overrides: Any) -> TimestepEmbeddingConfig:
+    def preset(cls, name: str, **overrides: Any) -> TeaCacheConfig:
         """Published settings: "latte-slow", "latte-fast", "wan-1.3b", "wan-14b".
 
         Raises:
@@ -67,15 +67,15 @@ class TimestepEmbeddingConfig(MethodConfig):
         """
         return replace(PRESETS[preset(name, PRESETS)], **overrides)
 
-    def policy(self, num_steps: int) -> TimestepEmbeddingPolicy:
+    def policy(self, num_steps: int) -> TeaCachePolicy:
         """Of one generation."""
-        return TimestepEmbeddingPolicy(self, num_steps)
+        return TeaCachePolicy(self, num_steps)
 
 
-class TimestepEmbeddingPolicy:
+class TeaCachePolicy:
     """The schedule of one generation; `reuses` is asked once a step."""
 
-    def __init__(self, config: TimestepEmbeddingConfig, num_steps: int) -> None:
+    def __init__(self, config: TeaCacheConfig, num_steps: int) -> None:
         self._config = config
         self._last_reusable = num_steps - config.computed_last
         self._total = 0.0
@@ -102,13 +102,13 @@ def polynomial(coefficients: tuple[float, ...], x: float) -> float:
     return value
 
 
-LATTE = TimestepEmbeddingConfig(
+LATTE = TeaCacheConfig(
     coefficients=(-2.46434137e03, 3.08044764e02, 8.07447667e01, -4.11385132e00, 1.11001402e-01)
 )
-PRESETS: dict[str, TimestepEmbeddingConfig] = {
+PRESETS: dict[str, TeaCacheConfig] = {
     "latte-slow": replace(LATTE, threshold=0.1),
     "latte-fast": replace(LATTE, threshold=0.2),
-    "wan-1.3b": TimestepEmbeddingConfig(
+    "wan-1.3b": TeaCacheConfig(
         threshold=0.08,
         watched="timestep",
         computed_first=5,
@@ -121,7 +121,7 @@ PRESETS: dict[str, TimestepEmbeddingConfig] = {
             -4.99875664e-02,
         ),
     ),
-    "wan-14b": TimestepEmbeddingConfig(
+    "wan-14b": TeaCacheConfig(
         threshold=0.2,
         watched="timestep",
         computed_first=5,

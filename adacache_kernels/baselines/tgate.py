@@ -7,11 +7,11 @@ from typing import Any
 
 from ..config.validation import check_bool, check_int
 from ..models.module_names import Kind
-from .base import MethodConfig, preset
+from .base import BaselineConfig, preset
 
 
 @dataclass(frozen=True, kw_only=True)
-class TGATEConfig(MethodConfig):
+class TGATEConfig(BaselineConfig):
     """T-GATE (arXiv 2404.02747; schedule as in HaozheLiu-ST/T-GATE, steps here counted from 1).
 
         cross attention:  steps 1..m run, steps after m reuse the output of step m

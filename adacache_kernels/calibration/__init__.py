@@ -2,3 +2,13 @@
 
 It may import api, and what stands below it.
 """
+
+from .calibrate import calibrate
+from .make_profile import make_profile
+from .measure_ratios import measure_ratios
+
+__all__ = [
+    "calibrate",
+    "make_profile",
+    "measure_ratios",
+]

@@ -16,11 +16,11 @@ from ..config.calibration_file import Calibration, Kind, Target, is_calibration
 from ..config.validation import check_choice, check_int, parse_profile
 from ..schedule.calibrated_for import MadeFor
 from ..schedule.profile import Profile
-from .generation_rounds import Rounds
+from .generation_rounds import GenerationRounds
 from .make_profile import check_settings, fit_profile
-from .outcomes import MOST_PSNR, Kept
+from .outcomes import MOST_PSNR, StoredOutcome
 from .record import Case, Progress, no_progress, record
-from .simulate import Form, ProfileForm
+from .simulate import ProfileFamily, SettingFamily
 from .timed_runs import Runner, reached
 
 # Part of the cases that is held out.
@@ -97,7 +97,7 @@ def calibrate(
         settings = {"forecast": 1, "correct": True} | settings
     tell = progress or no_progress
 
-    def accept(made_for: MadeFor, outcome: Kept) -> None:
+    def accept(made_for: MadeFor, outcome: StoredOutcome) -> None:
         check_range(outcome, peak)
         if given is not None:
             given.made_for.check(
@@ -109,7 +109,7 @@ def calibrate(
             )
 
     recording = record(pipe, train, generate, settings, tell, accept, distances=kind == "codebook")
-    generations = Rounds(
+    generations = GenerationRounds(
         target=target,
         recording=recording,
         cases=train,
@@ -118,11 +118,11 @@ def calibrate(
         most=rounds,
         tell=tell,
     )
-    form: Form
+    form: SettingFamily
     if kind == "profile":
         made = given or fit_profile(pipe, train, generate, recording, settings, trials, seed, tell)
         generations.measure_costs({"profile": made})
-        form = ProfileForm(made, recording, settings)
+        form = ProfileFamily(made, recording, settings)
     else:
         made = None
         generations.measure_costs({})
@@ -157,7 +157,7 @@ def check_peak(peak: float | None) -> None:
         raise ValueError(f"peak is {peak}; it must be above 0, the range of an outcome's values")
 
 
-def check_range(outcome: Kept, peak: float | None) -> None:
+def check_range(outcome: StoredOutcome, peak: float | None) -> None:
     """A PSNR needs to know the range of the values: refuse others than 0 to 1 without `peak`."""
     if peak is None and (outcome.lowest < 0 or outcome.highest > 1):
         raise ValueError(

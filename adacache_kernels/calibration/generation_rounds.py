@@ -15,11 +15,19 @@ from ..schedule import Plan, evenly_spread
 from ..schedule.profile import Profile
 from .make_profile import fit_moreg
 from .outcomes import psnr
-from .record import Case, Progress, Recording
+from .record import CalibrationRecording, Case, Progress
 from .refine_schedule import refine_schedule
-from .simulate import TINY, CodebookForm, Form, Rehearsed, best_form, codebook_forms, knob_for
-from .target_search import Curve, Tried, search
-from .timed_runs import Compared, Costs, Runner
+from .simulate import (
+    TINY,
+    CodebookFamily,
+    SettingFamily,
+    SimulatedCase,
+    best_form,
+    codebook_forms,
+    knob_for,
+)
+from .target_search import Curve, SearchPoint, search
+from .timed_runs import Costs, RunComparison, Runner
 
 # Cases that the costs of steps are measured on to begin with, and that a speedup is measured on in
 # each round; a PSNR needs all of them.
@@ -33,7 +41,7 @@ CLEAR = 2.0
 
 
 @dataclass
-class Rounds(Generic[Case]):
+class GenerationRounds(Generic[Case]):
     """The generations of one calibration.
 
     Args:
@@ -47,7 +55,7 @@ class Rounds(Generic[Case]):
     """
 
     target: Target
-    recording: Recording
+    recording: CalibrationRecording
     cases: Sequence[Case]
     runner: Runner[Case]
     peak: float
@@ -76,7 +84,7 @@ class Rounds(Generic[Case]):
         part = 1 / self.target.value if self.target.of == "speedup" else FIRST_PART
         return evenly_spread(min(steps, max(4, round(part * steps))), steps)
 
-    def codebook_form(self, settings: dict[str, Any], profile: Profile | None) -> CodebookForm:
+    def codebook_form(self, settings: dict[str, Any], profile: Profile | None) -> CodebookFamily:
         """The best shape, and motion regularisation where hardness follows motion."""
         order = settings.get("forecast", 0)
         found = profile or self.recording.profile()
@@ -98,7 +106,7 @@ class Rounds(Generic[Case]):
         hyp = fit_moreg(motions, np.array(hardness))
         return hyp if hyp[1] > 0 and _is_clear(motions, hardness) else None
 
-    def run(self, form: Form) -> list[Tried]:
+    def run(self, form: SettingFamily) -> list[SearchPoint]:
         """What was tried, the best last."""
         knobs = form.knobs()
         rehearsed = [form.rehearse(knob) for knob in knobs]
@@ -188,7 +196,7 @@ class Rounds(Generic[Case]):
 
     def hold_out(
         self, cases: Sequence[Case], settings: dict[str, Any]
-    ) -> tuple[list[Compared], Costs]:
+    ) -> tuple[list[RunComparison], Costs]:
         """Unpatched and patched in turn, each first as often as the other."""
         found, costs = [], Costs()
         for index, case in enumerate(cases):
@@ -196,13 +204,13 @@ class Rounds(Generic[Case]):
                 run, full = self.runner.patched(case, settings), self.runner.full(case)
             else:
                 full, run = self.runner.full(case), self.runner.patched(case, settings)
-            found.append(Compared.of(full, run, self.peak))
+            found.append(RunComparison.of(full, run, self.peak))
             costs.add(full, run)
             self.tell("held-out cases", index + 1, len(cases))
         return found, costs
 
 
-def _quality(found: Sequence[Rehearsed]) -> float:
+def _quality(found: Sequence[SimulatedCase]) -> float:
     """Mean PSNR up to a constant; infinite where most of the cases compute every step."""
     missed = [case.cost for case in found if case.cost > 0]
     if 2 * len(missed) < len(found):

@@ -19,7 +19,7 @@ from ..schedule import Plan, evenly_spread
 from ..schedule.profile import Profile
 from .fit_sensitivity import KNOTS, Trial, fit_sensitivity
 from .outcomes import as_array
-from .record import Array, Case, Progress, Recording, no_progress, patched, record
+from .record import Array, CalibrationRecording, Case, Progress, no_progress, patched, record
 
 # Computed steps of the random schedules, as parts of all; how far their steps are moved, as a part
 # of the mean interval; the deviation of the logarithms of the sensitivities that they are made for.
@@ -85,7 +85,7 @@ def fit_profile(
     pipe: Any,
     cases: Sequence[Case],
     generate: Callable[[Case], Any],
-    recording: Recording,
+    recording: CalibrationRecording,
     settings: dict[str, Any],
     trials: int,
     seed: int,

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ..api.patch import installed_engines, patch, unpatch
-from ..baselines.engine import MethodEngine
+from ..baselines.engine import BaselineEngine
 from ..baselines.mag_ratios import RatioRecording, RecordRatiosConfig
 
 
@@ -36,7 +36,7 @@ def measure_ratios(
                 f"{type(model).__name__} has {len(engines)} transformers; measure each by itself"
             )
         (engine,) = engines
-        assert isinstance(engine, MethodEngine)
+        assert isinstance(engine, BaselineEngine)
         generate()
         ratios = _recorded(engine)
         steps = engine.clock.num_steps
@@ -48,6 +48,6 @@ def measure_ratios(
         unpatch(model)
 
 
-def _recorded(engine: MethodEngine) -> tuple[float, ...]:
+def _recorded(engine: BaselineEngine) -> tuple[float, ...]:
     assert isinstance(engine.mechanism, RatioRecording)
     return engine.mechanism.ratios

@@ -26,7 +26,7 @@ def as_array(outcome: Any) -> Outcome:
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
+class StoredOutcome:
     """An outcome, or a sample of its elements if it has more than `SAMPLE`."""
 
     values: Outcome
@@ -35,7 +35,7 @@ class Kept:
     highest: float
 
     @classmethod
-    def of(cls, outcome: Outcome) -> Kept:
+    def of(cls, outcome: Outcome) -> StoredOutcome:
         """What is kept of it."""
         return cls(_sample(outcome), outcome.shape, float(outcome.min()), float(outcome.max()))
 

@@ -14,8 +14,8 @@ from ..api.patch import attached_engine, patch, summary, unpatch
 from ..schedule.calibrated_for import MadeFor, identity
 from ..schedule.presets import moreg_window
 from ..schedule.profile import Profile
-from .outcomes import Kept, as_array
-from .residual_recorder import Recorder
+from .outcomes import StoredOutcome, as_array
+from .residual_recorder import ResidualRecorder
 
 Array = NDArray[np.float64]
 Case = TypeVar("Case")
@@ -40,7 +40,7 @@ class Recorded:
         metric_motion: its motion score at each step.
     """
 
-    outcome: Kept
+    outcome: StoredOutcome
     gram: Array
     span_grams: Mapping[str, Array]
     motion: list[float]
@@ -49,7 +49,7 @@ class Recorded:
 
 
 @dataclass(frozen=True, eq=False)
-class Recording:
+class CalibrationRecording:
     """All cases, in full, of one model, scheduler and number of steps."""
 
     made_for: MadeFor
@@ -87,10 +87,10 @@ def record(
     generate: Callable[[Case], Any],
     settings: Mapping[str, Any],
     tell: Progress,
-    accept: Callable[[MadeFor, Kept], None] = lambda made_for, outcome: None,
+    accept: Callable[[MadeFor, StoredOutcome], None] = lambda made_for, outcome: None,
     *,
     distances: bool = False,
-) -> Recording:
+) -> CalibrationRecording:
     """Every case in full.
 
     `accept` refuses, by raising, what was generated, as soon as it was.
@@ -105,7 +105,7 @@ def record(
         # Rate 1: every step is computed, and the outcome is that of the unpatched pipeline.
         with patched(pipe, {**settings, "codebook": {float("inf"): 1}}):
             engine = attached_engine(pipe)
-            engine.recorder = recorder = Recorder(SAMPLE)
+            engine.recorder = recorder = ResidualRecorder(SAMPLE)
             outcome = as_array(generate(case))
             scheduler = engine.clock.scheduler
             made_by = None if scheduler is None else identity(scheduler)
@@ -114,7 +114,7 @@ def record(
         if not np.isfinite(outcome).all():
             raise ValueError(f"the outcome of {case!r} is not finite")
         _check_steps(made, case)
-        kept = Kept.of(outcome)
+        kept = StoredOutcome.of(outcome)
         accept(made[-1], kept)
         total, each = recorder.grams()
         scale = made[0].num_steps / np.trace(total)
@@ -129,7 +129,7 @@ def record(
             )
         )
         tell("full generations", len(found), len(cases))
-    return Recording(made[0], found)
+    return CalibrationRecording(made[0], found)
 
 
 def _check_steps(made: Sequence[MadeFor], case: object) -> None:

@@ -15,7 +15,7 @@ GAIN = 0.02
 
 
 @dataclass(frozen=True)
-class Refined:
+class RefinedSchedule:
     """A schedule, and what it was before.
 
     Args:
@@ -32,7 +32,7 @@ class Refined:
 
 def refine_schedule(
     quality: Callable[[list[int]], float], steps: Sequence[int], *, sweeps: int
-) -> Refined:
+) -> RefinedSchedule:
     """The schedule that no move of a single step makes better, or that of the last sweep.
 
     Args:
@@ -55,7 +55,7 @@ def refine_schedule(
             best = _moved(best, place, look)
         if best == at_first:
             break
-    return Refined(best, before, look(best), len(seen))
+    return RefinedSchedule(best, before, look(best), len(seen))
 
 
 def _moved(steps: list[int], place: int, look: Callable[[list[int]], float]) -> list[int]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..options import Metric
 
 
-class Recorder:
+class ResidualRecorder:
     """Inner products of the residuals of all steps of a generation.
 
         gram[s, t] = sum over branches of <R_s, R_t>, over the same sample of their elements

@@ -19,7 +19,7 @@ from ..schedule import AdaCachePolicy, Decision, Plan, Policy, ProfilePolicy
 from ..schedule.codebook import Codebook
 from ..schedule.presets import moreg_window
 from ..schedule.profile import Profile, forecast_error
-from .record import Array, Recorded, Recording
+from .record import Array, CalibrationRecording, Recorded
 
 # Thresholds of the rates r of a codebook are scale / r ** POWER: with 1, a residual changes by
 # about `scale` between two computed steps, whatever the rate. With the published "fast" one at 30
@@ -30,14 +30,14 @@ TINY = 1e-30
 
 
 @dataclass(frozen=True)
-class Rehearsed:
+class SimulatedCase:
     """A recorded case under a setting: the steps computed, and the error up to a factor."""
 
     steps: list[int]
     cost: float
 
 
-class Form(Protocol):
+class SettingFamily(Protocol):
     """A family of settings with one knob."""
 
     kind: Kind
@@ -48,16 +48,18 @@ class Form(Protocol):
     def settings(self, knob: float) -> dict[str, Any]:
         """For `patch`."""
 
-    def rehearse(self, knob: float) -> list[Rehearsed]:
+    def rehearse(self, knob: float) -> list[SimulatedCase]:
         """Every recorded case."""
 
 
-class ProfileForm:
+class ProfileFamily:
     """Plans of a profile; the knob is `computed_steps`."""
 
     kind: Kind = "profile"
 
-    def __init__(self, profile: Profile, recording: Recording, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, profile: Profile, recording: CalibrationRecording, settings: dict[str, Any]
+    ) -> None:
         self._profile = profile
         self._cases = recording.cases
         self._order = settings.get("forecast", 0)
@@ -73,7 +75,7 @@ class ProfileForm:
     def settings(self, knob: float) -> dict[str, Any]:
         return {"profile": self._profile, "computed_steps": knob}
 
-    def rehearse(self, knob: float) -> list[Rehearsed]:
+    def rehearse(self, knob: float) -> list[SimulatedCase]:
         price = self._plan.price_for(knob)
         expected = partial(self._profile.expected_error, self._order)
         found = []
@@ -82,7 +84,7 @@ class ProfileForm:
                 self._plan, price, expected, self._adaptivity, warmup_steps=self._warmup
             )
             steps = follow(policy, self._plan.num_steps, partial(self._measure, case))
-            found.append(Rehearsed(steps, _cost(self._plan, steps)))
+            found.append(SimulatedCase(steps, _cost(self._plan, steps)))
         return found
 
     def _measure(self, case: Recorded, history: Sequence[int], step: int) -> Decision:
@@ -93,7 +95,7 @@ class ProfileForm:
         return Decision(step, 1, distance, distance, 1.0)
 
 
-class CodebookForm:
+class CodebookFamily:
     """The paper's codebook, of one shape; the knob is 1 / scale of its thresholds.
 
         {scale / r ** power: r}        r from the highest rate to 2, and 1 beyond
@@ -111,7 +113,7 @@ class CodebookForm:
     def __init__(
         self,
         plan: Plan,
-        recording: Recording,
+        recording: CalibrationRecording,
         power: float,
         highest: int,
         moreg_hyp: tuple[float, float, float] | None = None,
@@ -124,9 +126,9 @@ class CodebookForm:
         self._warmup = warmup
         self._window = moreg_window(recording.num_steps)
 
-    def with_moreg(self, moreg_hyp: tuple[float, float, float] | None) -> CodebookForm:
+    def with_moreg(self, moreg_hyp: tuple[float, float, float] | None) -> CodebookFamily:
         """The same with motion regularisation."""
-        return CodebookForm(
+        return CodebookFamily(
             self._plan, self._recording, self._power, self._highest, moreg_hyp, self._warmup
         )
 
@@ -152,12 +154,12 @@ class CodebookForm:
         thresholds = [float(f"{1 / (knob * rate**self._power):.4g}") for rate in rates]
         return Codebook((*thresholds, math.inf), (*rates, 1))
 
-    def rehearse(self, knob: float) -> list[Rehearsed]:
+    def rehearse(self, knob: float) -> list[SimulatedCase]:
         codebook, found = self.codebook(knob), []
         for case in self._recording.cases:
             policy = AdaCachePolicy(self._plan.num_steps, self._warmup)
             steps = follow(policy, self._plan.num_steps, partial(self._measure, case, codebook))
-            found.append(Rehearsed(steps, _cost(self._plan, steps)))
+            found.append(SimulatedCase(steps, _cost(self._plan, steps)))
         return found
 
     def _measure(
@@ -190,15 +192,17 @@ def follow(
     return steps
 
 
-def codebook_forms(plan: Plan, recording: Recording, warmup: int = 1) -> list[CodebookForm]:
+def codebook_forms(
+    plan: Plan, recording: CalibrationRecording, warmup: int = 1
+) -> list[CodebookFamily]:
     """One of every shape."""
     return [
-        CodebookForm(plan, recording, power, highest, warmup=warmup)
+        CodebookFamily(plan, recording, power, highest, warmup=warmup)
         for power, highest in itertools.product(POWERS, HIGHEST_RATES)
     ]
 
 
-def knob_for(form: Form, computed: float) -> float:
+def knob_for(form: SettingFamily, computed: float) -> float:
     """The knob at which the recorded cases compute about so many steps on average."""
     knobs = form.knobs()
     counts = [np.mean([len(case.steps) for case in form.rehearse(knob)]) for knob in knobs]
@@ -209,7 +213,7 @@ def knob_for(form: Form, computed: float) -> float:
     return float(f"{math.exp(np.interp(computed, rising[first], logs)):.4g}")
 
 
-def best_form(forms: Sequence[CodebookForm], computed: float) -> CodebookForm:
+def best_form(forms: Sequence[CodebookFamily], computed: float) -> CodebookFamily:
     """The one whose error, on the recorded cases, is the least at about so many steps.
 
     An error falls steeply with the number of computed steps, which is only about the same: they
@@ -218,7 +222,7 @@ def best_form(forms: Sequence[CodebookForm], computed: float) -> CodebookForm:
     return min(forms, key=lambda form: _error_at(form, computed))
 
 
-def _error_at(form: Form, computed: float) -> tuple[float, float]:
+def _error_at(form: SettingFamily, computed: float) -> tuple[float, float]:
     """Where a form does not go down so far, how far it does."""
     points = sorted(
         (

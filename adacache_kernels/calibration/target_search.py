@@ -21,7 +21,7 @@ SAME = 1e-3
 
 
 @dataclass(frozen=True)
-class Tried:
+class SearchPoint:
     """A knob and what it was seen to give."""
 
     knob: float
@@ -50,20 +50,20 @@ class Curve:
         self._logs = np.log(self._knobs)
         self._values = self._scaled(np.asarray(predicted)[usable])
 
-    def nearest(self, tried: Sequence[Tried]) -> float:
+    def nearest(self, tried: Sequence[SearchPoint]) -> float:
         """The knob, not tried yet, whose value is expected to be nearest to the target's."""
         for knob in self._by_distance(tried):
             if all(abs(np.log(knob / old.knob)) > SAME for old in tried):
                 return knob
         return tried[-1].knob
 
-    def is_beyond(self, tried: Sequence[Tried]) -> bool:
+    def is_beyond(self, tried: Sequence[SearchPoint]) -> bool:
         """Whether the knob that is nearest to the target is at an end, and was tried."""
         nearest = np.log(next(self._by_distance(tried)))
         at_end = np.abs(self._logs[[0, -1]] - nearest).min() <= SAME
         return bool(at_end and any(abs(nearest - np.log(old.knob)) <= SAME for old in tried))
 
-    def _by_distance(self, tried: Sequence[Tried]) -> Iterator[float]:
+    def _by_distance(self, tried: Sequence[SearchPoint]) -> Iterator[float]:
         """Knobs, those first whose values are expected nearest to the target's."""
         grid = np.linspace(self._logs[0], self._logs[-1], 801)
         distance = np.abs(self._expected(grid, tried) - self._scaled(self._target.value))
@@ -72,7 +72,7 @@ class Curve:
             knob = float(f"{np.exp(grid[index]):.4g}")
             yield float(np.clip(knob, *self._knobs[[0, -1]]))
 
-    def _expected(self, logs: Array, tried: Sequence[Tried]) -> Array:
+    def _expected(self, logs: Array, tried: Sequence[SearchPoint]) -> Array:
         values: Array = np.interp(logs, self._logs, self._values)
         if not tried:
             return values
@@ -94,7 +94,7 @@ def search(
     see: Callable[[float], None],
     value: Callable[[float], float],
     rounds: int,
-) -> list[Tried]:
+) -> list[SearchPoint]:
     """Up to so many knobs and what they gave, the one nearest to the target last.
 
     Args:
@@ -108,11 +108,11 @@ def search(
     Raises:
         ValueError: no knob reaches the target: the last one on its side was tried, and is short.
     """
-    tried: list[Tried] = []
+    tried: list[SearchPoint] = []
     knob = first
     while True:
         see(knob)
-        tried = [Tried(old, value(old)) for old in (*(one.knob for one in tried), knob)]
+        tried = [SearchPoint(old, value(old)) for old in (*(one.knob for one in tried), knob)]
         tried.sort(key=lambda one: -abs(distance(target, one.value)))
         if abs(distance(target, tried[-1].value)) <= NEAR[target.of]:
             return tried

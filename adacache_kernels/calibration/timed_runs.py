@@ -12,14 +12,14 @@ import numpy as np
 from torch import nn
 
 from ..api.patch import summary
-from ..config.calibration_file import Reached
+from ..config.calibration_file import HeldOutResult
 from ..measure.timing import timed_forwards
 from .outcomes import Outcome, as_array, psnr, squared_error
 from .record import Case, patched
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class TimedRun:
     """One generation; `computed` is None where it was not patched."""
 
     outcome: Outcome
@@ -39,7 +39,7 @@ class Costs:
     computed: list[float] = field(default_factory=list)
     reused: list[float] = field(default_factory=list)
 
-    def add(self, full: Seen, run: Seen) -> None:
+    def add(self, full: TimedRun, run: TimedRun) -> None:
         """A generation and its patched counterpart."""
         assert run.computed is not None
         whole, computed = statistics.mean(full.step_seconds), set(run.computed)
@@ -88,13 +88,13 @@ class Runner(Generic[Case]):
     num_steps: int
     settings: Mapping[str, Any]
 
-    def full(self, case: Case) -> Seen:
+    def full(self, case: Case) -> TimedRun:
         """Unpatched."""
         with timed_forwards(self._transformer) as seconds:
             outcome = as_array(self.generate(case))
-        return Seen(outcome, self._by_step(seconds))
+        return TimedRun(outcome, self._by_step(seconds))
 
-    def patched(self, case: Case, settings: Mapping[str, Any]) -> Seen:
+    def patched(self, case: Case, settings: Mapping[str, Any]) -> TimedRun:
         """Patched.
 
         Raises:
@@ -106,7 +106,7 @@ class Runner(Generic[Case]):
             computed = list(summary(self.pipe).computed_steps)
         if not np.isfinite(outcome).all():
             raise ValueError(f"the outcome of {case!r} is not finite with {dict(settings)}")
-        return Seen(outcome, self._by_step(seconds), computed)
+        return TimedRun(outcome, self._by_step(seconds), computed)
 
     @property
     def _transformer(self) -> nn.Module:
@@ -122,7 +122,7 @@ class Runner(Generic[Case]):
 
 
 @dataclass(frozen=True)
-class Compared:
+class RunComparison:
     """A patched generation against its unpatched counterpart."""
 
     speedup: float
@@ -130,18 +130,18 @@ class Compared:
     computed: int
 
     @classmethod
-    def of(cls, full: Seen, run: Seen, peak: float) -> Compared:
+    def of(cls, full: TimedRun, run: TimedRun, peak: float) -> RunComparison:
         """What two generations of a case show."""
         quality = psnr(squared_error(run.outcome, full.outcome), peak)
         return cls(full.seconds / run.seconds, quality, len(run.computed or []))
 
 
-def reached(found: Sequence[Compared], costs: Costs, num_steps: int) -> Reached:
+def reached(found: Sequence[RunComparison], costs: Costs, num_steps: int) -> HeldOutResult:
     """What the cases amount to; `costs` are theirs."""
     computed = statistics.mean(one.computed for one in found)
     quality = [one.psnr for one in found]
     spread = statistics.stdev(quality) if len(quality) > 1 else 0.0
-    return Reached(
+    return HeldOutResult(
         cases=len(found),
         # Not of the sums of seconds: on a machine with other work, three of 27 generations took
         # twice their time, which moved the speedup by 4 %.

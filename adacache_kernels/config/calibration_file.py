@@ -31,7 +31,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Reached:
+class HeldOutResult:
     """What the held-out cases reached.
 
     Args:
@@ -73,7 +73,7 @@ class Calibration:
     settings: Mapping[str, Any]
     made_for: MadeFor
     target: Target
-    held_out: Reached
+    held_out: HeldOutResult
     profile: Profile | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
 
@@ -155,7 +155,7 @@ class Calibration:
                 settings=dict(values["settings"]),
                 made_for=made_for,
                 target=Target(**values["target"]),
-                held_out=Reached(**values["held_out"]),
+                held_out=HeldOutResult(**values["held_out"]),
                 profile=None if profile is None else Profile.from_dict(profile),
                 notes=values.get("notes", {}),
             )

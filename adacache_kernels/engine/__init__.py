@@ -2,3 +2,11 @@
 
 It may import config, memory, schedule, models, ops and kernels.
 """
+
+from .cache_context import cache_context
+from .summary import Summary
+
+__all__ = [
+    "Summary",
+    "cache_context",
+]

@@ -8,26 +8,26 @@ from typing import Any
 
 from torch import nn
 
-from ..calibration.residual_recorder import Recorder
 from ..config.adacache_config import AdaCacheConfig
-from ..memory.arena_provider import ArenaSource
-from ..memory.plan import Demand, Entering, Storage
-from ..memory.residual_store import CacheMemory
+from ..memory.arena_provider import ArenaProvider
+from ..memory.plan import SlotDemand, Storage, StreamShapes
+from ..memory.residual_store import ResidualStore
 from ..models import Adapter, BlockRun
 from ..models.other_libraries.conflicting_patches import check_neighbours
 from ..schedule import Decision
 from . import user_warnings as notices
 from .cache_context import current_context, leads_before
 from .call_signature import device_of, signature_of
-from .clocks.clock import Call, Clock
-from .clocks.repeated_timestep import Repeats
-from .decision.distance_meter import Meter
-from .decision.metric_blocks import Sites
-from .decision.step_graphs import StepGraphs, Told
+from .clocks.clock import Call, StepClock
+from .clocks.repeated_timestep import RepeatedTimestepCheck
+from .decision.distance_meter import DistanceMeter
+from .decision.metric_blocks import MetricBlocks
+from .decision.step_graphs import DeviceLog, StepGraphs
 from .guidance_rows import videos_of
 from .make_policy import check_correctable, check_profile, make_forecast, make_policy
 from .residuals.block_stand_ins import Before, Parameters, shadowed, storages
-from .residuals.guidance_branch import Branch, ring_places
+from .residuals.guidance_branch import GuidanceBranch, ring_places
+from .step_recorder import StepRecorder
 from .summary import History, Summary, summarize
 
 Forward = Callable[..., Any]
@@ -49,29 +49,29 @@ class Engine:
         model: nn.Module,
         adapter: Adapter,
         config: AdaCacheConfig,
-        clock: Clock,
-        arena: ArenaSource,
+        clock: StepClock,
+        arena: ArenaProvider,
     ) -> None:
         self.model = model
         self.config = config
         self.clock = clock
         self._adapter = adapter
         storage = Storage(config.cache_dtype)
-        self._memory = CacheMemory(arena, storage, tuple(config.over_budget))
+        self._memory = ResidualStore(arena, storage, tuple(config.over_budget))
         # A schedule that is given decides by itself.
         self._measuring = config.schedule is None
         self._by_codebook = self._measuring and config.loaded_profile is None
         self._comparing = self._measuring and config.measure == "forecast-error"
-        self._sites = Sites(model, adapter, config)
-        self._meter = Meter(self._sites.visible(), config, self._memory)
+        self._sites = MetricBlocks(model, adapter, config)
+        self._meter = DistanceMeter(self._sites.visible(), config, self._memory)
         self._graphs = StepGraphs(model, self._meter) if config.decision == "graph" else None
         if config.correct:
             check_correctable(model, adapter)
         self._parameters = Parameters(model)
-        self._notices = notices.Notices(type(model).__name__)
-        self._repeats = Repeats(self._notices)
-        self.recorder: Recorder | None = None
-        self._branches: dict[str, Branch] = {}
+        self._notices = notices.UserWarnings(type(model).__name__)
+        self._repeats = RepeatedTimestepCheck(self._notices)
+        self.recorder: StepRecorder | None = None
+        self._branches: dict[str, GuidanceBranch] = {}
         self._branch_counts: dict[int | None, int] = {}
         self._calls: int | None = None
         self._start_generation(clock.num_steps)
@@ -183,7 +183,7 @@ class Engine:
     def _run_by_graph(
         self,
         graphs: StepGraphs,
-        branch: Branch,
+        branch: GuidanceBranch,
         call: Call,
         original: Forward,
         args: tuple[Any, ...],
@@ -219,7 +219,7 @@ class Engine:
         self._memory.mark()
         return output
 
-    def _hear(self, told: Told) -> None:
+    def _hear(self, told: DeviceLog) -> None:
         """Take down what the device has chosen by itself."""
         self._history.computed, self._history.reused = told.computed, told.reused
         for decision in told.decisions.values():
@@ -241,7 +241,7 @@ class Engine:
 
     def _reuse(
         self,
-        branch: Branch,
+        branch: GuidanceBranch,
         call: Call,
         original: Forward,
         args: tuple[Any, ...],
@@ -256,12 +256,12 @@ class Engine:
         self._memory.mark()
         return output
 
-    def _reserve(self, branch: Branch, video: tuple[int, int], run: BlockRun) -> None:
+    def _reserve(self, branch: GuidanceBranch, video: tuple[int, int], run: BlockRun) -> None:
         """The slots of a branch, before the first block of a computed forward runs."""
         if branch.reserved_for == branch.signature:
             return self._memory.acquire()
-        entering = Entering.of(video, self._adapter.lists[0], run.arguments)
-        demand = Demand(self._adapter.lists, self._places, self._meter.places)
+        entering = StreamShapes.of(video, self._adapter.lists[0], run.arguments)
+        demand = SlotDemand(self._adapter.lists, self._places, self._meter.places)
         self._calls = self.clock.calls(self._adapter.guidance_calls)
         # What such a generation has turned out to need counts more than what is known before.
         expected = self._branch_counts.get(self._calls, self._calls or 1)
@@ -273,7 +273,7 @@ class Engine:
 
     def _compute(
         self,
-        branch: Branch,
+        branch: GuidanceBranch,
         call: Call,
         original: Forward,
         args: tuple[Any, ...],
@@ -328,7 +328,7 @@ class Engine:
             self._measure(branch, recording)
         return output
 
-    def _is_recording(self, branch: Branch, step: int) -> bool:
+    def _is_recording(self, branch: GuidanceBranch, step: int) -> bool:
         """Whether the residuals of this step may be used: by reused steps, or to correct it."""
         if self.recorder is not None or (self._graphs is not None and step > 1):
             return True
@@ -338,7 +338,7 @@ class Engine:
         to_correct = self.config.correct and branch.reused_since
         return to_correct or step < self._policy.last_reusable_step
 
-    def _measure(self, branch: Branch, recording: bool) -> None:
+    def _measure(self, branch: GuidanceBranch, recording: bool) -> None:
         """Take what this forward measured; say so if there is nothing to decide by."""
         if self._comparing:
             if recording:
@@ -347,11 +347,11 @@ class Engine:
             self._meter.forget()
             self._notices.say("metric block", notices.METRIC_BLOCK)
 
-    def _branch(self, name: str) -> Branch:
+    def _branch(self, name: str) -> GuidanceBranch:
         if name not in self._branches:
             known = (self.model, self._adapter, self._memory, len(self._branches))
             correct = self.config.correct
-            branch = Branch(*known, self._places, self._forecast, correct=correct)
+            branch = GuidanceBranch(*known, self._places, self._forecast, correct=correct)
             self._branches[name] = branch
         return self._branches[name]
 
@@ -366,7 +366,7 @@ class Engine:
         self._meter.forget()
         self._notices.say("planned anew", notices.PLANNED_ANEW)
 
-    def _forget(self, branch: Branch, call: Call) -> None:
+    def _forget(self, branch: GuidanceBranch, call: Call) -> None:
         branch.forget()
         if call.branch == self._leader:
             self._meter.forget()

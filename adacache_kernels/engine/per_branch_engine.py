@@ -10,14 +10,14 @@ from torch import nn
 
 from ..config.adacache_config import AdaCacheConfig
 from .cache_context import current_context
-from .clocks.clock import Call, Clock
+from .clocks.clock import Call, StepClock
 from .engine import Engine, Forward
-from .per_video_engine import EachVideo, SharedCall
+from .per_video_engine import PerVideoEngine, SharedCall
 from .residuals.block_stand_ins import Parameters
 from .summary import Summary, together
 
 
-class EachBranch:
+class PerBranchEngine:
     """Hands each call to its branch's engine; what an `Engine` is for all branches together.
 
     Args:
@@ -31,16 +31,16 @@ class EachBranch:
         self,
         model: nn.Module,
         config: AdaCacheConfig,
-        clock: Clock,
-        make: Callable[[Clock], Engine | EachVideo],
+        clock: StepClock,
+        make: Callable[[StepClock], Engine | PerVideoEngine],
     ) -> None:
         self.model, self.config, self.clock = model, config, clock
         self._parameters = Parameters(model)
         self._shared = SharedCall(clock, calls=1)
         self._make = make
         # To check the settings, and for a summary before the first call.
-        self._unused: Engine | EachVideo | None = make(self._shared)
-        self._engines: dict[str, Engine | EachVideo] = {}
+        self._unused: Engine | PerVideoEngine | None = make(self._shared)
+        self._engines: dict[str, Engine | PerVideoEngine] = {}
         self._begun: set[str] = set()
 
     def forward(self, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -73,7 +73,7 @@ class EachBranch:
         whole = together(list(by_branch.values()))
         return replace(whole, videos=[], branches=list(by_branch), by_branch=by_branch)
 
-    def _engine_for(self, call: Call | None) -> Engine | EachVideo:
+    def _engine_for(self, call: Call | None) -> Engine | PerVideoEngine:
         """Of a call that is the first of its step there, and where the branch first appears the
         first of its generation."""
         if call is None:
@@ -88,7 +88,7 @@ class EachBranch:
         self._shared.call = replace(call, first_in_step=True, first_in_generation=is_new)
         return self._take(call.branch)
 
-    def _take(self, branch: str) -> Engine | EachVideo:
+    def _take(self, branch: str) -> Engine | PerVideoEngine:
         if branch not in self._engines:
             self._engines[branch] = self._unused or self._make(self._shared)
             self._unused = None

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from ..config.adacache_config import AdaCacheConfig
-from ..memory.arena_provider import ArenaSource
+from ..memory.arena_provider import ArenaProvider
 from ..models import Adapter
 from . import user_warnings as notices
 from .cache_context import current_context
-from .clocks.clock import Call, Clock
-from .clocks.repeated_timestep import Repeats
+from .clocks.clock import Call, StepClock
+from .clocks.repeated_timestep import RepeatedTimestepCheck
 from .engine import Engine, Forward
 from .guidance_rows import videos_of
 from .residuals.block_stand_ins import Parameters
@@ -39,7 +39,7 @@ class SharedCall:
         calls: that each engine has in a step; by default what the clock says.
     """
 
-    def __init__(self, shared: Clock, calls: int | None = None) -> None:
+    def __init__(self, shared: StepClock, calls: int | None = None) -> None:
         self._shared = shared
         self._calls = calls
         self.call: Call | None = None
@@ -72,7 +72,7 @@ class SharedCall:
         """Who reads the shared clock detaches it."""
 
 
-class EachVideo:
+class PerVideoEngine:
     """Splits the calls of a model into those of its videos; what an `Engine` is for one of them.
 
     Args:
@@ -88,8 +88,8 @@ class EachVideo:
         model: nn.Module,
         adapter: Adapter,
         config: AdaCacheConfig,
-        clock: Clock,
-        arena: ArenaSource,
+        clock: StepClock,
+        arena: ArenaProvider,
     ) -> None:
         self.model = model
         self.config = config
@@ -97,8 +97,8 @@ class EachVideo:
         self._adapter = adapter
         self._arena = arena
         self._parameters = Parameters(model)
-        self._notices = notices.Notices(type(model).__name__)
-        self._repeats = Repeats(self._notices)
+        self._notices = notices.UserWarnings(type(model).__name__)
+        self._repeats = RepeatedTimestepCheck(self._notices)
         self._has_split = False
         self._shared = SharedCall(clock)
         self._engines = [self._engine()]
@@ -203,10 +203,14 @@ class EachVideo:
 
 
 def make_engine(
-    model: nn.Module, adapter: Adapter, config: AdaCacheConfig, clock: Clock, arena: ArenaSource
-) -> Engine | EachVideo:
+    model: nn.Module,
+    adapter: Adapter,
+    config: AdaCacheConfig,
+    clock: StepClock,
+    arena: ArenaProvider,
+) -> Engine | PerVideoEngine:
     """What runs a model's forwards: of the whole batch, or of each of its videos."""
-    kind = EachVideo if config.batch == "each" else Engine
+    kind = PerVideoEngine if config.batch == "each" else Engine
     return kind(model, adapter, config, clock, arena)
 
 

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from ..config.adacache_config import AdaCacheConfig
-from ..memory.arena_provider import ArenaSource
+from ..memory.arena_provider import ArenaProvider
 from ..memory.plan import Storage
-from ..memory.residual_store import CacheMemory
+from ..memory.residual_store import ResidualStore
 from ..models import Adapter, Probe, Unclear, batch_of, not_sure
 from .cache_context import current_context
-from .clocks.clock import Call, Clock
+from .clocks.clock import Call, StepClock
 from .residuals.block_stand_ins import Parameters, shadowed
 from .summary import History, Summary, summarize
 
@@ -43,7 +43,7 @@ def _new_arguments(
 class AnyEngine(Protocol):
     """What a patched model's forward goes through."""
 
-    clock: Clock
+    clock: StepClock
 
     def forward(
         self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -57,7 +57,7 @@ class AnyEngine(Protocol):
         """What happened in the last generation."""
 
 
-class Probing:
+class ProbingEngine:
     """Runs the first forward, which is computed anyway, and watches the blocks.
 
     Args:
@@ -75,15 +75,15 @@ class Probing:
         model: nn.Module,
         names: list[str],
         config: AdaCacheConfig,
-        clock: Clock,
-        arena: ArenaSource,
+        clock: StepClock,
+        arena: ArenaProvider,
         found: Callable[[Adapter, Call], None],
         give_up: Callable[[], None],
     ) -> None:
         self.model, self.config, self.clock = model, config, clock
         self._names = names
         self._parameters = Parameters(model)
-        self._memory = CacheMemory(arena, Storage(config.cache_dtype), ())
+        self._memory = ResidualStore(arena, Storage(config.cache_dtype), ())
         self._found = found
         self._give_up = give_up
 

@@ -12,8 +12,8 @@ from torch import nn
 from ..models import Adapter
 from ..options import AdaCacheWarning
 from ..schedule.codebook import Codebook
-from .clocks.clock import Clock
-from .clocks.timestep_clock import OpenClock
+from .clocks.clock import StepClock
+from .clocks.timestep_clock import TimestepClock
 from .summary import History
 
 LOST_STEPS = (
@@ -40,7 +40,7 @@ PLANNED_ANEW = (
 )
 
 
-class Notices:
+class UserWarnings:
     """Warnings about one patched model.
 
     Args:
@@ -76,9 +76,9 @@ def why_not_cached(model: nn.Module, adapter: Adapter, arguments: Mapping[str, A
     return None if adapter.obstacle is None else adapter.obstacle(model, arguments)
 
 
-def open_ended(clock: Clock) -> str | None:
+def open_ended(clock: StepClock) -> str | None:
     """Where the number of steps is not known."""
-    if not isinstance(clock, OpenClock):
+    if not isinstance(clock, TimestepClock):
         return None
     start = (
         "num_inference_steps is not known, so that a preset is taken for 50 steps, and the last "

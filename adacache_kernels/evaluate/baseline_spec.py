@@ -9,34 +9,34 @@ from pathlib import Path
 from typing import Any
 
 from ..baselines import (
+    AdaCachePerLayerConfig,
+    BaselineConfig,
     DeltaDiTConfig,
-    FirstBlockConfig,
+    FirstBlockCacheConfig,
     FixedIntervalConfig,
     MagCacheConfig,
-    MethodConfig,
     PABConfig,
-    PerLayerConfig,
     TaylorSeerConfig,
+    TeaCacheConfig,
     TGATEConfig,
-    TimestepEmbeddingConfig,
 )
 
-OTHERS: dict[str, type[MethodConfig]] = {
+OTHERS: dict[str, type[BaselineConfig]] = {
     "pab": PABConfig,
     "taylorseer": TaylorSeerConfig,
     "t-gate": TGATEConfig,
     "delta-dit": DeltaDiTConfig,
-    "per-layer": PerLayerConfig,
+    "per-layer": AdaCachePerLayerConfig,
     "interval": FixedIntervalConfig,
-    "first-block": FirstBlockConfig,
-    "timestep-embedding": TimestepEmbeddingConfig,
+    "first-block": FirstBlockCacheConfig,
+    "timestep-embedding": TeaCacheConfig,
     "mag-cache": MagCacheConfig,
 }
 
 
 def other_method(
     text: str, name: str, presets: Sequence[str], options: Mapping[str, Any]
-) -> MethodConfig:
+) -> BaselineConfig:
     """The config that `name:PRESET:key=value` stands for; the preset may be left out.
 
     Raises:

@@ -107,7 +107,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Counts:
+class CountedCosts:
     """What an untimed generation counted: operations, reads, most bytes held."""
 
     flops: int | None = None
@@ -116,7 +116,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Made:
+class GeneratedVideo:
     """A video and what it took."""
 
     video: Video
@@ -236,7 +236,7 @@ class Study:
         for method in missing:
             try:
                 made = reference if method.name == FULL else self._make(method, case)
-                counts = self._count(method, case) if counting else Counts()
+                counts = self._count(method, case) if counting else CountedCosts()
             except Exception as error:  # Whatever it is, the table has it.
                 if method.name == FULL:
                     raise
@@ -245,7 +245,7 @@ class Study:
             else:
                 yield self._row(method, case, made, reference, counts), made.video
 
-    def _make(self, method: Method, case: Case) -> Made:
+    def _make(self, method: Method, case: Case) -> GeneratedVideo:
         pipe, device = self._subject.pipe, self._subject.device
         with method.applied(pipe) as tell:
             reset_peak_memory(device)
@@ -253,9 +253,11 @@ class Study:
                 start = time.perf_counter()
                 video = self._subject.generate(case.prompt, method.steps, case.seed)
                 pipeline_seconds = time.perf_counter() - start
-            return Made(video, sum(seconds), pipeline_seconds, peak_memory(device), tell())
+            return GeneratedVideo(
+                video, sum(seconds), pipeline_seconds, peak_memory(device), tell()
+            )
 
-    def _count(self, method: Method, case: Case) -> Counts:
+    def _count(self, method: Method, case: Case) -> CountedCosts:
         pipe = self._subject.pipe
         with ExitStack() as stack:
             # Before the method is on, so that what it allocates then counts as held.
@@ -263,9 +265,16 @@ class Study:
             stack.enter_context(method.applied(pipe))
             work = stack.enter_context(counted_work(pipe.transformer))
             self._subject.generate(case.prompt, method.steps, case.seed)
-        return Counts(work.total, work.reads, held.bytes)
+        return CountedCosts(work.total, work.reads, held.bytes)
 
-    def _row(self, method: Method, case: Case, made: Made, reference: Made, counts: Counts) -> Row:
+    def _row(
+        self,
+        method: Method,
+        case: Case,
+        made: GeneratedVideo,
+        reference: GeneratedVideo,
+        counts: CountedCosts,
+    ) -> Row:
         value = psnr(made.video, reference.video)
         found = made.summary
         untouched = found is None and method.curve.startswith((FULL, "fewer steps"))

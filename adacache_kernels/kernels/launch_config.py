@@ -2,7 +2,7 @@
 
 No GPU has tuned it. The choices follow from what the compiler reports (registers, no spills, see
 tests/kernels/test_ahead_of_time.py) and from the bytes that have to be in flight;
-`bench/ops/tune.py` measures the alternatives on a GPU and prints the table anew. """
+`bench/ops/tune.py` measures the alternatives on a GPU and prints the table anew."""
 
 from __future__ import annotations
 

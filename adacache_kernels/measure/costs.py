@@ -117,19 +117,19 @@ class CountedReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @dataclass
-class Held:
+class PeakHeldBytes:
     """Most bytes of tensors that were alive at the beginning of a forward."""
 
     bytes: int = 0
 
 
 @contextmanager
-def held_tensors(transformer: nn.Module) -> Iterator[Held]:
+def held_tensors(transformer: nn.Module) -> Iterator[PeakHeldBytes]:
     """Counts tensors that were made inside and live when a forward begins: what lives from one
     forward to the next, the pipeline's own latents among it. Take those of a run without a cache
     off. Storages count once, and as a whole where a view of them lives. Slow.
     """
-    held = Held()
+    held = PeakHeldBytes()
 
     def look(*_: Any) -> None:
         held.bytes = max(held.bytes, _alive())

@@ -2,3 +2,22 @@
 
 It may import models, ops and kernels.
 """
+
+from .arena import ArenaStats, CacheArena
+from .errors import (
+    ArenaError,
+    ArenaOutOfMemoryError,
+    CacheBudgetError,
+    CaptureError,
+    OverBudgetError,
+)
+
+__all__ = [
+    "ArenaError",
+    "ArenaOutOfMemoryError",
+    "ArenaStats",
+    "CacheArena",
+    "CacheBudgetError",
+    "CaptureError",
+    "OverBudgetError",
+]

@@ -16,7 +16,7 @@ from torch.utils.dlpack import from_dlpack
 from .. import _native
 from .byte_sizes import format_bytes, free_memory, parse_bytes, total_memory
 from .errors import ArenaError, ArenaOutOfMemoryError, OverBudgetError, package_errors
-from .torch_arena import PlainArena, PlainLease
+from .torch_arena import TorchArena, TorchLease
 
 if TYPE_CHECKING:
     from .. import _C
@@ -76,7 +76,7 @@ class Lease:
     they are written. A forked child has none of this memory: it must not touch the tensors.
     """
 
-    def __init__(self, native: _C.Lease | PlainLease, device: torch.device) -> None:
+    def __init__(self, native: _C.Lease | TorchLease, device: torch.device) -> None:
         self._native = native
         self._device = device
 
@@ -268,14 +268,14 @@ def _all_of(device: torch.device) -> int:
         return sys.maxsize
 
 
-def _make_arena(device: torch.device, budget: int, chunk_bytes: int) -> _C.Arena | PlainArena:
+def _make_arena(device: torch.device, budget: int, chunk_bytes: int) -> _C.Arena | TorchArena:
     if device.type == "cpu" or (device.type == "cuda" and torch.version.hip is None):
         with package_errors():
             arena: _C.Arena = _native.module().Arena(
                 device.type, device.index or 0, budget, chunk_bytes
             )
             return arena
-    return PlainArena(device, budget, chunk_bytes)
+    return TorchArena(device, budget, chunk_bytes)
 
 
 def _stream(device: torch.device) -> int:

@@ -7,7 +7,7 @@ import torch
 from .arena import CacheArena
 
 
-class ArenaSource:
+class ArenaProvider:
     """An arena that was given, or one made when it is first needed and closed with its last user.
 
     Args:

@@ -11,7 +11,7 @@ _ALIGNMENT = 256
 
 
 @dataclass(frozen=True)
-class Pieces:
+class ChunkLayout:
     """A residual [B, F, S, C] cut along its tokens S: each piece contiguous, then its scales.
 
     Args:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class Transfer(Protocol):
+class CopyStream(Protocol):
     """A queue of copies. It and the model's queue run side by side, but for the waits."""
 
     def copy(self, target: Tensor, source: Tensor) -> None:
@@ -27,7 +27,7 @@ class Transfer(Protocol):
         """Copies that are put into the queue from now on come after the event."""
 
 
-class StreamTransfer:
+class StreamCopies:
     """On a CUDA device: a stream of its own, and events; the host waits for nothing."""
 
     def __init__(self, device: torch.device) -> None:
@@ -51,7 +51,7 @@ class StreamTransfer:
         self._stream.wait_event(event)
 
 
-class DirectTransfer:
+class DirectCopies:
     """Where there is no second queue: every copy is done when it is asked for."""
 
     def copy(self, target: Tensor, source: Tensor) -> None:
@@ -70,6 +70,6 @@ class DirectTransfer:
         """There is nothing to wait for."""
 
 
-def transfer_for(device: torch.device) -> Transfer:
+def transfer_for(device: torch.device) -> CopyStream:
     """The fastest that the device has."""
-    return StreamTransfer(device) if device.type == "cuda" else DirectTransfer()
+    return StreamCopies(device) if device.type == "cuda" else DirectCopies()

@@ -11,7 +11,7 @@ ROWS, COLUMNS = 1024, 4
 """Rows of a table: more than a generation has different forecasts; most coefficients of one."""
 
 
-class Constants:
+class DeviceConstants:
     """Rows of coefficients, and a flag that is set, for each device: 16 KiB."""
 
     def __init__(self) -> None:

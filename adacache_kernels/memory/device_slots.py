@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import ops
 from ..options import Metric
-from .device_constants import Constants
+from .device_constants import DeviceConstants
 from .plan import Key, scale_key
 
 View = Callable[[Tensor], Tensor]
@@ -18,7 +18,7 @@ View = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Update:
+class ResidualWrite:
     """A residual that is to be stored.
 
     Args:
@@ -50,7 +50,7 @@ class Update:
 class Slots(Protocol):
     """Where residuals are stored; keys as in `cache_plan`."""
 
-    def update(self, key: Key, update: Update) -> Tensor | None:
+    def update(self, key: Key, update: ResidualWrite) -> Tensor | None:
         """Store a residual; sums as `ops.distance_update` returns them, if it is compared."""
 
     def add(
@@ -78,9 +78,9 @@ class DeviceSlots:
     """
 
     tensors: Mapping[Key, Tensor]
-    constants: Constants = field(default_factory=Constants)
+    constants: DeviceConstants = field(default_factory=DeviceConstants)
 
-    def update(self, key: Key, update: Update) -> Tensor | None:
+    def update(self, key: Key, update: ResidualWrite) -> Tensor | None:
         view, scale = update.view, self.tensors.get(scale_key(key))
         if update.x_in is not None and update.terms == 0 and scale is None:
             accumulate = update.slot_holds == "sum"

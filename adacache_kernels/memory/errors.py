@@ -29,6 +29,10 @@ class OverBudgetError(ArenaOutOfMemoryError):
     """The budget is what there is less of: no memory that is freed elsewhere would help."""
 
 
+class CacheBudgetError(ArenaError):
+    """The cache fits in none of the ways that the settings allow."""
+
+
 @contextmanager
 def package_errors() -> Iterator[None]:
     """Raises the errors of the compiled arena as those of this package."""

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from .chunk_layout import Pieces
-from .copy_stream import Transfer
-from .device_constants import Constants
-from .device_slots import Update, View
+from .chunk_layout import ChunkLayout
+from .copy_stream import CopyStream
+from .device_constants import DeviceConstants
+from .device_slots import ResidualWrite, View
 from .plan import STAGING, TURNS, Key, SlotSpec
 
 
 @dataclass
 class HostSlots:
-    """Slots in host memory, flat, as `Pieces` cuts them.
+    """Slots in host memory, flat, as `ChunkLayout` cuts them.
 
     Args:
         tensors: uint8, by key; pinned where the device can copy from it by itself.
@@ -34,18 +34,18 @@ class HostSlots:
     """
 
     tensors: Mapping[Key, Tensor]
-    pieces: Mapping[Key, Pieces]
+    pieces: Mapping[Key, ChunkLayout]
     staging: Sequence[Sequence[Tensor]]
-    transfer: Transfer
-    constants: Constants = field(default_factory=Constants)
+    transfer: CopyStream
+    constants: DeviceConstants = field(default_factory=DeviceConstants)
 
     @classmethod
     def of(
         cls,
         specs: Mapping[Key, SlotSpec],
         tensors: Mapping[Key, Tensor],
-        transfer: Transfer,
-        constants: Constants,
+        transfer: CopyStream,
+        constants: DeviceConstants,
     ) -> HostSlots:
         """From all slots of a plan."""
         pieces = {key: spec.pieces for key, spec in specs.items() if spec.pieces is not None}
@@ -63,7 +63,7 @@ class HostSlots:
         self._prefetched: tuple[Key, ...] = ()
         self._ready: list[Any] = [None] * TURNS
 
-    def update(self, key: Key, update: Update) -> Tensor | None:
+    def update(self, key: Key, update: ResidualWrite) -> Tensor | None:
         pieces = self.pieces[key]
         x_out = update.view(update.x_out)
         x_in = None if update.x_in is None else update.view(update.x_in)
@@ -157,5 +157,5 @@ class HostSlots:
         self.transfer.copy(self.tensors[key][start:end], buffer[: end - start])
         self._released[index % TURNS] = self.transfer.after_copies()
 
-    def _coefficients(self, update: Update) -> Tensor:
+    def _coefficients(self, update: ResidualWrite) -> Tensor:
         return self.constants.floats(update.x_out.device, update.coefficients)

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..models import BlockList
 from ..options import CacheDtype
 from .byte_sizes import format_bytes
-from .chunk_layout import Pieces
+from .chunk_layout import ChunkLayout
 
 Key = tuple[object, ...]
 PIECE_BYTES = 32 << 20
@@ -42,7 +42,7 @@ class StreamShape:
 
 
 @dataclass(frozen=True)
-class Entering:
+class StreamShapes:
     """What a branch brings along. Branches may differ: a batch of two, and one beside it.
 
     Args:
@@ -54,7 +54,9 @@ class Entering:
     streams: Mapping[str, StreamShape | None]
 
     @classmethod
-    def of(cls, video: tuple[int, int], first: BlockList, arguments: Mapping[str, Any]) -> Entering:
+    def of(
+        cls, video: tuple[int, int], first: BlockList, arguments: Mapping[str, Any]
+    ) -> StreamShapes:
         """From the arguments of the first block of the list `first`."""
         names = [stream.parameter for stream in first.streams]
         return cls(video, {name: StreamShape.of(arguments.get(name)) for name in names})
@@ -74,7 +76,7 @@ class SlotSpec:
     key: Key
     shape: tuple[int, ...]
     dtype: torch.dtype
-    pieces: Pieces | None = None
+    pieces: ChunkLayout | None = None
 
     @property
     def on_host(self) -> bool:
@@ -103,7 +105,7 @@ class Storage:
 
 
 @dataclass(frozen=True)
-class Demand:
+class SlotDemand:
     """What the engine keeps, however it is stored.
 
     Args:
@@ -116,7 +118,7 @@ class Demand:
     places: int
     sites: tuple[tuple[str, int], ...]
 
-    def slots(self, branch: int, entering: Entering, storage: Storage) -> list[SlotSpec]:
+    def slots(self, branch: int, entering: StreamShapes, storage: Storage) -> list[SlotSpec]:
         """The slots of one branch, whose streams enter the first list in these shapes."""
         specs: dict[Key, SlotSpec] = {}
         largest = 0
@@ -142,7 +144,7 @@ class Demand:
                     specs[key] = SlotSpec(key, (largest,), torch.uint8)
         return list(specs.values())
 
-    def streams(self, blocks: BlockList, entering: Entering) -> tuple[StreamShape | None, ...]:
+    def streams(self, blocks: BlockList, entering: StreamShapes) -> tuple[StreamShape | None, ...]:
         """The streams of a list, from those that enter the first list; None where there is none.
 
         A stream that does not enter the first list is taken to be as large as the video.
@@ -153,7 +155,7 @@ class Demand:
             *(entering.streams.get(stream.parameter, first) for stream in blocks.streams[1:]),
         )
 
-    def first(self, blocks: BlockList, entering: Entering) -> StreamShape:
+    def first(self, blocks: BlockList, entering: StreamShapes) -> StreamShape:
         """The video stream: the same elements in every list, in the order of the list's layout."""
         whole = entering.streams[self.lists[0].streams[0].parameter]
         assert whole is not None
@@ -173,12 +175,12 @@ class Demand:
         stream: StreamShape,
         storage: Storage,
         video: tuple[int, int],
-    ) -> Pieces:
+    ) -> ChunkLayout:
         """How a residual in host memory is cut."""
         split = blocks.split(torch.empty(stream.shape, device="meta"), index, video)
         dtype = stream.dtype if storage.dtype is None else STORED[storage.dtype]
         has_scale = storage.dtype is not None
-        return Pieces(tuple(split.shape), dtype, has_scale, PIECE_BYTES)
+        return ChunkLayout(tuple(split.shape), dtype, has_scale, PIECE_BYTES)
 
 
 def residual_key(branch: int, attribute: str, stream: int, place: int) -> Key:
@@ -223,7 +225,9 @@ def _sum(specs: Iterable[SlotSpec]) -> int:
     return sum(spec.nbytes for spec in specs)
 
 
-def _stored(key: Key, stream: StreamShape, storage: Storage, pieces: Pieces) -> dict[Key, SlotSpec]:
+def _stored(
+    key: Key, stream: StreamShape, storage: Storage, pieces: ChunkLayout
+) -> dict[Key, SlotSpec]:
     if storage.on_host:
         return {key: SlotSpec(key, (pieces.nbytes,), torch.uint8, pieces)}
     if storage.dtype is None:

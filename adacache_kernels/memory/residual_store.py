@@ -11,18 +11,14 @@ from torch import Tensor
 
 from ..options import OverBudget
 from .arena import ArenaStats, CacheArena, Lease
-from .arena_provider import ArenaSource
+from .arena_provider import ArenaProvider
 from .byte_sizes import format_bytes
-from .copy_stream import Transfer, transfer_for
-from .device_constants import Constants
+from .copy_stream import CopyStream, transfer_for
+from .device_constants import DeviceConstants
 from .device_slots import DeviceSlots, Slots
-from .errors import ArenaError, ArenaOutOfMemoryError
+from .errors import ArenaOutOfMemoryError, CacheBudgetError
 from .host_slots import HostSlots
-from .plan import Demand, Entering, Key, SlotSpec, Storage, describe, total_bytes
-
-
-class CacheBudgetError(ArenaError):
-    """The cache fits in none of the ways that the settings allow."""
+from .plan import Key, SlotDemand, SlotSpec, Storage, StreamShapes, describe, total_bytes
 
 
 @dataclass(frozen=True)
@@ -65,21 +61,23 @@ def joined_reports(reports: Sequence[MemoryReport]) -> MemoryReport:
 class _Plan:
     """The slots of all branches, and where they are."""
 
-    demand: Demand
+    demand: SlotDemand
     device: torch.device
     storage: Storage
-    branches: dict[int, Entering]
+    branches: dict[int, StreamShapes]
     specs: dict[Key, SlotSpec]
     tensors: dict[Key, Tensor]
     refused: tuple[str, ...]
     has_waste: bool = False
 
-    def holds(self, branch: int, demand: Demand, entering: Entering, device: torch.device) -> bool:
+    def holds(
+        self, branch: int, demand: SlotDemand, entering: StreamShapes, device: torch.device
+    ) -> bool:
         planned = self.branches.get(branch) == entering
         return planned and self.demand == demand and self.device == device
 
 
-class CacheMemory:
+class ResidualStore:
     """Reserves and hands out the slots of a patched model.
 
     Args:
@@ -90,7 +88,7 @@ class CacheMemory:
 
     def __init__(
         self,
-        source: ArenaSource,
+        source: ArenaProvider,
         storage: Storage,
         over_budget: Sequence[OverBudget],
     ) -> None:
@@ -99,19 +97,24 @@ class CacheMemory:
         self._source = source
         self._arena: CacheArena | None = None
         self._lease: Lease | None = None
-        self._transfer: Transfer | None = None
+        self._transfer: CopyStream | None = None
         self._plan: _Plan | None = None
         self._slots: Slots | None = None
         self._fresh = True
         self._is_handed_over = False
-        self.constants = Constants()
+        self.constants = DeviceConstants()
 
     def begin_generation(self) -> None:
         """What is stored no longer matters: the plan may be made anew. The memory stays."""
         self._fresh = True
 
     def ensure(
-        self, branch: int, expected: int, demand: Demand, entering: Entering, device: torch.device
+        self,
+        branch: int,
+        expected: int,
+        demand: SlotDemand,
+        entering: StreamShapes,
+        device: torch.device,
     ) -> bool:
         """Slots for a branch with streams of these shapes.
 
@@ -214,7 +217,7 @@ class CacheMemory:
             arena=self._arena.stats(),
         )
 
-    def _grow(self, plan: _Plan, branch: int, entering: Entering) -> bool:
+    def _grow(self, plan: _Plan, branch: int, entering: StreamShapes) -> bool:
         """Slots beside those that there are; False if they do not fit, but another way may."""
         lease = self._lease_on(plan.device)
         wanted = plan.demand.slots(branch, entering, plan.storage)
@@ -232,7 +235,7 @@ class CacheMemory:
         return True
 
     def _make_plan(
-        self, demand: Demand, branches: dict[int, Entering], device: torch.device
+        self, demand: SlotDemand, branches: dict[int, StreamShapes], device: torch.device
     ) -> None:
         """All slots anew, in the first way that fits."""
         lease = self._lease_on(device)

@@ -42,7 +42,7 @@ class Chunk:
 
 
 @dataclass
-class Counts:
+class ArenaCounters:
     """What happened so far."""
 
     peak_mapped: int = 0
@@ -60,7 +60,7 @@ class Mapped:
     bytes: int
 
 
-class PlainArena:
+class TorchArena:
     """Counts chunks against the budget, whoever keeps them alive."""
 
     def __init__(self, device: torch.device, budget: int, chunk_bytes: int) -> None:
@@ -69,14 +69,14 @@ class PlainArena:
         self.chunk_bytes = chunk_bytes
         self.lock = threading.RLock()
         self.closed = False
-        self.counts = Counts()
-        self.leases: weakref.WeakSet[PlainLease] = weakref.WeakSet()
+        self.counts = ArenaCounters()
+        self.leases: weakref.WeakSet[TorchLease] = weakref.WeakSet()
         self._mapped: list[Mapped] = []
 
-    def lease(self) -> PlainLease:
+    def lease(self) -> TorchLease:
         with self.lock:
             self.check_open()
-            made = PlainLease(self)
+            made = TorchLease(self)
             self.leases.add(made)
             return made
 
@@ -113,7 +113,7 @@ class PlainArena:
         self._mapped = lives
         return sum(chunk.bytes for chunk in lives)
 
-    def map(self, size: int, lease: PlainLease) -> Chunk:
+    def map(self, size: int, lease: TorchLease) -> Chunk:
         """A new chunk of at least ``size`` bytes."""
         mapped = self.mapped()
         left = self.budget - mapped
@@ -142,7 +142,7 @@ class PlainArena:
     def _in_use(self) -> int:
         return sum(lease.in_use for lease in self.leases)
 
-    def _refused(self, size: int, lease: PlainLease, why: str) -> str:
+    def _refused(self, size: int, lease: TorchLease, why: str) -> str:
         self.counts.failures += 1
         mapped = self.mapped()
         others = [other.mapped for other in self.leases if other is not lease and other.mapped]
@@ -156,10 +156,10 @@ class PlainArena:
 
 
 @dataclass(eq=False)
-class PlainLease:
+class TorchLease:
     """What one user holds. ``stream`` is for likeness: the current stream of torch is used."""
 
-    arena: PlainArena
+    arena: TorchArena
     chunks: list[Chunk] = field(default_factory=list)
     slots: int = 0
     planned: int = 0

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class StandsFor:
+class MethodProxy:
     """Stands on an instance for one of its methods; what is copied or pickled is that method."""
 
     def __init__(self, original: Callable[..., Any]) -> None:
@@ -19,7 +19,7 @@ class StandsFor:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._original(*args, **kwargs)
 
-    def __get__(self, _instance: object, _owner: object = None) -> StandsFor:
+    def __get__(self, _instance: object, _owner: object = None) -> MethodProxy:
         """Bound already, as the method is; cache-dit binds again what it has found."""
         return self
 

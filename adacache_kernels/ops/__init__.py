@@ -1,6 +1,14 @@
 """The torch ops of the package. This wing alone launches a kernel. It may import kernels alone."""
 
-from .decision_state import SEQUENCES, Clock, Flag, State, new_clock, new_state, reset_state
+from .decision_state import (
+    SEQUENCES,
+    Flag,
+    State,
+    StepState,
+    new_state,
+    new_step_state,
+    reset_state,
+)
 from .functional import (
     BATCHES,
     METRICS,
@@ -17,15 +25,15 @@ __all__ = [
     "METRICS",
     "SEQUENCES",
     "SLOT_HOLDS",
-    "Clock",
     "Flag",
     "State",
+    "StepState",
     "begin_step",
     "conditional_add",
     "decide",
     "distance_update",
-    "new_clock",
     "new_state",
+    "new_step_state",
     "reset_state",
     "residual_update",
 ]

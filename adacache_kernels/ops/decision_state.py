@@ -62,7 +62,7 @@ def reset_state(state: Tensor) -> None:
     state[State.RAW_DISTANCE].fill_(torch.nan)
 
 
-class Clock(IntEnum):
+class StepState(IntEnum):
     """Where each value lies in the float32 clock of `begin_step`."""
 
     STEP = 0
@@ -73,6 +73,6 @@ class Clock(IntEnum):
     """Whether the step lies in the window of motion regularisation."""
 
 
-def new_clock(device: torch.device | str) -> Tensor:
+def new_step_state(device: torch.device | str) -> Tensor:
     """The clock before the first step."""
-    return torch.zeros(len(Clock), device=device)
+    return torch.zeros(len(StepState), device=device)

@@ -23,22 +23,30 @@ from .checks import (
     check_stored,
     check_writable,
 )
-from .decision_state import SEQUENCES, Clock, Flag, State, new_clock, new_state, reset_state
+from .decision_state import (
+    SEQUENCES,
+    Flag,
+    State,
+    StepState,
+    new_state,
+    new_step_state,
+    reset_state,
+)
 
 __all__ = [
     "BATCHES",
     "METRICS",
     "SEQUENCES",
     "SLOT_HOLDS",
-    "Clock",
     "Flag",
     "State",
+    "StepState",
     "begin_step",
     "conditional_add",
     "decide",
     "distance_update",
-    "new_clock",
     "new_state",
+    "new_step_state",
     "reset_state",
     "residual_update",
 ]
@@ -296,7 +304,7 @@ def decide(
     check_exactly("sums", sums, torch.float32, tuple(sums.shape), state.device)
     check_exactly("codebook", codebook, torch.float32, tuple(codebook.shape), state.device)
     if clock is not None:
-        check_exactly("clock", clock, torch.float32, (len(Clock),), state.device)
+        check_exactly("clock", clock, torch.float32, (len(StepState),), state.device)
     _check_videos(sums, videos, batch, motions, apply_moreg)
     if not 0 <= sequence < SEQUENCES:
         raise ValueError(f"sequence is {sequence}, expected 0 to {SEQUENCES - 1}")
@@ -327,17 +335,17 @@ def begin_step(
 ) -> None:
     """``step += 1; compute = step not in reusable or step >= state[NEXT_STEP]``, on the device.
 
-    ``clock`` is float32 ``[3]``, see :class:`Clock`, and zero before the first step. ``flags`` is
-    int32 ``[2]``: 1 if the step is to be computed, and 1 if it is to be reused. ``state`` is that
-    of :func:`decide`. The first and the last step of ``reusable``, and of ``window``, the steps in
-    which motion is measured, belong to them.
+    ``clock`` is float32 ``[3]``, see :class:`StepState`, and zero before the first step. ``flags``
+    is int32 ``[2]``: 1 if the step is to be computed, and 1 if it is to be reused. ``state`` is
+    that of :func:`decide`. The first and the last step of ``reusable``, and of ``window``, the
+    steps in which motion is measured, belong to them.
 
     Raises:
         TypeError: a tensor of another dtype.
         ValueError: wrong shapes or devices.
     """
     check_exactly("state", state, torch.float32, (len(State),), state.device)
-    check_exactly("clock", clock, torch.float32, (len(Clock),), state.device)
+    check_exactly("clock", clock, torch.float32, (len(StepState),), state.device)
     check_exactly("flags", flags, torch.int32, (2,), state.device)
     library.call("begin_step", clock, flags, state, *reusable, *window)
 

@@ -6,6 +6,7 @@ from .fixed import FixedPolicy, evenly_spread
 from .forecast import FittedForecast, Forecast, PolynomialForecast
 from .planner import Plan
 from .policy import Policy
+from .profile import Profile
 from .profile_policy import ProfilePolicy
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Plan",
     "Policy",
     "PolynomialForecast",
+    "Profile",
     "ProfilePolicy",
     "evenly_spread",
 ]

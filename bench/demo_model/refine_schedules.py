@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 import adacache_kernels as ak
-from adacache_kernels.calibration.refine_schedule import Refined, refine_schedule
+from adacache_kernels.calibration.refine_schedule import RefinedSchedule, refine_schedule
 from adacache_kernels.demo.pipeline import DEFAULT_WEIGHTS, load_pipeline
 from adacache_kernels.demo.presets import PROFILES, SCHEDULES
 from adacache_kernels.demo.run import generate
@@ -28,7 +28,7 @@ from adacache_kernels.schedule.profile import Profile
 from bench.demo_model.make_profiles import calibration_cases
 
 
-def refined(steps: int, count: int, sweeps: int, seeds: int) -> Refined:
+def refined(steps: int, count: int, sweeps: int, seeds: int) -> RefinedSchedule:
     """The schedule of `count` computed steps of `steps`."""
     pipe = load_pipeline(DEFAULT_WEIGHTS)
     profile = Profile.load(PROFILES / f"{steps}.json")

@@ -1,6 +1,6 @@
 """Ablations on the demo pipeline: the paper's, and those of the forecast.
 
-    python -m bench.quality.ablations --out bench/quality/results/ablations        # 25 minutes on a core
+    python -m bench.quality.ablations --out bench/quality/results/ablations  # 25 minutes on a core
 
 The paper's: metric, location, residual, per layer, motion regularisation (MoReg). Each variant has
 the same codebook, its thresholds scaled so that it computes as many steps of calibration videos as
@@ -119,7 +119,7 @@ def codebook_methods() -> dict[str, str]:
         return matched_scale(computed, target)
 
     def of_layers(scale: float) -> float:
-        config = ak.PerLayerConfig(codebook=_codebook(scale))
+        config = ak.baselines.AdaCachePerLayerConfig(codebook=_codebook(scale))
         return mean_computed(pipe, config, {}, CALIBRATION)
 
     found = {

@@ -8,7 +8,7 @@ there (`adacache_kernels/evaluate/external_caches.py`) and as they are. Threshol
 work alone, on three videos: about a half and a third of that of the full run; `matched.md` has what
 does so. Then, in `wan`, on a Wan pipeline with random weights (`bench/runtime/random_wan.py`),
 which peers support by themselves: waits, work, memory and time, whose PSNR means nothing. cache-dit
-is left out where it is not installed. """
+is left out where it is not installed."""
 
 from __future__ import annotations
 

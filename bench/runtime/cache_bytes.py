@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from adacache_kernels.engine.residuals.guidance_branch import ring_places
-from adacache_kernels.memory.plan import Demand, Entering, Storage, StreamShape, total_bytes
+from adacache_kernels.memory.plan import SlotDemand, Storage, StreamShape, StreamShapes, total_bytes
 from adacache_kernels.models import BlockList, Layout, Stream, adapter_for
 
 RESULT = Path(__file__).parent / "results" / "cache_bytes.md"
@@ -151,13 +151,13 @@ class _FirstBlock(Exception):
     """The first block was reached; holds its streams."""
 
 
-def entering(model: nn.Module, case: Case, first: BlockList) -> Entering:
+def entering(model: nn.Module, case: Case, first: BlockList) -> StreamShapes:
     """The streams that enter the first block."""
 
     def stop(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         names = block.forward.__code__.co_varnames[1:]
         given = dict(zip(names, args, strict=False)) | kwargs
-        raise _FirstBlock(Entering.of(case.video, first, given))
+        raise _FirstBlock(StreamShapes.of(case.video, first, given))
 
     getattr(model, first.attribute)[0].register_forward_pre_hook(stop, with_kwargs=True)
     try:
@@ -193,9 +193,9 @@ def row(case: Case) -> str:
     # As "fast": the last residual and what the distance is measured to, in the last list's middle
     # block. As "forecast": three residuals, no metric block.
     sites = ((lists[-1].attribute, 0),)
-    fast = Demand(lists, 1, sites)
+    fast = SlotDemand(lists, 1, sites)
     places = ring_places(1, correct=True)
-    forecast = Demand(lists, places, ())
+    forecast = SlotDemand(lists, places, ())
     cells = [planned(demand, case, brought, WAYS["full"]) for demand in (fast, forecast)]
     cells += [planned(forecast, case, brought, WAYS[way]) for way in ("int8", "host")]
     *rows, _channels = streams[lists[0].streams[0].parameter].shape
@@ -204,7 +204,7 @@ def row(case: Case) -> str:
     return f"| {case.name} | {tokens} | {figures} | {authors / cells[0]:.0f}x |"
 
 
-def planned(demand: Demand, case: Case, brought: Entering, storage: Storage) -> int:
+def planned(demand: SlotDemand, case: Case, brought: StreamShapes, storage: Storage) -> int:
     """Bytes on the device of the slots of all branches."""
     specs = {}
     for branch in range(case.calls):

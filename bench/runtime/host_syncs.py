@@ -5,7 +5,7 @@
 For this package and others, on one tiny Wan model and one generation each. Every row is counted in
 the same two ways. Waits: on fake CUDA tensors, by the spy of `tests/support/cuda_tensor_spy`; what
 a method reads from the device is answered so that it computes and reuses. Graph breaks: on CPU
-tensors, by torch's own counters, with the backend "eager". Writes `results/host_syncs.md`. """
+tensors, by torch's own counters, with the backend "eager". Writes `results/host_syncs.md`."""
 
 from __future__ import annotations
 

@@ -28,15 +28,15 @@ THREE = ("latte", "wan", "cogvideox")
 
 
 NOTHING_REUSED: dict[str, Any] = {
-    "PAB": ak.PABConfig(spatial=1, window=(0, 1000)),
-    "TaylorSeer": ak.TaylorSeerConfig(interval=1, order=2),
-    "delta-DiT": ak.DeltaDiTConfig(boundary=4, interval=1, front=(0, 2), back=(1, 3)),
-    "interval": ak.FixedIntervalConfig(interval=1),
-    "MagCache": ak.MagCacheConfig(ratios=(1.0,) * STEPS, threshold=0.0),
-    "first block": ak.FirstBlockConfig(threshold=0.0),
-    "timestep": ak.TimestepEmbeddingConfig(threshold=0.0, watched="timestep"),
-    "input": ak.TimestepEmbeddingConfig(threshold=0.0, watched="input"),
-    "per layer": ak.PerLayerConfig(codebook={1.0: 1}),
+    "PAB": ak.baselines.PABConfig(spatial=1, window=(0, 1000)),
+    "TaylorSeer": ak.baselines.TaylorSeerConfig(interval=1, order=2),
+    "delta-DiT": ak.baselines.DeltaDiTConfig(boundary=4, interval=1, front=(0, 2), back=(1, 3)),
+    "interval": ak.baselines.FixedIntervalConfig(interval=1),
+    "MagCache": ak.baselines.MagCacheConfig(ratios=(1.0,) * STEPS, threshold=0.0),
+    "first block": ak.baselines.FirstBlockCacheConfig(threshold=0.0),
+    "timestep": ak.baselines.TeaCacheConfig(threshold=0.0, watched="timestep"),
+    "input": ak.baselines.TeaCacheConfig(threshold=0.0, watched="input"),
+    "per layer": ak.baselines.AdaCachePerLayerConfig(codebook={1.0: 1}),
 }
 
 
@@ -54,7 +54,7 @@ def test_nothing_reused_is_bit_equal(name: str, method: str) -> None:
 def test_tgate_with_its_gate_at_the_end_is_bit_equal() -> None:
     for name in ("latte", "wan"):
         tiny = TINY[name]
-        found, summary = run_patched(name, ak.TGATEConfig(gate_step=STEPS, interval=1))
+        found, summary = run_patched(name, ak.baselines.TGATEConfig(gate_step=STEPS, interval=1))
         assert_equal(found, denoise(tiny, tiny.build(), STEPS))
         assert summary.computed_fraction == 1.0
 
@@ -64,7 +64,7 @@ def test_tgate_with_its_gate_at_the_end_is_bit_equal() -> None:
 PAB_CASES = [
     (
         "latte",
-        ak.PABConfig(
+        ak.baselines.PABConfig(
             spatial=2, temporal=3, cross=6, window=(660, 870), mlp_timesteps=(840,), mlp_blocks=(0,)
         ),
         {"spatial": {4, 6, 8}, "temporal": {3, 5, 6, 8}, "cross": {3, 4, 5, 6, 8}, "mlp": {4, 5}},
@@ -73,13 +73,13 @@ PAB_CASES = [
     ),
     (
         "wan",
-        ak.PABConfig(spatial=3, cross=2, window=(660, 870)),
+        ak.baselines.PABConfig(spatial=3, cross=2, window=(660, 870)),
         {"spatial": {3, 5, 6, 8}, "cross": {4, 6, 8}},
         1 - (3 * 4 + 3 * 3) / (9 * 9),
     ),
     (
         "cogvideox",
-        ak.PABConfig(spatial=2, window=(660, 870), mlp_timesteps=(780, 720), mlp_count=1),
+        ak.baselines.PABConfig(spatial=2, window=(660, 870), mlp_timesteps=(780, 720), mlp_count=1),
         {"spatial": {4, 6, 8}, "mlp": {6, 8}},
         1 - (3 * 3 + 3 * 2) / (9 * 6),
     ),
@@ -111,7 +111,7 @@ def test_tgate_keeps_attention_early_and_the_text_late(name: str) -> None:
     steps = Steps(model)
     with installed(kept_modules(name, model, steps, reused), steps):
         expected = denoise(tiny, model, STEPS)
-    found, summary = run_patched(name, ak.TGATEConfig(gate_step=7, interval=2, warmup=2))
+    found, summary = run_patched(name, ak.baselines.TGATEConfig(gate_step=7, interval=2, warmup=2))
     assert_equal(found, expected)
     assert summary.reused_steps == [4, 6, 8, 9]
 
@@ -119,17 +119,17 @@ def test_tgate_keeps_attention_early_and_the_text_late(name: str) -> None:
 RANGES = [
     # By block number, the steps in which it is reused.
     (
-        ak.DeltaDiTConfig(boundary=4, interval=2, front=(0, 2), back=(2, 3)),
+        ak.baselines.DeltaDiTConfig(boundary=4, interval=2, front=(0, 2), back=(2, 3)),
         [{6, 8}, {6, 8}, {2, 4}],
     ),
     (
-        ak.DeltaDiTConfig(boundary=0, interval=3, front=(1, None)),
+        ak.baselines.DeltaDiTConfig(boundary=0, interval=3, front=(1, None)),
         [set(), *[{2, 3, 5, 6, 8, 9}] * 2],
     ),
-    (ak.FixedIntervalConfig(interval=3, computed_last=2), [{2, 3, 5, 6}] * 3),
+    (ak.baselines.FixedIntervalConfig(interval=3, computed_last=2), [{2, 3, 5, 6}] * 3),
     (
         # 1 is retained. 2: 0.02. 3: + 0.0396. 4: a third in a row. 5: 0.02. 6: 0.2. 7 to 9: 0.01.
-        ak.MagCacheConfig(
+        ak.baselines.MagCacheConfig(
             ratios=(1, 0.98, 0.98, 0.98, 0.98, 1.2, 0.99, 0.99, 0.99),
             threshold=0.1,
             max_skips=2,
@@ -175,7 +175,7 @@ def test_the_first_block_decides_for_the_others(name: str) -> None:
     reused = [step for step, reuse in enumerate(first.reused, start=1) if reuse]
     assert 2 <= len(reused) <= STEPS - 3, "the oracle's threshold must divide the steps"
 
-    found, summary = run_patched(name, ak.FirstBlockConfig(threshold=threshold))
+    found, summary = run_patched(name, ak.baselines.FirstBlockCacheConfig(threshold=threshold))
     assert summary.reused_steps == reused
     assert_close(found, expected)
     blocks = len(rest) + 1
@@ -205,7 +205,7 @@ def test_the_watched_input_decides_for_all_blocks(name: str, watched: Any) -> No
     reused = [step for step, reuse in enumerate(first.reused, start=1) if reuse]
     assert 2 <= len(reused) <= STEPS - 3, "the oracle's threshold must divide the steps"
 
-    config = ak.TimestepEmbeddingConfig(threshold=threshold, watched=watched)
+    config = ak.baselines.TeaCacheConfig(threshold=threshold, watched=watched)
     found, summary = run_patched(name, config)
     assert summary.reused_steps == reused
     assert_close(found, expected)
@@ -235,7 +235,7 @@ def test_each_layer_has_its_own_schedule(name: str) -> None:
     assert len(schedules) > 1, "the layers' schedules must differ"
 
     low, high = thresholds
-    config = ak.PerLayerConfig(codebook={low: 3, high: 2, float("inf"): 1})
+    config = ak.baselines.AdaCachePerLayerConfig(codebook={low: 3, high: 2, float("inf"): 1})
     found, summary = run_patched(name, config, count)
     assert_equal(found, expected)
     ran = sum(len(layer.computed) for layer in layers)
@@ -265,7 +265,9 @@ def test_a_generation_that_is_broken_off_gives_no_ratios() -> None:
 
 def test_mag_cache_starts_anew_where_it_had_to_compute() -> None:
     tiny = TINY["wan"]
-    config = ak.MagCacheConfig(ratios=(0.99,) * 8, threshold=9.0, max_skips=2, retention=0.0)
+    config = ak.baselines.MagCacheConfig(
+        ratios=(0.99,) * 8, threshold=9.0, max_skips=2, retention=0.0
+    )
     model = ak.patch(tiny.build(), config, num_inference_steps=8)
     with torch.no_grad():
         for step in range(1, 8):

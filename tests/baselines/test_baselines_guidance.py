@@ -18,7 +18,7 @@ from tests.support.tiny_models.common_models import TINY
 def test_the_first_branch_measures_for_every_layer() -> None:
     tiny = TINY["wan"]
     low, high = THRESHOLDS["wan"]
-    config = ak.PerLayerConfig(codebook={low: 3, high: 2, float("inf"): 1})
+    config = ak.baselines.AdaCachePerLayerConfig(codebook={low: 3, high: 2, float("inf"): 1})
     drift = [tiny.noise() + 0.1 * step * tiny.noise(seed=1) for step in range(STEPS)]
 
     def conditional(calls_per_step: int) -> tuple[list[Tensor], ak.Summary]:
@@ -42,7 +42,7 @@ def test_the_first_branch_measures_for_every_layer() -> None:
 def test_measured_ratios_serve_the_same_model() -> None:
     pipe = wan()
     ratios = ak.measure_ratios(pipe, lambda: run_wan(pipe))
-    ak.patch(pipe, ak.MagCacheConfig(ratios=ratios, threshold=0.5, retention=0.3))
+    ak.patch(pipe, ak.baselines.MagCacheConfig(ratios=ratios, threshold=0.5, retention=0.3))
     run_wan(pipe)
     summary = ak.summary(pipe)
     assert summary.num_steps == len(ratios) == 8
@@ -85,7 +85,7 @@ def test_tgate_keeps_the_mean_over_the_halves_of_a_guided_batch() -> None:
         expected = run_latte(plain)
     assert len(kept) == len(blocks)
 
-    config = ak.TGATEConfig(gate_step=5, interval=1)
+    config = ak.baselines.TGATEConfig(gate_step=5, interval=1)
     pipe = ak.patch(latte(), config)
     assert torch.equal(run_latte(pipe), expected)
     unmixed = ak.patch(latte(), config, mean_over_guidance=False)
@@ -116,7 +116,7 @@ def test_tgate_keeps_the_mean_over_two_calls_of_a_step() -> None:
     modules = [block.attn2 for block in plain.transformer.blocks]
     with installed([wrapper(i, module) for i, module in enumerate(modules)], calls):
         expected = run_wan(plain)
-    pipe = ak.patch(wan(), ak.TGATEConfig(gate_step=gate, interval=1))
+    pipe = ak.patch(wan(), ak.baselines.TGATEConfig(gate_step=gate, interval=1))
     assert torch.equal(run_wan(pipe), expected)
     assert ak.summary(pipe).reused_steps == [6, 7, 8]
 
@@ -127,21 +127,26 @@ def test_pab_reads_a_pipelines_timesteps_from_its_scheduler() -> None:
     timesteps = pipe.scheduler.timesteps.tolist()
     inside = [step for step, t in enumerate(timesteps, start=1) if 200 < t < 800]
     expected = [step for step in inside if (step - 1) % 2]
-    ak.patch(pipe, ak.PABConfig(spatial=2, window=(200, 800)))
+    ak.patch(pipe, ak.baselines.PABConfig(spatial=2, window=(200, 800)))
     for _ in range(2):
         run_latte(pipe)
         assert ak.summary(pipe).reused_steps == expected
     assert expected and len(expected) < len(timesteps) // 2
 
 
-@pytest.mark.parametrize("config", [ak.FirstBlockConfig(threshold=9.0), ak.FixedIntervalConfig()])
+@pytest.mark.parametrize(
+    "config",
+    [ak.baselines.FirstBlockCacheConfig(threshold=9.0), ak.baselines.FixedIntervalConfig()],
+)
 def test_one_decision_holds_for_all_calls_of_a_step(config: Any) -> None:
     pipe = ak.patch(wan(), config)
     run_wan(pipe)
     summary = ak.summary(pipe)
     assert summary.branches == ["cond", "uncond"] and summary.reused_steps
     assert not summary.recomputed
-    assert len(summary.waits) == (7 if isinstance(config, ak.FirstBlockConfig) else 0)
+    assert len(summary.waits) == (
+        7 if isinstance(config, ak.baselines.FirstBlockCacheConfig) else 0
+    )
     first = run_wan(pipe)
     assert torch.equal(run_wan(pipe), first)
 
@@ -149,15 +154,15 @@ def test_one_decision_holds_for_all_calls_of_a_step(config: Any) -> None:
 @pytest.mark.parametrize(
     ("config", "later"),
     [
-        (ak.FixedIntervalConfig(interval=3), [5, 6]),
-        (ak.FirstBlockConfig(threshold=9.0), [3, 4, 5, 6]),
-        (ak.PerLayerConfig(codebook={9.0: 3}), [4, 6]),
-        (ak.PABConfig(spatial=2, window=(0, 1000)), [4, 6]),
+        (ak.baselines.FixedIntervalConfig(interval=3), [5, 6]),
+        (ak.baselines.FirstBlockCacheConfig(threshold=9.0), [3, 4, 5, 6]),
+        (ak.baselines.AdaCachePerLayerConfig(codebook={9.0: 3}), [4, 6]),
+        (ak.baselines.PABConfig(spatial=2, window=(0, 1000)), [4, 6]),
     ],
 )
 def test_a_branch_that_comes_late_is_computed_first(config: Any, later: list[int]) -> None:
     tiny, late = TINY["wan"], 3 if "Fixed" in type(config).__name__ else 2
-    late = 3 if isinstance(config, ak.PerLayerConfig) else late
+    late = 3 if isinstance(config, ak.baselines.AdaCachePerLayerConfig) else late
     model, plain = ak.patch(tiny.build(), config, num_inference_steps=8), tiny.build()
     found = {}
     with torch.no_grad():
@@ -175,7 +180,7 @@ def test_a_branch_that_comes_late_is_computed_first(config: Any, later: list[int
 
 
 def test_ratios_for_another_number_of_steps_are_refused_by_a_pipeline() -> None:
-    pipe = ak.patch(wan(), ak.MagCacheConfig(ratios=(1.0,) * 7))
+    pipe = ak.patch(wan(), ak.baselines.MagCacheConfig(ratios=(1.0,) * 7))
     with pytest.raises(ValueError, match="ratios has 7 numbers, but the generation has 8 steps"):
         run_wan(pipe)
     run_wan(pipe, 7)
@@ -187,7 +192,7 @@ def test_two_experts_of_one_generation_keep_what_is_their_own() -> None:
     from tests.engine.test_experts import by_expert, experts
     from tests.engine.test_experts import run as run_experts
 
-    pipe = ak.patch(experts(), ak.FixedIntervalConfig(interval=4))
+    pipe = ak.patch(experts(), ak.baselines.FixedIntervalConfig(interval=4))
     run_experts(pipe)
     first, second = by_expert(pipe)
     assert [*first, *second] == list(range(1, TOGETHER + 1))

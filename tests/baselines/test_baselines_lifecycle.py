@@ -15,10 +15,10 @@ from tests.support.oracles.baselines import blocks_of
 from tests.support.tiny_models.common_models import TINY, denoise
 
 REAL = [
-    ak.PABConfig(spatial=2, window=(0, 1000)),
-    ak.FixedIntervalConfig(interval=3),
-    ak.FirstBlockConfig(threshold=9.0),
-    ak.PerLayerConfig(codebook={9.0: 3}),
+    ak.baselines.PABConfig(spatial=2, window=(0, 1000)),
+    ak.baselines.FixedIntervalConfig(interval=3),
+    ak.baselines.FirstBlockCacheConfig(threshold=9.0),
+    ak.baselines.AdaCachePerLayerConfig(codebook={9.0: 3}),
 ]
 
 
@@ -95,20 +95,20 @@ def test_a_step_after_one_with_gradients_is_computed(config: Any) -> None:
 def test_bytes_of_what_is_kept_are_reported() -> None:
     # 1 video of 3 frames of 16 tokens of 24 channels in float32.
     residual = 3 * 16 * 24 * 4
-    _, summary = run_patched("wan", ak.FixedIntervalConfig(interval=3))
+    _, summary = run_patched("wan", ak.baselines.FixedIntervalConfig(interval=3))
     assert (summary.cache_bytes, summary.cache_tensors) == (residual, 1)
-    _, summary = run_patched("wan", ak.PerLayerConfig(codebook={9.0: 3}))
+    _, summary = run_patched("wan", ak.baselines.AdaCachePerLayerConfig(codebook={9.0: 3}))
     assert (summary.cache_bytes, summary.cache_tensors) == (3 * residual, 3)
-    _, summary = run_patched("wan", ak.PABConfig(spatial=2, cross=2, window=(0, 1000)))
+    _, summary = run_patched("wan", ak.baselines.PABConfig(spatial=2, cross=2, window=(0, 1000)))
     assert (summary.cache_bytes, summary.cache_tensors) == (6 * residual, 6)
-    _, summary = run_patched("wan", ak.FirstBlockConfig(threshold=9.0))
+    _, summary = run_patched("wan", ak.baselines.FirstBlockCacheConfig(threshold=9.0))
     assert (summary.cache_bytes, summary.cache_tensors) == (2 * residual, 2)
 
 
 def test_the_summary_tells_the_share_of_blocks_that_ran() -> None:
     import json
 
-    _, summary = run_patched("wan", ak.FirstBlockConfig(threshold=9.0))
+    _, summary = run_patched("wan", ak.baselines.FirstBlockCacheConfig(threshold=9.0))
     assert "11 of 27 blocks or modules computed" in str(summary)
     values = json.loads(json.dumps(summary.to_dict()))
     assert values["computed_fraction"] == 11 / 27
@@ -134,7 +134,7 @@ def test_a_block_that_writes_into_its_input_is_never_reused() -> None:
         block = each.blocks[0]
         original = block.forward
         block.forward = writes_into_its_input(original)
-    ak.patch(model, ak.FixedIntervalConfig(interval=2), num_inference_steps=STEPS)
+    ak.patch(model, ak.baselines.FixedIntervalConfig(interval=2), num_inference_steps=STEPS)
     with pytest.warns(AdaCacheWarning, match="wrote into its input"):
         found = denoise(tiny, model, STEPS)
     assert_equal(found, denoise(tiny, plain, STEPS))
@@ -156,24 +156,28 @@ def compiled() -> nn.Module:
 REFUSED: list[tuple[Any, Any, str]] = [
     (
         "wan",
-        ak.PABConfig(temporal=3),
+        ak.baselines.PABConfig(temporal=3),
         r"temporal=3: WanTransformer3DModel has no attention over ti",
     ),
     (
         "cogvideox",
-        ak.PABConfig(cross=6),
+        ak.baselines.PABConfig(cross=6),
         r"cross=6: CogVideoX.* has no cross attention; it has spat",
     ),
-    ("cogvideox", ak.PABConfig.preset("latte-slow"), r"temporal=3: CogVideoX"),
-    ("cogvideox", ak.TGATEConfig(gate_step=7), r"gate_step=7: CogVideoX.* has no cross attention"),
-    ("wan", ak.MagCacheConfig(ratios=(1.0,) * 8), r"ratios has 8 numbers.* 9 steps"),
-    ("wan", ak.DeltaDiTConfig(front=(0, 4)), r"front is \(0, 4\); Wan.* has 3 blocks"),
+    ("cogvideox", ak.baselines.PABConfig.preset("latte-slow"), r"temporal=3: CogVideoX"),
+    (
+        "cogvideox",
+        ak.baselines.TGATEConfig(gate_step=7),
+        r"gate_step=7: CogVideoX.* has no cross attention",
+    ),
+    ("wan", ak.baselines.MagCacheConfig(ratios=(1.0,) * 8), r"ratios has 8 numbers.* 9 steps"),
+    ("wan", ak.baselines.DeltaDiTConfig(front=(0, 4)), r"front is \(0, 4\); Wan.* has 3 blocks"),
     (
         "wan",
-        ak.DeltaDiTConfig(front=None, back=(3, None)),
+        ak.baselines.DeltaDiTConfig(front=None, back=(3, None)),
         r"back is \(3, None\); Wan.* has 3 blocks",
     ),
-    (compiled, ak.PABConfig(), r"blocks of this WanTransformer3DModel are compiled"),
+    (compiled, ak.baselines.PABConfig(), r"blocks of this WanTransformer3DModel are compiled"),
 ]
 
 
@@ -188,7 +192,7 @@ def test_what_a_model_cannot_do_is_refused(build: Any, config: Any, message: str
 
 def test_a_chunked_mlp_is_told() -> None:
     tiny = TINY["latte"]
-    model = ak.patch(chunked(), ak.PABConfig(), num_inference_steps=STEPS)
+    model = ak.patch(chunked(), ak.baselines.PABConfig(), num_inference_steps=STEPS)
     with pytest.raises(RuntimeError, match=r"ff ran more than once.*chunking"):
         denoise(tiny, model, STEPS)
 
@@ -196,17 +200,17 @@ def test_a_chunked_mlp_is_told() -> None:
 def test_settings_are_checked_by_patch() -> None:
     model = TINY["wan"].build()
     with pytest.raises(ValueError, match="FixedIntervalConfig needs the number of steps"):
-        ak.patch(model, ak.FixedIntervalConfig())
+        ak.patch(model, ak.baselines.FixedIntervalConfig())
     with pytest.raises(TypeError, match=r"unknown setting codebook; there are .*interval"):
-        ak.patch(model, ak.FixedIntervalConfig(), codebook="fast")
+        ak.patch(model, ak.baselines.FixedIntervalConfig(), codebook="fast")
     with pytest.raises(ValueError, match="FixedIntervalConfig keeps plain tensors"):
         ak.patch(
             model,
-            ak.FixedIntervalConfig(),
+            ak.baselines.FixedIntervalConfig(),
             arena=ak.CacheArena("cpu", 1 << 20),
             num_inference_steps=4,
         )
     with pytest.raises(ValueError, match=r"threshold is -1"):
-        ak.patch(model, ak.FirstBlockConfig(), threshold=-1, num_inference_steps=4)
+        ak.patch(model, ak.baselines.FirstBlockCacheConfig(), threshold=-1, num_inference_steps=4)
     with pytest.raises(TypeError, match="the config of another method"):
         ak.patch(model, 3)  # type: ignore[arg-type]

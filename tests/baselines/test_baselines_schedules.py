@@ -49,49 +49,52 @@ def reused_blocks(policy: Any, steps: int) -> dict[int, Any]:
     ],
 )
 def test_pab_reuses_by_range_inside_its_window(kind: str, expected: set[int]) -> None:
-    config = ak.PABConfig(spatial=2, temporal=3, cross=6, window=(100, 800))
+    config = ak.baselines.PABConfig(spatial=2, temporal=3, cross=6, window=(100, 800))
     assert reused_modules(config.policy(10), kind, TEN_TIMESTEPS) == expected
 
 
 def test_pabs_window_is_exclusive() -> None:
-    config = ak.PABConfig(spatial=9, window=(100, 800))
+    config = ak.baselines.PABConfig(spatial=9, window=(100, 800))
     timesteps = [801, 800, 799, 101, 100, 99]
     assert reused_modules(config.policy(6), "spatial", timesteps) == {3, 4}
 
 
 @pytest.mark.parametrize(("block", "expected"), [(0, {4, 5, 8, 9}), (1, {4, 5, 8, 9}), (2, set())])
 def test_pabs_mlps_are_reused_after_the_timesteps_named(block: int, expected: set[int]) -> None:
-    config = ak.PABConfig(mlp_timesteps=(750, 350), mlp_blocks=(0, 1), mlp_count=2)
+    config = ak.baselines.PABConfig(mlp_timesteps=(750, 350), mlp_blocks=(0, 1), mlp_count=2)
     assert reused_modules(config.policy(10), "mlp", TEN_TIMESTEPS, block) == expected
 
 
 def test_pab_runs_an_mlp_at_a_timestep_named_even_where_it_could_be_reused() -> None:
-    config = ak.PABConfig(mlp_timesteps=(750, 650), mlp_count=2)
+    config = ak.baselines.PABConfig(mlp_timesteps=(750, 650), mlp_count=2)
     assert reused_modules(config.policy(10), "mlp", TEN_TIMESTEPS) == {5, 6}
 
 
 def test_pabs_published_settings() -> None:
-    slow, fast = ak.PABConfig.preset("latte-slow"), ak.PABConfig.preset("latte-fast")
+    slow, fast = (
+        ak.baselines.PABConfig.preset("latte-slow"),
+        ak.baselines.PABConfig.preset("latte-fast"),
+    )
     assert (slow.spatial, slow.temporal, slow.cross) == (2, 3, 6)
     assert (fast.spatial, fast.temporal, fast.cross) == (4, 6, 9)
     assert slow.window == fast.window == (100, 800)
-    plan = ak.PABConfig.preset("open-sora-plan-slow")
+    plan = ak.baselines.PABConfig.preset("open-sora-plan-slow")
     assert plan.mlp_timesteps[0] == 738 and plan.mlp_timesteps[-1] == 426
     assert len(plan.mlp_timesteps) == 14 and plan.mlp_blocks == tuple(range(7))
-    assert ak.PABConfig.preset("latte-slow", cross=7).cross == 7
+    assert ak.baselines.PABConfig.preset("latte-slow", cross=7).cross == 7
 
 
 @pytest.mark.parametrize(
     ("config", "attention", "cross"),
     [
         # From 0: kept at 2, 3 runs as a multiple of 3, 4 5 reused, 6 runs, 7 reused, 8 is the gate.
-        (ak.TGATEConfig(gate_step=9, interval=3, warmup=2), {5, 6, 8}, {10, 11, 12}),
-        (ak.TGATEConfig(gate_step=6, interval=2, warmup=2), {4}, {7, 8, 9, 10, 11, 12}),
-        (ak.TGATEConfig(gate_step=6, interval=1, warmup=0), set(), {7, 8, 9, 10, 11, 12}),
-        (ak.TGATEConfig(gate_step=2, interval=5, warmup=4), set(), set(range(3, 13))),
+        (ak.baselines.TGATEConfig(gate_step=9, interval=3, warmup=2), {5, 6, 8}, {10, 11, 12}),
+        (ak.baselines.TGATEConfig(gate_step=6, interval=2, warmup=2), {4}, {7, 8, 9, 10, 11, 12}),
+        (ak.baselines.TGATEConfig(gate_step=6, interval=1, warmup=0), set(), {7, 8, 9, 10, 11, 12}),
+        (ak.baselines.TGATEConfig(gate_step=2, interval=5, warmup=4), set(), set(range(3, 13))),
     ],
 )
-def test_tgate(config: ak.TGATEConfig, attention: set[int], cross: set[int]) -> None:
+def test_tgate(config: ak.baselines.TGATEConfig, attention: set[int], cross: set[int]) -> None:
     for kind in ("spatial", "temporal"):
         assert reused_modules(config.policy(12), kind, [None] * 12) == attention
     assert reused_modules(config.policy(12), "cross", [None] * 12) == cross
@@ -99,7 +102,7 @@ def test_tgate(config: ak.TGATEConfig, attention: set[int], cross: set[int]) -> 
 
 
 def test_tgate_keeps_attention_before_what_it_reuses_and_text_at_the_gate_only() -> None:
-    policy = ak.TGATEConfig(gate_step=6, interval=2, warmup=2).policy(8)
+    policy = ak.baselines.TGATEConfig(gate_step=6, interval=2, warmup=2).policy(8)
     kept: dict[str, set[int]] = {"spatial": set(), "cross": set()}
     for step in range(1, 9):
         policy.begin_step(step, None)
@@ -111,42 +114,45 @@ def test_tgate_keeps_attention_before_what_it_reuses_and_text_at_the_gate_only()
 
 def test_tgates_published_settings() -> None:
     for name, gate, interval in (("open-sora", 12, 2), ("open-sora-plan", 90, 6), ("latte", 20, 2)):
-        config = ak.TGATEConfig.preset(name)
+        config = ak.baselines.TGATEConfig.preset(name)
         assert (config.gate_step, config.interval) == (gate, interval)
 
 
 def test_delta_dit_reuses_back_blocks_early_and_front_blocks_late() -> None:
-    config = ak.DeltaDiTConfig(boundary=4, interval=2, front=(0, 2), back=(3, 5))
+    config = ak.baselines.DeltaDiTConfig(boundary=4, interval=2, front=(0, 2), back=(3, 5))
     expected = {2: (3, 5), 4: (3, 5), 6: (0, 2), 8: (0, 2)}
     assert reused_blocks(config.policy(8), 8) == expected
 
 
 def test_each_phase_of_delta_dit_begins_with_a_step_that_runs_everything() -> None:
-    config = ak.DeltaDiTConfig(boundary=4, interval=3, front=(0, 2), back=(3, None))
+    config = ak.baselines.DeltaDiTConfig(boundary=4, interval=3, front=(0, 2), back=(3, None))
     expected = {2: (3, None), 3: (3, None), 6: (0, 2), 7: (0, 2)}
     assert reused_blocks(config.policy(8), 8) == expected
 
 
 def test_delta_dit_without_a_range_in_a_phase() -> None:
-    assert reused_blocks(ak.DeltaDiTConfig.preset("latte").policy(50), 50) == {50: (0, 2)}
-    assert set(reused_blocks(ak.DeltaDiTConfig.preset("open-sora").policy(30), 30)) == {27, 29}
+    assert reused_blocks(ak.baselines.DeltaDiTConfig.preset("latte").policy(50), 50) == {50: (0, 2)}
+    assert set(reused_blocks(ak.baselines.DeltaDiTConfig.preset("open-sora").policy(30), 30)) == {
+        27,
+        29,
+    }
 
 
 @pytest.mark.parametrize(
     ("config", "computed"),
     [
         # The authors' counter: from 0, the warm-up ends at 2, and every third step from there runs.
-        (ak.TaylorSeerConfig(interval=3, warmup=3), {1, 2, 3, 6, 9, 12}),
+        (ak.baselines.TaylorSeerConfig(interval=3, warmup=3), {1, 2, 3, 6, 9, 12}),
         # diffusers' cache_interval=2, disable_cache_before_step=3: 0 to 2, then 4, 6, 8, 10.
-        (ak.TaylorSeerConfig(interval=2, warmup=3), {1, 2, 3, 5, 7, 9, 11}),
-        (ak.TaylorSeerConfig(interval=4), {1, 5, 9}),
-        (ak.TaylorSeerConfig(interval=4, computed_last=2), {1, 5, 9, 11, 12}),
-        (ak.TaylorSeerConfig(interval=9, computed_steps=5), {1, 4, 8, 11, 12}),
-        (ak.TaylorSeerConfig(interval=1), set(range(1, 13))),
+        (ak.baselines.TaylorSeerConfig(interval=2, warmup=3), {1, 2, 3, 5, 7, 9, 11}),
+        (ak.baselines.TaylorSeerConfig(interval=4), {1, 5, 9}),
+        (ak.baselines.TaylorSeerConfig(interval=4, computed_last=2), {1, 5, 9, 11, 12}),
+        (ak.baselines.TaylorSeerConfig(interval=9, computed_steps=5), {1, 4, 8, 11, 12}),
+        (ak.baselines.TaylorSeerConfig(interval=1), set(range(1, 13))),
     ],
 )
 def test_taylorseer_runs_every_module_in_the_same_steps(
-    config: ak.TaylorSeerConfig, computed: set[int]
+    config: ak.baselines.TaylorSeerConfig, computed: set[int]
 ) -> None:
     for kind in ("spatial", "temporal", "cross", "mlp"):
         assert set(range(1, 13)) - reused_modules(config.policy(12), kind, [None] * 12) == computed
@@ -155,22 +161,22 @@ def test_taylorseer_runs_every_module_in_the_same_steps(
 @pytest.mark.parametrize(
     ("config", "steps", "count"),
     [
-        (ak.TaylorSeerConfig(interval=2), 50, 25),
-        (ak.TaylorSeerConfig(interval=3), 50, 17),
-        (ak.TaylorSeerConfig(interval=2), 100, 50),
-        (ak.TaylorSeerConfig(interval=3), 100, 34),
-        (ak.TaylorSeerConfig(interval=2, warmup=3), 50, 26),
-        (ak.TaylorSeerConfig(computed_steps=25), 50, 25),
+        (ak.baselines.TaylorSeerConfig(interval=2), 50, 25),
+        (ak.baselines.TaylorSeerConfig(interval=3), 50, 17),
+        (ak.baselines.TaylorSeerConfig(interval=2), 100, 50),
+        (ak.baselines.TaylorSeerConfig(interval=3), 100, 34),
+        (ak.baselines.TaylorSeerConfig(interval=2, warmup=3), 50, 26),
+        (ak.baselines.TaylorSeerConfig(computed_steps=25), 50, 25),
     ],
 )
 def test_steps_that_taylorseer_computes(
-    config: ak.TaylorSeerConfig, steps: int, count: int
+    config: ak.baselines.TaylorSeerConfig, steps: int, count: int
 ) -> None:
     assert len(config.run_steps(steps)) == count
 
 
 def test_taylorseer_keeps_what_a_later_step_forecasts_from() -> None:
-    policy, kept = ak.TaylorSeerConfig(interval=3, warmup=2, order=2).policy(10), []
+    policy, kept = ak.baselines.TaylorSeerConfig(interval=3, warmup=2, order=2).policy(10), []
     for step in range(1, 11):
         policy.begin_step(step, None)
         if policy.keeps("mlp", 0) and not policy.reuses("mlp", 0):
@@ -183,12 +189,12 @@ def test_taylorseer_keeps_what_a_later_step_forecasts_from() -> None:
 @pytest.mark.parametrize(
     ("config", "computed"),
     [
-        (ak.FixedIntervalConfig(interval=3), {1, 4, 7}),
-        (ak.FixedIntervalConfig(interval=3, computed_last=2), {1, 4, 7, 8}),
-        (ak.FixedIntervalConfig(interval=1), set(range(1, 9))),
+        (ak.baselines.FixedIntervalConfig(interval=3), {1, 4, 7}),
+        (ak.baselines.FixedIntervalConfig(interval=3, computed_last=2), {1, 4, 7, 8}),
+        (ak.baselines.FixedIntervalConfig(interval=1), set(range(1, 9))),
     ],
 )
-def test_fixed_interval(config: ak.FixedIntervalConfig, computed: set[int]) -> None:
+def test_fixed_interval(config: ak.baselines.FixedIntervalConfig, computed: set[int]) -> None:
     assert set(range(1, 9)) - set(reused_blocks(config.policy(8), 8)) == computed
 
 
@@ -196,13 +202,15 @@ def test_mag_cache_accumulates_the_error_of_the_ratios() -> None:
     # Steps 1 and 2 are retained. 3: error 0.02. 4: + 1 - 0.98^2 = 0.0596. 5: + 1 - 0.98^2 * 0.97 is
     # too much. 6: 0.1 is. 7: 0.01. 8: 0.0299. 9: a third reused step in a row. 10: 0.01.
     ratios = (1.0, 1.0, 0.98, 0.98, 0.97, 0.9, 0.99, 0.99, 0.99, 0.99)
-    config = ak.MagCacheConfig(ratios=ratios, threshold=0.06, max_skips=2, retention=0.2)
+    config = ak.baselines.MagCacheConfig(ratios=ratios, threshold=0.06, max_skips=2, retention=0.2)
     assert set(reused_blocks(config.policy(10), 10)) == {3, 4, 7, 8, 10}
 
 
 def test_mag_cache_counts_growth_like_decline_and_forgets_when_it_had_to_compute() -> None:
     ratios = (9.0, 1.04, 1.0, 1.04, 1.0, 1.0)
-    policy = ak.MagCacheConfig(ratios=ratios, threshold=0.1, max_skips=9, retention=0.0).policy(6)
+    policy = ak.baselines.MagCacheConfig(
+        ratios=ratios, threshold=0.1, max_skips=9, retention=0.0
+    ).policy(6)
     asked = []
     for step in range(1, 7):
         asked.append(policy.reuses(step) is not None)
@@ -213,31 +221,31 @@ def test_mag_cache_counts_growth_like_decline_and_forgets_when_it_had_to_compute
 
 
 def test_first_block_reuses_below_its_threshold() -> None:
-    policy = ak.FirstBlockConfig(threshold=0.1).policy(6)
+    policy = ak.baselines.FirstBlockCacheConfig(threshold=0.1).policy(6)
     changes = [None, 0.05, 0.1, 0.2, 0.0999, math.nan]
     reused = [policy.reuses(step, change) for step, change in enumerate(changes, start=1)]
     assert reused == [False, True, False, False, True, False]
-    still = ak.FirstBlockConfig(threshold=0.0).policy(2)
+    still = ak.baselines.FirstBlockCacheConfig(threshold=0.0).policy(2)
     assert not still.asks(2) and not still.reuses(2, 0.0)
 
 
 def test_timestep_embedding_accumulates_what_its_polynomial_makes_of_the_change() -> None:
     # Doubled: 0.1 | 0.22, runs | 0.18 | 0.22, runs | the last step runs whatever has changed.
-    policy = ak.TimestepEmbeddingConfig(threshold=0.2, coefficients=(2.0, 0.0)).policy(6)
+    policy = ak.baselines.TeaCacheConfig(threshold=0.2, coefficients=(2.0, 0.0)).policy(6)
     changes = [None, 0.05, 0.06, 0.09, 0.02, 0.0]
     reused = [policy.reuses(step, change) for step, change in enumerate(changes, start=1)]
     assert reused == [False, True, False, True, False, False]
 
 
 def test_a_change_that_is_not_a_number_starts_anew() -> None:
-    policy = ak.TimestepEmbeddingConfig(threshold=0.2).policy(9)
+    policy = ak.baselines.TeaCacheConfig(threshold=0.2).policy(9)
     changes = [None, 0.1, math.nan, 0.1]
     reused = [policy.reuses(step, change) for step, change in enumerate(changes, start=1)]
     assert reused == [False, True, False, True]
 
 
 def test_first_steps_that_always_run_accumulate_nothing() -> None:
-    config = ak.TimestepEmbeddingConfig(threshold=0.2, computed_first=3, computed_last=0)
+    config = ak.baselines.TeaCacheConfig(threshold=0.2, computed_first=3, computed_last=0)
     policy = config.policy(5)
     changes = [None, 0.15, 0.15, 0.15, 0.15]
     reused = [policy.reuses(step, change) for step, change in enumerate(changes, start=1)]
@@ -249,7 +257,7 @@ def test_the_polynomials_first_coefficient_is_of_the_highest_power() -> None:
 
 
 def test_each_layer_follows_the_codebook_by_its_own_distances() -> None:
-    config = ak.PerLayerConfig(codebook={0.1: 3, 0.2: 2, math.inf: 1})
+    config = ak.baselines.AdaCachePerLayerConfig(codebook={0.1: 3, 0.2: 2, math.inf: 1})
     distances = {2: 0.15, 4: 0.05, 7: 0.5, 8: 0.05}
     policy, computed = config.policy(10), []
     for step in range(1, 11):
@@ -260,66 +268,130 @@ def test_each_layer_follows_the_codebook_by_its_own_distances() -> None:
 
 
 WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
-    (lambda: ak.PABConfig(spatial=0), ValueError, r"spatial is 0; it must be >= 1"),
-    (lambda: ak.PABConfig(cross=1.5), TypeError, r"cross is 1\.5; it must be an integer"),
-    (lambda: ak.PABConfig(window=(800, 100)), ValueError, r"window is \(800, 100\).*low < high"),
-    (lambda: ak.PABConfig(window=(1, 2, 3)), ValueError, r"window is \(1, 2, 3\)"),
-    (lambda: ak.PABConfig(mlp_timesteps=(7.5,)), TypeError, r"mlp_timesteps is 7\.5"),
-    (lambda: ak.PABConfig(mlp_blocks=3), TypeError, r"mlp_blocks is 3; .* sequence"),
-    (lambda: ak.PABConfig(mlp_count=0), ValueError, r"mlp_count is 0"),
-    (lambda: ak.PABConfig.preset("mid"), ValueError, r"preset is 'mid'; there are 'latte-slow'"),
-    (lambda: ak.TGATEConfig(gate_step=0), ValueError, r"gate_step is 0; it must be >= 1"),
-    (lambda: ak.TGATEConfig(interval=0), ValueError, r"interval is 0; it must be >= 1"),
-    (lambda: ak.TGATEConfig(warmup=-1), ValueError, r"warmup is -1; it must be >= 0"),
-    (lambda: ak.TGATEConfig(mean_over_guidance=1), TypeError, r"mean_over_guidance is 1"),
-    (lambda: ak.TGATEConfig.preset("wan"), ValueError, r"preset is 'wan'"),
-    (lambda: ak.DeltaDiTConfig(boundary=-1), ValueError, r"boundary is -1"),
-    (lambda: ak.DeltaDiTConfig(front=(5, 5)), ValueError, r"front is 5; it must be >= 6"),
-    (lambda: ak.DeltaDiTConfig(front=5), TypeError, r"front is 5; it must be \(first block"),
-    (lambda: ak.DeltaDiTConfig(back=(1,)), ValueError, r"back is \(1,\)"),
-    (lambda: ak.DeltaDiTConfig(front=None), ValueError, r"front and back are None"),
-    (lambda: ak.DeltaDiTConfig.preset("wan"), ValueError, r"preset is 'wan'"),
-    (lambda: ak.TaylorSeerConfig(interval=0), ValueError, r"interval is 0; it must be >= 1"),
-    (lambda: ak.TaylorSeerConfig(order=-1), ValueError, r"order is -1; it must be >= 0"),
-    (lambda: ak.TaylorSeerConfig(order=1.0), TypeError, r"order is 1\.0; it must be an integer"),
-    (lambda: ak.TaylorSeerConfig(warmup=0), ValueError, r"warmup is 0; it must be >= 1"),
-    (lambda: ak.TaylorSeerConfig(computed_last=-1), ValueError, r"computed_last is -1"),
-    (lambda: ak.TaylorSeerConfig(computed_steps=2), ValueError, r"computed_steps is 2; .*>= 3"),
+    (lambda: ak.baselines.PABConfig(spatial=0), ValueError, r"spatial is 0; it must be >= 1"),
+    (lambda: ak.baselines.PABConfig(cross=1.5), TypeError, r"cross is 1\.5; it must be an integer"),
     (
-        lambda: ak.TaylorSeerConfig(computed_steps=9, num_inference_steps=8),
+        lambda: ak.baselines.PABConfig(window=(800, 100)),
+        ValueError,
+        r"window is \(800, 100\).*low < high",
+    ),
+    (lambda: ak.baselines.PABConfig(window=(1, 2, 3)), ValueError, r"window is \(1, 2, 3\)"),
+    (lambda: ak.baselines.PABConfig(mlp_timesteps=(7.5,)), TypeError, r"mlp_timesteps is 7\.5"),
+    (lambda: ak.baselines.PABConfig(mlp_blocks=3), TypeError, r"mlp_blocks is 3; .* sequence"),
+    (lambda: ak.baselines.PABConfig(mlp_count=0), ValueError, r"mlp_count is 0"),
+    (
+        lambda: ak.baselines.PABConfig.preset("mid"),
+        ValueError,
+        r"preset is 'mid'; there are 'latte-slow'",
+    ),
+    (lambda: ak.baselines.TGATEConfig(gate_step=0), ValueError, r"gate_step is 0; it must be >= 1"),
+    (lambda: ak.baselines.TGATEConfig(interval=0), ValueError, r"interval is 0; it must be >= 1"),
+    (lambda: ak.baselines.TGATEConfig(warmup=-1), ValueError, r"warmup is -1; it must be >= 0"),
+    (lambda: ak.baselines.TGATEConfig(mean_over_guidance=1), TypeError, r"mean_over_guidance is 1"),
+    (lambda: ak.baselines.TGATEConfig.preset("wan"), ValueError, r"preset is 'wan'"),
+    (lambda: ak.baselines.DeltaDiTConfig(boundary=-1), ValueError, r"boundary is -1"),
+    (lambda: ak.baselines.DeltaDiTConfig(front=(5, 5)), ValueError, r"front is 5; it must be >= 6"),
+    (
+        lambda: ak.baselines.DeltaDiTConfig(front=5),
+        TypeError,
+        r"front is 5; it must be \(first block",
+    ),
+    (lambda: ak.baselines.DeltaDiTConfig(back=(1,)), ValueError, r"back is \(1,\)"),
+    (lambda: ak.baselines.DeltaDiTConfig(front=None), ValueError, r"front and back are None"),
+    (lambda: ak.baselines.DeltaDiTConfig.preset("wan"), ValueError, r"preset is 'wan'"),
+    (
+        lambda: ak.baselines.TaylorSeerConfig(interval=0),
+        ValueError,
+        r"interval is 0; it must be >= 1",
+    ),
+    (lambda: ak.baselines.TaylorSeerConfig(order=-1), ValueError, r"order is -1; it must be >= 0"),
+    (
+        lambda: ak.baselines.TaylorSeerConfig(order=1.0),
+        TypeError,
+        r"order is 1\.0; it must be an integer",
+    ),
+    (lambda: ak.baselines.TaylorSeerConfig(warmup=0), ValueError, r"warmup is 0; it must be >= 1"),
+    (lambda: ak.baselines.TaylorSeerConfig(computed_last=-1), ValueError, r"computed_last is -1"),
+    (
+        lambda: ak.baselines.TaylorSeerConfig(computed_steps=2),
+        ValueError,
+        r"computed_steps is 2; .*>= 3",
+    ),
+    (
+        lambda: ak.baselines.TaylorSeerConfig(computed_steps=9, num_inference_steps=8),
         ValueError,
         r"computed_steps is 9, but the generation has 8 steps; it may be 3 to that number",
     ),
-    (lambda: ak.FixedIntervalConfig(interval=0), ValueError, r"interval is 0"),
-    (lambda: ak.FixedIntervalConfig(computed_last=-1), ValueError, r"computed_last is -1"),
-    (lambda: ak.MagCacheConfig(), ValueError, r"ratios is empty.*measure_ratios"),
-    (lambda: ak.MagCacheConfig(ratios="wan"), TypeError, r"ratios is 'wan'; .*numbers"),
-    (lambda: ak.MagCacheConfig(ratios=(1.0, math.nan)), ValueError, r"ratios is nan"),
-    (lambda: ak.MagCacheConfig(ratios=(1.0,), threshold=-1), ValueError, r"threshold is -1"),
-    (lambda: ak.MagCacheConfig(ratios=(1.0,), max_skips=0), ValueError, r"max_skips is 0"),
+    (lambda: ak.baselines.FixedIntervalConfig(interval=0), ValueError, r"interval is 0"),
     (
-        lambda: ak.MagCacheConfig(ratios=(1.0,), retention=1.5),
+        lambda: ak.baselines.FixedIntervalConfig(computed_last=-1),
+        ValueError,
+        r"computed_last is -1",
+    ),
+    (lambda: ak.baselines.MagCacheConfig(), ValueError, r"ratios is empty.*measure_ratios"),
+    (lambda: ak.baselines.MagCacheConfig(ratios="wan"), TypeError, r"ratios is 'wan'; .*numbers"),
+    (lambda: ak.baselines.MagCacheConfig(ratios=(1.0, math.nan)), ValueError, r"ratios is nan"),
+    (
+        lambda: ak.baselines.MagCacheConfig(ratios=(1.0,), threshold=-1),
+        ValueError,
+        r"threshold is -1",
+    ),
+    (
+        lambda: ak.baselines.MagCacheConfig(ratios=(1.0,), max_skips=0),
+        ValueError,
+        r"max_skips is 0",
+    ),
+    (
+        lambda: ak.baselines.MagCacheConfig(ratios=(1.0,), retention=1.5),
         ValueError,
         r"retention is 1\.5.*<= 1",
     ),
     (
-        lambda: ak.MagCacheConfig(ratios=(1.0, 1.0), num_inference_steps=3),
+        lambda: ak.baselines.MagCacheConfig(ratios=(1.0, 1.0), num_inference_steps=3),
         ValueError,
         r"ratios has 2 numbers, but the generation has 3 steps",
     ),
-    (lambda: ak.FirstBlockConfig(threshold=-0.1), ValueError, r"threshold is -0\.1.*>= 0"),
-    (lambda: ak.FirstBlockConfig(threshold=math.inf), ValueError, r"threshold is inf"),
-    (lambda: ak.FirstBlockConfig(threshold="0.1"), TypeError, r"threshold is '0\.1'"),
-    (lambda: ak.TimestepEmbeddingConfig(threshold=-1), ValueError, r"threshold is -1"),
-    (lambda: ak.TimestepEmbeddingConfig(coefficients=()), ValueError, r"coefficients is empty"),
-    (lambda: ak.TimestepEmbeddingConfig(watched="text"), ValueError, r"watched is 'text'.*'input'"),
-    (lambda: ak.TimestepEmbeddingConfig(computed_first=0), ValueError, r"computed_first is 0"),
-    (lambda: ak.TimestepEmbeddingConfig(computed_last=-1), ValueError, r"computed_last is -1"),
-    (lambda: ak.TimestepEmbeddingConfig.preset("x"), ValueError, r"preset is 'x'"),
-    (lambda: ak.PerLayerConfig(codebook="quick"), ValueError, r"codebook is 'quick'"),
-    (lambda: ak.PerLayerConfig(codebook={0.2: 2, 0.1: 1}), ValueError, r"threshold 0\.1 follows"),
-    (lambda: ak.PABConfig(num_inference_steps=0), ValueError, r"num_inference_steps is 0"),
-    (lambda: ak.PABConfig(calls_per_step=0), ValueError, r"calls_per_step is 0"),
+    (
+        lambda: ak.baselines.FirstBlockCacheConfig(threshold=-0.1),
+        ValueError,
+        r"threshold is -0\.1.*>= 0",
+    ),
+    (
+        lambda: ak.baselines.FirstBlockCacheConfig(threshold=math.inf),
+        ValueError,
+        r"threshold is inf",
+    ),
+    (
+        lambda: ak.baselines.FirstBlockCacheConfig(threshold="0.1"),
+        TypeError,
+        r"threshold is '0\.1'",
+    ),
+    (lambda: ak.baselines.TeaCacheConfig(threshold=-1), ValueError, r"threshold is -1"),
+    (lambda: ak.baselines.TeaCacheConfig(coefficients=()), ValueError, r"coefficients is empty"),
+    (
+        lambda: ak.baselines.TeaCacheConfig(watched="text"),
+        ValueError,
+        r"watched is 'text'.*'input'",
+    ),
+    (lambda: ak.baselines.TeaCacheConfig(computed_first=0), ValueError, r"computed_first is 0"),
+    (lambda: ak.baselines.TeaCacheConfig(computed_last=-1), ValueError, r"computed_last is -1"),
+    (lambda: ak.baselines.TeaCacheConfig.preset("x"), ValueError, r"preset is 'x'"),
+    (
+        lambda: ak.baselines.AdaCachePerLayerConfig(codebook="quick"),
+        ValueError,
+        r"codebook is 'quick'",
+    ),
+    (
+        lambda: ak.baselines.AdaCachePerLayerConfig(codebook={0.2: 2, 0.1: 1}),
+        ValueError,
+        r"threshold 0\.1 follows",
+    ),
+    (
+        lambda: ak.baselines.PABConfig(num_inference_steps=0),
+        ValueError,
+        r"num_inference_steps is 0",
+    ),
+    (lambda: ak.baselines.PABConfig(calls_per_step=0), ValueError, r"calls_per_step is 0"),
 ]
 
 
@@ -334,15 +406,15 @@ def test_a_wrong_setting_is_named_with_what_it_may_be(
 @pytest.mark.parametrize(
     "config",
     [
-        ak.PABConfig.preset("latte-slow"),
-        ak.TaylorSeerConfig(interval=2, order=2, computed_steps=9),
-        ak.TGATEConfig(),
-        ak.DeltaDiTConfig(),
-        ak.FixedIntervalConfig(),
-        ak.MagCacheConfig(ratios=(1.0, 0.9)),
-        ak.FirstBlockConfig(),
-        ak.TimestepEmbeddingConfig.preset("latte-slow"),
-        ak.PerLayerConfig(codebook={0.1: 3, math.inf: 1}),
+        ak.baselines.PABConfig.preset("latte-slow"),
+        ak.baselines.TaylorSeerConfig(interval=2, order=2, computed_steps=9),
+        ak.baselines.TGATEConfig(),
+        ak.baselines.DeltaDiTConfig(),
+        ak.baselines.FixedIntervalConfig(),
+        ak.baselines.MagCacheConfig(ratios=(1.0, 0.9)),
+        ak.baselines.FirstBlockCacheConfig(),
+        ak.baselines.TeaCacheConfig.preset("latte-slow"),
+        ak.baselines.AdaCachePerLayerConfig(codebook={0.1: 3, math.inf: 1}),
     ],
     ids=lambda config: type(config).__name__,
 )

@@ -105,7 +105,7 @@ def test_taylorseer_forecasts_every_module(name: str, order: int) -> None:
     ]
     with installed(wrappers, steps):
         expected = denoise(tiny, model, STEPS)
-    found, summary = run_patched(name, ak.TaylorSeerConfig(interval=2, order=order))
+    found, summary = run_patched(name, ak.baselines.TaylorSeerConfig(interval=2, order=order))
     (assert_close if order else assert_equal)(found, expected)
     assert summary.computed_steps == sorted(runs) and summary.recomputed == {}
     assert summary.units == (len(runs) * len(wrappers), STEPS * len(wrappers))
@@ -115,7 +115,7 @@ def test_taylorseer_forecasts_every_module(name: str, order: int) -> None:
 @pytest.mark.parametrize("order", [0, 1, 2])
 def test_taylorseer_holds_one_tensor_an_order_for_every_module(order: int) -> None:
     """Of the tiny Latte's 15 modules."""
-    summary = run_patched("latte", ak.TaylorSeerConfig(interval=2, order=order))[1]
-    one = run_patched("latte", ak.TaylorSeerConfig(interval=2, order=0))[1].cache_bytes
+    summary = run_patched("latte", ak.baselines.TaylorSeerConfig(interval=2, order=order))[1]
+    one = run_patched("latte", ak.baselines.TaylorSeerConfig(interval=2, order=0))[1].cache_bytes
     assert summary.cache_tensors == 15 * (order + 1)
     assert summary.cache_bytes == one * (order + 1)

@@ -12,24 +12,24 @@ import pytest
 
 import adacache_kernels as ak
 from adacache_kernels.calibration import generation_rounds as rounds
-from adacache_kernels.calibration.outcomes import SAMPLE, Kept, psnr, squared_error
-from adacache_kernels.calibration.record import Recording, no_progress, patched, record
+from adacache_kernels.calibration.outcomes import SAMPLE, StoredOutcome, psnr, squared_error
+from adacache_kernels.calibration.record import CalibrationRecording, no_progress, patched, record
 from adacache_kernels.calibration.simulate import (
-    CodebookForm,
-    ProfileForm,
-    Rehearsed,
+    CodebookFamily,
+    ProfileFamily,
+    SimulatedCase,
     best_form,
     knob_for,
 )
-from adacache_kernels.calibration.target_search import Curve, Tried, search
-from adacache_kernels.calibration.timed_runs import Compared, Costs, Seen, reached
-from adacache_kernels.config.calibration_file import Reached, Target
+from adacache_kernels.calibration.target_search import Curve, SearchPoint, search
+from adacache_kernels.calibration.timed_runs import Costs, RunComparison, TimedRun, reached
+from adacache_kernels.config.calibration_file import HeldOutResult, Target
 from adacache_kernels.schedule import Plan
 from tests.support.tiny_calibration import STEPS, TINY_WAN, denoising
 
 
 @pytest.fixture(scope="module")
-def recording() -> Recording:
+def recording() -> CalibrationRecording:
     model = TINY_WAN.build()
     settings = dict(forecast=1, correct=True, num_inference_steps=STEPS)
     return record(model, range(3), denoising(model), settings, no_progress, distances=True)
@@ -46,10 +46,10 @@ def computed_by(settings: dict[str, Any], seed: int) -> list[int]:
 # Rehearsals
 
 
-def test_a_codebook_is_rehearsed_as_the_engine_runs_it(recording: Recording) -> None:
+def test_a_codebook_is_rehearsed_as_the_engine_runs_it(recording: CalibrationRecording) -> None:
     """Reuse changes the residuals a little; the schedules of these seeds are the same."""
     plan = Plan(recording.profile().gram, np.ones(STEPS), 0)
-    form = CodebookForm(plan, recording, 1.0, 4)
+    form = CodebookFamily(plan, recording, 1.0, 4)
     counts = []
     for knob in (knob_for(form, 6), 3.3, 4.2):
         rehearsed = form.rehearse(knob)
@@ -60,9 +60,9 @@ def test_a_codebook_is_rehearsed_as_the_engine_runs_it(recording: Recording) -> 
     assert 6 == counts[0] < counts[1] < counts[2] < STEPS
 
 
-def test_motion_regularisation_is_rehearsed(recording: Recording) -> None:
+def test_motion_regularisation_is_rehearsed(recording: CalibrationRecording) -> None:
     plan = Plan(recording.profile().gram, np.ones(STEPS), 0)
-    bare = CodebookForm(plan, recording, 1.0, 4)
+    bare = CodebookFamily(plan, recording, 1.0, 4)
     form = bare.with_moreg((0.37, 3.0, 1.0))
     knob = 3.2
     steps = [case.steps for case in form.rehearse(knob)]
@@ -70,9 +70,9 @@ def test_motion_regularisation_is_rehearsed(recording: Recording) -> None:
     assert steps != [case.steps for case in bare.rehearse(knob)]
 
 
-def test_a_profile_is_rehearsed_as_the_engine_runs_it(recording: Recording) -> None:
+def test_a_profile_is_rehearsed_as_the_engine_runs_it(recording: CalibrationRecording) -> None:
     settings: dict[str, Any] = dict(forecast=1, correct=True)
-    form = ProfileForm(recording.profile(), recording, settings)
+    form = ProfileFamily(recording.profile(), recording, settings)
     for knob in (5.0, 7.0):
         assert [case.steps for case in form.rehearse(knob)] == [
             computed_by(settings | form.settings(knob), seed) for seed in range(3)
@@ -81,7 +81,7 @@ def test_a_profile_is_rehearsed_as_the_engine_runs_it(recording: Recording) -> N
     assert costs[0] > costs[-1]
 
 
-def test_distances_are_those_of_the_engine(recording: Recording) -> None:
+def test_distances_are_those_of_the_engine(recording: CalibrationRecording) -> None:
     model = TINY_WAN.build()
     settings: dict[str, Any] = dict(
         codebook={math.inf: 2},
@@ -102,9 +102,9 @@ def test_distances_are_those_of_the_engine(recording: Recording) -> None:
     assert np.diag(case.distances) == pytest.approx(np.zeros(STEPS))
 
 
-def test_the_shape_with_the_least_error_is_chosen(recording: Recording) -> None:
+def test_the_shape_with_the_least_error_is_chosen(recording: CalibrationRecording) -> None:
     plan = Plan(recording.profile().gram, np.ones(STEPS), 0)
-    forms = [CodebookForm(plan, recording, 1.0, highest) for highest in (2, 9)]
+    forms = [CodebookFamily(plan, recording, 1.0, highest) for highest in (2, 9)]
     # With rates of up to 2, half of the steps is the least.
     assert best_form(forms, 5) is forms[1]
     # Out of reach of either.
@@ -116,7 +116,7 @@ def test_the_shape_with_the_least_error_is_chosen(recording: Recording) -> None:
 
 def search_for(
     target: Target, truth: Callable[[float], float], rounds: int = 4, first: float = 20.0
-) -> list[Tried]:
+) -> list[SearchPoint]:
     """With a prediction that is wrong by a factor of 1.3, or 4 dB."""
     knobs = list(np.geomspace(4, 50, 12))
     if target.of == "speedup":
@@ -142,7 +142,9 @@ def test_a_search_ends_with_the_nearest_of_what_it_tried() -> None:
 
 
 def test_a_search_without_rounds_left_ends_with_the_first() -> None:
-    assert search_for(Target("psnr", 40.0), lambda knob: knob, rounds=1) == [Tried(20.0, 20.0)]
+    assert search_for(Target("psnr", 40.0), lambda knob: knob, rounds=1) == [
+        SearchPoint(20.0, 20.0)
+    ]
 
 
 @pytest.mark.parametrize("rounds", [1, 4])
@@ -159,12 +161,12 @@ def test_a_quality_that_no_knob_has_is_refused_when_the_last_was_seen() -> None:
         search_for(Target("psnr", 90.0), lambda knob: 20 + 8 * math.log(knob))
     # A dB above what there is: as near as can be.
     tried = search_for(Target("psnr", 52.0), lambda knob: 20 + 8 * math.log(knob))
-    assert tried[-1] == Tried(50.0, pytest.approx(51.3, abs=0.1))
+    assert tried[-1] == SearchPoint(50.0, pytest.approx(51.3, abs=0.1))
 
 
 def test_a_quality_below_every_knob_is_exceeded() -> None:
     tried = search_for(Target("psnr", 10.0), lambda knob: 20 + 8 * math.log(knob))
-    assert tried[-1] == Tried(4.0, pytest.approx(31.1, abs=0.1))
+    assert tried[-1] == SearchPoint(4.0, pytest.approx(31.1, abs=0.1))
 
 
 def test_knobs_at_which_every_step_is_computed_are_not_chosen() -> None:
@@ -172,7 +174,7 @@ def test_knobs_at_which_every_step_is_computed_are_not_chosen() -> None:
     assert curve.nearest([]) == pytest.approx(20)
     with pytest.raises(ValueError, match="every step is computed in most of the cases"):
         Curve(Target("psnr", 90.0), [4, 50], [math.inf] * 2)
-    full, half = Rehearsed([1, 2, 3], 0.0), Rehearsed([1, 3], 0.01)
+    full, half = SimulatedCase([1, 2, 3], 0.0), SimulatedCase([1, 3], 0.01)
     assert rounds._quality([full, half, half]) == pytest.approx(20)
     assert rounds._quality([full, full, half]) == math.inf
 
@@ -185,12 +187,12 @@ def test_what_cases_amount_to() -> None:
     costs, found = Costs(), []
     full, outcome = [1.0] * 4, np.zeros(1, np.float32)
     for count, slow in ((2, 1.0), (3, 1.0), (4, 5.0)):
-        run = Seen(outcome, [slow] * count + [0.1] * (4 - count), list(range(1, count + 1)))
-        costs.add(Seen(outcome, full), run)
-        found.append(Compared(4 / run.seconds, 30.0 + 10 * count, count))
+        run = TimedRun(outcome, [slow] * count + [0.1] * (4 - count), list(range(1, count + 1)))
+        costs.add(TimedRun(outcome, full), run)
+        found.append(RunComparison(4 / run.seconds, 30.0 + 10 * count, count))
     error = pytest.approx(10 / math.sqrt(3))
     speedup = pytest.approx(4 / 3.1)
-    assert reached(found, costs, 4) == Reached(3, speedup, 0.2, 60.0, error, 50.0, 3)
+    assert reached(found, costs, 4) == HeldOutResult(3, speedup, 0.2, 60.0, error, 50.0, 3)
     assert reached(found[:1], costs, 4).psnr_error == 0
 
 
@@ -200,7 +202,10 @@ def test_psnr_with_a_peak() -> None:
     assert psnr(error, 1.0) == pytest.approx(20, abs=1e-5)
     assert psnr(error, 255.0) == pytest.approx(20 + 20 * math.log10(255), abs=1e-5)
     assert psnr(0.0, 1.0) == 100
-    for compare in (squared_error, lambda found, known: Kept.of(known).squared_error(found)):
+    for compare in (
+        squared_error,
+        lambda found, known: StoredOutcome.of(known).squared_error(found),
+    ):
         with pytest.raises(ValueError, match=r"shapes \(1, 3\) and \(2, 3\)"):
             compare(zeros[:1], zeros)
 
@@ -210,12 +215,12 @@ def test_a_large_outcome_is_kept_as_a_sample() -> None:
     large = draw.random((3, SAMPLE), dtype=np.float32)
     # Squared errors deviate by 1.4 of their mean: right to 1.4 / 1024, four times of which is 6e-3.
     other = large + 0.1 * draw.standard_normal(large.shape, dtype=np.float32)
-    kept = Kept.of(large)
+    kept = StoredOutcome.of(large)
     assert kept.values.size == SAMPLE and kept.shape == large.shape
     assert (kept.lowest, kept.highest) == (large.min(), large.max())
     assert kept.squared_error(large) == 0
     assert kept.squared_error(other) == pytest.approx(squared_error(other, large), rel=6e-3)
-    assert Kept.of(large[0]).squared_error(other[0]) == pytest.approx(
+    assert StoredOutcome.of(large[0]).squared_error(other[0]) == pytest.approx(
         squared_error(other[0], large[0]), rel=1e-6
     )
 
@@ -225,11 +230,11 @@ def test_costs_are_parts_of_the_generation_right_before() -> None:
     costs, outcome = Costs(), np.zeros(1, np.float32)
     for slow in (1.0, 2.0):
         run = [slow * s for s in (1.2, 1.2, 0.1, 1.2)]
-        costs.add(Seen(outcome, [slow] * 4), Seen(outcome, run, [1, 2, 4]))
+        costs.add(TimedRun(outcome, [slow] * 4), TimedRun(outcome, run, [1, 2, 4]))
     assert costs.speedup(4, 3) == pytest.approx(4 / 3.7)
     assert costs.speedup(4, 4) == pytest.approx(4 / 4.8)
     assert costs.computed_for(4, 4 / 3.7) == pytest.approx(3)
     assert costs.computed_for(4, 100) == 0 and costs.computed_for(4, 0.5) == 4
-    costs.add(Seen(outcome, [1.0] * 4), Seen(outcome, [1.0, 1.0, 2.0, 1.0], [1, 2, 4]))
+    costs.add(TimedRun(outcome, [1.0] * 4), TimedRun(outcome, [1.0, 1.0, 2.0, 1.0], [1, 2, 4]))
     costs.reused = [1.3]
     assert costs.computed_for(4, 2.0) == 0

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import adacache_kernels as ak
-from adacache_kernels.engine.decision.distance_meter import Meter
+from adacache_kernels.engine.decision.distance_meter import DistanceMeter
 from tests.support.oracles.two_residuals_per_block import relative
 from tests.support.tiny_models.common_models import TINY, denoise
 
@@ -144,13 +144,13 @@ def test_a_metric_block_that_does_not_run_is_told_and_nothing_outdated_is_compar
 ) -> None:
     """Of two metric blocks, the last is not measured in step 2: the first one's slot is newer."""
     tiny, model = TINY["wan"], wan()
-    measure, now = Meter.measure, {"step": 0}
+    measure, now = DistanceMeter.measure, {"step": 0}
 
-    def measure_unless_skipped(meter: Meter, site: Any, run: Any) -> None:
+    def measure_unless_skipped(meter: DistanceMeter, site: Any, run: Any) -> None:
         if (now["step"], site.index) != (2, 2):
             measure(meter, site, run)
 
-    monkeypatch.setattr(Meter, "measure", measure_unless_skipped)
+    monkeypatch.setattr(DistanceMeter, "measure", measure_unless_skipped)
     ak.patch(model, codebook=EVERY_THIRD, cache_loc=["start", "end"], num_inference_steps=STEPS)
     with pytest.warns(ak.AdaCacheWarning, match="metric block did not run"), torch.no_grad():
         for step in range(1, 5):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import adacache_kernels as ak
 from adacache_kernels.demo.presets import PROFILES
-from adacache_kernels.engine.clocks.timestep_clock import OpenClock, readable_time
+from adacache_kernels.engine.clocks.timestep_clock import TimestepClock, readable_time
 from tests.support.tiny_models.chained_models import noise
 from tests.support.tiny_models.common_models import TINY
 
@@ -43,7 +43,7 @@ def leading(steps: int) -> list[float]:
 
 
 def clocked(times: list[float], calls_per_step: int = 1) -> list[Any]:
-    clock = OpenClock(calls_per_step)
+    clock = TimestepClock(calls_per_step)
     return [clock.next_call(None, {"timestep": torch.tensor([time])}) for time in times]
 
 

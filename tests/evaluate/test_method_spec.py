@@ -17,17 +17,27 @@ from tests.evaluate.test_evaluate import STEPS, subject
 @pytest.mark.parametrize(
     ("name", "presets", "options", "config"),
     [
-        ("pab", ["latte-fast"], {}, ak.PABConfig.preset("latte-fast")),
-        ("pab", ["latte-slow"], {"cross": 7}, ak.PABConfig.preset("latte-slow", cross=7)),
-        ("pab", [], {"spatial": 3}, ak.PABConfig(spatial=3)),
-        ("taylorseer", [], {"interval": 2, "order": 1}, ak.TaylorSeerConfig(interval=2, order=1)),
-        ("t-gate", ["latte"], {}, ak.TGATEConfig.preset("latte")),
-        ("delta-dit", [], {"front": (0, 2)}, ak.DeltaDiTConfig(front=(0, 2))),
-        ("interval", [], {"interval": 4}, ak.FixedIntervalConfig(interval=4)),
-        ("per-layer", [], {"codebook": "slow"}, ak.PerLayerConfig(codebook="slow")),
-        ("first-block", [], {"threshold": 0.2}, ak.FirstBlockConfig(threshold=0.2)),
-        ("timestep-embedding", ["wan-14b"], {}, ak.TimestepEmbeddingConfig.preset("wan-14b")),
-        ("mag-cache", [], {"ratios": (1, 0.9)}, ak.MagCacheConfig(ratios=(1, 0.9))),
+        ("pab", ["latte-fast"], {}, ak.baselines.PABConfig.preset("latte-fast")),
+        ("pab", ["latte-slow"], {"cross": 7}, ak.baselines.PABConfig.preset("latte-slow", cross=7)),
+        ("pab", [], {"spatial": 3}, ak.baselines.PABConfig(spatial=3)),
+        (
+            "taylorseer",
+            [],
+            {"interval": 2, "order": 1},
+            ak.baselines.TaylorSeerConfig(interval=2, order=1),
+        ),
+        ("t-gate", ["latte"], {}, ak.baselines.TGATEConfig.preset("latte")),
+        ("delta-dit", [], {"front": (0, 2)}, ak.baselines.DeltaDiTConfig(front=(0, 2))),
+        ("interval", [], {"interval": 4}, ak.baselines.FixedIntervalConfig(interval=4)),
+        (
+            "per-layer",
+            [],
+            {"codebook": "slow"},
+            ak.baselines.AdaCachePerLayerConfig(codebook="slow"),
+        ),
+        ("first-block", [], {"threshold": 0.2}, ak.baselines.FirstBlockCacheConfig(threshold=0.2)),
+        ("timestep-embedding", ["wan-14b"], {}, ak.baselines.TeaCacheConfig.preset("wan-14b")),
+        ("mag-cache", [], {"ratios": (1, 0.9)}, ak.baselines.MagCacheConfig(ratios=(1, 0.9))),
     ],
 )
 def test_words_stand_for_configs(

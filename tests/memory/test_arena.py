@@ -120,7 +120,7 @@ def test_budget_is_kept_and_shared(kind: str) -> None:
     first, second = arena.lease(), arena.lease()
     first_tensors = first.tensors([byte_spec(48 * PAGE)])
     before = dataclasses.replace(arena.stats(), failures=1)
-    with pytest.raises(ak.OverBudgetError) as caught:
+    with pytest.raises(ak.memory.OverBudgetError) as caught:
         second.tensors([byte_spec(16 * PAGE), byte_spec(1)])
     assert arena.stats() == before
     for figure in (16 * PAGE + 256, 48 * PAGE, 64 * PAGE):
@@ -141,7 +141,7 @@ def test_view_counts_against_the_budget(kind: str) -> None:
     view = lease.tensors([byte_spec(8 * PAGE)])[0].fill_(7)[5:6]
     lease.release()
     assert arena.stats().mapped == 8 * PAGE
-    with pytest.raises(ak.ArenaOutOfMemoryError, match=f"{8 * PAGE}"):
+    with pytest.raises(ak.memory.ArenaOutOfMemoryError, match=f"{8 * PAGE}"):
         lease.tensors([byte_spec(1)])
     assert view.tolist() == [7]
     del view
@@ -154,7 +154,7 @@ def test_failed_replan_leaves_an_empty_lease(kind: str) -> None:
     arena = make(kind, max_bytes=8 * PAGE)
     lease = arena.lease()
     lease.tensors([byte_spec(PAGE)])
-    with pytest.raises(ak.ArenaOutOfMemoryError):
+    with pytest.raises(ak.memory.ArenaOutOfMemoryError):
         lease.replan([byte_spec(9 * PAGE)])
     assert (arena.stats().mapped, arena.stats().slots) == (0, 0)
     assert lease.tensors([byte_spec(8 * PAGE)])
@@ -163,8 +163,8 @@ def test_failed_replan_leaves_an_empty_lease(kind: str) -> None:
 def test_out_of_memory_is_that_of_torch_too() -> None:
     with pytest.raises(torch.OutOfMemoryError):
         make("virtual", max_bytes=PAGE).lease().tensors([byte_spec(2 * PAGE)])
-    assert issubclass(ak.ArenaOutOfMemoryError, ak.ArenaError)
-    assert issubclass(ak.CaptureError, ak.ArenaError)
+    assert issubclass(ak.memory.ArenaOutOfMemoryError, ak.ArenaError)
+    assert issubclass(ak.memory.CaptureError, ak.ArenaError)
     assert issubclass(ak.ArenaError, RuntimeError)
 
 
@@ -229,7 +229,7 @@ def test_streams_are_nothing_on_a_cpu(kind: str) -> None:
         (((2,), "float32"), TypeError, r"is a pair \(shape, dtype\), here it is .*'float32'"),
         ((2, torch.float32), TypeError, r"here it is \(2, torch.float32\)"),
         (torch.float32, TypeError, r"here it is torch.float32"),
-        (((2**62, 8), torch.float32), ak.ArenaOutOfMemoryError, str(2**67)),
+        (((2**62, 8), torch.float32), ak.memory.ArenaOutOfMemoryError, str(2**67)),
     ],
 )
 @both_kinds

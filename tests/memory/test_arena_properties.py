@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from torch import Tensor
 
-from adacache_kernels import ArenaOutOfMemoryError
+from adacache_kernels.memory import ArenaOutOfMemoryError
 from adacache_kernels.memory.arena import Lease
 from tests.support.arenas import PAGE, byte_spec, extent, make
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adacache_kernels.memory import host_slots
-from adacache_kernels.memory.chunk_layout import Pieces
-from adacache_kernels.memory.copy_stream import DirectTransfer
-from adacache_kernels.memory.device_constants import Constants
-from adacache_kernels.memory.device_slots import DeviceSlots, Update
+from adacache_kernels.memory.chunk_layout import ChunkLayout
+from adacache_kernels.memory.copy_stream import DirectCopies
+from adacache_kernels.memory.device_constants import DeviceConstants
+from adacache_kernels.memory.device_slots import DeviceSlots, ResidualWrite
 from adacache_kernels.memory.host_slots import HostSlots
 from tests.support.stream_simulator import TwoQueues
 
@@ -28,10 +28,10 @@ def split(x: torch.Tensor) -> torch.Tensor:
 
 def on_host(transfer, dtype: str | None = None, most: int = 2 * 2 * 3 * 16 * 4) -> HostSlots:
     """Slots cut into pieces of two tokens of float32, or some more of eight bits."""
-    pieces = Pieces(SHAPE, DTYPES[dtype], has_scale=dtype is not None, most=most)
+    pieces = ChunkLayout(SHAPE, DTYPES[dtype], has_scale=dtype is not None, most=most)
     tensors = {key: torch.empty(pieces.nbytes, dtype=torch.uint8) for key in KEYS}
     staging = [[torch.empty(pieces.largest, dtype=torch.uint8) for _ in KEYS] for _ in range(2)]
-    return HostSlots(tensors, dict.fromkeys(KEYS, pieces), staging, transfer, Constants())
+    return HostSlots(tensors, dict.fromkeys(KEYS, pieces), staging, transfer, DeviceConstants())
 
 
 def on_device(dtype: str | None = None) -> DeviceSlots:
@@ -58,7 +58,7 @@ def test_pieces_cover_every_token_once_and_lie_apart(
     batch, frames, tokens, channels, dtype, most
 ) -> None:
     shape = (batch, frames, tokens, channels)
-    pieces = Pieces(shape, DTYPES[dtype], has_scale=dtype is not None, most=most)
+    pieces = ChunkLayout(shape, DTYPES[dtype], has_scale=dtype is not None, most=most)
     buffer = torch.zeros(pieces.nbytes, dtype=torch.uint8)
     covered = []
     for index in range(pieces.count):
@@ -81,11 +81,11 @@ def test_pieces_cover_every_token_once_and_lie_apart(
 
 @pytest.mark.parametrize("dtype", list(DTYPES))
 def test_an_add_from_the_host_has_the_bits_of_one_on_the_device(dtype) -> None:
-    host, device = on_host(DirectTransfer(), dtype), on_device(dtype)
+    host, device = on_host(DirectCopies(), dtype), on_device(dtype)
     streams = [(stream(), stream()) for _ in KEYS]
     for slots in (host, device):
         for key, (x_out, x_in) in zip(KEYS, streams, strict=True):
-            slots.update(key, Update(x_out, x_in, split))
+            slots.update(key, ResidualWrite(x_out, x_in, split))
     x = stream()
     added = []
     for slots in (host, device):
@@ -98,13 +98,13 @@ def test_an_add_from_the_host_has_the_bits_of_one_on_the_device(dtype) -> None:
 @pytest.mark.parametrize("dtype", list(DTYPES))
 @pytest.mark.parametrize("holds", ["nothing", "previous"])
 def test_a_comparison_from_the_host_is_that_of_the_device(dtype, holds) -> None:
-    host, device = on_host(DirectTransfer(), dtype), on_device(dtype)
+    host, device = on_host(DirectCopies(), dtype), on_device(dtype)
     streams = [(stream(), stream()) for _ in range(4)]
     sums = []
     for slots in (host, device):
         for key, (x_out, x_in) in zip(KEYS, streams, strict=False):
-            slots.update(key, Update(x_out, x_in, split))
-        update = Update(
+            slots.update(key, ResidualWrite(x_out, x_in, split))
+        update = ResidualWrite(
             *streams[3],
             split,
             holds,
@@ -129,15 +129,17 @@ def test_any_order_that_the_waits_allow_gives_the_same(seed) -> None:
         with pytest.MonkeyPatch.context() as patch:
             if queues is not None:
                 patch.setattr(host_slots, "ops", queues.ops)
-            slots = on_host(queues or DirectTransfer())
+            slots = on_host(queues or DirectCopies())
             added = [x.clone() for _ in range(3)]
             for key, (x_out, x_in) in zip(KEYS, streams, strict=False):
-                slots.update(key, Update(x_out, x_in, split))
+                slots.update(key, ResidualWrite(x_out, x_in, split))
             slots.prefetch(KEYS[:2])
             slots.add(added[0], KEYS[:2], (2.0, -1.0), split)
-            slots.update(KEYS[2], Update(*streams[3], split, "previous", KEYS[:1], (1.0, 0.5)))
+            slots.update(
+                KEYS[2], ResidualWrite(*streams[3], split, "previous", KEYS[:1], (1.0, 0.5))
+            )
             slots.prefetch([KEYS[2]])
-            slots.update(KEYS[0], Update(*streams[4], split))
+            slots.update(KEYS[0], ResidualWrite(*streams[4], split))
             slots.add(added[1], KEYS, (1.0, 2.0, 3.0), split)
             slots.add(added[2], KEYS[2:], (1.0,), split)
             if queues is not None:

@@ -14,7 +14,7 @@ from adacache_kernels import _native
 from adacache_kernels.memory import arena
 from adacache_kernels.memory import torch_arena as plain_arena
 from adacache_kernels.memory.arena import Lease
-from adacache_kernels.memory.torch_arena import PlainArena
+from adacache_kernels.memory.torch_arena import TorchArena
 from tests.support.arenas import byte_spec, make
 
 CUDA = torch.device("cuda", 1)
@@ -42,19 +42,19 @@ def test_torch_gives_its_cache_back_once(cuda: mock.Mock) -> None:
     assert len(Lease(native, CUDA).tensors([byte_spec(1)])) == 1
     assert native.grow.call_args_list == [mock.call([1], 77)] * 2
     cuda.empty_cache.assert_called_once_with()
-    with pytest.raises(ak.ArenaOutOfMemoryError, match="third"):
+    with pytest.raises(ak.memory.ArenaOutOfMemoryError, match="third"):
         Lease(refusing(*map(out_of_memory, ("second", "third"))), CUDA).tensors([byte_spec(1)])
 
 
 def test_the_budget_is_no_reason_to_empty_the_cache(cuda: mock.Mock) -> None:
-    with pytest.raises(ak.OverBudgetError, match="too much"):
+    with pytest.raises(ak.memory.OverBudgetError, match="too much"):
         Lease(refusing(_native.module().OverBudget("too much")), CUDA).tensors([byte_spec(1)])
     cuda.empty_cache.assert_not_called()
 
 
 def test_the_cache_stays_during_a_capture(cuda: mock.Mock) -> None:
     cuda.is_current_stream_capturing.return_value = True
-    with pytest.raises(ak.ArenaOutOfMemoryError, match="none left"):
+    with pytest.raises(ak.memory.ArenaOutOfMemoryError, match="none left"):
         Lease(refusing(_native.module().OutOfMemory("none left")), CUDA).tensors([byte_spec(1)])
     cuda.empty_cache.assert_not_called()
 
@@ -69,7 +69,7 @@ def test_calls_are_for_the_current_stream(cuda: mock.Mock, call: str) -> None:
 
 def test_errors_of_a_capture_are_those_of_the_package() -> None:
     native = refusing(_native.module().CaptureError("reserve before"))
-    with pytest.raises(ak.CaptureError, match="reserve before"):
+    with pytest.raises(ak.memory.CaptureError, match="reserve before"):
         Lease(native, torch.device("cpu")).tensors([byte_spec(1)])
 
 
@@ -117,7 +117,9 @@ def test_a_plain_arena_allocates_nothing_during_a_capture(streams: SimpleNamespa
     lease.mark()
     streams.capturing = True
     lease.replan([byte_spec(700)])  # Both take 768.
-    with pytest.raises(ak.CaptureError, match=r"bytes would have to be .* reserve them before"):
+    with pytest.raises(
+        ak.memory.CaptureError, match=r"bytes would have to be .* reserve them before"
+    ):
         lease.tensors([byte_spec(1)])
     assert (arena.stats().mapped, arena.stats().slots) == (768, 1)
 
@@ -131,19 +133,21 @@ def test_a_plain_arena_waits_for_nothing_outside_of_a_capture(streams: SimpleNam
     streams.now = streams.other
     lease.mark()  # Records nothing.
     assert len(streams.recorded) == 1
-    with pytest.raises(ak.CaptureError, match=r"call acquire\(\) before"):
+    with pytest.raises(ak.memory.CaptureError, match=r"call acquire\(\) before"):
         lease.acquire()
 
 
 def test_hip_gets_plain_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "hip", "7.0")
-    assert isinstance(arena._make_arena(CUDA, 100, 10), PlainArena)
+    assert isinstance(arena._make_arena(CUDA, 100, 10), TorchArena)
 
 
 def test_a_device_without_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     arena = make("plain")
     lease = arena.lease()
     monkeypatch.setattr(torch, "empty", mock.Mock(side_effect=torch.OutOfMemoryError("card full")))
-    with pytest.raises(ak.ArenaOutOfMemoryError, match=r"card full.* Of 67108864 bytes of budget"):
+    with pytest.raises(
+        ak.memory.ArenaOutOfMemoryError, match=r"card full.* Of 67108864 bytes of budget"
+    ):
         lease.tensors([byte_spec(10)])
     assert (arena.stats().failures, arena.stats().mapped) == (1, 0)

@@ -76,7 +76,7 @@ def test_modules_return_what_they_returned(name: str, monkeypatch: pytest.Monkey
         expected = denoise(name, model)
     has = {kind: count for kind, count in {"temporal": 2, "cross": 3}.items()
            if kind in units.modules}  # fmt: skip
-    config = ak.PABConfig(
+    config = ak.baselines.PABConfig(
         spatial=2, **has, window=(0, 1000), mlp_timesteps=(870,), mlp_blocks=tuple(range(9))
     )
     timesteps = iter((900, 870, 840, 810, 780))
@@ -97,7 +97,7 @@ def test_what_is_watched_is_what_the_first_attention_is_given(name: str) -> None
     assert units is not None
     if units.modulated is None:
         with pytest.raises(ValueError, match=r"not known how .* watch the \"timestep\""):
-            ak.patch(model, ak.TimestepEmbeddingConfig(), num_inference_steps=STEPS)
+            ak.patch(model, ak.baselines.TeaCacheConfig(), num_inference_steps=STEPS)
         return
     attribute, attention = units.modules["spatial"][0]
     block = getattr(model, attribute)[0]
@@ -124,7 +124,7 @@ def test_what_is_watched_is_what_the_first_attention_is_given(name: str) -> None
 def test_the_embedding_of_the_timestep_is_watched(name: str) -> None:
     model = MODELS[name].build()
     plain = denoise(name, model)
-    config = ak.TimestepEmbeddingConfig(threshold=0.0, watched="timestep")
+    config = ak.baselines.TeaCacheConfig(threshold=0.0, watched="timestep")
     ak.patch(model, config, num_inference_steps=STEPS)
     assert all(torch.equal(a, b) for a, b in zip(denoise(name, model), plain, strict=True))
     distances = ak.summary(model).distances[1:-1]
@@ -133,9 +133,9 @@ def test_the_embedding_of_the_timestep_is_watched(name: str) -> None:
 
 def test_a_model_whose_modules_are_not_known_can_reuse_blocks_only() -> None:
     each = tiny_chained.VIDEOS["hunyuan"]
-    for config in (ak.PABConfig(), ak.TimestepEmbeddingConfig()):
+    for config in (ak.baselines.PABConfig(), ak.baselines.TeaCacheConfig()):
         with pytest.raises(ValueError, match="HunyuanVideoTransformer3DModel: it is not known"):
             ak.patch(each.build(), config, num_inference_steps=STEPS)
-    model = ak.patch(each.build(), ak.FixedIntervalConfig(), num_inference_steps=STEPS)
+    model = ak.patch(each.build(), ak.baselines.FixedIntervalConfig(), num_inference_steps=STEPS)
     tiny_chained.denoise(each, model, STEPS)
     assert ak.summary(model).computed_steps == [1, 3, 5]

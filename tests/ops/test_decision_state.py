@@ -17,7 +17,7 @@ import adacache_kernels as ak
 from adacache_kernels import ops
 from adacache_kernels.engine.decision import distance_meter as meter
 from adacache_kernels.engine.decision import mailbox
-from adacache_kernels.engine.decision.mailbox import Letter, Mailbox
+from adacache_kernels.engine.decision.mailbox import DecisionMessage, Mailbox
 from adacache_kernels.ops import reference
 from tests.kernels.test_kernels import driver, on_triton
 from tests.support.ptx_emulator import EmulatorDriver
@@ -62,7 +62,7 @@ def test_clock_on_triton(driver: EmulatorDriver) -> None:
 
 def check_begin_step() -> None:
     """Steps 3 to 8 may be reused, the next computed one is step 6; motion in steps 2 to 4."""
-    state, clock = ops.new_state("cpu"), ops.new_clock("cpu")
+    state, clock = ops.new_state("cpu"), ops.new_step_state("cpu")
     flags = torch.zeros(2, dtype=torch.int32)
     for step in range(1, 11):
         ops.begin_step(clock, flags, state, (3, 8), (2, 4))
@@ -201,8 +201,8 @@ def test_which_mailbox(device_type: str, mode: Any, kind: type, device: Device) 
 class Late(mailbox.DirectMailbox):
     """As if the device had always been behind."""
 
-    def collect(self, sequence: int) -> Letter:
-        return Letter(super().collect(sequence).state, 0.25)
+    def collect(self, sequence: int) -> DecisionMessage:
+        return DecisionMessage(super().collect(sequence).state, 0.25)
 
 
 @pytest.mark.parametrize("name", FOUR)

@@ -17,7 +17,7 @@ import adacache_kernels as ak
 from adacache_kernels import make_profile
 from adacache_kernels.calibration.fit_sensitivity import Trial, fit_sensitivity
 from adacache_kernels.calibration.make_profile import fit_moreg, random_schedule
-from adacache_kernels.calibration.residual_recorder import Recorder
+from adacache_kernels.calibration.residual_recorder import ResidualRecorder
 from adacache_kernels.demo.pipeline import load_pipeline
 from adacache_kernels.demo.run import generate
 from adacache_kernels.schedule import Decision, FittedForecast, Plan, ProfilePolicy
@@ -180,7 +180,7 @@ def test_the_recorder_keeps_inner_products_of_the_sum_of_all_lists() -> None:
     steps = [
         {name: torch.randn(1, 4, 6, 8, generator=draw) for name in ("a", "b")} for _ in range(5)
     ]
-    everything, sample = Recorder(10**6), Recorder(100)
+    everything, sample = ResidualRecorder(10**6), ResidualRecorder(100)
     for step in steps:
         everything.take("0", step)
         sample.take("0", step)
@@ -192,7 +192,7 @@ def test_the_recorder_keeps_inner_products_of_the_sum_of_all_lists() -> None:
     sampled, _ = sample.grams()
     # 100 of 192 elements: squares of a sum of two normals have a deviation of 2.8 around 2.
     assert np.diag(sampled) / 100 == pytest.approx(np.full(5, 2.0), abs=5 * 2.8 / 10)
-    twice = Recorder(100)
+    twice = ResidualRecorder(100)
     for step in (steps[0], steps[0]):
         twice.take("0", step)
     # The same elements of every step.

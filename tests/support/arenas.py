@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adacache_kernels import CacheArena
 from adacache_kernels.memory import arena
-from adacache_kernels.memory.torch_arena import PlainArena
+from adacache_kernels.memory.torch_arena import TorchArena
 from tests import ROOT
 
 KINDS = ["virtual", "plain"]
@@ -25,7 +25,7 @@ MIB = 1 << 20
 def make(kind: str, max_bytes: int | str = 64 * MIB, chunk_bytes: int = MIB) -> CacheArena:
     if kind == "virtual":
         return CacheArena("cpu", max_bytes, chunk_bytes=chunk_bytes)
-    with mock.patch.object(arena, "_make_arena", PlainArena):
+    with mock.patch.object(arena, "_make_arena", TorchArena):
         return CacheArena("cpu", max_bytes, chunk_bytes=chunk_bytes)
 
 

@@ -79,7 +79,7 @@ def cases(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], object]]]:
         yield from elementwise_cases(size, slot, x_out, x_in)
     yield from quantized_cases(dtype)
     sums, codebook = torch.ones(1, 2, 100, 5), torch.tensor([[0.1, 0.2], [3.0, 2.0]])
-    state, clock = ops.new_state("cpu"), ops.new_clock("cpu")
+    state, clock = ops.new_state("cpu"), ops.new_step_state("cpu")
     flags = torch.zeros(2, dtype=torch.int32)
     if dtype == torch.float32:
         yield (

@@ -13,10 +13,10 @@ from ...models import Adapter, BlockList
 
 Key = tuple[str, int]
 Streams = list[Tensor | None]
-Visit = Callable[["Place", tuple[Any, ...], Mapping[str, Any]], Any]
+Visit = Callable[["BlockVisit", tuple[Any, ...], Mapping[str, Any]], Any]
 
 
-class Place:
+class BlockVisit:
     """One block and where it is.
 
     Args:
@@ -70,16 +70,16 @@ class Place:
         return tuple(by_place.get(place) for place in range(count))
 
 
-def places_of(model: nn.Module, adapter: Adapter) -> list[Place]:
+def places_of(model: nn.Module, adapter: Adapter) -> list[BlockVisit]:
     """Every block of the model, list by list."""
-    found: list[Place] = []
+    found: list[BlockVisit] = []
     segment, first_number = 0, 0
     for blocks in adapter.lists:
         modules = blocks.modules(model)
         parameters = Parameters(next(iter(modules.values())))
         for offset, (index, block) in enumerate(modules.items()):
             key, number = (blocks.attribute, index), first_number + offset
-            found.append(Place(block, blocks, key, segment, number, parameters))
+            found.append(BlockVisit(block, blocks, key, segment, number, parameters))
         if not blocks.leads:
             segment += 1
             first_number += len(modules)
@@ -89,7 +89,7 @@ def places_of(model: nn.Module, adapter: Adapter) -> list[Place]:
 class StandIn:
     """Stands for one block during one forward."""
 
-    def __init__(self, place: Place, visit: Visit) -> None:
+    def __init__(self, place: BlockVisit, visit: Visit) -> None:
         self._place = place
         self._visit = visit
 
@@ -101,7 +101,7 @@ class StandIn:
         return getattr(self._place.block, name)
 
 
-def visited(model: nn.Module, places: Iterable[Place], visit: Visit) -> Any:
+def visited(model: nn.Module, places: Iterable[BlockVisit], visit: Visit) -> Any:
     """A context in which `visit` is called in place of every block."""
     lists: dict[str, list[Any]] = {}
     for place in places:
@@ -112,7 +112,12 @@ def visited(model: nn.Module, places: Iterable[Place], visit: Visit) -> Any:
 
 
 def difference(
-    first: Place, x_in: Tensor, last: Place, x_out: Tensor, stream: int, video: tuple[int, int]
+    first: BlockVisit,
+    x_in: Tensor,
+    last: BlockVisit,
+    x_out: Tensor,
+    stream: int,
+    video: tuple[int, int],
 ) -> Tensor:
     """x_out - x_in, in four dimensions where the layouts of the two differ."""
     if not _changes_layout(first, last, stream):
@@ -122,9 +127,9 @@ def difference(
 
 
 def added(
-    first: Place,
+    first: BlockVisit,
     x_in: Tensor,
-    last: Place,
+    last: BlockVisit,
     like: Tensor,
     residual: Tensor,
     stream: int,
@@ -139,5 +144,5 @@ def added(
     return out
 
 
-def _changes_layout(first: Place, last: Place, stream: int) -> bool:
+def _changes_layout(first: BlockVisit, last: BlockVisit, stream: int) -> bool:
     return stream == 0 and first.blocks.layout is not last.blocks.layout

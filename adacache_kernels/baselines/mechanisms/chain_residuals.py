@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from ...engine.residuals.block_stand_ins import version
-from ..counters import Tally
-from .block_visits import Place, Streams, added, difference
+from ..counters import Counters
+from .block_visits import BlockVisit, Streams, added, difference
 
 IN_PLACE = (
     "a block wrote into its input, so that what it added cannot be told; every step is computed"
@@ -26,8 +26,8 @@ class Chain:
         residuals: one a stream; None where the call has no such stream.
     """
 
-    first: Place
-    last: Place
+    first: BlockVisit
+    last: BlockVisit
     residuals: Streams
 
     @property
@@ -58,22 +58,22 @@ class BlockBranch:
             yield self.watched
 
 
-class Recording:
+class ResidualCapture:
     """Keeps what the blocks of these keys add in one forward."""
 
     def __init__(self, keys: Collection[Any], video: tuple[int, int]) -> None:
         self.keys = frozenset(keys)
         self._video = video
-        self._entered: dict[int, tuple[Place, Streams, list[int]]] = {}
-        self._left: dict[int, tuple[Place, Streams]] = {}
+        self._entered: dict[int, tuple[BlockVisit, Streams, list[int]]] = {}
+        self._left: dict[int, tuple[BlockVisit, Streams]] = {}
 
-    def before(self, place: Place, arguments: Mapping[str, Any]) -> None:
+    def before(self, place: BlockVisit, arguments: Mapping[str, Any]) -> None:
         """A block is about to run."""
         if place.key in self.keys and place.segment not in self._entered:
             streams = place.entering(arguments)
             self._entered[place.segment] = place, streams, _versions(streams)
 
-    def after(self, place: Place, output: Any) -> None:
+    def after(self, place: BlockVisit, output: Any) -> None:
         """A block has run."""
         if place.key in self.keys:
             self._left[place.segment] = place, place.leaving(output)
@@ -96,7 +96,7 @@ class Recording:
         return found
 
 
-class Adding:
+class ResidualReplay:
     """Adds kept residuals in one forward, in place of running blocks."""
 
     def __init__(self, chains: Mapping[int, Chain], video: tuple[int, int]) -> None:
@@ -104,11 +104,11 @@ class Adding:
         self._video = video
         self._entered: dict[int, Streams] = {}
 
-    def has(self, place: Place) -> bool:
+    def has(self, place: BlockVisit) -> bool:
         """Whether there is something to add for the chain of this block."""
         return place.segment in self._chains
 
-    def pass_by(self, place: Place, arguments: Mapping[str, Any]) -> Any:
+    def pass_by(self, place: BlockVisit, arguments: Mapping[str, Any]) -> Any:
         """What a block returns that does not run."""
         chain, streams = self._chains[place.segment], place.entering(arguments)
         entered = self._entered.setdefault(place.segment, streams)
@@ -136,19 +136,19 @@ class BlockForward:
 
     def __init__(
         self,
-        tally: Tally,
+        tally: Counters,
         step: int,
-        recording: Recording,
-        adding: Adding,
+        recording: ResidualCapture,
+        adding: ResidualReplay,
         skipped: Collection[Any],
     ) -> None:
         self._tally, self._step = tally, step
         self._recording, self._adding = recording, adding
         self.skipped = frozenset(skipped)
-        self.before: Callable[[Place, Mapping[str, Any]], None] | None = None
-        self.after: Callable[[Place, Mapping[str, Any], Any], None] | None = None
+        self.before: Callable[[BlockVisit, Mapping[str, Any]], None] | None = None
+        self.after: Callable[[BlockVisit, Mapping[str, Any], Any], None] | None = None
 
-    def visit(self, place: Place, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def visit(self, place: BlockVisit, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """A block is called."""
         arguments = place.bind(args, kwargs)
         if self.before is not None:

@@ -7,16 +7,16 @@ from typing import Any
 
 from torch import nn
 
-from ...engine.user_warnings import Notices
+from ...engine.user_warnings import UserWarnings
 from ...models import Adapter
 from ..base import BlockPolicy, Blocks
-from ..counters import Tally
-from .block_visits import Key, Place, places_of, visited
-from .chain_residuals import IN_PLACE, Adding, BlockBranch, BlockForward, Recording
+from ..counters import Counters
+from .block_visits import BlockVisit, Key, places_of, visited
+from .chain_residuals import IN_PLACE, BlockBranch, BlockForward, ResidualCapture, ResidualReplay
 from .reuse_modules import Original
 
 
-def keys_of(places: list[Place], blocks: Blocks | None) -> frozenset[Key]:
+def keys_of(places: list[BlockVisit], blocks: Blocks | None) -> frozenset[Key]:
     """The blocks of these numbers."""
     if blocks is None:
         return frozenset()
@@ -28,7 +28,7 @@ def keys_of(places: list[Place], blocks: Blocks | None) -> frozenset[Key]:
     )
 
 
-def check_blocks(places: list[Place], name: str, blocks: Blocks | None, model: str) -> None:
+def check_blocks(places: list[BlockVisit], name: str, blocks: Blocks | None, model: str) -> None:
     """Blocks that a setting names must be there.
 
     Raises:
@@ -55,13 +55,13 @@ class RangeReuse:
         model: nn.Module,
         adapter: Adapter,
         make_policy: Callable[[int], BlockPolicy],
-        notices: Notices,
+        notices: UserWarnings,
     ) -> None:
         self._model, self._notices = model, notices
         self.places = places_of(model, adapter)
         self._make_policy = make_policy
 
-    def begin(self, num_steps: int, tally: Tally) -> None:
+    def begin(self, num_steps: int, tally: Counters) -> None:
         self._policy, self._tally = self._make_policy(num_steps), tally
 
     def branch(self, name: str) -> BlockBranch:
@@ -98,7 +98,7 @@ class RangeReuse:
             self._tally.missed(branch.name, self._step)
             skipped = frozenset()
         kept = frozenset() if skipped else keys_of(self.places, self._policy.keeps(self._step))
-        recording, adding = Recording(kept, video), Adding(branch.chains, video)
+        recording, adding = ResidualCapture(kept, video), ResidualReplay(branch.chains, video)
         forward = BlockForward(self._tally, self._step, recording, adding, skipped)
         with visited(self._model, self.places, forward.visit):
             output = original()

@@ -16,7 +16,7 @@ from ...models import Adapter
 from ...models.module_names import Kind, units_for
 from ...models.other_libraries.torch_compile import is_compiled
 from ..base import ModulePolicy
-from ..counters import Tally, tensors_in
+from ..counters import Counters, tensors_in
 from .finite_differences import KeptOutput, kept_output
 
 Original = Callable[[], Any]
@@ -116,7 +116,7 @@ class ModuleReuse:
     def by_timestep(self) -> bool:
         return self._policy.by_timestep
 
-    def begin(self, num_steps: int, tally: Tally) -> None:
+    def begin(self, num_steps: int, tally: Counters) -> None:
         _check_seen(self._units, self._name)
         self._policy, self._tally = self._make_policy(num_steps), tally
         self._averaged = False

@@ -8,16 +8,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ...engine.user_warnings import Notices
+from ...engine.user_warnings import UserWarnings
 from ...models import Adapter
 from ...schedule import Decision
 from ..base import ChangePolicy
-from ..counters import Tally
-from .block_visits import Place, places_of, visited
-from .chain_residuals import IN_PLACE, Adding, BlockBranch, BlockForward, Recording
+from ..counters import Counters
+from .block_visits import BlockVisit, places_of, visited
+from .chain_residuals import IN_PLACE, BlockBranch, BlockForward, ResidualCapture, ResidualReplay
 from .reuse_modules import Original
 
-Watch = Callable[[Place, Mapping[str, Any]], Tensor]
+Watch = Callable[[BlockVisit, Mapping[str, Any]], Tensor]
 
 
 class ChangeReuse:
@@ -41,7 +41,7 @@ class ChangeReuse:
         model: nn.Module,
         adapter: Adapter,
         make_policy: Callable[[int], ChangePolicy],
-        notices: Notices,
+        notices: UserWarnings,
         watch: Watch | None = None,
     ) -> None:
         self._model, self._notices = model, notices
@@ -53,7 +53,7 @@ class ChangeReuse:
         rest = self.places if watch is not None else self.places[1:]
         self._keys = frozenset(place.key for place in rest)
 
-    def begin(self, num_steps: int, tally: Tally) -> None:
+    def begin(self, num_steps: int, tally: Counters) -> None:
         self._policy, self._tally = self._make_policy(num_steps), tally
 
     def branch(self, name: str) -> BlockBranch:
@@ -78,7 +78,7 @@ class ChangeReuse:
         video: tuple[int, int],
         original: Original,
     ) -> Any:
-        recording, adding = Recording(self._keys, video), Adding(branch.chains, video)
+        recording, adding = ResidualCapture(self._keys, video), ResidualReplay(branch.chains, video)
         forward = BlockForward(self._tally, self._step, recording, adding, ())
 
         def decide(seen: Tensor) -> None:
@@ -93,11 +93,11 @@ class ChangeReuse:
             if self._watch is not None or not forward.skipped:
                 branch.watched = seen
 
-        def before(place: Place, arguments: Mapping[str, Any]) -> None:
+        def before(place: BlockVisit, arguments: Mapping[str, Any]) -> None:
             if place is self._first and self._watch is not None:
                 decide(self._watch(place, arguments))
 
-        def after(place: Place, arguments: Mapping[str, Any], output: Any) -> None:
+        def after(place: BlockVisit, arguments: Mapping[str, Any], output: Any) -> None:
             if place is self._first and self._watch is None:
                 entered, left = place.entering(arguments)[0], place.leaving(output)[0]
                 assert entered is not None and left is not None

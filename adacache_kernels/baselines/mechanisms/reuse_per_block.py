@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ...engine.residuals.block_stand_ins import version
-from ...engine.user_warnings import Notices
+from ...engine.user_warnings import UserWarnings
 from ...models import Adapter
-from ..adacache_per_layer import PerLayerPolicy
-from ..counters import Tally
-from .block_visits import Key, Place, Streams, places_of, visited
+from ..adacache_per_layer import AdaCachePerLayerPolicy
+from ..counters import Counters
+from .block_visits import BlockVisit, Key, Streams, places_of, visited
 from .chain_residuals import IN_PLACE
 from .reuse_modules import Original
 
@@ -55,14 +55,14 @@ class LayerReuse:
         self,
         model: nn.Module,
         adapter: Adapter,
-        make_policy: Callable[[int], PerLayerPolicy],
-        notices: Notices,
+        make_policy: Callable[[int], AdaCachePerLayerPolicy],
+        notices: UserWarnings,
     ) -> None:
         self._model, self._notices = model, notices
         self.places = places_of(model, adapter)
         self._make_policy = make_policy
 
-    def begin(self, num_steps: int, tally: Tally) -> None:
+    def begin(self, num_steps: int, tally: Counters) -> None:
         self._policies = {place.key: self._make_policy(num_steps) for place in self.places}
         self._tally = tally
         self._measured: dict[Key, Tensor | None] = {}
@@ -90,7 +90,7 @@ class LayerReuse:
         _video: tuple[int, int],
         original: Original,
     ) -> Any:
-        def visit(place: Place, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        def visit(place: BlockVisit, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
             arguments = place.bind(args, kwargs)
             entered = place.entering(arguments)
             kept = branch.residuals.get(place.key)
@@ -110,7 +110,7 @@ class LayerReuse:
             return original()
 
     def _compute(
-        self, branch: LayerBranch, place: Place, entered: Streams, args: Any, kwargs: Any
+        self, branch: LayerBranch, place: BlockVisit, entered: Streams, args: Any, kwargs: Any
     ) -> Any:
         versions = [-1 if x is None else version(x) for x in entered]
         output = place.run(args, kwargs)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
-from ...models.method_proxy import StandsFor
+from ...models.method_proxy import MethodProxy
 from ...options import AdaCacheWarning
 
 # The most branches any pipeline runs in a step is four (guidance with two perturbed passes); more
@@ -46,7 +46,7 @@ class Call:
     near_end: bool = False
 
 
-class Clock(Protocol):
+class StepClock(Protocol):
     """Tells steps and branches apart."""
 
     @property
@@ -291,7 +291,7 @@ class ExpertClock:
         self._shared.detach()
 
 
-def clocks(clock: Clock, count: int) -> list[Clock]:
+def clocks(clock: StepClock, count: int) -> list[StepClock]:
     """One for each of `count` models that share a generation."""
     if count == 1:
         return [clock]
@@ -299,7 +299,7 @@ def clocks(clock: Clock, count: int) -> list[Clock]:
     return [ExpertClock(clock) for _ in range(count)]
 
 
-class WatchedMethod(StandsFor):
+class WatchedMethod(MethodProxy):
     """Calls an object's method and then `after`; set on the instance, the class stays as it is.
 
     Args:

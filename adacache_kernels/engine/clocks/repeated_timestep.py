@@ -8,18 +8,18 @@ from typing import Any
 
 from torch import Tensor
 
-from ..user_warnings import SAME_TIMESTEP, Notices
+from ..user_warnings import SAME_TIMESTEP, UserWarnings
 from .timestep_clock import NAMES
 
 
-class Repeats:
+class RepeatedTimestepCheck:
     """Remembers the tensor that was the last step's timestep.
 
     Pipelines that call the model twice a step, for guidance, hand both calls the very same tensor;
     for the next step they make another one, or write into it.
     """
 
-    def __init__(self, notices: Notices) -> None:
+    def __init__(self, notices: UserWarnings) -> None:
         self._notices = notices
         self._last: weakref.ref[Tensor] | None = None
         self._version = -1

@@ -22,7 +22,7 @@ MARGIN = 1.1
 """Strides of shifted schedules grow a little faster than geometrically."""
 
 
-class OpenClock(CallClock):
+class TimestepClock(CallClock):
     """Counts calls as `CallClock` does, without an end."""
 
     def __init__(self, calls_per_step: int = 1) -> None:

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from ... import ops
-from ...calibration.residual_recorder import Recorder
 from ...config.adacache_config import AdaCacheConfig
 from ...config.validation import Location
 from ...memory.plan import metric_key
-from ...memory.residual_store import CacheMemory
+from ...memory.residual_store import ResidualStore
 from ...models import Adapter, BlockList, BlockRun, Residual
 from ...options import CacheRes
 from ...schedule import Decision
 from ...schedule.codebook import Codebook
+from ..step_recorder import StepRecorder
 from .mailbox import Mailbox, make_mailbox
 
 # The paper's order of preference; "block" is what every model has.
@@ -30,7 +30,7 @@ PREFERRED: tuple[CacheRes, ...] = ("t-attn", "s-attn", "block")
 
 
 @dataclass(frozen=True)
-class Site:
+class MetricBlock:
     """One metric block.
 
     Args:
@@ -46,7 +46,9 @@ class Site:
     residual: Residual
 
 
-def find_sites(model: nn.Module, adapter: Adapter, config: AdaCacheConfig) -> tuple[Site, ...]:
+def find_sites(
+    model: nn.Module, adapter: Adapter, config: AdaCacheConfig
+) -> tuple[MetricBlock, ...]:
     """The metric blocks that the config names, each once; none to measure the forecast's error.
 
     Raises:
@@ -61,7 +63,7 @@ def find_sites(model: nn.Module, adapter: Adapter, config: AdaCacheConfig) -> tu
         found = adapter.blocks_of(model, list_name)
         for location in config.locations:
             index = list(found)[resolve_location(location, len(found), list_name)]
-            sites[list_name, index] = Site(found[index], index, name, residual)
+            sites[list_name, index] = MetricBlock(found[index], index, name, residual)
     return tuple(sites.values())
 
 
@@ -98,14 +100,14 @@ def resolve_location(location: Location, count: int, attribute: str) -> int:
     return location % count
 
 
-class Meter:
+class DistanceMeter:
     """Measures the metric blocks of one branch and decides, on the device; `restart` comes first.
 
     The decision is made in the middle of a computed step and read when the next step begins.
     """
 
     def __init__(
-        self, sites: tuple[Site, ...], config: AdaCacheConfig, memory: CacheMemory
+        self, sites: tuple[MetricBlock, ...], config: AdaCacheConfig, memory: ResidualStore
     ) -> None:
         self._sites = sites
         self._config = config
@@ -130,7 +132,7 @@ class Meter:
         self._undecided = False
         self._sums: list[Tensor] = []
 
-    def look_at(self, sites: tuple[Site, ...]) -> None:
+    def look_at(self, sites: tuple[MetricBlock, ...]) -> None:
         """Measure these from now on; where they are others, there is nothing to compare with."""
         if sites != self._sites:
             self._sites = sites
@@ -141,7 +143,11 @@ class Meter:
         self._has_previous = False
 
     def begin(
-        self, step: int, shape: tuple[int, int], videos: int, recorder: Recorder | None = None
+        self,
+        step: int,
+        shape: tuple[int, int],
+        videos: int,
+        recorder: StepRecorder | None = None,
     ) -> None:
         """A computed forward of (rows, frames) begins, the rows being those of `videos`.
 
@@ -159,10 +165,10 @@ class Meter:
         self._step, self._shape, self._videos, self._recorder = step, shape, videos, recorder
         self._sums = []
 
-    def observers(self, attribute: str) -> dict[int, list[SiteObserver]]:
+    def observers(self, attribute: str) -> dict[int, list[MetricBlockObserver]]:
         """What watches the blocks of the list `attribute`, by index."""
         return {
-            site.index: [SiteObserver(self, site)]
+            site.index: [MetricBlockObserver(self, site)]
             for site in self._sites
             if site.blocks.attribute == attribute
         }
@@ -190,7 +196,7 @@ class Meter:
         self._sums = list(sums) or [torch.zeros(self._shape[0], 1, columns, device=device)]
         self._decide()
 
-    def measure(self, site: Site, run: BlockRun) -> None:
+    def measure(self, site: MetricBlock, run: BlockRun) -> None:
         """The distance update of one metric block; after the last one, the decision."""
         value = site.residual.value
         x_out, x_in = (run.x_out, run.x_in) if value is None else (value(run), None)
@@ -211,7 +217,7 @@ class Meter:
         if self.measured:
             self._decide()
 
-    def _split(self, site: Site, x: Tensor) -> Tensor:
+    def _split(self, site: MetricBlock, x: Tensor) -> Tensor:
         return site.blocks.split(x, 0, self._shape)
 
     def _decide(self) -> None:
@@ -304,10 +310,10 @@ def decision_of(state: Sequence[float]) -> Decision:
     )
 
 
-class SiteObserver:
+class MetricBlockObserver:
     """Hands a metric block's run to the meter."""
 
-    def __init__(self, meter: Meter, site: Site) -> None:
+    def __init__(self, meter: DistanceMeter, site: MetricBlock) -> None:
         self._meter = meter
         self._site = site
 

@@ -19,7 +19,7 @@ PLACES = 4
 """Letters that are kept: none is overwritten before its step is over."""
 
 
-class Letter(NamedTuple):
+class DecisionMessage(NamedTuple):
     """A decision as the host has it.
 
     Args:
@@ -37,7 +37,7 @@ class Mailbox(Protocol):
     def post(self, state: Tensor, sequence: int) -> None:
         """The current stream has been given the work that makes this the state's decision."""
 
-    def collect(self, sequence: int) -> Letter | None:
+    def collect(self, sequence: int) -> DecisionMessage | None:
         """The decision of that number, which has been posted; None where the host learns nothing.
 
         Raises:
@@ -73,9 +73,9 @@ class DirectMailbox:
         begun = time.perf_counter()
         values = state.tolist()
         waited = 0.0 if state.device.type == "cpu" else time.perf_counter() - begun
-        self._letter = Letter(values, waited)
+        self._letter = DecisionMessage(values, waited)
 
-    def collect(self, sequence: int) -> Letter:
+    def collect(self, sequence: int) -> DecisionMessage:
         _check(self._letter.state, sequence)
         return self._letter
 
@@ -92,8 +92,8 @@ class NativeMailbox:
         stream = torch.cuda.current_stream(self._device).cuda_stream
         self._native.post(stream, state.data_ptr(), sequence)
 
-    def collect(self, sequence: int) -> Letter:
-        return Letter(*self._native.collect(sequence))
+    def collect(self, sequence: int) -> DecisionMessage:
+        return DecisionMessage(*self._native.collect(sequence))
 
 
 class TorchMailbox:
@@ -109,7 +109,7 @@ class TorchMailbox:
         self._letters[place].copy_(state, non_blocking=True)
         self._events[place].record(self._module.current_stream(state.device))
 
-    def collect(self, sequence: int) -> Letter:
+    def collect(self, sequence: int) -> DecisionMessage:
         place, waited = sequence % PLACES, 0.0
         if not self._events[place].query():
             begun = time.perf_counter()
@@ -117,7 +117,7 @@ class TorchMailbox:
             waited = time.perf_counter() - begun
         values = self._letters[place].tolist()
         _check(values, sequence)
-        return Letter(values, waited)
+        return DecisionMessage(values, waited)
 
 
 def _check(values: list[float], sequence: int) -> None:

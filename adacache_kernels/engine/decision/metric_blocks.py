@@ -9,10 +9,10 @@ from torch import nn
 from ...config.adacache_config import AdaCacheConfig
 from ...models import Adapter
 from ...models.other_libraries.torch_compile import hides_hooks_of
-from .distance_meter import Site, find_sites
+from .distance_meter import MetricBlock, find_sites
 
 
-class Sites:
+class MetricBlocks:
     """The metric blocks that the settings name; blocks may be compiled at any time.
 
     Raises:
@@ -28,7 +28,7 @@ class Sites:
         """What the user should know of what `visible` found last, if anything."""
         self.visible()
 
-    def visible(self) -> tuple[Site, ...]:
+    def visible(self) -> tuple[MetricBlock, ...]:
         """What to measure in the forward that begins.
 
         Where a block is compiled, that is what it adds as a whole in place of its attention.
@@ -39,13 +39,13 @@ class Sites:
         self.warning = ""
         return tuple(self._whole_block(site) if self._hides(site) else site for site in self._sites)
 
-    def _hides(self, site: Site) -> bool:
+    def _hides(self, site: MetricBlock) -> bool:
         if not site.residual.taps:
             return False
         block = getattr(self._model, site.blocks.attribute)[site.index]
         return any(hides_hooks_of(block, tap) for tap in site.residual.taps)
 
-    def _whole_block(self, site: Site) -> Site:
+    def _whole_block(self, site: MetricBlock) -> MetricBlock:
         if self._wanted is not None:
             raise ValueError(
                 f"cache_res={self._wanted!r}: {site.blocks.attribute}[{site.index}] of this "

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 
 from ... import ops
 from ...schedule import Decision
-from .distance_meter import Meter, decision_of
+from .distance_meter import DistanceMeter, decision_of
 from .graph_capture import Capture, Choice, make_capture
 
 EAGER_STEPS = 2
@@ -30,7 +30,7 @@ Way = Callable[[tuple[Any, ...], Mapping[str, Any]], Any]
 
 
 @dataclass(frozen=True)
-class Told:
+class DeviceLog:
     """What the device has chosen in the steps of a generation.
 
     Args:
@@ -53,13 +53,15 @@ class StepGraphs:
         capture: makes graphs; None: as the device needs them.
     """
 
-    def __init__(self, model: nn.Module, meter: Meter, capture: Capture | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, meter: DistanceMeter, capture: Capture | None = None
+    ) -> None:
         self._model = model
         self._meter = meter
         self._capture = capture
         self._graphs: dict[object, StepGraph] = {}
         self._weights: tuple[int, ...] = ()
-        self._log: _Log | None = None
+        self._log: _LogOnDevice | None = None
         self.begin_generation(0, (1, 0), (1, 0))
 
     def begin_generation(
@@ -99,7 +101,7 @@ class StepGraphs:
             self._capture = make_capture(device)
         state, log = self._meter.on_device(device), self._log
         if log is None or log.device != device:
-            self._log = log = _Log(device)
+            self._log = log = _LogOnDevice(device)
             self._graphs.clear()
             self._meter.clock = log.clock
         if not self._has_begun:
@@ -147,10 +149,10 @@ class StepGraphs:
             self._graphs[whole] = graph
         return graph(args, kwargs)
 
-    def told(self) -> Told:
+    def told(self) -> DeviceLog:
         """What has happened so far in this generation; the host waits for the device."""
         if self._log is None or not self._has_begun:
-            return Told([], [], {})
+            return DeviceLog([], [], {})
         return self._log.told(self._meter.on_device(self._log.device))
 
     def _check_number(self, key: object, others: tuple[str, ...]) -> None:
@@ -209,14 +211,14 @@ class StepGraph:
         _copy(self._outputs, way(args, kwargs))
 
 
-class _Log:
+class _LogOnDevice:
     """What the device chose in each step of a generation, on the device."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         # Graphs have these addresses in them, so that they stay for as long as the graphs do.
         with torch.inference_mode(False):
-            self.clock = ops.new_clock(device)
+            self.clock = ops.new_step_state(device)
             self.flags = torch.zeros(2, dtype=torch.int32, device=device)
 
     def begin(self, num_steps: int) -> None:
@@ -233,7 +235,7 @@ class _Log:
         self._last = step
         self._computes[step].copy_(self.flags[0])
 
-    def told(self, state: Tensor) -> Told:
+    def told(self, state: Tensor) -> DeviceLog:
         self.note_state(self._last, state)
         computes, states = self._computes.tolist(), self._states.tolist()
         steps = range(1, self._last + 1)
@@ -242,7 +244,7 @@ class _Log:
             for step in steps
             if computes[step] and states[step][ops.State.STEP] == step
         }
-        return Told(
+        return DeviceLog(
             [step for step in steps if computes[step]],
             [step for step in steps if not computes[step]],
             decisions,

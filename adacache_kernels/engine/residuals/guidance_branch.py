@@ -6,12 +6,12 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from ...memory.residual_store import CacheMemory
+from ...memory.residual_store import ResidualStore
 from ...models import Adapter, BlockRun
 from ...options import Metric
 from ...schedule import Forecast
 from .block_stand_ins import After, Observer
-from .interleaved_lists import Leading
+from .interleaved_lists import InterleavedList
 from .ring import Ring
 from .span import Comparison, Span
 
@@ -28,7 +28,7 @@ def ring_places(order: int, *, correct: bool) -> int:
     return order + (2 if correct else 1)
 
 
-class Branch:
+class GuidanceBranch:
     """State of one branch in one generation.
 
     Args:
@@ -45,7 +45,7 @@ class Branch:
         self,
         model: nn.Module,
         adapter: Adapter,
-        memory: CacheMemory,
+        memory: ResidualStore,
         index: int,
         places: int,
         forecast: Forecast,
@@ -212,12 +212,14 @@ def _put_together(
     return {name: tuple(of[index] for index in sorted(of)) for name, of in lists.items()}
 
 
-def _spans(model: nn.Module, adapter: Adapter, memory: CacheMemory, branch: int) -> Iterator[Span]:
+def _spans(
+    model: nn.Module, adapter: Adapter, memory: ResidualStore, branch: int
+) -> Iterator[Span]:
     leading = None
     for blocks in adapter.lists:
         modules = blocks.modules(model)
         if blocks.leads:
-            leading = Leading(blocks, modules)
+            leading = InterleavedList(blocks, modules)
         else:
             yield Span(blocks, modules, memory, branch, leading)
             leading = None

@@ -27,7 +27,7 @@ from .block_stand_ins import StandIns, version
 Video = tuple[int, int]
 
 
-class Leading:
+class InterleavedList:
     """Keeps what enters and leaves the list's first block, until the next list begins.
 
     Where the next list does not run at all, as in a Latte that makes a single image, the blocks

@@ -13,13 +13,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ...memory.device_slots import Update, View
+from ...memory.device_slots import ResidualWrite, View
 from ...memory.plan import Key, residual_key
-from ...memory.residual_store import CacheMemory
+from ...memory.residual_store import ResidualStore
 from ...models import BlockList, BlockRun
 from ...options import Metric
 from .block_stand_ins import Observer, StandIns, version
-from .interleaved_lists import Leading
+from .interleaved_lists import InterleavedList
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class Span:
         self,
         blocks: BlockList,
         modules: Mapping[int, nn.Module],
-        memory: CacheMemory,
+        memory: ResidualStore,
         branch: int,
-        leading: Leading | None = None,
+        leading: InterleavedList | None = None,
     ) -> None:
         self.blocks = blocks
         self._stand_ins = StandIns(blocks, modules)
@@ -207,14 +207,14 @@ class Span:
             if x_in is not None:
                 self._store(index, stream.read(run.output), x_in)
 
-    def _store_leading(self, leading: Leading) -> None:
+    def _store_leading(self, leading: InterleavedList) -> None:
         """What the leading list has added, if the other one has not run."""
         self._led_alone = leading.ran_alone
         if not leading.ran_alone:
             return
         for index in range(len(leading.blocks.streams)):
             x_out, x_in = leading.around(index)
-            update = Update(x_out, x_in, self.view(index))
+            update = ResidualWrite(x_out, x_in, self.view(index))
             self._memory.slots.update(self.key(index, self._place), update)
 
     def _compares(self, index: int) -> bool:
@@ -224,13 +224,13 @@ class Span:
         """The list's residual into its slot, which may hold the oldest one it is compared with."""
         key, view = self.key(index, self._place), self.view(index)
         if not self._compares(index):
-            self._memory.slots.update(key, Update(x_out, x_in, view))
+            self._memory.slots.update(key, ResidualWrite(x_out, x_in, view))
             return
         to = self._comparison
         assert to is not None
         self.sums = self._memory.slots.update(
             key,
-            Update(
+            ResidualWrite(
                 x_out,
                 x_in,
                 view,

@@ -19,7 +19,7 @@ Forward = Callable[..., Any]
 
 
 @dataclass(frozen=True)
-class Place:
+class ForwardAttribute:
     """An attribute that holds a forward.
 
     Args:
@@ -43,25 +43,25 @@ class Place:
         del self.attributes[self.name]
 
 
-def places(module: nn.Module) -> Iterator[Place]:
+def places(module: nn.Module) -> Iterator[ForwardAttribute]:
     """The instance's `forward`, and what lies below each wrapper that is known, outermost first."""
     attributes = vars(module)
-    place = Place(attributes, "forward")
+    place = ForwardAttribute(attributes, "forward")
     references = list(getattr(attributes.get("_diffusers_hook"), "_fn_refs", ()))
     while True:
         yield place
         library = _wrapper_of(place.value)
         if library == "accelerate.hooks" and "_old_forward" in attributes:
-            place = Place(attributes, "_old_forward")
+            place = ForwardAttribute(attributes, "_old_forward")
         elif library == "diffusers.hooks.hooks" and references:
             reference = references.pop()
             has_own = reference.original_forward is not None
-            place = Place(vars(reference), "original_forward" if has_own else "forward")
+            place = ForwardAttribute(vars(reference), "original_forward" if has_own else "forward")
         else:
             return
 
 
-def innermost(module: nn.Module) -> Place:
+def innermost(module: nn.Module) -> ForwardAttribute:
     """The place below all wrappers that are known."""
     *_, last = places(module)
     return last

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from adacache_kernels import _native
 from adacache_kernels.memory import arena
 from adacache_kernels.memory import torch_arena as plain_arena
-from adacache_kernels.memory.torch_arena import PlainArena
+from adacache_kernels.memory.torch_arena import TorchArena
 from adacache_kernels.ops import State
 
 Rate = Callable[[int], int]
@@ -83,7 +83,7 @@ def fake_parts(rate: Rate = lambda step: 3) -> Iterator[FakeKernels]:
     kernels = FakeKernels(rate)
     native = _native.module()
     with (
-        mock.patch.object(arena, "_make_arena", PlainArena),
+        mock.patch.object(arena, "_make_arena", TorchArena),
         mock.patch.object(plain_arena, "_current_stream", lambda device: None),
         mock.patch.object(native, "Mailbox", lambda index: NativeMailbox(kernels), create=True),
         kernels,
