@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
+from ..engine.base import AnyEngine
 from ..engine.cache_context import cache_context
-from ..engine.probing_engine import AnyEngine
 from ..models.method_proxy import MethodProxy
 from ..models.other_libraries.conflicting_patches import refusal_of_another_cache
 from ..models.other_libraries.forward_wrappers import (

@@ -7,27 +7,22 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import nn
-
 from .. import _native
 from ..baselines import BaselineConfig
-from ..baselines.engine import BaselineEngine
 from ..config.adacache_config import AdaCacheConfig
 from ..config.calibration_file import Calibration
-from ..engine.clocks.clock import Call, CallClock, SchedulerClock, StepClock, clocks
-from ..engine.clocks.timestep_clock import TimestepClock
-from ..engine.engine import Engine
-from ..engine.per_branch_engine import PerBranchEngine
-from ..engine.per_video_engine import PerVideoEngine, make_engine
-from ..engine.probing_engine import AnyEngine, ProbingEngine
+from ..engine.clocks.scheduler_clock import clocks
 from ..engine.summary import Summary, joined
 from ..memory.arena import CacheArena
 from ..memory.arena_provider import ArenaProvider
-from ..models import Adapter, adapter_for, chosen
 from ..models.other_libraries.conflicting_patches import check_neighbours
+from ..models.other_libraries.inspection import _look_at
 from ..models.other_libraries.torch_compile import check_not_compiled
 from .installation import Installation, engine_of, installation_of
+from .make_clock import _clock
+from .make_engine import _check_arena, _make
 from .resolve_config import settings_of
+from .target import _require, _transformers, installed_engines
 
 T = TypeVar("T")
 
@@ -109,66 +104,6 @@ def patch(
     return model
 
 
-def _look_at(transformer: nn.Module, blocks: str | Sequence[str]) -> Adapter | list[str]:
-    """What is known of a transformer, or the lists to probe where nothing is."""
-    names = (blocks,) if isinstance(blocks, str) else blocks
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"blocks is {blocks!r}; it may be the name of a block list, or several")
-    adapter = adapter_for(transformer)
-    return adapter if adapter is not None and not names else chosen(transformer, list(names))
-
-
-def _make(
-    transformer: nn.Module,
-    found: Adapter | list[str],
-    settings: AdaCacheConfig | BaselineConfig,
-    clock: StepClock,
-    source: ArenaProvider | None,
-) -> AnyEngine:
-    if isinstance(settings, BaselineConfig):
-        return _other_method(transformer, found, settings, clock)
-    assert source is not None
-    if isinstance(found, Adapter):
-        return _known(transformer, found, settings, clock, source)
-
-    def begin(adapter: Adapter, call: Call) -> None:
-        engine = _known(transformer, adapter, settings, clock, source)
-        engine.join(call)
-        installation_of(transformer).use(engine)
-
-    def give_up() -> None:
-        clock.detach()
-        installation_of(transformer).remove()
-
-    return ProbingEngine(transformer, found, settings, clock, source, begin, give_up)
-
-
-def _other_method(
-    transformer: nn.Module, found: Adapter | list[str], settings: BaselineConfig, clock: StepClock
-) -> BaselineEngine:
-    if not isinstance(found, Adapter):
-        raise ValueError(
-            f"{type(settings).__name__}: {type(transformer).__name__} is not a class that is "
-            "known; only AdaCacheConfig can find out how a model is connected"
-        )
-    return BaselineEngine(transformer, found, settings, clock)
-
-
-def _known(
-    transformer: nn.Module,
-    adapter: Adapter,
-    settings: AdaCacheConfig,
-    clock: StepClock,
-    source: ArenaProvider,
-) -> Engine | PerVideoEngine | PerBranchEngine:
-    def make(clock: StepClock) -> Engine | PerVideoEngine:
-        return make_engine(transformer, adapter, settings, clock, source)
-
-    if settings.decide_for == "step":
-        return make(clock)
-    return PerBranchEngine(transformer, settings, clock, make)
-
-
 def unpatch(model: T) -> T:
     """Set the model's own methods back and give all memory back.
 
@@ -219,114 +154,3 @@ def summary(model: object) -> Summary:
     for transformer in _transformers(model):
         installation_of(transformer).say_if_set_aside()
     return joined([engine.summary() for engine in engines])
-
-
-def _check_arena(arena: object, settings: AdaCacheConfig | BaselineConfig) -> None:
-    if arena is None:
-        return
-    if isinstance(settings, BaselineConfig):
-        raise ValueError(
-            f"arena: {type(settings).__name__} keeps plain tensors and has no arena; leave it out"
-        )
-    if not isinstance(arena, CacheArena):
-        raise TypeError(f"arena is {arena!r}; it must be a CacheArena")
-    if settings.max_cache_bytes is not None:
-        raise ValueError(
-            f"max_cache_bytes={settings.max_cache_bytes!r}: an arena has a budget of its own; give "
-            "one of the two"
-        )
-
-
-def _transformers(model: object) -> list[nn.Module]:
-    """The transformer, or those of a pipeline in the order of its steps."""
-    if isinstance(model, nn.Module):
-        return [model]
-    named = [getattr(model, name, None) for name in ("transformer", "transformer_2")]
-    found = [transformer for transformer in named if transformer is not None]
-    if not found or not all(isinstance(transformer, nn.Module) for transformer in found):
-        raise TypeError(
-            f"{type(model).__name__} is neither a torch module nor a pipeline with a .transformer"
-        )
-    return found
-
-
-def _check_open_ended(settings: AdaCacheConfig) -> None:
-    """What cannot be done on a bare model without its number of steps."""
-    needing = {
-        "schedule": settings.schedule is not None,
-        "profile": settings.profile is not None,
-        "forecast_time": settings.forecast_time != "step",
-        'decision="graph"': settings.decision == "graph",
-    }
-    named = [name for name, needs in needing.items() if needs]
-    if named:
-        raise ValueError(
-            f"{named[0]} needs the number of steps, which a bare model cannot tell: give "
-            "num_inference_steps=, or patch the pipeline"
-        )
-
-
-def _clock(model: object, settings: AdaCacheConfig | BaselineConfig) -> StepClock:
-    if isinstance(model, nn.Module):
-        if settings.num_inference_steps is None:
-            if isinstance(settings, BaselineConfig):
-                raise ValueError(
-                    f"{type(settings).__name__} needs the number of steps, which a bare model "
-                    "cannot tell: give num_inference_steps=, or patch the pipeline"
-                )
-            _check_open_ended(settings)
-            return TimestepClock(settings.calls_per_step or 1)
-        return CallClock(settings.num_inference_steps, settings.calls_per_step or 1)
-    if settings.calls_per_step is not None:
-        raise ValueError(
-            f"calls_per_step={settings.calls_per_step}: a pipeline's scheduler tells where a step "
-            "ends; leave it out"
-        )
-    for name in ("set_timesteps", "step"):
-        if not callable(getattr(getattr(model, "scheduler", None), name, None)):
-            raise TypeError(
-                f"{type(model).__name__} has no .scheduler with .{name}(); patch its transformer "
-                "with num_inference_steps="
-            )
-    return SchedulerClock(model)
-
-
-def installed_engines(model: object) -> list[AnyEngine]:
-    """The engine of each transformer.
-
-    Raises:
-        ValueError: one is not patched.
-    """
-    return [_require(transformer) for transformer in _transformers(model)]
-
-
-def attached_engine(model: object) -> Engine:
-    """The engine of a patched model, or of a pipeline with one transformer.
-
-    Raises:
-        ValueError: the model is not patched, or with another method, or there are several models
-            or engines.
-    """
-    transformers = _transformers(model)
-    if len(transformers) > 1:
-        raise ValueError(f"{type(model).__name__} has {len(transformers)} transformers; name one")
-    engine = _require(transformers[0])
-    if isinstance(engine, BaselineEngine):
-        raise ValueError(f"the model is patched with {type(engine.config).__name__}")
-    if isinstance(engine, PerVideoEngine):
-        raise ValueError('batch="each": each video has an engine; patch with another batch=')
-    if isinstance(engine, PerBranchEngine):
-        raise ValueError('decide_for="branch": each branch has an engine; patch without it')
-    if not isinstance(engine, Engine):
-        raise ValueError(
-            f"{type(transformers[0]).__name__} is not a class that is known; run it once, so that "
-            "its blocks are found"
-        )
-    return engine
-
-
-def _require(transformer: nn.Module) -> AnyEngine:
-    engine = engine_of(transformer)
-    if engine is None:
-        raise ValueError(f"this {type(transformer).__name__} is not patched; call patch() first")
-    return engine

@@ -17,11 +17,12 @@ from ..engine import user_warnings as notices
 from ..engine.cache_context import current_context
 from ..engine.call_signature import signature_of
 from ..engine.clocks.clock import Call, StepClock
-from ..engine.clocks.repeated_timestep import RepeatedTimestepCheck
-from ..engine.residuals.block_stand_ins import Parameters
+from ..engine.clocks.timestep_clock import RepeatedTimestepCheck
+from ..engine.eligibility import why_not_cached
 from ..engine.summary import Summary
-from ..memory.residual_store import MemoryReport
+from ..memory.report import MemoryReport
 from ..models import Adapter
+from ..models.block_calls import Parameters
 from .base import BaselineConfig
 from .counters import Counters
 from .make_mechanism import BranchState, mechanism_for
@@ -124,7 +125,7 @@ class BaselineEngine:
         self.mechanism.begin(num_steps, self._tally)
 
     def _run(self, call: Call, arguments: Mapping[str, Any], original: Original) -> Any:
-        obstacle = notices.why_not_cached(self.model, self._adapter, arguments)
+        obstacle = why_not_cached(self.model, self._adapter, arguments)
         signature = signature_of(arguments)
         if call.branch not in self._branches:
             self._branches[call.branch] = self.mechanism.branch(call.branch)

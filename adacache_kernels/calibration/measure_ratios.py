@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from ..api.patch import installed_engines, patch, unpatch
+from ..api.patch import patch, unpatch
+from ..api.target import installed_engines
 from ..baselines.engine import BaselineEngine
 from ..baselines.mag_ratios import RatioRecording, RecordRatiosConfig
 

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..api.patch import attached_engine, patch, summary, unpatch
+from ..api.patch import patch, summary, unpatch
+from ..api.target import attached_engine
 from ..schedule.calibrated_for import MadeFor, identity
 from ..schedule.presets import moreg_window
 from ..schedule.profile import Profile

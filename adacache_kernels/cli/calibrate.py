@@ -10,7 +10,7 @@ from pathlib import Path
 from ..calibration.calibrate import calibrate, drawn_apart, target_of
 from ..config.calibration_file import Calibration
 from ..measure.psnr_ssim import Video
-from .bench_quality import call_arguments, check_extras, progress_bar, read_prompts
+from .common import call_arguments, check_extras, progress_bar, read_prompts
 
 Case = tuple[str, int]
 

@@ -13,19 +13,21 @@ from ..memory.arena_provider import ArenaProvider
 from ..memory.plan import SlotDemand, Storage, StreamShapes
 from ..memory.residual_store import ResidualStore
 from ..models import Adapter, BlockRun
+from ..models.block_calls import Parameters, shadowed, storages
 from ..models.other_libraries.conflicting_patches import check_neighbours
 from ..schedule import Decision
 from . import user_warnings as notices
 from .cache_context import current_context, leads_before
 from .call_signature import device_of, signature_of
 from .clocks.clock import Call, StepClock
-from .clocks.repeated_timestep import RepeatedTimestepCheck
+from .clocks.timestep_clock import RepeatedTimestepCheck, open_ended
 from .decision.distance_meter import DistanceMeter
 from .decision.metric_blocks import MetricBlocks
 from .decision.step_graphs import DeviceLog, StepGraphs
+from .eligibility import why_not_cached
 from .guidance_rows import videos_of
 from .make_policy import check_correctable, check_profile, make_forecast, make_policy
-from .residuals.block_stand_ins import Before, Parameters, shadowed, storages
+from .residuals.block_stand_ins import Before
 from .residuals.guidance_branch import GuidanceBranch, ring_places
 from .step_recorder import StepRecorder
 from .summary import History, Summary, summarize
@@ -87,7 +89,7 @@ class Engine:
             if call.first_in_generation:
                 check_neighbours(self.model)
                 self._start_generation(self.clock.num_steps)
-                self._notices.say("open end", notices.open_ended(self.clock))
+                self._notices.say("open end", open_ended(self.clock))
             return self._run(call, original, args, kwargs, arguments)
         except BaseException:
             self.reset()
@@ -147,7 +149,7 @@ class Engine:
         """The generation has begun without the engine: this call, of the leader, stored nothing."""
         self._reusable = call.step
         self._history.computed.append(call.step)
-        self._notices.say("open end", notices.open_ended(self.clock))
+        self._notices.say("open end", open_ended(self.clock))
         self._leader = call.branch
         self._branch(call.branch)
 
@@ -160,7 +162,7 @@ class Engine:
         arguments: Mapping[str, Any],
     ) -> Any:
         branch = self._branch(call.branch)
-        obstacle = notices.why_not_cached(self.model, self._adapter, arguments)
+        obstacle = why_not_cached(self.model, self._adapter, arguments)
         if self._graphs is not None and obstacle is None:
             return self._run_by_graph(self._graphs, branch, call, original, args, kwargs)
         signature = signature_of(arguments)

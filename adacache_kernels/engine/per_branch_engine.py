@@ -9,11 +9,11 @@ from typing import Any
 from torch import nn
 
 from ..config.adacache_config import AdaCacheConfig
+from ..models.block_calls import Parameters
 from .cache_context import current_context
 from .clocks.clock import Call, StepClock
 from .engine import Engine, Forward
 from .per_video_engine import PerVideoEngine, SharedCall
-from .residuals.block_stand_ins import Parameters
 from .summary import Summary, together
 
 

@@ -13,13 +13,13 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 from ..config.adacache_config import AdaCacheConfig
 from ..memory.arena_provider import ArenaProvider
 from ..models import Adapter
+from ..models.block_calls import Parameters
 from . import user_warnings as notices
 from .cache_context import current_context
 from .clocks.clock import Call, StepClock
-from .clocks.repeated_timestep import RepeatedTimestepCheck
+from .clocks.timestep_clock import RepeatedTimestepCheck
 from .engine import Engine, Forward
 from .guidance_rows import videos_of
-from .residuals.block_stand_ins import Parameters
 from .summary import Summary, together
 
 WHAT_TO_DO = 'choose batch="any" or "mean", which take a batch as a whole'

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,9 +15,9 @@ from ..memory.arena_provider import ArenaProvider
 from ..memory.plan import Storage
 from ..memory.residual_store import ResidualStore
 from ..models import Adapter, Probe, Unclear, batch_of, not_sure
+from ..models.block_calls import Parameters, shadowed
 from .cache_context import current_context
 from .clocks.clock import Call, StepClock
-from .residuals.block_stand_ins import Parameters, shadowed
 from .summary import History, Summary, summarize
 
 
@@ -38,23 +38,6 @@ def _new_arguments(
         )
 
     return obstacle
-
-
-class AnyEngine(Protocol):
-    """What a patched model's forward goes through."""
-
-    clock: StepClock
-
-    def forward(
-        self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Any:
-        """One forward call of the model."""
-
-    def reset(self) -> None:
-        """Forget the generation."""
-
-    def summary(self) -> Summary:
-        """What happened in the last generation."""
 
 
 class ProbingEngine:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..memory.byte_sizes import format_bytes
 from ..memory.plan import Storage
-from ..memory.residual_store import MemoryReport, joined_reports
+from ..memory.report import MemoryReport, joined_reports
 from ..schedule import Decision
 from ..schedule.codebook import plain_pairs
 

@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from typing import Any
 
-import torch
-from torch import nn
-
-from ..models import Adapter
 from ..options import AdaCacheWarning
 from ..schedule.codebook import Codebook
-from .clocks.clock import StepClock
-from .clocks.timestep_clock import TimestepClock
 from .summary import History
 
 LOST_STEPS = (
@@ -59,37 +51,6 @@ class UserWarnings:
         self.said.add(topic)
         text = f"adacache_kernels, {self._model}: {message}"
         warnings.warn(text, AdaCacheWarning, stacklevel=3)
-
-
-def why_not_cached(model: nn.Module, adapter: Adapter, arguments: Mapping[str, Any]) -> str | None:
-    """What keeps every step from being reused, if anything does."""
-    given = [name for name in arguments if "controlnet" in name and arguments[name] is not None]
-    if given:
-        return (
-            f"{' and '.join(given)} came with the call, which the model adds between its blocks; "
-            "that is not supported yet, so every step is computed"
-        )
-    if model.training:
-        return "the model is in training mode, so every step is computed; call model.eval()"
-    if torch.is_grad_enabled():
-        return "gradients are enabled, so every step is computed; use torch.no_grad()"
-    return None if adapter.obstacle is None else adapter.obstacle(model, arguments)
-
-
-def open_ended(clock: StepClock) -> str | None:
-    """Where the number of steps is not known."""
-    if not isinstance(clock, TimestepClock):
-        return None
-    start = (
-        "num_inference_steps is not known, so that a preset is taken for 50 steps, and the last "
-        "two steps, which are always computed, cannot be counted to; "
-    )
-    if clock.reads_time:
-        return f"{start}they, and a new generation, are told by the timesteps, which are at hand"
-    return (
-        f"{start}to read timesteps on the device would wait for it, so that these steps are not "
-        "protected: call ak.reset(model) before every new generation, or give num_inference_steps"
-    )
 
 
 def number_of_steps(planned: int, num_steps: int) -> str:

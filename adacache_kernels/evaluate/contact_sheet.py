@@ -14,7 +14,7 @@ import numpy as np
 from ..measure.psnr_ssim import Video
 
 if TYPE_CHECKING:
-    from .runner import Row
+    from .results import Row
 
 FRAMES, HEIGHT = 8, 96
 """Frames of a strip, and the height that larger ones are made smaller to, in pixels."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from .contact_sheet import contact_sheet
 from .method_spec import FULL
-from .runner import Row
+from .results import Row
 from .tables import Line
 
 MARKERS = "osD^v"

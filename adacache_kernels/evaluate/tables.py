@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .method_spec import FULL
-from .runner import Failure, Row
+from .results import Failure, Row
 
 # PSNR of videos that are equal to the last bit of float32, for means.
 EQUAL = 100.0

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..options import OverBudget
-from .arena import ArenaStats, CacheArena, Lease
+from .arena import CacheArena, Lease
 from .arena_provider import ArenaProvider
 from .byte_sizes import format_bytes
 from .copy_stream import CopyStream, transfer_for
@@ -19,42 +19,7 @@ from .device_slots import DeviceSlots, Slots
 from .errors import ArenaOutOfMemoryError, CacheBudgetError
 from .host_slots import HostSlots
 from .plan import Key, SlotDemand, SlotSpec, Storage, StreamShapes, describe, total_bytes
-
-
-@dataclass(frozen=True)
-class MemoryReport:
-    """What the cache takes.
-
-    Args:
-        planned: bytes of the plan's slots on the device.
-        in_use: bytes of the tensors that were made for them.
-        slots: number of slots, those in host memory included.
-        on_host: bytes in host memory while the model runs on a device.
-        storage: how residuals are kept.
-        refused: how they would be kept if that fitted, and why it does not, in the order tried.
-        arena: statistics of the arena; None while there is no plan.
-    """
-
-    planned: int = 0
-    in_use: int = 0
-    slots: int = 0
-    on_host: int = 0
-    storage: str = ""
-    refused: tuple[str, ...] = ()
-    arena: ArenaStats | None = None
-
-
-def joined_reports(reports: Sequence[MemoryReport]) -> MemoryReport:
-    """Of caches in one arena."""
-    return MemoryReport(
-        planned=sum(report.planned for report in reports),
-        in_use=sum(report.in_use for report in reports),
-        slots=sum(report.slots for report in reports),
-        on_host=sum(report.on_host for report in reports),
-        storage=", ".join(dict.fromkeys(report.storage for report in reports)),
-        refused=tuple(text for report in reports for text in report.refused),
-        arena=next((report.arena for report in reports if report.arena is not None), None),
-    )
+from .report import MemoryReport
 
 
 @dataclass

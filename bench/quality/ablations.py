@@ -29,7 +29,7 @@ import adacache_kernels as ak
 from adacache_kernels.cli import main as cli
 from adacache_kernels.demo.pipeline import DEFAULT_WEIGHTS, load_pipeline
 from adacache_kernels.demo.run import generate
-from adacache_kernels.evaluate.runner import Row, read
+from adacache_kernels.evaluate.results import Row, read
 from adacache_kernels.evaluate.tables import lines, markdown
 from bench.quality.paper_table import BUDGETS, MOTIONS, PROMPTS
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 import adacache_kernels as ak
-from adacache_kernels.cli.bench_quality import progress_bar
+from adacache_kernels.cli.common import progress_bar
 from adacache_kernels.demo.pipeline import load_pipeline
 from adacache_kernels.demo.run import generate
 from adacache_kernels.measure.psnr_ssim import Video

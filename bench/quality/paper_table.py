@@ -27,7 +27,7 @@ from adacache_kernels.cli import main as cli
 from adacache_kernels.demo.pipeline import DEFAULT_WEIGHTS, load_pipeline
 from adacache_kernels.demo.presets import SCHEDULES
 from adacache_kernels.demo.run import generate
-from adacache_kernels.evaluate.runner import Row, read
+from adacache_kernels.evaluate.results import Row, read
 from adacache_kernels.evaluate.tables import lines, markdown
 
 MOTIONS = ("standing still", "moving slowly", "moving fast")

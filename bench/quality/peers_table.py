@@ -25,7 +25,7 @@ import torch
 import adacache_kernels as ak
 from adacache_kernels.cli import main as cli
 from adacache_kernels.evaluate import pipelines
-from adacache_kernels.evaluate.runner import Row, read
+from adacache_kernels.evaluate.results import Row, read
 from adacache_kernels.evaluate.tables import legend, lines, markdown
 from bench.quality.paper_table import CALIBRATION, NEAR, PROMPTS, is_refined, measured_ratios, ours
 

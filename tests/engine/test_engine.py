@@ -314,11 +314,8 @@ def test_attention_and_the_rest_make_the_block(name: str) -> None:
             seen["whole"] = run.x_out - run.x_in
             seen["parts"] = attention.value(run) + rest.value(run)
 
-    from adacache_kernels.engine.residuals.block_stand_ins import (
-        ObservedBlock,
-        Parameters,
-        shadowed,
-    )
+    from adacache_kernels.engine.residuals.block_stand_ins import ObservedBlock
+    from adacache_kernels.models.block_calls import Parameters, shadowed
 
     blocks = adapter.lists[0]
     modules = getattr(model, blocks.attribute)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import adacache_kernels as ak
-from adacache_kernels.api.patch import attached_engine
+from adacache_kernels.api.target import attached_engine
 from tests.pipelines.test_pipelines import quiet, run_wan
 from tests.support.oracles.two_residuals_per_block import relative, two_residuals
 from tests.support.tiny_models.common_models import TINY

@@ -16,7 +16,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 import adacache_kernels as ak
-from adacache_kernels.api.patch import attached_engine
+from adacache_kernels.api.target import attached_engine
 from adacache_kernels.config.adacache_config import AdaCacheConfig
 from adacache_kernels.engine.summary import joined
 from tests.engine.test_batch import (

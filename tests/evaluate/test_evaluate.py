@@ -20,7 +20,8 @@ from adacache_kernels.evaluate import method_spec as methods
 from adacache_kernels.evaluate import pipelines, tables
 from adacache_kernels.evaluate import runner as study
 from adacache_kernels.evaluate.pipelines import Subject
-from adacache_kernels.evaluate.runner import Case, Row, Study
+from adacache_kernels.evaluate.results import Case, Row
+from adacache_kernels.evaluate.runner import Study
 from adacache_kernels.measure import costs
 from adacache_kernels.measure import lpips_vbench as perceptual
 from tests.pipelines.test_pipelines import latte, run_latte

@@ -18,7 +18,8 @@ from adacache_kernels.evaluate import external_caches as peers
 from adacache_kernels.evaluate import method_spec as methods
 from adacache_kernels.evaluate import pipelines
 from adacache_kernels.evaluate.latte_pairs import paired
-from adacache_kernels.evaluate.runner import Case, Study
+from adacache_kernels.evaluate.results import Case
+from adacache_kernels.evaluate.runner import Study
 from adacache_kernels.evaluate.tables import IDLE, lines, markdown
 from adacache_kernels.measure import costs
 from tests.evaluate.test_evaluate import STEPS, made_up, subject
@@ -287,7 +288,7 @@ def test_notes_are_numbered_once() -> None:
 def test_rows_of_before_these_counts_can_be_read(tmp_path: Path) -> None:
     from dataclasses import asdict
 
-    from adacache_kernels.evaluate.runner import read
+    from adacache_kernels.evaluate.results import read
 
     values = asdict(made_up("m", 20.0, 4, 2.0))
     for name in ("reads", "held_bytes", "notes"):

@@ -10,7 +10,8 @@ import pytest
 import adacache_kernels as ak
 from adacache_kernels.evaluate import method_spec as methods
 from adacache_kernels.evaluate.baseline_spec import other_method
-from adacache_kernels.evaluate.runner import Case, Study
+from adacache_kernels.evaluate.results import Case
+from adacache_kernels.evaluate.runner import Study
 from tests.evaluate.test_evaluate import STEPS, subject
 
 

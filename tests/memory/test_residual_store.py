@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import adacache_kernels as ak
-from adacache_kernels.api.patch import attached_engine
+from adacache_kernels.api.target import attached_engine
 from adacache_kernels.memory import plan as cache_plan
 from adacache_kernels.memory import residual_store as cache_memory
 from tests.support.oracles.two_residuals_per_block import relative

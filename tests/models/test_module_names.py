@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import adacache_kernels as ak
-from adacache_kernels.api.patch import installed_engines
+from adacache_kernels.api.target import installed_engines
 from adacache_kernels.baselines.mechanisms.reuse_modules import units_of
-from adacache_kernels.engine.residuals.block_stand_ins import Parameters
+from adacache_kernels.models.block_calls import Parameters
 from adacache_kernels.models.module_names import UNITS, units_for
 from tests.support.oracles.baselines import KeptModule, Steps, installed
 from tests.support.tiny_models import chained_models as tiny_chained

@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from adacache_kernels.engine.residuals.ring import Ring
+from adacache_kernels.engine.residuals.guidance_branch import Ring
 from adacache_kernels.schedule import FittedForecast, PolynomialForecast, evenly_spread
 from adacache_kernels.schedule.forecast import RIDGE
 from adacache_kernels.schedule.scheduler_times import scheduler_times

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...engine.residuals.block_stand_ins import Parameters, shadowed
 from ...models import Adapter, BlockList
+from ...models.block_calls import Parameters, shadowed
 
 Key = tuple[str, int]
 Streams = list[Tensor | None]

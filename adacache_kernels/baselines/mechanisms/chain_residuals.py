@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...engine.residuals.block_stand_ins import version
+from ...models.block_calls import version
 from ..counters import Counters
 from .block_visits import BlockVisit, Streams, added, difference
 

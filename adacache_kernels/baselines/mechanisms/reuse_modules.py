@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...engine.residuals.block_stand_ins import shadowed
 from ...models import Adapter
+from ...models.block_calls import shadowed
 from ...models.module_names import Kind, units_for
 from ...models.other_libraries.torch_compile import is_compiled
 from ..base import ModulePolicy

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...engine.residuals.block_stand_ins import version
 from ...engine.user_warnings import UserWarnings
 from ...models import Adapter
+from ...models.block_calls import version
 from ..adacache_per_layer import AdaCachePerLayerPolicy
 from ..counters import Counters
 from .block_visits import BlockVisit, Key, Streams, places_of, visited

@@ -10,12 +10,14 @@ Timesteps are read only where that waits for nothing: numbers, and tensors on th
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from .clock import UNKNOWN_STEPS, Call, CallClock
+from ..user_warnings import SAME_TIMESTEP, UserWarnings
+from .clock import UNKNOWN_STEPS, Call, CallClock, StepClock
 
 NAMES = ("timestep", "timesteps", "t", "vision_timesteps")
 MARGIN = 1.1
@@ -86,3 +88,44 @@ def readable_time(arguments: Mapping[str, Any]) -> float | None:
     if isinstance(value, Tensor):
         return float(value.float().mean()) if value.device.type == "cpu" else None
     return float(value) if isinstance(value, int | float) else None
+
+
+def open_ended(clock: StepClock) -> str | None:
+    """Where the number of steps is not known."""
+    if not isinstance(clock, TimestepClock):
+        return None
+    start = (
+        "num_inference_steps is not known, so that a preset is taken for 50 steps, and the last "
+        "two steps, which are always computed, cannot be counted to; "
+    )
+    if clock.reads_time:
+        return f"{start}they, and a new generation, are told by the timesteps, which are at hand"
+    return (
+        f"{start}to read timesteps on the device would wait for it, so that these steps are not "
+        "protected: call ak.reset(model) before every new generation, or give num_inference_steps"
+    )
+
+
+class RepeatedTimestepCheck:
+    """Remembers the tensor that was the last step's timestep.
+
+    Pipelines that call the model twice a step, for guidance, hand both calls the very same tensor;
+    for the next step they make another one, or write into it.
+    """
+
+    def __init__(self, notices: UserWarnings) -> None:
+        self._notices = notices
+        self._last: weakref.ref[Tensor] | None = None
+        self._version = -1
+
+    def note(self, arguments: Mapping[str, Any]) -> None:
+        """A step begins; warns if the timestep among its arguments is that of the one before."""
+        timestep = next((arguments[name] for name in NAMES if name in arguments), None)
+        # Inference tensors count no versions, so that a write could not be told.
+        if not isinstance(timestep, Tensor) or timestep.is_inference():
+            self._last = None
+            return
+        is_same = self._last is not None and self._last() is timestep
+        if is_same and self._version == timestep._version:
+            self._notices.say("same timestep", SAME_TIMESTEP)
+        self._last, self._version = weakref.ref(timestep), timestep._version

@@ -8,96 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ... import ops
 from ...config.adacache_config import AdaCacheConfig
-from ...config.validation import Location
 from ...memory.plan import metric_key
 from ...memory.residual_store import ResidualStore
-from ...models import Adapter, BlockList, BlockRun, Residual
+from ...models import BlockRun
 from ...options import CacheRes
 from ...schedule import Decision
 from ...schedule.codebook import Codebook
 from ..step_recorder import StepRecorder
 from .mailbox import Mailbox, make_mailbox
-
-# The paper's order of preference; "block" is what every model has.
-PREFERRED: tuple[CacheRes, ...] = ("t-attn", "s-attn", "block")
-
-
-@dataclass(frozen=True)
-class MetricBlock:
-    """One metric block.
-
-    Args:
-        blocks: the list that it is in.
-        index: its place there.
-        name: of its residual.
-        residual: how its residual is told.
-    """
-
-    blocks: BlockList
-    index: int
-    name: CacheRes
-    residual: Residual
-
-
-def find_sites(
-    model: nn.Module, adapter: Adapter, config: AdaCacheConfig
-) -> tuple[MetricBlock, ...]:
-    """The metric blocks that the config names, each once; none to measure the forecast's error.
-
-    Raises:
-        ValueError: the model has no such residual, or no block of that index.
-    """
-    if config.measure == "forecast-error" or config.schedule is not None:
-        return ()
-    name = choose_residual(model, adapter, config.cache_res)
-    residual = adapter.residuals[name]
-    sites = {}
-    for list_name in residual.lists:
-        found = adapter.blocks_of(model, list_name)
-        for location in config.locations:
-            index = list(found)[resolve_location(location, len(found), list_name)]
-            sites[list_name, index] = MetricBlock(found[index], index, name, residual)
-    return tuple(sites.values())
-
-
-def choose_residual(model: nn.Module, adapter: Adapter, wanted: CacheRes | None) -> CacheRes:
-    """The residual that is wanted, by default the first of t-attn, s-attn, block.
-
-    Raises:
-        ValueError: the model does not have it.
-    """
-    if wanted is None:
-        return next(name for name in PREFERRED if name in adapter.residuals)
-    if wanted not in adapter.residuals:
-        raise ValueError(
-            f"cache_res={wanted!r}: {type(model).__name__} has "
-            f"{', '.join(map(repr, adapter.residuals))}"
-        )
-    return wanted
-
-
-def resolve_location(location: Location, count: int, attribute: str) -> int:
-    """Index of a block in a list of `count`.
-
-    Raises:
-        ValueError: the index is out of range.
-    """
-    named = {"start": 0, "middle": (count - 1) // 2, "end": count - 1}
-    if isinstance(location, str):
-        return named[location]
-    if not -count <= location < count:
-        raise ValueError(
-            f"cache_loc={location}: {attribute} has {count} blocks, so it may be {-count} to "
-            f"{count - 1}, 'start', 'middle' or 'end'"
-        )
-    return location % count
+from .metric_blocks import MetricBlock
 
 
 class DistanceMeter:

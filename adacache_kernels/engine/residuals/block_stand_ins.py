@@ -7,7 +7,6 @@ of other libraries do not notice.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -16,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ...models import BlockList, BlockRun
-from ...models.other_libraries.forward_wrappers import own_forward
-from ...models.other_libraries.torch_compile import uncompiled
+from ...models.block_calls import Parameters
 
 
 class Observer(Protocol):
@@ -64,19 +62,6 @@ class After:
         self._act(run)
 
 
-class Parameters:
-    """Names of the parameters of a module's forward, to find an argument by its name."""
-
-    def __init__(self, module: nn.Module) -> None:
-        # Not all wrappers of other libraries have the signature of what they wrap.
-        forward = own_forward(uncompiled(module))
-        self._names = tuple(inspect.signature(forward).parameters)
-
-    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments by name."""
-        return dict(zip(self._names, args, strict=False)) | dict(kwargs)
-
-
 class ObservedBlock:
     """Calls a block and lets observers see what it was given and what it returned."""
 
@@ -106,12 +91,6 @@ class ObservedBlock:
     def __getattr__(self, name: str) -> Any:
         # Models look at their blocks' attributes, `transformer_blocks[0].norm1` for example.
         return getattr(self._block, name)
-
-
-def version(x: Tensor) -> int:
-    """Changes with every write into `x`."""
-    # Inference tensors count no versions; there, an in-place write cannot be seen.
-    return -1 if x.is_inference() else x._version
 
 
 class ReusedBlocks:
@@ -202,17 +181,6 @@ class StandIns:
         return found
 
 
-def storages(value: object) -> frozenset[int]:
-    """The storages of all tensors in `value`, containers searched."""
-    if isinstance(value, Tensor):
-        return frozenset((value.untyped_storage()._cdata,))
-    if isinstance(value, Mapping):
-        return storages(tuple(value.values()))
-    if isinstance(value, list | tuple):
-        return frozenset().union(*map(storages, value))
-    return frozenset()
-
-
 def _writable(x: Tensor | None, given: Container[int]) -> Tensor | None:
     """`x`, or a copy if it is the caller's, or if several elements share a place in memory.
 
@@ -225,21 +193,6 @@ def _writable(x: Tensor | None, given: Container[int]) -> Tensor | None:
     if x.untyped_storage()._cdata in given:
         return x.clone(memory_format=torch.contiguous_format)
     return x if x.stride(-1) == 1 and 0 not in x.stride() else x.contiguous()
-
-
-@contextmanager
-def shadowed(model: nn.Module, lists: Mapping[str, Sequence[Any]]) -> Iterator[None]:
-    """Let `model.<name>` be `lists[name]` inside.
-
-    An instance attribute hides a registered module of the same name, which stays registered.
-    """
-    attributes = vars(model)
-    attributes.update(lists)
-    try:
-        yield
-    finally:
-        for name in lists:
-            attributes.pop(name, None)
 
 
 @contextmanager

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from ...memory.device_slots import View
 from ...models import BlockList, BlockRun
-from .block_stand_ins import StandIns, version
+from ...models.block_calls import version
+from .block_stand_ins import StandIns
 
 Video = tuple[int, int]
 

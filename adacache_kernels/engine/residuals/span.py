@@ -17,8 +17,9 @@ from ...memory.device_slots import ResidualWrite, View
 from ...memory.plan import Key, residual_key
 from ...memory.residual_store import ResidualStore
 from ...models import BlockList, BlockRun
+from ...models.block_calls import version
 from ...options import Metric
-from .block_stand_ins import Observer, StandIns, version
+from .block_stand_ins import Observer, StandIns
 from .interleaved_lists import InterleavedList
 
 

@@ -1,0 +1,26 @@
+"""Find what keeps a call from being cached."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..models import Adapter
+
+
+def why_not_cached(model: nn.Module, adapter: Adapter, arguments: Mapping[str, Any]) -> str | None:
+    """What keeps every step from being reused, if anything does."""
+    given = [name for name in arguments if "controlnet" in name and arguments[name] is not None]
+    if given:
+        return (
+            f"{' and '.join(given)} came with the call, which the model adds between its blocks; "
+            "that is not supported yet, so every step is computed"
+        )
+    if model.training:
+        return "the model is in training mode, so every step is computed; call model.eval()"
+    if torch.is_grad_enabled():
+        return "gradients are enabled, so every step is computed; use torch.no_grad()"
+    return None if adapter.obstacle is None else adapter.obstacle(model, arguments)
