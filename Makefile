@@ -55,6 +55,7 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(CPP)
 	$(BIN)/mypy adacache_kernels
+	$(BIN)/lint-imports
 
 # The stamp of an extra: the package and what it needs are in .venv, and no older than the sources.
 .venv/demo .venv/dev: .venv/%: $(SOURCES) | $(BIN)/python
