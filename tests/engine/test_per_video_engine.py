@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ import adacache_kernels as ak
 from adacache_kernels.api.target import attached_engine
 from adacache_kernels.config.adacache_config import AdaCacheConfig
 from adacache_kernels.engine.summary import joined
+from adacache_kernels.memory.arena_provider import ArenaProvider
 from tests.engine.test_batch import (
     STEPS,
     Replay,
@@ -354,19 +356,23 @@ def test_the_summary_tells_of_each_video() -> None:
     ]
 
 
-def test_memory_is_given_back() -> None:
-    """That of videos that do not come again, and all of it in the end."""
+def test_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory of a video when the next generation does not have it, and all of it by unpatch."""
+    providers: list[ArenaProvider] = []
+
+    def provider(*args: Any) -> ArenaProvider:
+        providers.append(ArenaProvider(*args))
+        return providers[-1]
+
+    monkeypatch.setattr(sys.modules["adacache_kernels.api.patch"], "ArenaProvider", provider)
     videos = two_videos("wan")
     model = each(videos)
     run(model, videos)
-    engine = vars(model)["_adacache_installation"].engine
-    (users,) = engine._arena._users.values()
-    assert users == 2
+    assert [list(made._users.values()) for made in providers] == [[2]]
     run(model, videos[:1])
-    (users,) = engine._arena._users.values()
-    assert users == 1
+    assert [list(made._users.values()) for made in providers] == [[1]]
     ak.unpatch(model)
-    assert not engine._arena._made
+    assert not providers[0]._made
     assert "forward" not in vars(model)
 
 
