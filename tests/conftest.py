@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import addresses
+
 # The models are tiny: a second thread makes them slower, on a busy machine thirty times.
 torch.set_num_threads(1)
 
@@ -18,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
+    addresses.begin()
 
 
 def tool(name: str) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from addresses import moved
 from original_parts import CHANNELS, FRAMES, TOKENS, WORDS, Attention, Embedded, mlp, noise, norm
 from original_stdit3 import AuthorsBlock, OpenSora13Block, OpenSoraBlock, STDiT3, VideoSysBlock
 
@@ -258,7 +259,7 @@ class Original:
 
     def build(self) -> nn.Module:
         torch.manual_seed(0)
-        return self.make().eval()
+        return moved(self.make().eval())
 
     def call(self, model: nn.Module, latents: Tensor, step: int) -> Tensor:
         timestep = torch.full((latents.shape[0],), 930 - 30 * step)

@@ -14,7 +14,8 @@ from method_oracle import (
     installed,
     kept_modules,
 )
-from methods_run import STEPS, THRESHOLDS, assert_equal
+from methods_run import STEPS, THRESHOLDS
+from rounding import close
 from test_pipelines import latte, run_latte, run_wan, wan
 from tiny import TINY
 
@@ -38,7 +39,7 @@ def test_the_first_branch_measures_for_every_layer() -> None:
         return outputs, ak.summary(model)
 
     (alone, one), (together, two) = conditional(1), conditional(2)
-    assert_equal(together, alone)
+    assert close(together, alone)
     assert 0.3 < one.computed_fraction < 1 and one.computed_fraction == two.computed_fraction
     assert two.units[1] == 2 * one.units[1] and len(two.waits) == len(one.waits)
 
@@ -90,10 +91,10 @@ def test_tgate_keeps_the_mean_over_the_halves_of_a_guided_batch() -> None:
     assert len(kept) == len(blocks)
 
     config = ak.TGATEConfig(gate_step=5, interval=1)
-    pipe = ak.patch(latte(), config)
+    pipe = ak.patch(plain, config)
     assert torch.equal(run_latte(pipe), expected)
     unmixed = ak.patch(latte(), config, mean_over_guidance=False)
-    assert not torch.equal(run_latte(unmixed), expected)
+    assert not close(run_latte(unmixed), expected)
 
 
 def test_tgate_keeps_the_mean_over_two_calls_of_a_step() -> None:
@@ -120,7 +121,7 @@ def test_tgate_keeps_the_mean_over_two_calls_of_a_step() -> None:
     modules = [block.attn2 for block in plain.transformer.blocks]
     with installed([wrapper(i, module) for i, module in enumerate(modules)], calls):
         expected = run_wan(plain)
-    pipe = ak.patch(wan(), ak.TGATEConfig(gate_step=gate, interval=1))
+    pipe = ak.patch(plain, ak.TGATEConfig(gate_step=gate, interval=1))
     assert torch.equal(run_wan(pipe), expected)
     assert ak.summary(pipe).reused_steps == [6, 7, 8]
 
@@ -173,7 +174,7 @@ def test_a_branch_that_comes_late_is_computed_first(config: Any, later: list[int
                     found[step] = tiny.call(model, tiny.noise(seed=step), step, text_seed=7)
         expected = {step: tiny.call(plain, tiny.noise(seed=step), step, text_seed=7)
                     for step in found}  # fmt: skip
-    same = [step for step in found if torch.equal(found[step], expected[step])]
+    same = [step for step in found if close(found[step], expected[step])]
     assert same == [step for step in found if step not in later]
     assert ak.summary(model).recomputed == {"uncond": [late]}
 
