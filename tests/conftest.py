@@ -17,6 +17,11 @@ torch.set_num_threads(1)
 ROOT = Path(__file__).parent.parent
 
 
+def pytest_report_header() -> str:
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"arithmetic: {capability}, every second model moved by {addresses.SHIFT} bytes"
+
+
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
