@@ -15,6 +15,7 @@ from adacache_kernels.api.target import attached_engine
 from adacache_kernels.memory import plan as cache_plan
 from adacache_kernels.memory import residual_store as cache_memory
 from tests.support.oracles.two_residuals_per_block import relative
+from tests.support.rounding import close
 from tests.support.tiny_models.common_models import FOUR, TINY, denoise
 
 STEPS = 10
@@ -144,8 +145,7 @@ def test_in_host_memory_the_latents_are_the_same(host_is_elsewhere, name, settin
     ak.patch(spilled, num_inference_steps=STEPS, **settings)
     attached_engine(spilled)._memory._wanted = cache_memory.Storage(on_host=True)
     expected = denoise(TINY[name], plain, STEPS)
-    for seen, wanted in zip(denoise(TINY[name], spilled, STEPS), expected, strict=True):
-        assert torch.equal(seen, wanted)
+    assert close(denoise(TINY[name], spilled, STEPS), expected)
     assert ak.summary(spilled).memory.on_host > 0
     assert ak.summary(spilled).reused_steps == ak.summary(plain).reused_steps != []
 
@@ -179,7 +179,7 @@ def test_another_batch_is_planned_anew_in_the_same_reservation() -> None:
     arena = arena_of(model)
     large, reserved = arena.stats().in_use, arena.stats().reserved
     seen = denoise(tiny, model, STEPS, batch=1)
-    assert torch.equal(seen[-1], denoise(tiny, fresh, STEPS, batch=1)[-1])
+    assert close(seen[-1], denoise(tiny, fresh, STEPS, batch=1)[-1])
     assert arena_of(model) is arena and arena.stats().reserved == reserved
     assert arena.stats().in_use == large // 3
     assert arena.stats().chunks == 1
@@ -245,13 +245,13 @@ def test_two_models_share_an_arena_and_its_budget() -> None:
         alone = patched("wan")
         expected = denoise(TINY["wan"], alone, STEPS)[-1]
         for model in models[:2]:
-            assert torch.equal(denoise(TINY["wan"], model, STEPS)[-1], expected)
+            assert close(denoise(TINY["wan"], model, STEPS)[-1], expected)
         with pytest.raises(ak.CacheBudgetError):
             denoise(TINY["wan"], models[2], STEPS)
         ak.unpatch(models[0])
-        assert torch.equal(denoise(TINY["wan"], models[2], STEPS)[-1], expected)
+        assert close(denoise(TINY["wan"], models[2], STEPS)[-1], expected)
         # The one in the middle has kept what it has.
-        assert torch.equal(denoise(TINY["wan"], models[1], STEPS)[-1], expected)
+        assert close(denoise(TINY["wan"], models[1], STEPS)[-1], expected)
         for model in models[1:]:
             ak.unpatch(model)
         assert arena.stats().mapped == arena.stats().in_use == 0
