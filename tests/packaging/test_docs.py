@@ -38,8 +38,9 @@ every_page = pytest.mark.parametrize(
     "page", [*PAGES, *SUPPORT], ids=lambda page: str(page.relative_to(ROOT))
 )
 
-if not PAGES:
-    pytest.skip("the documentation is not here", allow_module_level=True)
+# A source distribution has no benchmarks, to which the documentation links.
+if not (ROOT / "bench").is_dir():
+    pytest.skip("the whole repository is not here", allow_module_level=True)
 
 
 def test_the_readme_is_short() -> None:
