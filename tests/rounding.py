@@ -17,8 +17,8 @@ import adacache_kernels as ak
 from oracle import relative
 
 # The tiny models sum some 64 terms, in some 64 products one after another. Roundings go up and
-# down: sqrt(64 * 64) = 64 times the 2^-24 of float32. Steps do not add to it, for each goes its part
-# of the way only. Measured between addresses: 1.2e-6 at most; a reused step moves 3e-5 or more.
+# down: sqrt(64 * 64) = 64 times 2^-24, of float32. Steps do not add to it, as each goes a part of
+# the way. Measured between addresses: 1.2e-6 at most; a reused step moves 3e-5 or more.
 BOUND = 64 * 2**-24
 # In eight bits, rounding may give an element the next code, 1 / 127 of its token's largest away.
 # One of 1024 elements moves the norm by this.
