@@ -32,10 +32,9 @@ bench: .venv/demo
 
 test: lint ctest pytest
 
-# Every second model that a test builds lies SHIFT bytes further (tests/support/addresses.py): products then
-# round as on other processors, for matrices that do not begin at a multiple of 16 bytes go another
-# way through MKL. It costs nothing, and fails a test that wants equal bits of different addresses.
-# SHIFT=0 leaves them where they are.
+# Every second model that a test builds lies SHIFT bytes further (tests/support/addresses.py). MKL
+# sums products of matrices that do not begin at a multiple of 16 bytes in another order. A test that
+# compares bits of different addresses fails then. It costs no time. SHIFT=0 moves nothing.
 pytest: .venv/dev
 	ADACACHE_TEST_SHIFT_BYTES=$(SHIFT) $(BIN)/pytest --numprocesses $(JOBS) --dist worksteal \
 	  --durations=20

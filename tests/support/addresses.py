@@ -1,7 +1,7 @@
 """Tiny models at other addresses: a product may round by where its matrices begin.
 
-With ADACACHE_TEST_SHIFT_BYTES=8, of the models that a test builds, every second lies 8 bytes past
-the allocator's alignment, as parameters that were mapped from a file do.
+With ADACACHE_TEST_SHIFT_BYTES=8, every second model of a test lies 8 bytes past the allocator's
+alignment. Parameters that are mapped from a file may lie so, too.
 """
 
 from __future__ import annotations

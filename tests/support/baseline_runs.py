@@ -27,7 +27,7 @@ def run_patched(
 
 
 def assert_equal(found: list[Tensor], expected: list[Tensor]) -> None:
-    """For two runs of one model, whose parameters lie where they lay."""
+    """Compare two runs of one model, whose parameters lie where they lay."""
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 

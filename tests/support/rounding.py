@@ -1,8 +1,8 @@
 """How far apart two runs may be that do the same sums in another order.
 
-A product of matrices rounds by where they lie in memory: a processor's library takes a different
-path through rows that do not begin where its vectors do. Where both runs use the same memory, they
-are equal bit for bit, and tests say so; elsewhere they use what is here.
+A product of matrices rounds by where they lie: rows that do not begin where a processor's vectors
+do are summed in another order. Where both runs use the same memory, they are equal bit for bit, and
+tests say so; elsewhere they use what is here.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch import Tensor
 import adacache_kernels as ak
 from tests.support.oracles.two_residuals_per_block import relative
 
-# The tiny models sum 64 terms at most, in some 64 products one after another. Roundings of both
-# signs: sqrt(64 * 64) = 64 times float32's 2^-24. Steps do not add to it, for each goes its part of
-# the way only. Measured between addresses: 1.2e-6 at most; a reused step moves 3e-5 or more.
+# The tiny models sum some 64 terms, in some 64 products one after another. Roundings go up and
+# down: sqrt(64 * 64) = 64 times 2^-24, of float32. Steps do not add to it, as each goes a part of
+# the way. Measured between addresses: 1.2e-6 at most; a reused step moves 3e-5 or more.
 BOUND = 64 * 2**-24
-# Rounding may also give an element of a residual in eight bits its neighbour's code, 1 / 127 of the
-# token's largest away: of 1024 elements, one moves the norm by this.
+# In eight bits, rounding may give an element the next code, 1 / 127 of its token's largest away.
+# One of 1024 elements moves the norm by this.
 ONE_CODE = 1 / (127 * 32)
 
 

@@ -39,7 +39,7 @@ def generations(driver: Path, name: str, what: str, *ways: str) -> tuple[list[An
 
 @pytest.mark.parametrize(("name", "what"), [("wan", "plain"), ("latte", "moreg")])
 def test_every_way_gives_the_schedule_of_sync(driver: Path, name: str, what: str) -> None:
-    """In one process, to start which takes longer than a way."""
+    """Ask one process for all ways: to start it takes longer than a way."""
     letters = MISPLACED if name == "wan" else []
     expected, reports = generations(driver, name, what, "graph", "fast", "slow", *RANDOM, *letters)
     a_conditional_graph_takes_the_ways_of_the_schedule(expected, reports.pop(0))

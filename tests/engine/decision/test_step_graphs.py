@@ -74,7 +74,7 @@ def adaptive(name: str, **settings: Any) -> dict[str, Any]:
 def runs(
     name: str, model: nn.Module, count: int, **settings: Any
 ) -> tuple[list[list[Tensor]], list[Any]]:
-    """Return trajectory and summary of every generation, and the model as it was."""
+    """Return trajectory and summary of every generation, and unpatch the model."""
     ak.patch(model, **settings)
     trajectories, summaries = [], []
     for _ in range(count):
