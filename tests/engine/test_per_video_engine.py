@@ -66,8 +66,8 @@ def test_a_batch_equals_its_videos_alone(name: str, guidance: int) -> None:
 
 
 def test_a_batch_equals_that_of_the_model_where_every_step_is_computed() -> None:
-    """Within what a matrix product is rounded to in a batch of another length: the sum of some
-    hundred products of the size of the output, each of them to 2^-24."""
+    """Within the rounding of a matrix product in another batch size: the sum of some hundred
+    products of the size of the output, each rounded to 2^-24."""
     videos = two_videos("wan", guidance=2)
     found = run(each(videos, codebook={9.0: 1}), videos)
     expected = run(TINY["wan"].build(), videos)
