@@ -130,9 +130,9 @@ class AdaCacheConfig:
             None: all memory of the device. The plan is made at the first forward call.
         cache_dtype: "int8" or "fp8" stores residuals in eight bits, with one scale for each token.
             Default None: the model's dtype. Residuals of metric blocks keep the model's dtype.
-        over_budget: steps to take, in this order, if the plan does not fit: store in "int8" or
-            "fp8", store in "host" memory (copied to the device in chunks), or "refuse" (default):
-            raise `CacheBudgetError` with the plan, as also if nothing else helps.
+        over_budget: alternatives to try, in this order, if the plan does not fit. "int8", "fp8": in
+            eight bits. "host": in host memory, copied to the device in chunks. "refuse": none. If
+            no alternative fits, `CacheBudgetError` is raised with the plan. Default ("refuse",).
 
     Decision on host or device, and limits:
 

@@ -27,8 +27,8 @@ def test_a_polynomial_of_its_order_is_forecast_exactly(order: int, seed: int) ->
     coefficients = PolynomialForecast(order).coefficients(history, 34)
     assert len(coefficients) == order + 1
     assert sum(coefficients) == pytest.approx(1)
-    found = sum(a * truth(t) for a, t in zip(coefficients, history, strict=True))
-    assert found == pytest.approx(truth(34), rel=1e-9)
+    result = sum(a * truth(t) for a, t in zip(coefficients, history, strict=True))
+    assert result == pytest.approx(truth(34), rel=1e-9)
 
 
 @pytest.mark.parametrize("order", [0, 1])
@@ -86,10 +86,10 @@ def test_the_fit_is_least_squares(order: int) -> None:
     """
     rows = residuals()
     history, step = [8, 5, 3][: order + 1], 10
-    found = FittedForecast(order, rows @ rows.T).coefficients(history, step)
+    result = FittedForecast(order, rows @ rows.T).coefficients(history, step)
     known = rows[[s - 1 for s in history]].T
     expected = np.linalg.lstsq(known, rows[step - 1], rcond=None)[0]
-    assert np.allclose(found, expected, atol=5 * RIDGE / 0.004)
+    assert np.allclose(result, expected, atol=5 * RIDGE / 0.004)
 
 
 def test_the_fitted_correction_projects_the_errors_on_the_last_one() -> None:
@@ -116,10 +116,10 @@ def test_nothing_is_corrected_where_nothing_was_missed() -> None:
 def test_a_ring_holds_the_newest_steps_each_at_its_own_index(depth: int) -> None:
     ring = Ring(depth)
     for step in range(1, 12):
-        place = ring.claim()
-        assert 0 <= place < depth
-        assert place not in ring.places
-        ring.push(step, place)
+        ring_index = ring.claim()
+        assert 0 <= ring_index < depth
+        assert ring_index not in ring.places
+        ring.push(step, ring_index)
         assert ring.steps == tuple(range(step, max(0, step - depth), -1))
         assert len(set(ring.places)) == len(ring.places)
 
@@ -136,10 +136,10 @@ def test_a_ring_drops_steps() -> None:
 
 @pytest.mark.parametrize(("count", "steps"), [(25, 50), (17, 50), (12, 50), (9, 50), (34, 100)])
 def test_evenly_spread_steps(count: int, steps: int) -> None:
-    found = evenly_spread(count, steps)
-    assert len(set(found)) == count
-    assert (found[0], found[-2], found[-1]) == (1, steps - 1, steps)
-    gaps = [b - a for a, b in itertools.pairwise(found[:-1])]
+    result = evenly_spread(count, steps)
+    assert len(set(result)) == count
+    assert (result[0], result[-2], result[-1]) == (1, steps - 1, steps)
+    gaps = [b - a for a, b in itertools.pairwise(result[:-1])]
     assert max(gaps) - min(gaps) <= 1
 
 

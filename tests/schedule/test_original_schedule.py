@@ -34,8 +34,8 @@ def patched_run(model: nn.Module, settings: Settings, run: Any) -> list[Tensor]:
     steps, hyp = options.pop("num_sampling_steps"), options.pop("moreg_hyp")
     options["cache_loc"] = list(options["cache_loc"])
     ak.patch(model, num_inference_steps=steps, moreg_hyp=hyp[:3], **options)
-    found: list[Tensor] = run(model)
-    return found
+    result: list[Tensor] = run(model)
+    return result
 
 
 def denoise(double: Original, seed: int, model: nn.Module) -> list[Tensor]:
@@ -74,9 +74,9 @@ def test_the_schedule_is_the_authors(
     settings = Settings(STEPS, codebook_of(codebook, which), which, (1,), **moreg)
     official = Official(settings)
     expected = expected_run(official, model, run)
-    found = patched_run(model, settings, run)
+    result = patched_run(model, settings, run)
     compare(official, ak.summary(model))
-    assert relative(found[-1], expected[-1]) < 1e-5
+    assert relative(result[-1], expected[-1]) < 1e-5
     assert len(set(official.rates.values())) > 1
 
 

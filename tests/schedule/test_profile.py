@@ -66,13 +66,13 @@ def test_the_cost_of_an_interval_is_the_error_of_its_forecasts(plan: Plan) -> No
     """The cost equals the summed errors of the forecasts."""
     forecast, products = FittedForecast(1, gram()), gram()
     steps = [1, 2, 5, 8, 12]
-    found = dict(plan.intervals(steps))
+    result = dict(plan.intervals(steps))
     for before, start, end in zip(steps, steps[1:], steps[2:], strict=False):
         missed = sum(
             (forecast.error([start, before], j) for j in range(start + 1, end)), np.zeros(STEPS)
         )
         expected = sensitivity()[end - 1] * (missed @ products @ missed)
-        assert found[end] == pytest.approx(expected, rel=1e-6, abs=1e-9)
+        assert result[end] == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
 @pytest.mark.parametrize("price", [1e-2, 1.0, 30.0, 1e3])
@@ -88,8 +88,8 @@ def test_the_plan_is_the_best_of_all_schedules(plan: Plan, price: float) -> None
                 cost = sum(c for _, c in plan.intervals(steps)) + price * len(steps)
                 best = min(best, cost)
     steps = plan.schedule(price)
-    found = sum(cost for _, cost in plan.intervals(steps)) + price * len(steps)
-    assert found == pytest.approx(best, rel=1e-9)
+    result = sum(cost for _, cost in plan.intervals(steps)) + price * len(steps)
+    assert result == pytest.approx(best, rel=1e-9)
 
 
 def test_a_higher_price_computes_no_more_steps(plan: Plan) -> None:
@@ -170,8 +170,8 @@ def test_a_planted_sensitivity_is_found() -> None:
         hardness = (index % 4) - 2.0
         noise = draw.normal(scale=0.1)
         trials.append(Trial(index % 4, schedule, error * 10 ** (hardness + noise)))
-    found, hardness, unexplained = fit_sensitivity(plan, trials)
-    ratio = found / truth
+    fitted, hardness, unexplained = fit_sensitivity(plan, trials)
+    ratio = fitted / truth
     ratio /= np.exp(np.log(ratio[5:-5]).mean())
     assert np.all(np.abs(np.log2(ratio[5:-5])) < 1)
     assert np.diff(hardness) == pytest.approx([10, 10, 10], abs=1)
