@@ -21,9 +21,11 @@ from .cache_context import current_context, leads_before
 from .call_signature import device_of, signature_of
 from .clocks.clock import Call, StepClock
 from .clocks.timestep_clock import RepeatedTimestepCheck, open_ended
+from .decision.decider import Decider
+from .decision.device_log import DeviceLog
 from .decision.distance_meter import DistanceMeter
 from .decision.metric_blocks import MetricBlocks
-from .decision.step_graphs import DeviceLog, StepGraphs
+from .decision.step_graphs import StepGraphs
 from .eligibility import why_not_cached
 from .guidance_rows import videos_of
 from .make_policy import check_correctable, check_profile, make_forecast, make_policy
@@ -64,9 +66,11 @@ class Engine:
         self._measuring = config.schedule is None
         self._by_codebook = self._measuring and config.loaded_profile is None
         self._comparing = self._measuring and config.measure == "forecast-error"
-        self._sites = MetricBlocks(model, adapter, config)
-        self._meter = DistanceMeter(self._sites.visible(), config, self._memory)
-        self._graphs = StepGraphs(model, self._meter) if config.decision == "graph" else None
+        self._metric_blocks = MetricBlocks(model, adapter, config)
+        self._decider = Decider(config)
+        blocks = self._metric_blocks.measurable()
+        self._meter = DistanceMeter(blocks, config, self._memory, self._decider)
+        self._graphs = StepGraphs(model, self._decider) if config.decision == "graph" else None
         if config.correct:
             check_correctable(model, adapter)
         self._parameters = Parameters(model)
@@ -107,7 +111,7 @@ class Engine:
         """What happened in the last generation."""
         self._read_decision()
         if self._graphs is not None:
-            self._hear(self._graphs.told())
+            self._note_choices(self._graphs.log())
         return summarize(
             self._history,
             model=type(self.model).__name__,
@@ -130,7 +134,8 @@ class Engine:
         self._forecast = make_forecast(self.config, num_steps, self.clock.scheduler)
         self._codebook = self.config.codebook_for(num_steps)
         window = self.config.window_for(num_steps)
-        self._meter.restart(self._codebook, window)
+        self._meter.forget()
+        self._decider.restart(self._codebook, window)
         if self._graphs is not None:
             last = self._policy.last_reusable_step
             first = last - self._policy.most_reusable_steps + 1
@@ -221,10 +226,10 @@ class Engine:
         self._memory.mark()
         return output
 
-    def _hear(self, told: DeviceLog) -> None:
-        """Take down what the device has chosen by itself."""
-        self._history.computed, self._history.reused = told.computed, told.reused
-        for decision in told.decisions.values():
+    def _note_choices(self, log: DeviceLog) -> None:
+        """Store the choices of the device in the history."""
+        self._history.computed, self._history.reused = log.computed, log.reused
+        for decision in log.decisions.values():
             self._note(decision)
         if self._history.is_complete:
             self._warn_if_nothing_reused()
@@ -263,7 +268,7 @@ class Engine:
         if branch.reserved_for == branch.signature:
             return self._memory.acquire()
         entering = StreamShapes.of(video, self._adapter.lists[0], run.arguments)
-        demand = SlotDemand(self._adapter.lists, self._places, self._meter.places)
+        demand = SlotDemand(self._adapter.lists, self._places, self._meter.positions)
         self._calls = self.clock.calls(self._adapter.guidance_calls)
         # What such a generation has turned out to need counts more than what is known before.
         expected = self._branch_counts.get(self._calls, self._calls or 1)
@@ -292,9 +297,9 @@ class Engine:
         shape = self._adapter.frames(self.model, arguments)
         observers: dict[str, Any] = {}
         if measuring:
-            self._meter.look_at(self._sites.visible())
-            if self._sites.warning:
-                self._notices.say("compiled", self._sites.warning)
+            self._meter.use_blocks(self._metric_blocks.measurable())
+            if self._metric_blocks.warning:
+                self._notices.say("compiled", self._metric_blocks.warning)
             videos = videos_of(shape[0], self.config, self._adapter, self.clock)
             self._meter.begin(call.step, shape, videos, self.recorder)
             for blocks in self._adapter.lists:
@@ -345,7 +350,7 @@ class Engine:
         if self._comparing:
             if recording:
                 self._meter.take(branch.compared())
-        elif not self._meter.measured:
+        elif not self._meter.is_complete:
             self._meter.forget()
             self._notices.say("metric block", notices.METRIC_BLOCK)
 
@@ -374,7 +379,7 @@ class Engine:
             self._meter.forget()
 
     def _read_decision(self) -> None:
-        read = self._meter.read()
+        read = self._decider.read()
         if read is None:
             return
         decision, waited = read

@@ -27,8 +27,7 @@ from torch import Tensor
 
 import adacache_kernels as ak
 from adacache_kernels import _native, ops
-from adacache_kernels.engine.decision import distance_meter as meter
-from adacache_kernels.engine.decision import mailbox, step_graphs
+from adacache_kernels.engine.decision import decider, mailbox, step_graphs
 from tests.support.cuda_driver_stub.emulated_device import FakeDevice
 from tests.support.cuda_driver_stub.python_stream import FakeStream, put_on, tensor_on
 from tests.support.ptx_emulator import emulated
@@ -126,7 +125,7 @@ def on_device(device: FakeDevice, way: str) -> Iterator[None]:
         stack.enter_context(emulated(90))
         patch = mock.patch.object
         if kind == "graph":
-            stack.enter_context(patch(meter, "ops", TritonOps()))
+            stack.enter_context(patch(decider, "ops", TritonOps()))
             stack.enter_context(patch(step_graphs, "ops", TritonOps()))
             stack.enter_context(
                 patch(step_graphs, "make_capture", lambda *_: DriverCapture(device))
@@ -134,8 +133,8 @@ def on_device(device: FakeDevice, way: str) -> Iterator[None]:
         else:
             stream = FakeStream(device)
             posted_on = FakeStream(device) if kind == "misplaced" else stream
-            stack.enter_context(patch(meter, "ops", StreamedOps(device, stream, pace)))
-            stack.enter_context(patch(meter, "make_mailbox", lambda *_: StreamMailbox(posted_on)))
+            stack.enter_context(patch(decider, "ops", StreamedOps(device, stream, pace)))
+            stack.enter_context(patch(decider, "make_mailbox", lambda *_: StreamMailbox(posted_on)))
         yield
 
 
