@@ -11,7 +11,7 @@ from .. import _native
 from ..baselines import BaselineConfig
 from ..config.adacache_config import AdaCacheConfig
 from ..config.calibration_file import Calibration
-from ..engine.clocks.scheduler_clock import clocks
+from ..engine.clocks.expert_clock import clocks_of_experts
 from ..engine.summary import Summary, joined
 from ..memory.arena import CacheArena
 from ..memory.arena_provider import ArenaProvider
@@ -19,9 +19,9 @@ from ..models.other_libraries.conflicting_patches import check_neighbours
 from ..models.other_libraries.inspection import _look_at
 from ..models.other_libraries.torch_compile import check_not_compiled
 from .installation import Installation, engine_of, installation_of
-from .make_clock import _clock
+from .make_clock import make_clock
 from .make_engine import _check_arena, _make
-from .resolve_config import settings_of
+from .resolve_config import resolve_config
 from .target import _require, _transformers, installed_engines
 
 T = TypeVar("T")
@@ -71,7 +71,7 @@ def patch(
     of the same model is running.
     """
     _native.module()
-    settings = settings_of(config, overrides)
+    settings = resolve_config(config, overrides)
     _check_arena(arena, settings)
     transformers = _transformers(model)
     for transformer in transformers:
@@ -83,7 +83,7 @@ def patch(
             )
         check_neighbours(transformer)
     found = [_look_at(transformer, blocks) for transformer in transformers]
-    clock = _clock(model, settings)
+    clock = make_clock(model, settings)
     source = (
         ArenaProvider(settings.max_cache_bytes, arena)
         if isinstance(settings, AdaCacheConfig)
@@ -93,7 +93,7 @@ def patch(
         engines = [
             _make(transformer, what, settings, own, source)
             for transformer, what, own in zip(
-                transformers, found, clocks(clock, len(transformers)), strict=True
+                transformers, found, clocks_of_experts(clock, len(transformers)), strict=True
             )
         ]
     except BaseException:
