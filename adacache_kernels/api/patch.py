@@ -12,7 +12,8 @@ from ..baselines import BaselineConfig
 from ..config.adacache_config import AdaCacheConfig
 from ..config.calibration_file import Calibration
 from ..engine.clocks.expert_clock import clocks_of_experts
-from ..engine.summary import Summary, joined
+from ..engine.merge_summaries import merge_experts
+from ..engine.summary import Summary
 from ..memory.arena import CacheArena
 from ..memory.arena_provider import ArenaProvider
 from ..models.other_libraries.conflicting_patches import check_neighbours
@@ -153,4 +154,4 @@ def summary(model: object) -> Summary:
     engines = installed_engines(model)
     for transformer in _transformers(model):
         installation_of(transformer).say_if_set_aside()
-    return joined([engine.summary() for engine in engines])
+    return merge_experts([engine.summary() for engine in engines])

@@ -13,8 +13,9 @@ from ..models.block_calls import Parameters
 from .cache_context import current_context
 from .clocks.clock import Call, StepClock
 from .engine import Engine, Forward
+from .merge_summaries import merge_parallel
 from .per_video_engine import PerVideoEngine, SharedCall
-from .summary import Summary, together
+from .summary import Summary
 
 
 class PerBranchEngine:
@@ -70,7 +71,7 @@ class PerBranchEngine:
         if not by_branch:
             engine = self._unused or next(iter(self._engines.values()))
             return engine.summary()
-        whole = together(list(by_branch.values()))
+        whole = merge_parallel(list(by_branch.values()))
         return replace(whole, videos=[], branches=list(by_branch), by_branch=by_branch)
 
     def _engine_for(self, call: Call | None) -> Engine | PerVideoEngine:

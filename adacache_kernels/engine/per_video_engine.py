@@ -20,7 +20,8 @@ from .clocks.clock import Call, StepClock
 from .clocks.timestep_clock import RepeatedTimestepCheck
 from .engine import Engine, Forward
 from .guidance_rows import videos_of
-from .summary import Summary, together
+from .merge_summaries import merge_parallel
+from .summary import Summary
 
 WHAT_TO_DO = 'choose batch="any" or "mean", which take a batch as a whole'
 CANNOT_BE_SPLIT = (
@@ -128,7 +129,7 @@ class PerVideoEngine:
 
     def summary(self) -> Summary:
         """What happened in the last generation, with each video's own."""
-        return together([engine.summary() for engine in self._engines])
+        return merge_parallel([engine.summary() for engine in self._engines])
 
     def _run(
         self, call: Call, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]

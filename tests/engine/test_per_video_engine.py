@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import adacache_kernels as ak
 from adacache_kernels.api.target import attached_engine
 from adacache_kernels.config.adacache_config import AdaCacheConfig
-from adacache_kernels.engine.summary import joined
+from adacache_kernels.engine.merge_summaries import merge_experts
 from tests.engine.test_batch import (
     STEPS,
     Replay,
@@ -348,7 +348,7 @@ def test_the_summary_tells_of_each_video() -> None:
     told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert told["videos"][1]["computed_steps"] == second.computed_steps
     assert AdaCacheConfig(**found.config).batch == "each"
-    both = joined([found, found])
+    both = merge_experts([found, found])
     assert [len(v.computed_steps) for v in both.videos] == [
         2 * len(v.computed_steps) for v in found.videos
     ]

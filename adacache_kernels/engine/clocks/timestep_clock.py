@@ -107,9 +107,7 @@ def open_ended(clock: StepClock) -> str | None:
         "count to the last two steps, which are always computed. "
     )
     if clock.reads_time:
-        return (
-            f"{start}It recognises them, and a new generation, by the timesteps, which are on CPU"
-        )
+        return f"{start}It recognises them, and a new generation, by the timesteps on the CPU"
     return (
         f"{start}To read timesteps on the device, the host would wait for it, so these steps are "
         "not protected: call ak.reset(model) before every new generation, or give "
