@@ -16,9 +16,8 @@ from ..engine.merge_summaries import merge_experts
 from ..engine.summary import Summary
 from ..memory.arena import CacheArena
 from ..memory.arena_provider import ArenaProvider
-from ..models.other_libraries.conflicting_patches import check_neighbours
-from ..models.other_libraries.inspection import _look_at
-from ..models.other_libraries.torch_compile import check_not_compiled
+from ..models.other_libraries.inspection import inspect
+from .find_adapter import find_adapter
 from .installation import Installation, engine_of, installation_of
 from .make_clock import make_clock
 from .make_engine import _check_arena, _make
@@ -76,14 +75,15 @@ def patch(
     _check_arena(arena, settings)
     transformers = _transformers(model)
     for transformer in transformers:
-        check_not_compiled(transformer)
+        inspection = inspect(transformer)
+        inspection.check_not_compiled()
         if engine_of(transformer) is not None:
             raise ValueError(
                 f"this {type(transformer).__name__} is patched already; unpatch it first to change "
                 "its settings"
             )
-        check_neighbours(transformer)
-    found = [_look_at(transformer, blocks) for transformer in transformers]
+        inspection.check_no_conflict()
+    found = [find_adapter(transformer, blocks) for transformer in transformers]
     clock = make_clock(model, settings)
     source = (
         ArenaProvider(settings.max_cache_bytes, arena)
@@ -153,5 +153,5 @@ def summary(model: object) -> Summary:
     """
     engines = installed_engines(model)
     for transformer in _transformers(model):
-        installation_of(transformer).say_if_set_aside()
+        installation_of(transformer).warn_if_bypassed()
     return merge_experts([engine.summary() for engine in engines])

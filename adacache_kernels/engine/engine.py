@@ -14,7 +14,7 @@ from ..memory.plan import SlotDemand, Storage, StreamShapes
 from ..memory.residual_store import ResidualStore
 from ..models import Adapter, BlockRun
 from ..models.block_calls import Parameters, shadowed, storages
-from ..models.other_libraries.conflicting_patches import check_neighbours
+from ..models.other_libraries.inspection import inspect
 from ..schedule import Decision
 from . import user_warnings as notices
 from .cache_context import current_context, leads_before
@@ -91,7 +91,7 @@ class Engine:
             return original(*args, **kwargs)
         try:
             if call.first_in_generation:
-                check_neighbours(self.model)
+                inspect(self.model).check_no_conflict()
                 self._start_generation(self.clock.num_steps)
                 self._notices.say("open end", open_ended(self.clock))
             return self._run(call, original, args, kwargs, arguments)

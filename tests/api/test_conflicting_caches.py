@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,11 @@ import torch
 from torch import Tensor, nn
 
 import adacache_kernels as ak
+from adacache_kernels.models.other_libraries.conflicting_patches import (
+    OtherPatches,
+    is_cache_module,
+)
+from adacache_kernels.models.other_libraries.inspection import Inspection, inspect
 from tests.pipelines.test_pipelines import run_wan
 from tests.pipelines.test_pipelines import wan as wan_pipeline
 from tests.support.tiny_models.common_models import TINY, denoise
@@ -79,7 +85,9 @@ CONFIGS = [first_block, pyramid, faster, taylor, mag]
 def test_a_cache_of_diffusers_is_refused_on_a_patched_model(config: Callable[[], Any]) -> None:
     plain, model = run(build()), patch(build())
     name = type(config()).__name__
-    with pytest.raises(ValueError, match=rf"{name}.*unpatch\(\) first, or do without enable_cache"):
+    with pytest.raises(
+        ValueError, match=rf"{name}.*unpatch\(\) first, or do not call enable_cache"
+    ):
         model.enable_cache(config())
     assert not model.is_cache_enabled
     run(model)
@@ -168,8 +176,11 @@ def test_context_parallelism_is_refused() -> None:
 @pytest.mark.parametrize(
     ("mark", "named"),
     [
-        ("_is_cached", r"cache-dit or ParaAttention.*cache_dit.disable_cache\(pipe\).*without"),
-        ("enable_teacache", "TeaCache is on.*load the model.*without patch"),
+        (
+            "_is_cached",
+            r"cache-dit or ParaAttention.*cache_dit.disable_cache\(pipe\).*do not call",
+        ),
+        ("enable_teacache", "TeaCache is on.*load the model.*do not call patch"),
     ],
 )
 def test_the_marks_of_other_libraries_are_seen(mark: str, named: str) -> None:
@@ -201,14 +212,44 @@ def test_a_hook_of_somebody_else_with_such_a_name_is_no_cache() -> None:
     assert ak.summary(model).computed_steps == COMPUTED
 
 
+def test_an_inspection_names_what_is_on_a_model(tmp_path: Path) -> None:
+    """All kinds of marks at once; compiled as a whole by a wrapper, which is looked through."""
+    from accelerate.hooks import ModelHook, add_hook_to_module
+    from diffusers.hooks import HookRegistry, apply_first_block_cache, apply_group_offloading
+    from diffusers.hooks.context_parallel import ContextParallelSplitHook
+
+    assert inspect(build()) == Inspection(
+        "WanTransformer3DModel", None, OtherPatches("", (), (), frozenset(), ()), ()
+    )
+    model, cpu = build(), torch.device("cpu")
+    apply_group_offloading(
+        model, cpu, cpu, offload_type="leaf_level", offload_to_disk_path=str(tmp_path)
+    )
+    apply_first_block_cache(model, first_block())
+    registry = HookRegistry.check_if_exists_or_initialize(model.blocks[0])
+    registry.register_hook(ContextParallelSplitHook({}, None), "cp_input---blocks.0")
+    add_hook_to_module(model, ModelHook())
+    model._is_cached = True
+    wrapped: Any = torch.compile(model, backend="eager")
+    found = inspect(wrapped)
+    assert (found.model, found.compiled_by) == ("WanTransformer3DModel", "wrapper")
+    assert found.forward_wrappers[0] == "accelerate.hooks"
+    assert "diffusers.hooks.hooks" in found.forward_wrappers
+    assert found.patches == OtherPatches(
+        cache_config="",
+        cache_hooks=("fbc_block_hook", "fbc_leader_block_hook"),
+        parallel_hooks=("cp_input---blocks.0",),
+        offloading=frozenset({"LEAF_LEVEL"}),
+        marks=("_is_cached",),
+    )
+
+
 def test_every_hook_of_a_cache_of_diffusers_is_known() -> None:
     """All modules of diffusers' hooks, so that a new cache in a new version is not overlooked."""
     import diffusers.hooks
 
-    from adacache_kernels.models.other_libraries.conflicting_patches import _is_cache
-
     names = {name.rpartition(".")[2] for name in sys.modules if name.startswith("diffusers.hooks.")}
-    caches = {name for name in names if _is_cache(name)}
+    caches = {name for name in names if is_cache_module(name)}
     others = {
         "_common",
         "_helpers",
