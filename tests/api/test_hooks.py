@@ -137,7 +137,7 @@ def test_a_chain_of_prefetches_that_a_reused_step_breaks(kind: str, name: str) -
 def test_a_chain_that_nobody_would_mend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """In diffusers 0.36, what comes after the skipped blocks runs without being loaded."""
     model = patch(build(), EVERY_THIRD)
-    offload_with_prefetch(model, can_be_told=False, offload_type="leaf_level")
+    offload_with_prefetch(model, is_detectable=False, offload_type="leaf_level")
     assert bool(run(model)[-1].isnan().all())
     ak.unpatch(model)
 

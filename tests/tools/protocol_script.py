@@ -1,12 +1,12 @@
-"""A patched generation decided on the fake driver; tests run it in a process of its own.
+"""Run patched generations with decisions on the driver stub; tests run it as a process.
 
     python -m tests.tools.protocol_script MODEL WHAT WAY...     prints a line of JSON for each way
 
-WHAT is "plain", "moreg", or "two" for motion regularisation of two videos in one batch.
-The first line has what decision="sync" gives. A way is a pace of the driver ("fast", "slow",
-"random:3"), for decision="async" at that pace; "misplaced:" before it lets letters leave too early;
-"graph" is decision="graph". The model is on the CPU. What the device decides with are kernels from
-Triton, run as PTX: in the order of a stream, or between the graphs that the driver launches.
+WHAT is "plain", "moreg", or "two" for motion regularization of two videos in one batch.
+The first line is the result of decision="sync". A way is a pace of the driver ("fast", "slow",
+"random:3"), for decision="async" at that pace. With "misplaced:" before it, messages are copied too
+early. "graph" is decision="graph". The model is on the CPU. The kernels that decide are compiled by
+Triton and run as PTX: in the order of a stream, or between the graphs that the driver launches.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SETTINGS = {"num_inference_steps": STEPS}
 
 
 class TritonOps:
-    """The ops, of which `names` are kernels from Triton."""
+    """The ops of the package, with those in `names` replaced by Triton's kernels."""
 
     names = ("begin_step", "decide")
 
@@ -55,7 +55,7 @@ def on_triton(name: str) -> Callable[..., None]:
 
 
 class StreamedOps(TritonOps):
-    """Those on the state are work of a stream, and the state is in device memory."""
+    """Ops whose work on the state goes to a stream; the state is in device memory."""
 
     def __init__(self, device: FakeDevice, stream: FakeStream, pace: str) -> None:
         self._device, self._stream = device, stream
@@ -75,7 +75,7 @@ class StreamedOps(TritonOps):
 
 
 class StreamMailbox(mailbox.NativeMailbox):
-    """On a stream that torch does not know."""
+    """A mailbox on a stream that torch does not know."""
 
     def __init__(self, stream: FakeStream) -> None:
         super().__init__(torch.device("cuda", 0))
@@ -87,7 +87,7 @@ class StreamMailbox(mailbox.NativeMailbox):
 
 @dataclass
 class DriverCapture:
-    """Graphs of the driver, each with one node: the forward as Python."""
+    """A capture of graphs of the driver, each with one node: the forward in Python."""
 
     device: FakeDevice
 
@@ -113,7 +113,7 @@ class DriverChoice:
 
     def launch(self) -> None:
         self.native.launch(self.stream)
-        self.device.synchronize(self.stream)  # What is outside of the graph is not on the stream.
+        self.device.synchronize(self.stream)  # Work outside the graph is not on the stream.
 
 
 @contextmanager
@@ -139,18 +139,18 @@ def on_device(device: FakeDevice, way: str) -> Iterator[None]:
 
 
 def settings(name: str, what: str, batch: int) -> dict[str, Any]:
-    """A codebook whose rates differ from step to step."""
+    """Return settings with a codebook whose rates differ from step to step."""
     chosen = SETTINGS | {"apply_moreg": what != "plain", "guidance_rows": 1}
     model = ak.patch(TINY[name].build(), codebook={1e9: 2}, **chosen)
     denoise(TINY[name], model, STEPS, batch)
-    found = sorted(d for d in ak.summary(model).distances if d is not None)
-    return chosen | {"codebook": {found[len(found) // 2]: 4, 1e9: 2}}
+    distances = sorted(d for d in ak.summary(model).distances if d is not None)
+    return chosen | {"codebook": {distances[len(distances) // 2]: 4, 1e9: 2}}
 
 
 def run(
     device: FakeDevice, name: str, chosen: dict[str, Any], batch: int, way: str
 ) -> dict[str, Any]:
-    """Two generations."""
+    """Run two generations, and return their results."""
     waits_before, device.ran[:] = device.driver.fakecuda_waits(), []
     decision: Any = "graph" if way == "graph" else "async"
     with on_device(device, way):
@@ -159,9 +159,9 @@ def run(
         try:
             for _ in range(2):
                 last = denoise(TINY[name], model, STEPS, batch)[-1]
-                found = ak.summary(model)
+                summary = ak.summary(model)
                 video = last.double().sum().item()
-                rows.append([found.computed_steps, found.rates, len(found.waits), video])
+                rows.append([summary.computed_steps, summary.rates, len(summary.waits), video])
         except RuntimeError as error:
             return {"error": str(error)}
     waits = device.driver.fakecuda_waits() - waits_before
