@@ -1,4 +1,4 @@
-"""What a patched model cannot live with is refused, whoever comes first, and both ways out work."""
+"""Conflicts with other libraries are refused in both orders, and both ways to resolve them work."""
 
 from __future__ import annotations
 
@@ -114,8 +114,8 @@ def test_a_model_with_a_cache_of_diffusers_is_not_patched(config: Callable[[], A
     assert ak.summary(model).computed_steps == COMPUTED
 
 
-def test_hooks_without_a_config_are_told_by_name() -> None:
-    """`apply_first_block_cache` notes nothing on the model, and `disable_cache` removes nothing."""
+def test_hooks_without_a_config_are_named() -> None:
+    """`apply_first_block_cache` stores no config on the model; `disable_cache` removes no hook."""
     from diffusers.hooks import HookRegistry, apply_first_block_cache
 
     model = build()
@@ -141,7 +141,7 @@ def test_hooks_that_come_after_patch_are_refused_when_a_generation_begins() -> N
     assert "blocks" not in vars(pipe.transformer)
 
 
-def test_in_a_pipeline_of_which_one_transformer_is_cached_neither_is_patched() -> None:
+def test_if_one_transformer_of_a_pipeline_is_cached_neither_is_patched() -> None:
     from tests.engine.test_experts import experts
 
     pipe = experts()
@@ -153,7 +153,7 @@ def test_in_a_pipeline_of_which_one_transformer_is_cached_neither_is_patched() -
 
 
 def test_context_parallelism_is_refused() -> None:
-    """Whose hooks lie on the first block, where they split the tokens among the ranks."""
+    """Its hooks are on the first block, where they split the tokens among the ranks."""
     from diffusers.hooks import HookRegistry
     from diffusers.hooks.context_parallel import ContextParallelSplitHook
 
@@ -183,7 +183,7 @@ def test_context_parallelism_is_refused() -> None:
         ("enable_teacache", "TeaCache is on.*load the model.*do not call patch"),
     ],
 )
-def test_the_marks_of_other_libraries_are_seen(mark: str, named: str) -> None:
+def test_the_marks_of_other_libraries_are_recognised(mark: str, named: str) -> None:
     model = build()
     setattr(model, mark, True)
     with pytest.raises(ValueError, match=named):
@@ -198,8 +198,8 @@ def test_the_marks_of_other_libraries_are_seen(mark: str, named: str) -> None:
     assert ak.summary(model).computed_steps == COMPUTED
 
 
-def test_a_hook_of_somebody_else_with_such_a_name_is_no_cache() -> None:
-    """A cache is told by where its hook is from; everyone may call a hook as they like."""
+def test_a_hook_of_another_library_with_such_a_name_is_no_cache() -> None:
+    """The module of a hook's class decides, because anybody may give a hook any name."""
     from diffusers.hooks import HookRegistry, ModelHook
 
     model = build()
@@ -213,7 +213,7 @@ def test_a_hook_of_somebody_else_with_such_a_name_is_no_cache() -> None:
 
 
 def test_an_inspection_names_what_is_on_a_model(tmp_path: Path) -> None:
-    """All kinds of marks at once; compiled as a whole by a wrapper, which is looked through."""
+    """The model has all kinds of marks at once, and a wrapper of torch.compile around it."""
     from accelerate.hooks import ModelHook, add_hook_to_module
     from diffusers.hooks import HookRegistry, apply_first_block_cache, apply_group_offloading
     from diffusers.hooks.context_parallel import ContextParallelSplitHook
@@ -245,7 +245,7 @@ def test_an_inspection_names_what_is_on_a_model(tmp_path: Path) -> None:
 
 
 def test_every_hook_of_a_cache_of_diffusers_is_known() -> None:
-    """All modules of diffusers' hooks, so that a new cache in a new version is not overlooked."""
+    """This lists all modules of diffusers' hooks, so a cache in a new version fails the test."""
     import diffusers.hooks
 
     names = {name.rpartition(".")[2] for name in sys.modules if name.startswith("diffusers.hooks.")}

@@ -223,7 +223,7 @@ class StepGraph:
 
 
 class _Switch:
-    """What the device chooses by; graphs contain its addresses."""
+    """The tensors by which the device chooses; graphs contain their addresses."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
