@@ -83,11 +83,11 @@ CONFIGS = [first_block, pyramid, faster, taylor, mag]
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_a_cache_of_diffusers_is_refused_on_a_patched_model(config: Callable[[], Any]) -> None:
-    plain, model = run(build()), patch(build())
-    name = type(config()).__name__
-    with pytest.raises(
-        ValueError, match=rf"{name}.*unpatch\(\) first, or do not call enable_cache"
-    ):
+    model = build()
+    plain = run(model)
+    patch(model)
+    match = rf"{type(config()).__name__}.*unpatch\(\) first, or do not call enable_cache"
+    with pytest.raises(ValueError, match=match):
         model.enable_cache(config())
     assert not model.is_cache_enabled
     run(model)
