@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from .clock import Call, StepClock
+from .delegating_clock import DelegatingClock
 from .scheduler_clock import SchedulerClock
 
 
-class ExpertClock:
+class ExpertClock(DelegatingClock):
     """The clock of one of several models (experts) that share a generation.
 
     Steps are those of the generation, whichever model runs them. For each model, its own first call
@@ -21,46 +22,20 @@ class ExpertClock:
     """
 
     def __init__(self, shared: SchedulerClock) -> None:
+        super().__init__(shared)
         self._shared = shared
         self._generation = 0
-
-    @property
-    def num_steps(self) -> int:
-        """Return the steps of the whole generation; 0 before the first."""
-        return self._shared.num_steps
-
-    @property
-    def scheduler(self) -> Any:
-        """Return the scheduler of the pipeline."""
-        return self._shared.scheduler
-
-    @property
-    def has_guidance(self) -> bool | None:
-        """Return True with classifier-free guidance, False without it, None if that is unknown."""
-        return self._shared.has_guidance
-
-    def calls(self, with_guidance: int) -> int | None:
-        """Return the number of calls in a step; None if that is unknown."""
-        return self._shared.calls(with_guidance)
 
     def next_call(
         self, context: str | None, arguments: Mapping[str, Any] | None = None
     ) -> Call | None:
         """Return step and branch of the forward call that begins now; None if they are unknown."""
-        call = self._shared.next_call(context, arguments)
+        call = super().next_call(context, arguments)
         if call is None:
             return None
         is_first = self._shared.generation != self._generation
         self._generation = self._shared.generation
         return replace(call, first_in_generation=is_first)
-
-    def restart(self) -> None:
-        """Begin a generation for all models that share it."""
-        self._shared.restart()
-
-    def detach(self) -> None:
-        """Stop watching the scheduler, for all models that share it."""
-        self._shared.detach()
 
 
 def clocks_of_experts(clock: StepClock, count: int) -> list[StepClock]:

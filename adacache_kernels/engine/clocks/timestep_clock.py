@@ -143,5 +143,5 @@ class RepeatedTimestepCheck:
             return
         is_same = self._last is not None and self._last() is timestep
         if is_same and self._version == timestep._version:
-            self._user_warnings.say("same timestep", SAME_TIMESTEP)
+            self._user_warnings.warn("same timestep", SAME_TIMESTEP)
         self._last, self._version = weakref.ref(timestep), timestep._version
