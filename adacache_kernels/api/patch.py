@@ -15,18 +15,18 @@ from ..config.adacache_config import AdaCacheConfig
 from ..config.calibration_file import Calibration
 from ..engine.base import AnyEngine
 from ..engine.clocks.clock import StepClock
-from ..engine.clocks.scheduler_clock import clocks
-from ..engine.summary import Summary, joined
+from ..engine.clocks.expert_clock import clocks_of_experts
+from ..engine.merge_summaries import merge_experts
+from ..engine.summary import Summary
 from ..memory.arena import CacheArena
 from ..memory.arena_provider import ArenaProvider
 from ..models import Adapter
-from ..models.other_libraries.conflicting_patches import check_neighbours
-from ..models.other_libraries.inspection import _look_at
-from ..models.other_libraries.torch_compile import check_not_compiled
+from ..models.other_libraries.inspection import inspect
+from .find_adapter import find_adapter
 from .installation import Installation, engine_of, installation_of
-from .make_clock import _clock
+from .make_clock import make_clock
 from .make_engine import check_arena, make_engine
-from .resolve_config import settings_of
+from .resolve_config import resolve_config
 from .target import installed_engines, require_engine, transformers_of
 
 T = TypeVar("T")
@@ -77,19 +77,20 @@ def patch(
     runs.
     """
     _native.module()
-    settings = settings_of(config, overrides)
+    settings = resolve_config(config, overrides)
     check_arena(arena, settings)
     transformers = transformers_of(model)
     for transformer in transformers:
-        check_not_compiled(transformer)
+        inspection = inspect(transformer)
+        inspection.check_not_compiled()
         if engine_of(transformer) is not None:
             raise ValueError(
                 f"this {type(transformer).__name__} is patched already; unpatch it first to change "
                 "its settings"
             )
-        check_neighbours(transformer)
-    found = [_look_at(transformer, blocks) for transformer in transformers]
-    clock = _clock(model, settings)
+        inspection.check_no_conflict()
+    found = [find_adapter(transformer, blocks) for transformer in transformers]
+    clock = make_clock(model, settings)
     engines = _make_engines(transformers, found, settings, clock, arena)
     for transformer, engine in zip(transformers, engines, strict=True):
         Installation(transformer, engine)
@@ -151,8 +152,8 @@ def summary(model: object) -> Summary:
     """
     engines = installed_engines(model)
     for transformer in transformers_of(model):
-        installation_of(transformer).say_if_set_aside()
-    return joined([engine.summary() for engine in engines])
+        installation_of(transformer).warn_if_bypassed()
+    return merge_experts([engine.summary() for engine in engines])
 
 
 def _make_engines(
@@ -166,7 +167,7 @@ def _make_engines(
     provider = None
     if isinstance(settings, AdaCacheConfig):
         provider = ArenaProvider(settings.max_cache_bytes, arena)
-    own_clocks = clocks(clock, len(transformers))
+    own_clocks = clocks_of_experts(clock, len(transformers))
     try:
         return [
             make_engine(transformer, adapter_or_names, settings, own_clock, provider)

@@ -13,7 +13,7 @@ from ..memory.plan import Storage
 from ..memory.residual_store import ResidualStore
 from ..models import Adapter, BlockRun
 from ..models.block_calls import shadowed, storages
-from ..models.other_libraries.conflicting_patches import check_neighbours
+from ..models.other_libraries.inspection import inspect
 from ..schedule import Decision
 from . import user_warnings
 from .base import AdaCacheEngine
@@ -62,13 +62,14 @@ class Engine(AdaCacheEngine):
             model, adapter, config, clock, self._memory, self.user_warnings
         )
         self._meter = self._measurement.meter
+        self._decider = self._measurement.decider
         if config.correct:
             check_correctable(model, adapter)
         self._reservation = SlotReservation(adapter, clock, self._memory, self._meter)
         self._repeats = RepeatedTimestepCheck(self.user_warnings)
         self._check_num_steps(clock.num_steps)
         self._generation = Generation(config, clock.num_steps, clock.scheduler)
-        self._meter.restart(self._generation.codebook, self._generation.motion_window)
+        self._decider.restart(self._generation.codebook, self._generation.motion_window)
 
     @property
     def reason_not_single(self) -> str | None:
@@ -98,7 +99,7 @@ class Engine(AdaCacheEngine):
         self._branch(call.branch)
 
     def _begin_generation(self) -> None:
-        check_neighbours(self.model)
+        inspect(self.model).check_no_conflict()
         self._check_num_steps(self.clock.num_steps)
         self._start(self.clock.num_steps)
         self.user_warnings.warn("open end", open_ended(self.clock))
@@ -115,7 +116,8 @@ class Engine(AdaCacheEngine):
         """Replace the generation. Branches and shapes may differ, so no residual outlives it."""
         self._reservation.end_generation(self._generation)
         self._generation = Generation(self.config, num_steps, self.clock.scheduler)
-        self._meter.restart(self._generation.codebook, self._generation.motion_window)
+        self._meter.forget()
+        self._decider.restart(self._generation.codebook, self._generation.motion_window)
         self._memory.begin_generation()
 
     def _run(self, call: Call, forward: ForwardCall) -> Any:
@@ -241,7 +243,7 @@ class Engine(AdaCacheEngine):
             self._meter.forget()
 
     def _read_decision(self) -> None:
-        read = self._meter.read()
+        read = self._decider.read()
         if read is not None:
             self._store(self._generation.observe(*read))
 

@@ -46,12 +46,12 @@ class GraphEngine(Engine):
         arena: ArenaProvider,
     ) -> None:
         super().__init__(model, adapter, config, clock, arena)
-        self._graphs = StepGraphs(model, self._meter)
+        self._graphs = StepGraphs(model, self._decider)
         self._begin_graphs()
 
     def summary(self) -> Summary:
         """Return what happened in the last generation. The host waits for the device."""
-        log = self._graphs.told()
+        log = self._graphs.log()
         history = self._generation.history
         history.computed, history.reused = log.computed, log.reused
         for decision in log.decisions.values():

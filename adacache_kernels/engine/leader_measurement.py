@@ -11,6 +11,7 @@ from ..memory.residual_store import ResidualStore
 from ..models import Adapter
 from ..options import Metric
 from .clocks.clock import StepClock
+from .decision.decider import Decider
 from .decision.distance_meter import DistanceMeter
 from .decision.metric_blocks import MetricBlocks
 from .guidance_rows import videos_of
@@ -46,7 +47,9 @@ class LeaderMeasurement:
         self._clock = clock
         self._user_warnings = warnings
         self._metric_blocks = MetricBlocks(model, adapter, config)
-        self.meter = DistanceMeter(self._metric_blocks.visible(), config, memory)
+        self.decider = Decider(config)
+        blocks = self._metric_blocks.measurable()
+        self.meter = DistanceMeter(blocks, config, memory, self.decider)
 
     @property
     def comparison(self) -> tuple[Sequence[int], Metric] | None:
@@ -71,7 +74,7 @@ class LeaderMeasurement:
             ValueError: no frame stride is shorter than the video; `guidance_rows` does not divide
                 the batch.
         """
-        self.meter.look_at(self._metric_blocks.visible())
+        self.meter.use_blocks(self._metric_blocks.measurable())
         if self._metric_blocks.warning:
             self._user_warnings.warn("compiled", self._metric_blocks.warning)
         videos = videos_of(video[0], self._config, self._adapter, self._clock)
@@ -87,6 +90,6 @@ class LeaderMeasurement:
         if self._config.compares_forecasts:
             if is_storing:
                 self.meter.take(branch.compared())
-        elif not self.meter.measured:
+        elif not self.meter.is_complete:
             self.meter.forget()
             self._user_warnings.warn("metric block", METRIC_BLOCK)

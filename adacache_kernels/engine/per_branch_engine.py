@@ -13,7 +13,8 @@ from .base import AdaCacheEngine
 from .clocks.clock import Call, StepClock
 from .clocks.shared_clock import SharedClock
 from .forward_call import ForwardCall
-from .summary import Summary, together
+from .merge_summaries import merge_parallel
+from .summary import Summary
 
 
 class PerBranchEngine(AdaCacheEngine):
@@ -58,7 +59,7 @@ class PerBranchEngine(AdaCacheEngine):
         if not by_branch:
             engine = self._spare or next(iter(self._engines.values()))
             return engine.summary()
-        whole = together(list(by_branch.values()))
+        whole = merge_parallel(list(by_branch.values()))
         return replace(whole, videos=[], branches=list(by_branch), by_branch=by_branch)
 
     def _begin_generation(self) -> None:

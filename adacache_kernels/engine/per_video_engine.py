@@ -17,7 +17,8 @@ from .clocks.shared_clock import SharedClock
 from .clocks.timestep_clock import RepeatedTimestepCheck
 from .forward_call import ForwardCall
 from .guidance_rows import videos_of
-from .summary import Summary, together
+from .merge_summaries import merge_parallel
+from .summary import Summary
 
 WHAT_TO_DO = 'choose batch="any" or "mean", which take a batch as a whole'
 CANNOT_BE_SPLIT = (
@@ -68,7 +69,7 @@ class PerVideoEngine(AdaCacheEngine):
 
     def summary(self) -> Summary:
         """Return what happened in the last generation, with a summary for each video."""
-        return together([engine.summary() for engine in self._engines])
+        return merge_parallel([engine.summary() for engine in self._engines])
 
     def _begin_generation(self) -> None:
         """Do nothing: the engine of each video begins its own generation."""

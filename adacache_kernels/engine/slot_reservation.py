@@ -58,7 +58,7 @@ class SlotReservation:
             self._memory.acquire()
             return True
         entering = StreamShapes.of(video, self._adapter.lists[0], run.arguments)
-        demand = SlotDemand(self._adapter.lists, generation.ring_size, self._meter.places)
+        demand = SlotDemand(self._adapter.lists, generation.ring_size, self._meter.positions)
         self._calls = self._clock.calls(self._adapter.guidance_calls)
         # The number of branches that an earlier generation had is better than a guess.
         expected = self._branch_counts.get(self._calls, self._calls or 1)

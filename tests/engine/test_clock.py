@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from adacache_kernels.engine.cache_context import cache_context, current_context
-from adacache_kernels.engine.clocks.clock import Call, CallClock
+from adacache_kernels.engine.clocks.call_clock import CallClock
+from adacache_kernels.engine.clocks.clock import Call
 from adacache_kernels.engine.clocks.scheduler_clock import MOST_CALLS_PER_STEP, SchedulerClock
 
 

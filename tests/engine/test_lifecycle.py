@@ -146,9 +146,9 @@ def test_a_metric_block_that_does_not_run_gives_a_warning_and_no_distance(
     tiny, model = TINY["wan"], wan()
     measure, now = DistanceMeter.measure, {"step": 0}
 
-    def measure_unless_skipped(meter: DistanceMeter, site: Any, run: Any) -> None:
-        if (now["step"], site.index) != (2, 2):
-            measure(meter, site, run)
+    def measure_unless_skipped(meter: DistanceMeter, block: Any, run: Any) -> None:
+        if (now["step"], block.index) != (2, 2):
+            measure(meter, block, run)
 
     monkeypatch.setattr(DistanceMeter, "measure", measure_unless_skipped)
     ak.patch(model, codebook=EVERY_THIRD, cache_loc=["start", "end"], num_inference_steps=STEPS)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import adacache_kernels as ak
 from adacache_kernels.api.target import attached_engine
 from adacache_kernels.config.adacache_config import AdaCacheConfig
-from adacache_kernels.engine.summary import joined
+from adacache_kernels.engine.merge_summaries import merge_experts
 from adacache_kernels.memory.arena_provider import ArenaProvider
 from tests.engine.test_batch import (
     STEPS,
@@ -354,7 +354,7 @@ def test_the_summary_has_each_video() -> None:
     plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert plain["videos"][1]["computed_steps"] == second.computed_steps
     assert AdaCacheConfig(**found.config).batch == "each"
-    both = joined([found, found])
+    both = merge_experts([found, found])
     assert [len(v.computed_steps) for v in both.videos] == [
         2 * len(v.computed_steps) for v in found.videos
     ]

@@ -108,7 +108,7 @@ def test_timesteps_that_can_be_read_without_waiting() -> None:
 
 def test_a_model_reuses_and_protects_its_end() -> None:
     model = ak.patch(wan(), codebook=EVERY_THIRD)
-    with pytest.warns(ak.AdaCacheWarning, match=r"is not known.*50 steps.*hand"):
+    with pytest.warns(ak.AdaCacheWarning, match=r"is not known.*50 steps.*timesteps on the CPU"):
         for index, time in enumerate(trailing(14)):
             call(model, torch.tensor([time]), index)
     summary = ak.summary(model)
