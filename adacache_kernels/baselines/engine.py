@@ -25,8 +25,8 @@ from ..models import Adapter
 from ..models.block_calls import Parameters
 from .base import BaselineConfig
 from .counters import Counters
-from .make_mechanism import BranchState, mechanism_for
-from .mechanisms.reuse_modules import Original
+from .make_mechanism import mechanism_for
+from .mechanisms.mechanism import BranchState, Original
 
 Forward = Callable[..., Any]
 TIMESTEP = ("timestep", "timesteps", "t")
@@ -141,7 +141,7 @@ class BaselineEngine:
             self._tally.count(call.step, computed=True)
             return original()
         video = self._adapter.frames(self.model, arguments)
-        output = self.mechanism.run(branch, arguments, video, original)
+        output = self.mechanism.run(branch, video, original)
         self._tally.hold(x for state in self._branches.values() for x in state.tensors())
         return output
 

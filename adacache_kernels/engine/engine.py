@@ -28,7 +28,7 @@ from .eligibility import why_not_cached
 from .guidance_rows import videos_of
 from .make_policy import check_correctable, check_profile, make_forecast, make_policy
 from .residuals.block_stand_ins import Before
-from .residuals.guidance_branch import GuidanceBranch, ring_places
+from .residuals.guidance_branch import GuidanceBranch, ring_size
 from .step_recorder import StepRecorder
 from .summary import History, Summary, summarize
 
@@ -359,7 +359,7 @@ class Engine:
 
     @property
     def _places(self) -> int:
-        return ring_places(self._forecast.order, correct=self.config.correct)
+        return ring_size(self._forecast.order, correct=self.config.correct)
 
     def _forget_all(self) -> None:
         """The memory had to be planned anew in the middle of a generation."""

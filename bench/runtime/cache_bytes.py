@@ -18,7 +18,7 @@ import diffusers
 import torch
 from torch import Tensor, nn
 
-from adacache_kernels.engine.residuals.guidance_branch import ring_places
+from adacache_kernels.engine.residuals.guidance_branch import ring_size
 from adacache_kernels.memory.plan import SlotDemand, Storage, StreamShape, StreamShapes, total_bytes
 from adacache_kernels.models import BlockList, Layout, Stream, adapter_for
 
@@ -194,7 +194,7 @@ def row(case: Case) -> str:
     # block. As "forecast": three residuals, no metric block.
     sites = ((lists[-1].attribute, 0),)
     fast = SlotDemand(lists, 1, sites)
-    places = ring_places(1, correct=True)
+    places = ring_size(1, correct=True)
     forecast = SlotDemand(lists, places, ())
     cells = [planned(demand, case, brought, WAYS["full"]) for demand in (fast, forecast)]
     cells += [planned(forecast, case, brought, WAYS[way]) for way in ("int8", "host")]

@@ -112,7 +112,7 @@ def test_the_summary_tells_the_share_of_blocks_that_ran() -> None:
     assert "11 of 27 blocks or modules computed" in str(summary)
     values = json.loads(json.dumps(summary.to_dict()))
     assert values["computed_fraction"] == 11 / 27
-    assert values["config"]["method"] == "FirstBlock"
+    assert values["config"]["method"] == "FirstBlockCache"
     _, whole = run_patched("wan", ak.AdaCacheConfig(codebook={9e9: 3}))
     steps = len(whole.computed_steps)
     assert whole.units == (steps, STEPS) and whole.computed_fraction == steps / STEPS

@@ -107,7 +107,7 @@ def test_tgate_keeps_attention_before_what_it_reuses_and_text_at_the_gate_only()
     for step in range(1, 9):
         policy.begin_step(step, None)
         for kind, steps in kept.items():
-            if policy.keeps(kind, 0):  # type: ignore[arg-type]
+            if policy.stores(kind, 0):  # type: ignore[arg-type]
                 steps.add(step)
     assert kept == {"spatial": {3, 4, 5}, "cross": {6}}
 
@@ -179,7 +179,7 @@ def test_taylorseer_keeps_what_a_later_step_forecasts_from() -> None:
     policy, kept = ak.baselines.TaylorSeerConfig(interval=3, warmup=2, order=2).policy(10), []
     for step in range(1, 11):
         policy.begin_step(step, None)
-        if policy.keeps("mlp", 0) and not policy.reuses("mlp", 0):
+        if policy.stores("mlp", 0) and not policy.reuses("mlp", 0):
             kept.append(step)
     # Steps 1, 2, 5 and 8 run; differences begin with the last of the warm-up.
     assert kept == [1, 2, 5, 8]
@@ -320,7 +320,7 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: ak.baselines.TaylorSeerConfig(computed_steps=9, num_inference_steps=8),
         ValueError,
-        r"computed_steps is 9, but the generation has 8 steps; it may be 3 to that number",
+        r"computed_steps is 9, but the generation has 8 steps; it must be at least 3 and at most that number",
     ),
     (lambda: ak.baselines.FixedIntervalConfig(interval=0), ValueError, r"interval is 0"),
     (

@@ -8,17 +8,17 @@ import pytest
 import torch
 
 import adacache_kernels as ak
-from adacache_kernels.baselines.mechanisms.finite_differences import KeptOutput, kept_output
+from adacache_kernels.baselines.mechanisms.finite_differences import StoredOutput, store_output
 from tests.support.baseline_runs import STEPS, assert_close, assert_equal, run_patched
 from tests.support.oracles.baselines import MODULES, Steps, installed
 from tests.support.tiny_models.common_models import TINY, denoise
 
 
-def kept_at(values: dict[int, Any], order: int) -> KeptOutput:
+def kept_at(values: dict[int, Any], order: int) -> StoredOutput:
     """What is kept after runs in these steps."""
     kept = None
     for step, value in values.items():
-        kept = kept_output(value, step, kept, order)
+        kept = store_output(value, step, kept, order)
     assert kept is not None
     return kept
 
@@ -55,10 +55,10 @@ def test_order_2_misses_a_quadratic_by_the_slope_that_lags_half_a_gap() -> None:
 
 def test_nothing_is_differenced_with_an_output_that_was_written_into() -> None:
     output = torch.ones(2)
-    before = kept_output(output, 1)
+    before = store_output(output, 1)
     output += 1
     assert not before.is_intact
-    assert len(kept_output(torch.ones(2), 2, before, 1).factors) == 1
+    assert len(store_output(torch.ones(2), 2, before, 1).factors) == 1
 
 
 class ForecastModule:

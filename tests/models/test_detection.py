@@ -20,8 +20,8 @@ STEPS = 9
 REUSING = {"codebook": {float("inf"): 3}, "num_inference_steps": STEPS}
 UNCLEAR = {
     "cosmos3": r"gen_seq of layers has shape \(12, 12\); expected \[batch, tokens, channels\]",
-    "motif": r"blocks of single_transformer_blocks hand encoder_hidden_states on from different",
-    "hidream": r"element 1 of what blocks of double_stream_blocks return goes nowhere",
+    "motif": r"blocks of single_transformer_blocks pass encoder_hidden_states on from different",
+    "hidream": r"nothing takes element 1 of the output of blocks of double_stream_blocks",
 }
 
 
@@ -379,12 +379,12 @@ REFUSED_BY_THE_FORWARD = {
     Twice: r"the 4 blocks of layers did not each run once, in order",
     Backwards: r"the 4 blocks of layers did not each run once, in order",
     Partly: r"the 4 blocks of layers did not each run once, in order",
-    Turns: r"blocks of layers and others take turns",
-    Collected: r"what block 0 of layers returns is kept for something else than the next block",
+    Turns: r"the blocks of layers and others are interleaved",
+    Collected: r"the model uses the output of block 0 of layers not only in the next block",
     WithNotes: r"blocks of layers write into a list they are given",
-    WithCache: r"blocks of layers take kv_cache, in which they may leave something",
+    WithCache: r"blocks of layers take kv_cache, in which they may store something",
     TextAddedEverywhere: r"what leaves a block of layers is not what enters the next one",
-    (WithDictionary, Extra): r"element 2 of what blocks of layers return goes nowhere",
+    (WithDictionary, Extra): r"nothing takes element 2 of the output of blocks of layers",
 }
 
 
@@ -398,7 +398,7 @@ def test_what_is_not_clear_is_refused(kind: Any) -> None:
     with pytest.raises(ValueError, match=REFUSED_BY_THE_FORWARD[kind]) as raised:
         run(model)
     message = str(raised.value)
-    assert f"{type(model).__name__} is not a class that is known" in message
+    assert f"{type(model).__name__} is not a known class" in message
     assert "Lists in it: layers, 4 " in message and 'ak.patch(model, blocks="layers")' in message
     assert vars(model) == before and not ak.is_patched(model)
 
@@ -419,7 +419,7 @@ def test_a_stream_that_comes_later_is_computed() -> None:
 
 
 def test_the_user_settles_it() -> None:
-    """Of two lists that take turns, one can be cached by itself: every block its own residual."""
+    """One of two interleaved lists can be cached alone, with a residual for each block."""
     torch.manual_seed(0)
     model = Turns().eval()
     ak.patch(model, blocks="layers", **REUSING)
@@ -440,7 +440,7 @@ def test_names_of_the_user() -> None:
 
 
 def test_a_model_without_blocks() -> None:
-    with pytest.raises(ValueError, match=r"Linear is not supported, and no list of blocks was"):
+    with pytest.raises(ValueError, match=r"Linear is not supported, and it has no list of blocks"):
         ak.patch(nn.Linear(2, 2), num_inference_steps=STEPS)
 
 
@@ -448,7 +448,9 @@ def test_only_lists_beside_the_hidden_state() -> None:
     model = Model()
     model.text_blocks = model.layers
     del model.layers
-    with pytest.raises(ValueError, match=r"nothing in it is surely its list of blocks.*\(text\)"):
+    with pytest.raises(
+        ValueError, match=r"no list in it is certain to be its list of blocks.*\(text\)"
+    ):
         ak.patch(model, num_inference_steps=STEPS)
 
 
@@ -462,7 +464,7 @@ def test_candidates_say_what_is_against_them() -> None:
     with pytest.raises(ValueError) as raised:
         ak.patch(model, blocks="nothing", num_inference_steps=STEPS)
     message = str(raised.value)
-    assert "context_refiner, 4 Block, 288 parameters: by its name (refiner)" in message
+    assert "context_refiner, 4 Block, 288 parameters: its name (refiner)" in message
     assert "heads, 2 Block, 144 parameters: its modules take different arguments" in message
     assert "few, 2 Block, 12 parameters: it has 0.04 of the parameters of the largest" in message
 

@@ -96,7 +96,7 @@ def test_what_is_watched_is_what_the_first_attention_is_given(name: str) -> None
     units = units_for(model)
     assert units is not None
     if units.modulated is None:
-        with pytest.raises(ValueError, match=r"not known how .* watch the \"timestep\""):
+        with pytest.raises(ValueError, match=r"not known how .* set watched=\"timestep\""):
             ak.patch(model, ak.baselines.TeaCacheConfig(), num_inference_steps=STEPS)
         return
     attribute, attention = units.modules["spatial"][0]

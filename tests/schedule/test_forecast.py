@@ -115,10 +115,10 @@ def test_a_ring_holds_the_newest_steps_each_in_a_place_of_its_own(depth: int) ->
     for step in range(1, 12):
         place = ring.claim()
         assert 0 <= place < depth
-        assert place not in ring.places
+        assert place not in ring.indices
         ring.push(step, place)
         assert ring.steps == tuple(range(step, max(0, step - depth), -1))
-        assert len(set(ring.places)) == len(ring.places)
+        assert len(set(ring.indices)) == len(ring.indices)
 
 
 def test_a_ring_forgets_what_it_is_told_to() -> None:
