@@ -234,6 +234,21 @@ class AdaCacheConfig:
         """Frame strides of the motion score; empty without motion regularisation."""
         return tuple(self.moreg_strides) if self.apply_moreg else ()
 
+    @property
+    def decides_by_measurement(self) -> bool:
+        """Return whether measurements decide. A given schedule needs none."""
+        return self.schedule is None
+
+    @property
+    def decides_by_codebook(self) -> bool:
+        """Return whether the codebook decides, and neither a schedule nor a profile."""
+        return self.decides_by_measurement and self.loaded_profile is None
+
+    @property
+    def compares_forecasts(self) -> bool:
+        """Return whether the errors of forecasts are measured instead of metric blocks."""
+        return self.decides_by_measurement and self.measure == "forecast-error"
+
     def codebook_for(self, num_steps: int) -> Codebook:
         """The codebook for a generation of `num_steps`, capped by `max_continuous_cached_steps`.
 

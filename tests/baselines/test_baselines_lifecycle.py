@@ -203,7 +203,7 @@ def test_settings_are_checked_by_patch() -> None:
         ak.patch(model, ak.baselines.FixedIntervalConfig())
     with pytest.raises(TypeError, match=r"unknown setting codebook; there are .*interval"):
         ak.patch(model, ak.baselines.FixedIntervalConfig(), codebook="fast")
-    with pytest.raises(ValueError, match="FixedIntervalConfig keeps plain tensors"):
+    with pytest.raises(ValueError, match="FixedIntervalConfig stores plain tensors"):
         ak.patch(
             model,
             ak.baselines.FixedIntervalConfig(),

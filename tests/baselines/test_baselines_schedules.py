@@ -320,7 +320,7 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: ak.baselines.TaylorSeerConfig(computed_steps=9, num_inference_steps=8),
         ValueError,
-        r"computed_steps is 9, but the generation has 8 steps; it must be at least 3 and at most that number",
+        r"computed_steps is 9, but the generation has 8 steps; it must be at least 3",
     ),
     (lambda: ak.baselines.FixedIntervalConfig(interval=0), ValueError, r"interval is 0"),
     (

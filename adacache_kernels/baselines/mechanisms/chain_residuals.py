@@ -202,5 +202,5 @@ class ChainMechanism(Mechanism[BlockBranch], ABC):
         """Return the captured chains, none with a warning if a block wrote into its input."""
         chains = forward.capture.chains()
         if chains is None:
-            self._warnings.say("in place", IN_PLACE)
+            self._warnings.warn("in place", IN_PLACE)
         return chains or {}

@@ -120,7 +120,7 @@ class LayerReuse(Mechanism[LayerBranch]):
         before = versions(entering)
         output = call.run()
         if before != versions(entering):
-            self._warnings.say("in place", IN_PLACE)
+            self._warnings.warn("in place", IN_PLACE)
             branch.residuals.pop(block.key, None)
             return output
         residuals = [

@@ -127,5 +127,5 @@ class RepeatedTimestepCheck:
             return
         is_same = self._last is not None and self._last() is timestep
         if is_same and self._version == timestep._version:
-            self._notices.say("same timestep", SAME_TIMESTEP)
+            self._notices.warn("same timestep", SAME_TIMESTEP)
         self._last, self._version = weakref.ref(timestep), timestep._version
