@@ -32,6 +32,7 @@ class StandIn:
         self._handle = handle
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what `handle` returns for this call."""
         return self._handle(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:

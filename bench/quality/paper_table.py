@@ -72,7 +72,7 @@ def methods(steps: int, ratios: Path) -> list[str]:
         f"delta-dit:boundary={half}:front=(0, 3):back=(1, 4):interval=3",
         *(f"per-layer:codebook={codebook}" for codebook in layers),
         *(f"first-block:threshold={threshold}" for threshold in first_block),
-        *(f"timestep-embedding:latte-slow:threshold={value}" for value in embedding),
+        *(f"teacache:latte-slow:threshold={value}" for value in embedding),
         *(
             f"mag-cache:ratios={ratios}:threshold={threshold}:max_skips={most}:retention=0.1"
             for threshold, most in skips

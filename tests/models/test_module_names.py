@@ -13,7 +13,7 @@ from adacache_kernels.api.target import installed_engines
 from adacache_kernels.baselines.mechanisms.reuse_modules import units_of
 from adacache_kernels.models.block_calls import Parameters
 from adacache_kernels.models.module_names import UNITS, units_for
-from tests.support.oracles.baselines import KeptModule, Steps, installed
+from tests.support.oracles.baselines import Steps, StoredModule, installed
 from tests.support.tiny_models import chained_models as tiny_chained
 from tests.support.tiny_models import common_models as tiny
 
@@ -66,7 +66,7 @@ def test_modules_return_what_they_returned(name: str, monkeypatch: pytest.Monkey
     steps = Steps(model)
     reused = {"spatial": {2, 4}, "temporal": {2, 4}, "cross": {2, 3, 5}, "mlp": {3, 4}}
     kept = [
-        KeptModule(getattr(block, module), steps, reused[kind])
+        StoredModule(getattr(block, module), steps, reused[kind])
         for kind, places in units.modules.items()
         for attribute, module in places
         for block in getattr(model, attribute)

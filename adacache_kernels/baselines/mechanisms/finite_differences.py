@@ -40,7 +40,7 @@ class StoredOutput:
         return self.versions == versions(tensors_in(self.factors))
 
     def at(self, step: int) -> Any:
-        """Return the forecast sum over i of factors[i] * (step - self.step)^i / i!"""
+        """Return the forecast: the sum over i of factors[i] * (step - self.step)^i / i!."""
         forecast, elapsed = self.value, step - self.step
         for order, factor in enumerate(self.factors[1:], start=1):
             forecast = _plus(forecast, factor, elapsed**order / math.factorial(order))
