@@ -96,7 +96,7 @@ class ProbingEngine:
         except Unclear as unclear:
             self._give_up()
             raise ValueError(not_sure(self.model, str(unclear))) from unclear
-        self._found(replace(adapter, obstacle=_new_arguments(arguments)), call)
+        self._found(replace(adapter, why_not_cached=_new_arguments(arguments)), call)
         return output
 
     def reset(self) -> None:

@@ -215,7 +215,7 @@ class Adapter:
         frames: from the model and its forward's arguments to (videos, frames of tokens).
         guidance_calls: calls that its pipelines make a step with classifier-free guidance: 1 where
             both branches are in one batch.
-        obstacle: from the model and its forward's arguments to what keeps this call from being
+        why_not_cached: from the model and its forward's arguments to what keeps this call from being
             cached, None where nothing does.
         origin: how the model was recognised.
     """
@@ -224,7 +224,7 @@ class Adapter:
     residuals: Mapping[CacheRes, Residual]
     frames: Callable[[nn.Module, Mapping[str, Any]], tuple[int, int]]
     guidance_calls: int = 1
-    obstacle: Callable[[nn.Module, Mapping[str, Any]], str | None] | None = None
+    why_not_cached: Callable[[nn.Module, Mapping[str, Any]], str | None] | None = None
     origin: str = "by its class"
 
     def describe(self, model: nn.Module) -> str:

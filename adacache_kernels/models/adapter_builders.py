@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .adapter import Adapter, BlockList, Layout, Residual, Stream, video_shape
 
 Frames = Callable[[nn.Module, Mapping[str, Any]], tuple[int, int]]
-Obstacle = Callable[[nn.Module, Mapping[str, Any]], str | None]
+WhyNotCached = Callable[[nn.Module, Mapping[str, Any]], str | None]
 VIDEO = (Stream("hidden_states"),)
 TEXT_AND_IMAGE = (Stream("hidden_states", 1), Stream("encoder_hidden_states", 0))
 """Returned in this order; the image is the stream that is measured."""
@@ -26,7 +26,7 @@ def chained(
     streams: tuple[Stream, ...],
     frames: Frames,
     guidance_calls: int = 1,
-    obstacle: Obstacle | None = None,
+    why_not_cached: WhyNotCached | None = None,
 ) -> Adapter:
     """Lists of blocks, one after the other, with the same streams."""
     return Adapter(
@@ -34,7 +34,7 @@ def chained(
         residuals={"block": Residual(attributes)},
         frames=frames,
         guidance_calls=guidance_calls,
-        obstacle=obstacle,
+        why_not_cached=why_not_cached,
     )
 
 
@@ -49,10 +49,10 @@ def in_parts(blocks: BlockList, count: int, changed_after: Iterable[int]) -> tup
     )
 
 
-def writes_keys_and_values(*switches: str) -> Obstacle:
+def writes_keys_and_values(*switches: str) -> WhyNotCached:
     """A call with one of these arguments leaves something behind that later calls need."""
 
-    def obstacle(_model: nn.Module, arguments: Mapping[str, Any]) -> str | None:
+    def why_not_cached(_model: nn.Module, arguments: Mapping[str, Any]) -> str | None:
         given = [name for name in switches if arguments.get(name) is not None]
         if not given:
             return None
@@ -61,7 +61,7 @@ def writes_keys_and_values(*switches: str) -> Obstacle:
             "values that other calls share, so such calls are computed"
         )
 
-    return obstacle
+    return why_not_cached
 
 
 def frames_at(axis: int, patch: str | None = None) -> Frames:

@@ -50,7 +50,7 @@ IMAGES: dict[str, Adapter] = {
         "transformer_blocks",
         streams=(Stream("hidden_states", 1),),
         frames=no_frames,
-        obstacle=_ends_are_skipped,
+        why_not_cached=_ends_are_skipped,
     ),
     "FluxTransformer2DModel": chained(
         "transformer_blocks",
@@ -65,7 +65,7 @@ IMAGES: dict[str, Adapter] = {
             "single_transformer_blocks",
             ("encoder_hidden_states", "hidden_states"),
         ),
-        obstacle=writes_keys_and_values("kv_cache", "kv_cache_mode"),
+        why_not_cached=writes_keys_and_values("kv_cache", "kv_cache_mode"),
     ),
     # Its first blocks, one list a modality, are computed in every step.
     "Flux3Transformer2DModel": chained(

@@ -116,11 +116,11 @@ def _open_sora_plan(layout: Layout, attention: Callable[[BlockRun], Tensor]) -> 
             "block": Residual((name,)),
         },
         frames=_open_sora_plan_frames,
-        obstacle=_images_beside,
+        why_not_cached=_images_beside,
     )
 
 
-LATTE_T2V = replace(LATTE, obstacle=_images_beside)
+LATTE_T2V = replace(LATTE, why_not_cached=_images_beside)
 
 
 def _latte_gated(run: BlockRun, tap: str, index: int) -> Tensor:
@@ -156,7 +156,7 @@ LATTE_OF_CLASSES = Adapter(
         "block": Residual(("blocks[0::2]", "blocks[1::2]")),
     },
     frames=_latte_frames,
-    obstacle=_images_beside,
+    why_not_cached=_images_beside,
 )
 
 
