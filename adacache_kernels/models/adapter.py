@@ -83,7 +83,7 @@ class Stream:
 class BlockList:
     """An `nn.ModuleList` of blocks that share one layout, or a part of it.
 
-    Each block's input is the output of the one before it, but where the list `leads`; so all of it
+    Each block's input is the output of the one before it, unless it is interleaved with the next; so all of it
     has one residual a stream. A model that changes the video between two blocks has its list in
     parts, which have a residual each.
 
@@ -91,7 +91,7 @@ class BlockList:
         attribute: its name in the model.
         streams: hidden streams, the video first. One that is None in a call has no residual.
         layout: layout of the video stream.
-        leads: whether its blocks take turns with those of the next list, which has the same
+        interleaved_with_next: whether its blocks take turns with those of the next list, which has the same
             streams. Between any two blocks the model may then change the layout; before the next
             list's first block it may also add something. Both lists have one residual, the next
             one's.
@@ -108,7 +108,7 @@ class BlockList:
     attribute: str
     streams: tuple[Stream, ...]
     layout: Layout
-    leads: bool = False
+    interleaved_with_next: bool = False
     start: int = 0
     stop: int | None = None
     step: int = 1
@@ -245,7 +245,9 @@ class Adapter:
     @property
     def residual_lists(self) -> tuple[BlockList, ...]:
         """Lists that have a residual of their own."""
-        return tuple(blocks for blocks in self.lists if blocks.kept and not blocks.leads)
+        return tuple(
+            blocks for blocks in self.lists if blocks.kept and not blocks.interleaved_with_next
+        )
 
 
 def video_shape(arguments: Mapping[str, Any], frame_axis: int) -> tuple[int, int]:

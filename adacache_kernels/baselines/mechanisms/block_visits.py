@@ -80,7 +80,7 @@ def places_of(model: nn.Module, adapter: Adapter) -> list[BlockVisit]:
         for offset, (index, block) in enumerate(modules.items()):
             key, number = (blocks.attribute, index), first_number + offset
             found.append(BlockVisit(block, blocks, key, segment, number, parameters))
-        if not blocks.leads:
+        if not blocks.interleaved_with_next:
             segment += 1
             first_number += len(modules)
     return found

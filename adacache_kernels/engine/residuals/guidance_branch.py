@@ -217,7 +217,7 @@ def _spans(
     leading = None
     for blocks in adapter.lists:
         modules = blocks.modules(model)
-        if blocks.leads:
+        if blocks.interleaved_with_next:
             leading = InterleavedList(blocks, modules)
         else:
             yield Span(blocks, modules, memory, branch, leading)

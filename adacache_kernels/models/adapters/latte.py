@@ -30,7 +30,7 @@ def _frames(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
 # temporal one. Both are affine, so one residual, added after the embedding, is exact.
 LATTE = Adapter(
     lists=(
-        BlockList(SPATIAL, HIDDEN, Layout.FRAMES_IN_BATCH, leads=True),
+        BlockList(SPATIAL, HIDDEN, Layout.FRAMES_IN_BATCH, interleaved_with_next=True),
         BlockList(TEMPORAL, HIDDEN, Layout.TOKENS_IN_BATCH),
     ),
     residuals={

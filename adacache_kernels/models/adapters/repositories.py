@@ -146,7 +146,9 @@ LATTE_TAPS = ("adaLN_modulation", "attn", "mlp")
 # One list whose blocks are spatial and temporal in turn.
 LATTE_OF_CLASSES = Adapter(
     lists=(
-        BlockList("blocks", (Stream("x"),), Layout.FRAMES_IN_BATCH, leads=True, step=2),
+        BlockList(
+            "blocks", (Stream("x"),), Layout.FRAMES_IN_BATCH, interleaved_with_next=True, step=2
+        ),
         BlockList("blocks", (Stream("x"),), Layout.TOKENS_IN_BATCH, start=1, step=2),
     ),
     residuals={

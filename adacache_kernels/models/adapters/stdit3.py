@@ -86,7 +86,7 @@ def stdit3(model: nn.Module) -> Adapter:
                 name,
                 (video,),
                 Layout.FRAME_MAJOR,
-                leads=name == SPATIAL,
+                interleaved_with_next=name == SPATIAL,
                 passed=passed,
                 # VideoSys counts up to its depth; its blocks are those of Open-Sora.
                 by_index=not has_dictionary,
