@@ -123,7 +123,7 @@ class SlotDemand:
         specs: dict[Key, SlotSpec] = {}
         largest = 0
         for blocks in self.lists:
-            if blocks.interleaved_with_next or not blocks.kept:
+            if blocks.interleaved_with_next or not blocks.has_residual:
                 continue
             for index, stream in enumerate(self.streams(blocks, entering)):
                 if stream is None:

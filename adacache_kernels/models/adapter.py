@@ -101,7 +101,7 @@ class BlockList:
         places: least length of that tuple.
         joined: parameters of the first list's streams of which its own is made, one behind the
             other, so that it has no frames.
-        kept: whether it has a residual; not where a reused step needs nothing of what leaves it.
+        has_residual: whether it has a residual; not where a reused step needs nothing of what leaves it.
         by_index: whether the model takes its blocks by number, so that all must be there.
     """
 
@@ -115,7 +115,7 @@ class BlockList:
     passed: tuple[Stream, ...] = ()
     places: int = 0
     joined: tuple[str, ...] = ()
-    kept: bool = True
+    has_residual: bool = True
     by_index: bool = False
 
     @property
@@ -246,7 +246,9 @@ class Adapter:
     def residual_lists(self) -> tuple[BlockList, ...]:
         """Lists that have a residual of their own."""
         return tuple(
-            blocks for blocks in self.lists if blocks.kept and not blocks.interleaved_with_next
+            blocks
+            for blocks in self.lists
+            if blocks.has_residual and not blocks.interleaved_with_next
         )
 
 

@@ -30,7 +30,7 @@ def structure(adapter: Adapter, model: nn.Module, arguments: dict[str, Any]) -> 
     """Videos x frames, residuals that can be measured, and each list with its streams."""
     lists = [
         f"{blocks.name}({', '.join(stream.parameter for stream in blocks.streams)})"
-        + ("" if blocks.kept else " not kept")
+        + ("" if blocks.has_residual else " not kept")
         for blocks in adapter.lists
     ]
     batch, frames = adapter.frames(model, arguments)

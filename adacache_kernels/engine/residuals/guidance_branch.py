@@ -52,7 +52,7 @@ class GuidanceBranch:
         correct: bool = False,
     ) -> None:
         self._spans = tuple(_spans(model, adapter, memory, index))
-        self._kept = tuple(span for span in self._spans if span.blocks.kept)
+        self._kept = tuple(span for span in self._spans if span.blocks.has_residual)
         self._memory = memory
         self.index = index
         self._forecast = forecast

@@ -137,7 +137,7 @@ class Span:
             recording: whether the span stores what the blocks add.
         """
         name = self.blocks.attribute
-        own = (self,) if recording and self.blocks.kept else ()
+        own = (self,) if recording and self.blocks.has_residual else ()
         lists = {name: self._stand_ins.observed(own, observers.get(name, {}))}
         if self._leading is not None:
             name = self._leading.blocks.attribute
@@ -173,7 +173,7 @@ class Span:
                 ]
             )
 
-        to_own = add if self.blocks.kept else None
+        to_own = add if self.blocks.has_residual else None
         lists = {self.blocks.attribute: self._stand_ins.reused(to_own, given)}
         if self._leading is not None:
             to_leading = add_to_leading if self._led_alone else None

@@ -48,7 +48,7 @@ def motif(model: nn.Module) -> Adapter:
     decoding = int(model.config.num_decoder_layers)  # type: ignore[union-attr, arg-type]
     if decoding == 0:
         return adapter
-    first, second = (replace(blocks, kept=False) for blocks in adapter.lists)
+    first, second = (replace(blocks, has_residual=False) for blocks in adapter.lists)
     start = len(getattr(model, second.attribute)) - decoding
     video, text = VIDEO_AND_TEXT
     decoder = BlockList(second.attribute, (video,), Layout.FRAME_MAJOR, start=start, passed=(text,))
