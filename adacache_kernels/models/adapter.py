@@ -98,7 +98,7 @@ class BlockList:
         start, stop, step: the part; all blocks by default.
         passed: what else a block returns, as it was given. A place of the returned tuple that is
             neither this nor a stream's is None in a reused step.
-        places: least length of that tuple.
+        output_length: least length of that tuple.
         joined: parameters of the first list's streams of which its own is made, one behind the
             other, so that it has no frames.
         has_residual: whether it has a residual; not where a reused step needs nothing of what leaves it.
@@ -113,7 +113,7 @@ class BlockList:
     stop: int | None = None
     step: int = 1
     passed: tuple[Stream, ...] = ()
-    places: int = 0
+    output_length: int = 0
     joined: tuple[str, ...] = ()
     has_residual: bool = True
     by_index: bool = False

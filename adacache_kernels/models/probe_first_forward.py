@@ -190,7 +190,7 @@ class Probe:
             tuple(Stream(p, mapping[p]) for p in streams),
             Layout.FRAME_MAJOR,
             passed=tuple(Stream(n, p) for n, p in passed.items()),
-            places=len(watched.leaving) if watched.is_tuple else 0,
+            output_length=len(watched.leaving) if watched.is_tuple else 0,
             joined=joined,
             by_index=True,
         )

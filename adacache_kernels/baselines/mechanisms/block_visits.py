@@ -66,7 +66,7 @@ class BlockVisit:
         if not places:
             return values[0]
         by_place = dict(zip(places, values, strict=True))
-        count = max(self.blocks.places, max(by_place) + 1)
+        count = max(self.blocks.output_length, max(by_place) + 1)
         return tuple(by_place.get(place) for place in range(count))
 
 
