@@ -25,5 +25,5 @@ def adaln_single_attention(run: BlockRun, temb: str) -> Tensor:
 def adaln_single_cross_mlp(run: BlockRun, temb: str) -> Tensor:
     """attn2(...) + gate_mlp * ff(...); without attn2 (Latte's temporal blocks) the second alone."""
     mlp: Tensor = adaln_single_gate(run, temb, GATE_MLP) * run.tap("ff")
-    cross = run.tapped.get("attn2")
+    cross = run.tap_outputs.get("attn2")
     return mlp if cross is None else cross + mlp

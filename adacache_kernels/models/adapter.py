@@ -155,13 +155,13 @@ class BlockRun:
     arguments: Mapping[str, Any]
     stream: Stream
     output: Any = None
-    tapped: dict[str, Any] = field(default_factory=dict)
-    own: dict[str, Tensor] = field(default_factory=dict)
+    tap_outputs: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Tensor] = field(default_factory=dict)
     """Of the block itself: offloaded ones are there only while it runs."""
 
     def parameter(self, name: str) -> Tensor:
         """A parameter of the block itself, as it was while the tapped modules ran."""
-        return self.own[name]
+        return self.parameters[name]
 
     def tap(self, name: str) -> Any:
         """What the submodule `name` returned.
@@ -169,13 +169,13 @@ class BlockRun:
         Raises:
             RuntimeError: it was not seen to run.
         """
-        if name not in self.tapped:
+        if name not in self.tap_outputs:
             raise RuntimeError(
                 f"{type(self.block).__name__}.{name} was not seen to run, so that its residual "
                 "cannot be told (a compiled block hides it); measure the "
                 'whole block instead: patch(..., cache_res="block")'
             )
-        return self.tapped[name]
+        return self.tap_outputs[name]
 
     @property
     def x_in(self) -> Tensor:
