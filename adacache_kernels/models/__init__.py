@@ -13,7 +13,7 @@ from .adapters.diffusers_image import IMAGES
 from .adapters.diffusers_video import VIDEOS
 from .adapters.latte import LATTE
 from .adapters.repositories import original
-from .adapters.unsupported import REFUSED
+from .adapters.unsupported import UNSUPPORTED
 from .adapters.wan import WAN, wan_animate, wan_vace
 from .find_block_lists import chosen, not_sure
 from .probe_first_forward import Probe, Unclear, batch_of
@@ -56,8 +56,10 @@ def adapter_for(model: nn.Module) -> Adapter | None:
         ValueError: a class that must not be cached, and why.
     """
     for cls in type(model).__mro__:
-        if cls.__name__ in REFUSED:
-            raise ValueError(f"{type(model).__name__} must not be cached: {REFUSED[cls.__name__]}")
+        if cls.__name__ in UNSUPPORTED:
+            raise ValueError(
+                f"{type(model).__name__} must not be cached: {UNSUPPORTED[cls.__name__]}"
+            )
     for cls in type(model).__mro__:
         adapter = ADAPTERS.get(cls.__name__)
         if adapter is not None:

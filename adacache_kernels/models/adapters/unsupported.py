@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-REFUSED: dict[str, str] = {
+UNSUPPORTED: dict[str, str] = {
     "AnyFlowFARTransformer3DModel": (
         "it makes a video chunk by chunk, in few steps: its blocks write keys and values that the "
         "next chunks attend to, so that a reused step would ruin what follows"
