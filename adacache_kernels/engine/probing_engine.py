@@ -14,7 +14,7 @@ from ..config.adacache_config import AdaCacheConfig
 from ..memory.arena_provider import ArenaProvider
 from ..memory.plan import Storage
 from ..memory.residual_store import ResidualStore
-from ..models import Adapter, Probe, Unclear, batch_of, not_sure
+from ..models import Adapter, Probe, Unclear, batch_of, unclear_message
 from ..models.block_calls import Parameters, shadowed
 from .cache_context import current_context
 from .clocks.clock import Call, StepClock
@@ -95,7 +95,7 @@ class ProbingEngine:
             adapter = probe.adapter(batch_of(arguments))
         except Unclear as unclear:
             self._give_up()
-            raise ValueError(not_sure(self.model, str(unclear))) from unclear
+            raise ValueError(unclear_message(self.model, str(unclear))) from unclear
         self._found(replace(adapter, why_not_cached=_new_arguments(arguments)), call)
         return output
 

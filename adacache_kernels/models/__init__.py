@@ -15,7 +15,7 @@ from .adapters.latte import LATTE
 from .adapters.repositories import original
 from .adapters.unsupported import UNSUPPORTED
 from .adapters.wan import WAN, wan_animate, wan_vace
-from .find_block_lists import chosen, not_sure
+from .find_block_lists import choose_block_lists, unclear_message
 from .probe_first_forward import Probe, Unclear, batch_of
 
 __all__ = [
@@ -30,8 +30,8 @@ __all__ = [
     "Unclear",
     "adapter_for",
     "batch_of",
-    "chosen",
-    "not_sure",
+    "choose_block_lists",
+    "unclear_message",
 ]
 
 # By class name, so that no model library is imported.

@@ -59,7 +59,7 @@ def candidates(model: nn.Module) -> list[Candidate]:
     return [_weighed(candidate, largest) for candidate in found]
 
 
-def chosen(model: nn.Module, blocks: Sequence[str] = ()) -> list[str]:
+def choose_block_lists(model: nn.Module, blocks: Sequence[str] = ()) -> list[str]:
     """Names of the lists to probe: `blocks` if there are such, else the candidates that nothing is
     against.
 
@@ -82,11 +82,11 @@ def chosen(model: nn.Module, blocks: Sequence[str] = ()) -> list[str]:
         )
     taken = [candidate.path for candidate in candidates(model) if not candidate.against]
     if not taken:
-        raise ValueError(not_sure(model, "nothing in it is surely its list of blocks"))
+        raise ValueError(unclear_message(model, "nothing in it is surely its list of blocks"))
     return _reachable(name, taken)
 
 
-def not_sure(model: nn.Module, reason: str) -> str:
+def unclear_message(model: nn.Module, reason: str) -> str:
     """The message that says why detection gave up, what there is, and what settles it."""
     paths = [candidate.path for candidate in candidates(model)]
     example = next((path for path in paths if "." not in path), "transformer_blocks")
