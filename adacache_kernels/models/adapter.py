@@ -236,7 +236,7 @@ class Adapter:
         ]
         return f"{' -> '.join(lists)}, {self.origin}"
 
-    def blocks_of(self, model: nn.Module, name: str) -> dict[int, BlockList]:
+    def lists_by_block(self, model: nn.Module, name: str) -> dict[int, BlockList]:
         """Of a list, or of a part of that name: where the block of each index belongs."""
         named = [blocks for blocks in self.lists if name in (blocks.attribute, blocks.name)]
         found = {index: blocks for blocks in named for index in blocks.modules(model)}
