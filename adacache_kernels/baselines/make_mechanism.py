@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..engine.user_warnings import UserWarnings
 from ..models import Adapter
-from ..models.module_names import units_for
+from ..models.module_names import module_names_for
 from .adacache_per_layer import AdaCachePerLayerConfig
 from .base import BaselineConfig
 from .counters import Counters
@@ -103,7 +103,7 @@ def mechanism_for(
 
 
 def _watch(model: nn.Module, config: TeaCacheConfig) -> Watch:
-    units, name = units_for(model), type(model).__name__
+    units, name = module_names_for(model), type(model).__name__
     if units is None:
         raise ValueError(
             f"{name}: it is not known what its first block is given, so that it cannot be watched; "

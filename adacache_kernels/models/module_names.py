@@ -18,7 +18,7 @@ attention over time, attention to the text, and the MLP."""
 
 
 @dataclass(frozen=True)
-class Units:
+class ModuleNames:
     """Names of the modules whose output can be kept, and what may be watched at the first block.
 
     Args:
@@ -33,11 +33,11 @@ class Units:
     modulated: Callable[[nn.Module, Mapping[str, Any]], Tensor] | None = None
 
 
-def units_for(model: nn.Module) -> Units | None:
-    """Units of `model`'s class, or of the class whose `forward` it inherits; None if unknown."""
+def module_names_for(model: nn.Module) -> ModuleNames | None:
+    """ModuleNames of `model`'s class, or of the class whose `forward` it inherits; None if unknown."""
     for cls in type(model).__mro__:
-        if cls.__name__ in UNITS:
-            return UNITS[cls.__name__]
+        if cls.__name__ in MODULE_NAMES:
+            return MODULE_NAMES[cls.__name__]
         if "forward" in vars(cls):
             break
     return None
@@ -72,7 +72,7 @@ def _cogvideox(block: nn.Module, arguments: Mapping[str, Any]) -> Tensor:
     return normed
 
 
-LATTE = Units(
+LATTE = ModuleNames(
     {
         "spatial": ((latte.SPATIAL, "attn1"),),
         "temporal": ((latte.TEMPORAL, "attn1"),),
@@ -82,7 +82,7 @@ LATTE = Units(
     "timestep",
     _adaln_single("timestep"),
 )
-ALLEGRO = Units(
+ALLEGRO = ModuleNames(
     {
         "spatial": (("transformer_blocks", "attn1"),),
         "cross": (("transformer_blocks", "attn2"),),
@@ -91,7 +91,7 @@ ALLEGRO = Units(
     "temb",
     _adaln_single("temb"),
 )
-WAN = Units(
+WAN = ModuleNames(
     {
         "spatial": (("blocks", "attn1"),),
         "cross": (("blocks", "attn2"),),
@@ -100,7 +100,7 @@ WAN = Units(
     "temb",
     _wan,
 )
-COGVIDEOX = Units(
+COGVIDEOX = ModuleNames(
     {"spatial": (("transformer_blocks", "attn1"),), "mlp": (("transformer_blocks", "ff"),)},
     "temb",
     _cogvideox,
@@ -112,16 +112,16 @@ def _one_list(
     mlp: tuple[str, ...] = ("ff",),
     attention: str = "attn1",
     cross: str | None = None,
-) -> Units:
+) -> ModuleNames:
     name = "transformer_blocks"
     modules: dict[Kind, tuple[tuple[str, str], ...]] = {"spatial": ((name, attention),)}
     if cross is not None:
         modules["cross"] = ((name, cross),)
     modules["mlp"] = tuple((name, module) for module in mlp)
-    return Units(modules, timestep)
+    return ModuleNames(modules, timestep)
 
 
-UNITS: dict[str, Units] = {
+MODULE_NAMES: dict[str, ModuleNames] = {
     "LatteTransformer3DModel": LATTE,
     "AllegroTransformer3DModel": ALLEGRO,
     "WanTransformer3DModel": WAN,

@@ -12,7 +12,7 @@ import adacache_kernels as ak
 from adacache_kernels.api.target import installed_engines
 from adacache_kernels.baselines.mechanisms.reuse_modules import units_of
 from adacache_kernels.models.block_calls import Parameters
-from adacache_kernels.models.module_names import UNITS, units_for
+from adacache_kernels.models.module_names import MODULE_NAMES, module_names_for
 from tests.support.oracles.baselines import KeptModule, Steps, installed
 from tests.support.tiny_models import chained_models as tiny_chained
 from tests.support.tiny_models import common_models as tiny
@@ -22,7 +22,7 @@ MODELS: dict[str, Any] = {
     name: each
     for family in (tiny.TINY, tiny_chained.VIDEOS, tiny_chained.IMAGES)
     for name, each in family.items()
-    if getattr(each, "cls", getattr(each, "name", None)) in UNITS
+    if getattr(each, "cls", getattr(each, "name", None)) in MODULE_NAMES
 }
 
 
@@ -61,7 +61,7 @@ def denoise(name: str, model: Any) -> list[torch.Tensor]:
 @pytest.mark.parametrize("name", MODELS)
 def test_modules_return_what_they_returned(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = MODELS[name].build()
-    units = units_for(model)
+    units = module_names_for(model)
     assert units is not None
     steps = Steps(model)
     reused = {"spatial": {2, 4}, "temporal": {2, 4}, "cross": {2, 3, 5}, "mlp": {3, 4}}
@@ -93,7 +93,7 @@ def test_modules_return_what_they_returned(name: str, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("name", MODELS)
 def test_what_is_watched_is_what_the_first_attention_is_given(name: str) -> None:
     model, seen = MODELS[name].build(), []
-    units = units_for(model)
+    units = module_names_for(model)
     assert units is not None
     if units.modulated is None:
         with pytest.raises(ValueError, match=r"not known how .* watch the \"timestep\""):
