@@ -12,7 +12,7 @@ from .adapters.cogvideox import COGVIDEOX
 from .adapters.diffusers_image import IMAGES
 from .adapters.diffusers_video import VIDEOS
 from .adapters.latte import LATTE
-from .adapters.repositories import original
+from .adapters.repositories import adapter_by_structure
 from .adapters.unsupported import UNSUPPORTED
 from .adapters.wan import WAN, wan_animate, wan_vace
 from .find_block_lists import choose_block_lists, unclear_message
@@ -66,4 +66,4 @@ def adapter_for(model: nn.Module) -> Adapter | None:
             return adapter if isinstance(adapter, Adapter) else adapter(model)
         if "forward" in vars(cls):
             break
-    return original(model)
+    return adapter_by_structure(model)

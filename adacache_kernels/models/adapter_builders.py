@@ -38,7 +38,9 @@ def chained(
     )
 
 
-def in_parts(blocks: BlockList, count: int, changed_after: Iterable[int]) -> tuple[BlockList, ...]:
+def split_block_list(
+    blocks: BlockList, count: int, changed_after: Iterable[int]
+) -> tuple[BlockList, ...]:
     """The parts of a list of `count` blocks whose video changes after those of these indices."""
     inside = sorted({index + 1 for index in changed_after if index + 1 < count})
     starts, stops = (0, *inside), (*inside, None)
@@ -75,7 +77,7 @@ def frames_at(axis: int, patch: str | None = None) -> Frames:
     return frames
 
 
-def frames_named(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
+def frames_from_num_frames(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
     """Frames as the argument `num_frames` says; one where it is not given, or where there are
     other tokens among those of the frames, so that frames cannot be told."""
     # The tokens come packed, [B, F*H*W, C].

@@ -14,9 +14,9 @@ from ..adapter_builders import (
     VIDEO_AND_TEXT,
     chained,
     frames_at,
-    frames_named,
-    in_parts,
+    frames_from_num_frames,
     no_frames,
+    split_block_list,
 )
 
 
@@ -36,7 +36,7 @@ def consisid(model: nn.Module) -> Adapter:
         return adapter
     count, interval = len(getattr(model, name)), config.cross_attn_interval  # type: ignore[union-attr]
     changed_after = range(0, count, int(interval))  # type: ignore[arg-type]
-    return replace(adapter, lists=in_parts(adapter.lists[0], count, changed_after))
+    return replace(adapter, lists=split_block_list(adapter.lists[0], count, changed_after))
 
 
 def motif(model: nn.Module) -> Adapter:
@@ -59,11 +59,13 @@ VIDEOS: dict[str, Adapter | Callable[[nn.Module], Adapter]] = {
     "SkyReelsV2Transformer3DModel": chained(
         "blocks", streams=VIDEO, frames=frames_at(2, "patch_size"), guidance_calls=2
     ),
-    "LTXVideoTransformer3DModel": chained("transformer_blocks", streams=VIDEO, frames=frames_named),
+    "LTXVideoTransformer3DModel": chained(
+        "transformer_blocks", streams=VIDEO, frames=frames_from_num_frames
+    ),
     "LTX2VideoTransformer3DModel": chained(
         "transformer_blocks",
         streams=(Stream("hidden_states", 0), Stream("audio_hidden_states", 1)),
-        frames=frames_named,
+        frames=frames_from_num_frames,
     ),
     "MochiTransformer3DModel": chained(
         "transformer_blocks", streams=VIDEO_AND_TEXT, frames=frames_at(2)

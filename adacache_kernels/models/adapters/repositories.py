@@ -62,7 +62,7 @@ class Structure:
         return _has(first, self.inside) and _has(model, self.beside)
 
 
-def original(model: nn.Module) -> Adapter | None:
+def adapter_by_structure(model: nn.Module) -> Adapter | None:
     """The adapter of an original repository's model; None where none fits."""
     structure = next((structure for structure in STRUCTURES if structure.fits(model)), None)
     if structure is None:

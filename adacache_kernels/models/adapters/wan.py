@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..adaln_gates import GATE_ATTENTION, GATE_MLP
 from ..adapter import Adapter, BlockList, BlockRun, Layout, Residual, Stream, video_shape
-from ..adapter_builders import in_parts
+from ..adapter_builders import split_block_list
 
 BLOCKS = "blocks"
 
@@ -65,4 +65,4 @@ def wan_animate(model: nn.Module) -> Adapter:
 
 def _changed_after(model: nn.Module, layers: Iterable[int]) -> Adapter:
     count = len(model.blocks)  # type: ignore[arg-type]
-    return replace(WAN, lists=in_parts(WAN.lists[0], count, layers))
+    return replace(WAN, lists=split_block_list(WAN.lists[0], count, layers))
