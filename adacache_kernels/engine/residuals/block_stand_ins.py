@@ -126,7 +126,7 @@ class ReusedBlocks:
         if not places:
             return values[0]
         by_place = dict(zip(places, values, strict=True))
-        count = max(self._blocks.places, max(by_place) + 1)
+        count = max(self._blocks.output_length, max(by_place) + 1)
         return tuple(by_place.get(place) for place in range(count))
 
     def __getattr__(self, name: str) -> Any:
