@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .adapter import Adapter, BlockList, Layout, Residual, Stream
+from .adapter import Adapter, BlockList, Residual, Stream
+from .layout import Layout
 from .other_libraries.forward_wrappers import own_forward
 
 FORWARD = "by its first forward"

@@ -58,7 +58,7 @@ def rows() -> Iterator[str]:
         _add(images, tiny.build())
     yield from images.values()
     for name, reason in UNSUPPORTED.items():
-        yield f"| `{name}` | | | | | | refused: {reason} |"
+        yield f"| `{name}` | | | | | | unsupported: {reason} |"
 
 
 def _add(seen: dict[str, str], model: nn.Module) -> None:
