@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..engine.user_warnings import UserWarnings
 from ..models import Adapter
 from ..models.block_stand_in import BlockCall
-from ..models.module_names import units_for
+from ..models.module_names import module_names_for
 from .adacache_per_layer import AdaCachePerLayerConfig
 from .base import BaselineConfig
 from .delta_dit import DeltaDiTConfig
@@ -69,7 +69,7 @@ def _teacache(
 
 
 def _watch(model: nn.Module, config: TeaCacheConfig) -> Watch:
-    units, name = units_for(model), type(model).__name__
+    units, name = module_names_for(model), type(model).__name__
     if units is None:
         raise ValueError(
             f"{name}: it is not known what enters its first block, so TeaCache cannot compare it; "

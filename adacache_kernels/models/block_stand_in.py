@@ -77,7 +77,7 @@ class BlockCall:
         by_index = {i: x for i, x in zip(indices, values, strict=True) if i is not None}
         if not by_index:
             return values[0]
-        count = max(blocks.places, max(by_index) + 1)
+        count = max(blocks.output_length, max(by_index) + 1)
         return tuple(by_index.get(index) for index in range(count))
 
 

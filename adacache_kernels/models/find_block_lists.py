@@ -59,7 +59,7 @@ def candidates(model: nn.Module) -> list[Candidate]:
     return [_compared(candidate, largest) for candidate in all_lists]
 
 
-def chosen(model: nn.Module, blocks: Sequence[str] = ()) -> list[str]:
+def choose_block_lists(model: nn.Module, blocks: Sequence[str] = ()) -> list[str]:
     """Return the names of the lists to probe.
 
     Args:
@@ -86,11 +86,11 @@ def chosen(model: nn.Module, blocks: Sequence[str] = ()) -> list[str]:
         )
     taken = [candidate.path for candidate in candidates(model) if not candidate.objection]
     if not taken:
-        raise ValueError(not_sure(model, "no list in it is certain to be its list of blocks"))
+        raise ValueError(unclear_message(model, "no list in it is certain to hold its blocks"))
     return _reachable(name, taken)
 
 
-def not_sure(model: nn.Module, reason: str) -> str:
+def unclear_message(model: nn.Module, reason: str) -> str:
     """Return the error message for a model whose blocks were not detected.
 
     Args:

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .adapter import Adapter, BlockList, Layout, Residual, Stream
+from .adapter import Adapter, BlockList, Residual, Stream
 from .block_calls import Parameters
 from .block_stand_in import BlockCall, StandIn, block_stand_in
+from .layout import Layout
 
 FORWARD = "by its first forward"
 KEYS_AND_VALUES = ("kv_cache", "past_key", "cache_params")
@@ -209,7 +210,7 @@ class Probe:
             tuple(Stream(p, indices[p]) for p in streams),
             Layout.FRAME_MAJOR,
             passed=tuple(Stream(n, index) for n, index in passed.items()),
-            places=len(observed.leaving) if observed.is_tuple else 0,
+            output_length=len(observed.leaving) if observed.is_tuple else 0,
             joined=joined,
             by_index=True,
         )

@@ -450,9 +450,7 @@ def test_only_lists_beside_the_hidden_state() -> None:
     model = Model()
     model.text_blocks = model.layers
     del model.layers
-    with pytest.raises(
-        ValueError, match=r"no list in it is certain to be its list of blocks.*\(text\)"
-    ):
+    with pytest.raises(ValueError, match=r"no list in it is certain to hold its blocks.*\(text\)"):
         ak.patch(model, num_inference_steps=STEPS)
 
 

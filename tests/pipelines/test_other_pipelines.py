@@ -149,6 +149,6 @@ def test_a_pipeline_that_must_not_be_cached() -> None:
     pipe = AnyFlowFARPipeline(
         transformer=transformer, scheduler=scheduler("FlowMapEulerDiscreteScheduler"), **parts
     )
-    with pytest.raises(ValueError, match="must not be cached: it makes a video chunk by chunk"):
+    with pytest.raises(ValueError, match="must not be cached: it generates a video chunk by chunk"):
         ak.patch(pipe)
     assert "step" not in vars(pipe.scheduler)

@@ -63,7 +63,7 @@ def numbered_blocks(model: nn.Module, adapter: Adapter) -> list[NumberedBlock]:
         for number, (index, module) in enumerate(modules.items(), start=first_number):
             key = (blocks.attribute, index)
             result.append(NumberedBlock(module, blocks, key, chain, number, parameters))
-        if not blocks.leads:
+        if not blocks.interleaved_with_next:
             chain += 1
             first_number += len(modules)
     return result

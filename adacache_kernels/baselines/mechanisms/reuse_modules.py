@@ -15,7 +15,7 @@ from ...engine.user_warnings import UserWarnings
 from ...models import Adapter
 from ...models.block_calls import shadowed
 from ...models.block_stand_in import StandIn
-from ...models.module_names import Kind, units_for
+from ...models.module_names import Kind, module_names_for
 from ...models.other_libraries.torch_compile import is_compiled
 from ..base import ModulePolicy
 from ..counters import Counters, tensors_in
@@ -68,7 +68,7 @@ def units_of(model: nn.Module, needed: Mapping[Kind, str]) -> list[Unit]:
         ValueError: a needed kind is missing, the modules of the model's class are not known, or
             its blocks are compiled.
     """
-    known, name = units_for(model), type(model).__name__
+    known, name = module_names_for(model), type(model).__name__
     if known is None:
         raise ValueError(
             f"{name}: it is not known which of its modules attend to what, so they cannot be "

@@ -47,7 +47,7 @@ def find_sites(
     residual = adapter.residuals[name]
     sites = {}
     for list_name in residual.lists:
-        found = adapter.blocks_of(model, list_name)
+        found = adapter.lists_by_block(model, list_name)
         for location in config.locations:
             index = list(found)[resolve_location(location, len(found), list_name)]
             sites[list_name, index] = MetricBlock(found[index], index, name, residual)

@@ -164,14 +164,14 @@ def _tapped(run: BlockRun, observers: Sequence[Observer]) -> Iterator[None]:
 
 def _recorder(run: BlockRun, name: str) -> Callable[[nn.Module, Any, Any], None]:
     def record(_module: nn.Module, _args: Any, output: Any) -> None:
-        if name in run.tapped:
+        if name in run.tap_outputs:
             raise RuntimeError(
                 f"{type(run.block).__name__}.{name} ran more than once in its block (with chunking "
                 "on?), so its residual cannot be measured; measure the whole block instead: "
                 'patch(..., cache_res="block")'
             )
-        run.tapped[name] = output
+        run.tap_outputs[name] = output
         own = run.block.named_parameters(recurse=False)
-        run.own = {name: parameter.detach() for name, parameter in own}
+        run.parameters = {name: parameter.detach() for name, parameter in own}
 
     return record

@@ -71,7 +71,7 @@ class GuidanceBranch:
         correct: bool = False,
     ) -> None:
         self._spans = tuple(_spans(model, adapter, memory, index))
-        self._stored = tuple(span for span in self._spans if span.blocks.kept)
+        self._stored = tuple(span for span in self._spans if span.blocks.has_residual)
         self._memory = memory
         self.index = index
         self._forecast = forecast
@@ -250,7 +250,7 @@ def _spans(
     first_list = None
     for blocks in adapter.lists:
         modules = blocks.modules(model)
-        if blocks.leads:
+        if blocks.interleaved_with_next:
             first_list = StandIns(blocks, modules)
         else:
             yield Span(blocks, modules, memory, branch, first_list)

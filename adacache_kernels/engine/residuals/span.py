@@ -119,7 +119,7 @@ class Span:
             split, video = self.first_list.blocks.split, self.recording.video
             add([None if x is None else split(x, i, video) for i, x in enumerate(streams)])
 
-        own = self.stand_ins.reused(add if self.blocks.kept else None, given)
+        own = self.stand_ins.reused(add if self.blocks.has_residual else None, given)
         if self.first_list is None:
             return {self.blocks.attribute: own}
         to_first = add_to_first_list if self.recording.first_list_ran_alone else None
@@ -136,7 +136,7 @@ class Span:
         recording = self.recording
         records = recording.ring_index != NOT_STORED
         own = self.stand_ins.observed(
-            (recording,) if records and self.blocks.kept else (),
+            (recording,) if records and self.blocks.has_residual else (),
             observers.get(self.blocks.attribute, {}),
         )
         if self.first_list is None:

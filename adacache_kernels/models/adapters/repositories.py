@@ -1,6 +1,7 @@
-"""Models of the original repositories, known by their structure: nothing of theirs is imported.
+"""Adapters of models from the original repositories, recognised by their structure.
 
-A structure is the block lists that a model has and what its blocks' forwards take, in this order.
+Nothing of the repositories is imported. A structure is the block lists of a model, the first
+parameters of the forwards of their blocks, in order, and attributes.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..adaln_gates import GATE_ATTENTION, GATE_MLP, adaln_single_attention
-from ..adapter import Adapter, BlockList, BlockRun, Layout, Residual, Stream, video_shape
-from ..adapter_builders import VIDEO
+from ..adaln_gates import GATE_ATTENTION, GATE_MLP, gated_attention
+from ..adapter import Adapter, BlockList, BlockRun, Residual, Stream
+from ..adapter_builders import VIDEO, video_shape
+from ..layout import Layout
 from ..other_libraries.forward_wrappers import own_forward
 from .latte import LATTE
 from .stdit3 import SPATIAL, TEMPORAL, stdit3
@@ -33,14 +35,15 @@ STDIT3_BLOCK = ("x", "y", "t", "mask", "x_mask", "t0", "T", "S")
 
 @dataclass(frozen=True)
 class Structure:
-    """What a model is known by.
+    """The features by which a repository's model is recognised.
 
     Args:
-        name: of the repository, for people.
-        blocks: first parameters of the blocks' forwards, by list.
-        adapter: from a model of this structure.
-        inside: attributes that the first block of the first list has, as a dotted path.
-        beside: an attribute that the model has beside its lists.
+        name: the repositories and the model, for people.
+        blocks: the first parameters of the blocks' forward, by attribute of the block list.
+        adapter: returns the adapter of a model that has this structure.
+        inside: an attribute, as a dotted path, of the first block of the first list; empty if
+            none is required.
+        beside: an attribute, as a dotted path, of the model; empty if none is required.
     """
 
     name: str
@@ -50,20 +53,24 @@ class Structure:
     beside: str = ""
 
     def fits(self, model: nn.Module) -> bool:
-        """Whether `model` is of it."""
+        """Return True if the model has this structure."""
         for attribute, parameters in self.blocks.items():
             blocks = getattr(model, attribute, None)
             if not isinstance(blocks, nn.ModuleList) or not len(blocks):
                 return False
-            taken = tuple(inspect.signature(own_forward(blocks[0])).parameters)
-            if taken[: len(parameters)] != parameters:
+            found = tuple(inspect.signature(own_forward(blocks[0])).parameters)
+            if found[: len(parameters)] != parameters:
                 return False
         first = getattr(model, next(iter(self.blocks)))[0]
         return _has(first, self.inside) and _has(model, self.beside)
 
 
-def original(model: nn.Module) -> Adapter | None:
-    """The adapter of an original repository's model; None where none fits."""
+def adapter_by_structure(model: nn.Module) -> Adapter | None:
+    """Return the adapter of an original repository's model, or None if no structure fits.
+
+    Raises:
+        ValueError: the model caches by itself.
+    """
     structure = next((structure for structure in STRUCTURES if structure.fits(model)), None)
     if structure is None:
         return None
@@ -79,7 +86,7 @@ def _has(module: object, path: str) -> bool:
 
 
 def _open_sora_plan_frames(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
-    # One frame more than whole patches has a patch of its own.
+    # An odd number of frames leaves one over, which has a patch of its own.
     batch, frames = video_shape(arguments, frame_axis=2)
     frames -= int(arguments.get("use_image_num") or 0)
     size = int(model.config.patch_size_t)  # type: ignore[union-attr, arg-type]
@@ -90,17 +97,13 @@ def _images_beside(_model: nn.Module, arguments: Mapping[str, Any]) -> str | Non
     if not arguments.get("use_image_num"):
         return None
     return (
-        "use_image_num came with the call: images beside the video are not supported, so such "
+        "use_image_num came with the call: images next to the video are not supported, so such "
         "calls are computed"
     )
 
 
-def _attention(run: BlockRun) -> Tensor:
-    return adaln_single_attention(run, "timestep")
-
-
 def _attention_tokens_first(run: BlockRun) -> Tensor:
-    # timestep [6, B, C]
+    # The block takes the timestep's embedding as [6, B, C].
     table = run.parameter("scale_shift_table")
     modulation: Tensor = table[:, None] + run.arguments["timestep"]
     attention: Tensor = run.tap("attn1")
@@ -116,11 +119,11 @@ def _open_sora_plan(layout: Layout, attention: Callable[[BlockRun], Tensor]) -> 
             "block": Residual((name,)),
         },
         frames=_open_sora_plan_frames,
-        obstacle=_images_beside,
+        why_not_cached=_images_beside,
     )
 
 
-LATTE_T2V = replace(LATTE, obstacle=_images_beside)
+LATTE_T2V = replace(LATTE, why_not_cached=_images_beside)
 
 
 def _latte_gated(run: BlockRun, tap: str, index: int) -> Tensor:
@@ -142,25 +145,31 @@ def _latte_frames(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int,
     return batch, frames
 
 
-LATTE_TAPS = ("adaLN_modulation", "attn", "mlp")
-# One list whose blocks are spatial and temporal in turn.
+LATTE_SPATIAL, LATTE_TEMPORAL = "blocks[0::2]", "blocks[1::2]"
+LATTE_ATTENTION = ("adaLN_modulation", "attn")
+# One list: blocks with even indices are spatial, blocks with odd indices temporal.
 LATTE_OF_CLASSES = Adapter(
     lists=(
-        BlockList("blocks", (Stream("x"),), Layout.FRAMES_IN_BATCH, leads=True, step=2),
+        BlockList(
+            "blocks", (Stream("x"),), Layout.FRAMES_IN_BATCH, interleaved_with_next=True, step=2
+        ),
         BlockList("blocks", (Stream("x"),), Layout.TOKENS_IN_BATCH, start=1, step=2),
     ),
     residuals={
-        "t-attn": Residual(("blocks[1::2]",), LATTE_TAPS[:2], _latte_attention),
-        "s-attn": Residual(("blocks[0::2]",), LATTE_TAPS[:2], _latte_attention),
-        "ca-mlp": Residual(("blocks[0::2]", "blocks[1::2]"), LATTE_TAPS[::2], _latte_mlp),
-        "block": Residual(("blocks[0::2]", "blocks[1::2]")),
+        "t-attn": Residual((LATTE_TEMPORAL,), LATTE_ATTENTION, _latte_attention),
+        "s-attn": Residual((LATTE_SPATIAL,), LATTE_ATTENTION, _latte_attention),
+        "ca-mlp": Residual(
+            (LATTE_SPATIAL, LATTE_TEMPORAL), ("adaLN_modulation", "mlp"), _latte_mlp
+        ),
+        "block": Residual((LATTE_SPATIAL, LATTE_TEMPORAL)),
     },
     frames=_latte_frames,
-    obstacle=_images_beside,
+    why_not_cached=_images_beside,
 )
 
 
 def packed_video(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the videos of the argument `img`, `[B, F*S, C]`, and 1 frame: F is unknown."""
     return arguments["img"].shape[0], 1
 
 
@@ -206,7 +215,7 @@ STRUCTURES = (
     Structure(
         "Open-Sora-Plan 1.2, OpenSoraT2V",
         {"transformer_blocks": (*LATTE_BLOCK, "frame")},
-        lambda model: _open_sora_plan(Layout.FRAME_MAJOR, _attention),
+        lambda model: _open_sora_plan(Layout.FRAME_MAJOR, gated_attention("timestep")),
         "scale_shift_table",
     ),
     Structure(
@@ -214,7 +223,7 @@ STRUCTURES = (
         {"blocks": ("x", "c")},
         lambda model: LATTE_OF_CLASSES,
         "adaLN_modulation",
-        # DiT has the same list of the same blocks, and no time in it.
+        # DiT has the same list of the same blocks, but no temporal embedding.
         "temp_embed",
     ),
 )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from .. import Adapter, adapter_for, chosen
+from .. import Adapter, adapter_for, choose_block_lists
 
 
 def _look_at(transformer: nn.Module, blocks: str | Sequence[str]) -> Adapter | list[str]:
@@ -15,4 +15,8 @@ def _look_at(transformer: nn.Module, blocks: str | Sequence[str]) -> Adapter | l
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise TypeError(f"blocks is {blocks!r}; it may be the name of a block list, or several")
     adapter = adapter_for(transformer)
-    return adapter if adapter is not None and not names else chosen(transformer, list(names))
+    return (
+        adapter
+        if adapter is not None and not names
+        else choose_block_lists(transformer, list(names))
+    )
