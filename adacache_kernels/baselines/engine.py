@@ -23,7 +23,7 @@ from ..models import Adapter
 from .base import BaselineConfig
 from .counters import Counters
 from .make_mechanism import mechanism_for
-from .mechanisms.mechanism import BranchState
+from .mechanisms.mechanism import BranchState, Step
 
 TIMESTEP = ("timestep", "timesteps", "t")
 """Names that models give to the timestep."""
@@ -143,7 +143,7 @@ class BaselineEngine(EngineBase[BaselineConfig]):
     def _begin_step(self, step: int, arguments: Mapping[str, Any]) -> None:
         timestep = self._timestep(step, arguments) if self.mechanism.by_timestep else None
         guided = self.clock.has_guidance is True
-        self.mechanism.begin_step(step, timestep, self._generation.branches, guided=guided)
+        self.mechanism.begin_step(Step(step, timestep, guided), self._generation.branches)
 
     def _timestep(self, step: int, arguments: Mapping[str, Any]) -> float:
         """Return the timestep by the scheduler, read once a generation, or the one of the call."""

@@ -20,7 +20,7 @@ from .mechanisms.chain_residuals import (
     ResidualCapture,
     ResidualReplay,
 )
-from .mechanisms.mechanism import Original, Video
+from .mechanisms.mechanism import Original, Step, Video
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +57,9 @@ class RatioRecording(ChainMechanism):
         """Return the ratios of the last generation, one for each step."""
         return tuple(float(ratio) for ratio in self._ratios)
 
-    def begin_step(
-        self,
-        step: int,
-        timestep: float | None,
-        branches: Mapping[str, BlockBranch],
-        *,
-        guided: bool,
-    ) -> None:
-        """Begin a step."""
-        super().begin_step(step, timestep, branches, guided=guided)
+    def begin_step(self, step: Step, branches: Mapping[str, BlockBranch]) -> None:
+        """Begin a step; the first branch is measured."""
+        super().begin_step(step, branches)
         self._leader = next(iter(branches.values()))
 
     def run(self, branch: BlockBranch, video: Video, original: Original) -> Any:

@@ -286,10 +286,10 @@ def test_mag_cache_starts_anew_after_a_recomputed_step() -> None:
 
 
 def test_the_watched_input_with_a_timestep_per_token_is_the_input_of_the_attention() -> None:
-    from adacache_kernels.models.module_names import units_for
+    from adacache_kernels.models.module_names import module_names_for
 
     model, seen = TINY["wan"].build(), []
-    units = units_for(model)
+    units = module_names_for(model)
     assert units is not None and units.modulated is not None
     block = model.blocks[0]
     handles = [

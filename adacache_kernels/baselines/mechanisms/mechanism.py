@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor
@@ -14,6 +15,21 @@ Original = Callable[[], Any]
 """Runs the model's own forward with the arguments of the call."""
 Video = tuple[int, int]
 """The numbers of videos and of frames in a forward call."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One denoising step.
+
+    Args:
+        number: counted from 1.
+        timestep: the scheduler's timestep, None if the mechanism does not need it.
+        guided: True if there is known to be guidance.
+    """
+
+    number: int
+    timestep: float | None
+    guided: bool
 
 
 class BranchState(Protocol):
@@ -41,7 +57,7 @@ class Mechanism(ABC, Generic[Branch]):
     """An object that runs the forward calls of one model under one method."""
 
     by_timestep = False
-    """True if `begin_step` needs the timestep."""
+    """True if steps need the timestep."""
 
     def __init__(self) -> None:
         self._counters = Counters()
@@ -60,18 +76,14 @@ class Mechanism(ABC, Generic[Branch]):
     def branch(self, name: str) -> Branch:
         """Return the state of a new guidance branch."""
 
-    def begin_step(
-        self, step: int, timestep: float | None, branches: Mapping[str, Branch], *, guided: bool
-    ) -> None:
+    def begin_step(self, step: Step, branches: Mapping[str, Branch]) -> None:
         """Begin a step.
 
         Args:
-            step: counted from 1.
-            timestep: the scheduler's timestep, if `by_timestep`.
+            step: the step.
             branches: the states of all branches, by name; the first one decides.
-            guided: True if there is known to be guidance.
         """
-        self._step = step
+        self._step = step.number
 
     @abstractmethod
     def run(self, branch: Branch, video: Video, original: Original) -> Any:

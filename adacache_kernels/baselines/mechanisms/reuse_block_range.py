@@ -19,7 +19,7 @@ from .chain_residuals import (
     ResidualCapture,
     ResidualReplay,
 )
-from .mechanism import Method, Original, Video
+from .mechanism import Method, Original, Step, Video
 
 
 def check_range(
@@ -68,24 +68,17 @@ class RangeReuse(ChainMechanism):
         super().begin(num_steps, counters)
         self._policy = self._config.policy(num_steps)
 
-    def begin_step(
-        self,
-        step: int,
-        timestep: float | None,
-        branches: Mapping[str, BlockBranch],
-        *,
-        guided: bool,
-    ) -> None:
+    def begin_step(self, step: Step, branches: Mapping[str, BlockBranch]) -> None:
         """Begin a step and decide for all branches whether blocks are reused."""
-        super().begin_step(step, timestep, branches, guided=guided)
-        self._skipped = self._keys(self._policy.reuses(step))
+        super().begin_step(step, branches)
+        self._skipped = self._keys(self._policy.reuses(self._step))
         # If the first branch has nothing to reuse, the step is computed in all branches.
         leader = next(iter(branches.values()))
         if self._skipped and leader.keys != self._skipped:
-            self._counters.missed(leader.name, step)
+            self._counters.missed(leader.name, self._step)
             self._skipped = frozenset()
         if not self._skipped:
-            self._policy.computed(step)
+            self._policy.computed(self._step)
 
     def run(self, branch: BlockBranch, video: Video, original: Original) -> Any:
         """Run one forward call and return the model's output."""

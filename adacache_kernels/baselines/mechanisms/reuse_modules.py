@@ -20,7 +20,7 @@ from ...models.other_libraries.torch_compile import is_compiled
 from ..base import ModulePolicy
 from ..counters import Counters, tensors_in
 from .finite_differences import StoredOutput, store_output
-from .mechanism import Mechanism, Method, Original, Video
+from .mechanism import Mechanism, Method, Original, Step, Video
 
 _NAMES = {
     "spatial": "attention of its own over space",
@@ -150,21 +150,14 @@ class ModuleReuse(Mechanism[ModuleBranch]):
         """Return the state of a new guidance branch."""
         return ModuleBranch(name)
 
-    def begin_step(
-        self,
-        step: int,
-        timestep: float | None,
-        branches: Mapping[str, ModuleBranch],
-        *,
-        guided: bool,
-    ) -> None:
+    def begin_step(self, step: Step, branches: Mapping[str, ModuleBranch]) -> None:
         """Begin a step; average the stored outputs if the policy asks for it here."""
-        super().begin_step(step, timestep, branches, guided=guided)
-        self._policy.begin_step(step, timestep)
+        super().begin_step(step, branches)
+        self._policy.begin_step(step.number, step.timestep)
         after = self._policy.mean_after
-        if after is not None and step > after and not self._averaged:
+        if after is not None and step.number > after and not self._averaged:
             self._averaged = True
-            _average(list(branches.values()), step, guided=guided)
+            _average(list(branches.values()), step)
 
     def run(self, branch: ModuleBranch, _video: Video, original: Original) -> Any:
         """Run one forward call and return the model's output."""
@@ -230,17 +223,17 @@ def _check_not_compiled(units: list[Unit], model: str) -> None:
         )
 
 
-def _average(branches: list[ModuleBranch], step: int, *, guided: bool) -> None:
+def _average(branches: list[ModuleBranch], step: Step) -> None:
     """Replace stored outputs by their mean over the branches, or over the halves of the batch."""
     if len(branches) > 1:
         for index in set.intersection(*(set(branch.outputs) for branch in branches)):
             mean = _mean([branch.outputs[index].value for branch in branches])
             for branch in branches if mean is not None else ():
-                branch.outputs[index] = store_output(mean, step)
-    elif guided and branches:
+                branch.outputs[index] = store_output(mean, step.number)
+    elif step.guided and branches:
         (branch,) = branches
         for index, output in branch.outputs.items():
-            branch.outputs[index] = store_output(_mean_of_halves(output.value), step)
+            branch.outputs[index] = store_output(_mean_of_halves(output.value), step.number)
 
 
 def _mean(values: list[Any]) -> Any:

@@ -22,7 +22,7 @@ from .chain_residuals import (
     ResidualCapture,
     ResidualReplay,
 )
-from .mechanism import Method, Original, Video
+from .mechanism import Method, Original, Step, Video
 
 Watch = Callable[[BlockCall], Tensor]
 """Returns the tensor to compare from the call of the first block."""
@@ -71,16 +71,9 @@ class ChangeReuse(ChainMechanism):
         super().begin(num_steps, counters)
         self._policy = self._config.policy(num_steps)
 
-    def begin_step(
-        self,
-        step: int,
-        timestep: float | None,
-        branches: Mapping[str, BlockBranch],
-        *,
-        guided: bool,
-    ) -> None:
+    def begin_step(self, step: Step, branches: Mapping[str, BlockBranch]) -> None:
         """Begin a step; its first call decides."""
-        super().begin_step(step, timestep, branches, guided=guided)
+        super().begin_step(step, branches)
         self._reused = None
 
     def run(self, branch: BlockBranch, video: Video, original: Original) -> Any:

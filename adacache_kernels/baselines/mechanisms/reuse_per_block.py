@@ -17,7 +17,7 @@ from ...models.block_stand_in import BlockCall, Streams
 from ..adacache_per_layer import AdaCachePerLayerPolicy
 from ..counters import Counters
 from .block_visits import Key, NumberedBlock, numbered_blocks, visited
-from .mechanism import Mechanism, Method, Original, Video
+from .mechanism import Mechanism, Method, Original, Step, Video
 
 
 @dataclass
@@ -82,18 +82,11 @@ class LayerReuse(Mechanism[LayerBranch]):
         """Return the state of a new guidance branch."""
         return LayerBranch(name)
 
-    def begin_step(
-        self,
-        step: int,
-        timestep: float | None,
-        branches: Mapping[str, LayerBranch],
-        *,
-        guided: bool,
-    ) -> None:
+    def begin_step(self, step: Step, branches: Mapping[str, LayerBranch]) -> None:
         """Begin a step: read the distances of the last one and decide for each block."""
-        super().begin_step(step, timestep, branches, guided=guided)
-        self._observe_distances(step - 1)
-        self._reused = {key for key, policy in self._policies.items() if policy.reuses(step)}
+        super().begin_step(step, branches)
+        self._observe_distances(self._step - 1)
+        self._reused = {key for key, policy in self._policies.items() if policy.reuses(self._step)}
         self._leader = next(iter(branches.values()))
 
     def run(self, branch: LayerBranch, _video: Video, original: Original) -> Any:

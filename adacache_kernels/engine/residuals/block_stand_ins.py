@@ -90,7 +90,7 @@ class StandIns:
     def observe(self, block: nn.Module, observers: Sequence[Observer]) -> StandIn:
         """Return a stand-in that runs `block` between the calls of its observers."""
 
-        def run(call: BlockCall) -> Any:
+        def handle(call: BlockCall) -> Any:
             run = BlockRun(block, call.arguments, self.blocks.streams[0])
             for observer in observers:
                 observer.before(run)
@@ -100,7 +100,7 @@ class StandIns:
                 observer.after(run)
             return run.output
 
-        return block_stand_in(block, self._parameters, run)
+        return block_stand_in(block, self._parameters, handle)
 
     def reused(self, add: Add | None, given: Container[int] = ()) -> dict[int, object]:
         """Return the blocks of a reused step, by index in the whole list.
@@ -119,14 +119,14 @@ class StandIns:
         return result
 
     def _reuse(self, block: nn.Module, add: Add | None, given: Container[int]) -> StandIn:
-        def reuse(call: BlockCall) -> Any:
+        def handle(call: BlockCall) -> Any:
             streams = call.values(self.blocks.streams)
             if add is not None:
                 streams = _writable(streams, given)
                 add(streams)
             return call.output(self.blocks, streams)
 
-        return block_stand_in(block, self._parameters, reuse)
+        return block_stand_in(block, self._parameters, handle)
 
 
 def _writable(streams: Streams, given: Container[int]) -> Streams:
