@@ -83,16 +83,17 @@ def check_profile(config: AdaCacheConfig, model: nn.Module, scheduler: Any, num_
     Raises:
         ValueError: one of them was made for another model, scheduler or number of steps.
     """
-    profile, made_for = config.loaded_profile, config.calibrated_for
-    if profile is None and made_for is None:
+    profile, calibrated_for = config.loaded_profile, config.calibrated_for
+    if profile is None and calibrated_for is None:
         return
-    made_by = None if scheduler is None else identity(scheduler)
-    if made_for is not None:
-        steps = num_steps or made_for.num_steps
+    own_model = identity(model)
+    own_scheduler = None if scheduler is None else identity(scheduler)
+    if calibrated_for is not None:
+        steps = num_steps or calibrated_for.num_steps
         without = "patch with other settings"
-        made_for.check(identity(model), made_by, steps, "the calibration", without)
+        calibrated_for.check(own_model, own_scheduler, steps, "the calibration", without)
     if profile is not None:
-        profile.check(identity(model), made_by, num_steps or profile.num_steps)
+        profile.check(own_model, own_scheduler, num_steps or profile.num_steps)
 
 
 def check_correctable(model: nn.Module, adapter: Adapter) -> None:
