@@ -83,6 +83,16 @@ def writes_keys_and_values(*arguments: str) -> WhyNotCached:
     return why_not_cached
 
 
+def has_images_next_to_video(_model: nn.Module, arguments: Mapping[str, Any]) -> str | None:
+    """Return the reason why a call with `use_image_num`, images next to the video, is computed."""
+    if not arguments.get("use_image_num"):
+        return None
+    return (
+        "use_image_num came with the call: images next to the video are not supported, so such "
+        "calls are computed"
+    )
+
+
 def video_shape(arguments: Mapping[str, Any], frame_axis: int) -> tuple[int, int]:
     """Return the number of videos and latent frames of the argument `hidden_states`.
 
