@@ -283,10 +283,10 @@ def test_mag_cache_starts_anew_where_it_had_to_compute() -> None:
 
 
 def test_what_is_watched_with_a_timestep_for_every_token_is_what_the_attention_is_given() -> None:
-    from adacache_kernels.models.module_names import units_for
+    from adacache_kernels.models.module_names import module_names_for
 
     model, seen = TINY["wan"].build(), []
-    units = units_for(model)
+    units = module_names_for(model)
     assert units is not None and units.modulated is not None
     block = model.blocks[0]
     handles = [
