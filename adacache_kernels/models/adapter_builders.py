@@ -64,19 +64,19 @@ def split_block_list(
     )
 
 
-def writes_keys_and_values(*arguments: str) -> WhyNotCached:
+def writes_keys_and_values(*names: str) -> WhyNotCached:
     """Return a `why_not_cached` for calls whose blocks share keys and values with other calls.
 
     Args:
-        arguments: names of the model's arguments that are not None in such calls.
+        names: arguments of the model's forward that are not None in such calls.
     """
 
-    def why_not_cached(_model: nn.Module, given: Mapping[str, Any]) -> str | None:
-        names = [name for name in arguments if given.get(name) is not None]
-        if not names:
+    def why_not_cached(_model: nn.Module, arguments: Mapping[str, Any]) -> str | None:
+        present = [name for name in names if arguments.get(name) is not None]
+        if not present:
             return None
         return (
-            f"{' and '.join(names)} came with the call: its blocks write or read keys and values "
+            f"{' and '.join(present)} came with the call: its blocks write or read keys and values "
             "that other calls share, so such calls are computed"
         )
 

@@ -56,8 +56,8 @@ class Structure:
             blocks = getattr(model, attribute, None)
             if not isinstance(blocks, nn.ModuleList) or not len(blocks):
                 return False
-            found = tuple(inspect.signature(own_forward(blocks[0])).parameters)
-            if found[: len(parameters)] != parameters:
+            actual = tuple(inspect.signature(own_forward(blocks[0])).parameters)
+            if actual[: len(parameters)] != parameters:
                 return False
         first = getattr(model, next(iter(self.blocks)))[0]
         return _has(first, self.in_block) and _has(model, self.in_model)
