@@ -64,23 +64,33 @@ def split_block_list(
     )
 
 
-def writes_keys_and_values(*arguments: str) -> WhyNotCached:
+def writes_keys_and_values(*names: str) -> WhyNotCached:
     """Return a `why_not_cached` for calls whose blocks share keys and values with other calls.
 
     Args:
-        arguments: names of the model's arguments that are not None in such calls.
+        names: arguments of the model's forward that are not None in such calls.
     """
 
-    def why_not_cached(_model: nn.Module, given: Mapping[str, Any]) -> str | None:
-        names = [name for name in arguments if given.get(name) is not None]
-        if not names:
+    def why_not_cached(_model: nn.Module, arguments: Mapping[str, Any]) -> str | None:
+        present = [name for name in names if arguments.get(name) is not None]
+        if not present:
             return None
         return (
-            f"{' and '.join(names)} came with the call: its blocks write or read keys and values "
+            f"{' and '.join(present)} came with the call: its blocks write or read keys and values "
             "that other calls share, so such calls are computed"
         )
 
     return why_not_cached
+
+
+def has_images_next_to_video(_model: nn.Module, arguments: Mapping[str, Any]) -> str | None:
+    """Return the reason why a call with `use_image_num`, images next to the video, is computed."""
+    if not arguments.get("use_image_num"):
+        return None
+    return (
+        "use_image_num came with the call: images next to the video are not supported, so such "
+        "calls are computed"
+    )
 
 
 def video_shape(arguments: Mapping[str, Any], frame_axis: int) -> tuple[int, int]:

@@ -133,7 +133,8 @@ VIDEO = (Stream("x"),)
 BOTH = (Stream("hidden_states", 0), Stream("encoder_hidden_states", 1))
 CASES = (
     Case("Open-Sora 1.2, 51 x 720 x 1280", OpenSora, lambda: {"x": meta(2, 15 * 45 * 80, 1152)},
-         (2, 15), lists=(BlockList("spatial_blocks", VIDEO, Layout.FRAME_MAJOR, interleaved_with_next=True),
+         (2, 15), lists=(BlockList("spatial_blocks", VIDEO, Layout.FRAME_MAJOR,
+                                   interleaved_with_next=True),
                          BlockList("temporal_blocks", VIDEO, Layout.FRAME_MAJOR))),
     Case("Latte, 16 x 512 x 512", latte, latte_inputs, (2, 16)),
     Case("CogVideoX 5B, 49 x 480 x 720", cogvideox, cogvideox_inputs, (2, 13)),
