@@ -22,7 +22,7 @@ from ..memory.arena import CacheArena
 from ..memory.arena_provider import ArenaProvider
 from ..models import Adapter
 from ..models.other_libraries.inspection import inspect
-from .find_adapter import find_adapter
+from .choose_adapter import choose_adapter
 from .installation import Installation, engine_of, installation_of
 from .make_clock import make_clock
 from .make_engine import check_arena, make_engine
@@ -89,7 +89,7 @@ def patch(
                 "its settings"
             )
         inspection.check_no_conflict()
-    found = [find_adapter(transformer, blocks) for transformer in transformers]
+    found = [choose_adapter(transformer, blocks) for transformer in transformers]
     clock = make_clock(model, settings)
     engines = _make_engines(transformers, found, settings, clock, arena)
     for transformer, engine in zip(transformers, engines, strict=True):

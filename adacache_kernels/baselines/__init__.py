@@ -1,4 +1,4 @@
-"""The methods that AdaCache is compared with, each as a config for `patch(model, config)`."""
+"""The methods that AdaCache is compared with: a config for `patch(model, config)` each."""
 
 from .adacache_per_layer import AdaCachePerLayerConfig
 from .base import BaselineConfig

@@ -1,4 +1,4 @@
-"""AdaCache with a schedule for every block."""
+"""AdaCache per layer: a schedule of its own for every block."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ class AdaCachePerLayerConfig(BaselineConfig):
         distance_i = ||c - p||_1 / ||c||_1 / k;  block i runs again in rate(codebook, distance_i)
         steps, and in the first and the last two steps of a generation
 
-    with `p` what block i adds to the video now, `c` what it added `k` steps ago. The distances of a
-    step are read together when the next step begins, which is one wait of the host a step.
+    Here `p` is the residual of block i for the video now, and `c` its residual `k` steps ago. The
+    distances of a step are read together when the next step begins: one host wait per step.
 
     Args:
-        codebook: a preset's name ("fast", "slow"), or `{threshold: rate}`.
+        codebook: the name of a preset ("fast", "slow"), or `{threshold: rate}`.
 
     Raises:
-        TypeError, ValueError: name the setting, its value and what it may be.
+        TypeError: a setting has the wrong type; names it, its value and what it may be.
+        ValueError: a setting has a wrong value; names it, its value and what it may be.
     """
 
     codebook: str | Mapping[float, int] | Iterable[tuple[float, int]] = "fast"
@@ -40,13 +41,13 @@ class AdaCachePerLayerConfig(BaselineConfig):
             object.__setattr__(self, "codebook", tuple(tuple(pair) for pair in pairs))
 
     def codebook_for(self, num_steps: int) -> Codebook:
-        """The codebook for a generation of `num_steps`."""
+        """Return the codebook for a generation of `num_steps`."""
         if isinstance(self.codebook, str):
             return preset_codebook(self.codebook, num_steps)
         return parse_codebook(self.codebook)
 
     def policy(self, num_steps: int) -> AdaCachePerLayerPolicy:
-        """Of one block in one generation."""
+        """Return the policy of one block in one generation."""
         return AdaCachePerLayerPolicy(self.codebook_for(max(1, num_steps)), num_steps)
 
 
@@ -59,11 +60,11 @@ class AdaCachePerLayerPolicy:
         self._last: Decision | None = None
 
     def reuses(self, step: int) -> bool:
-        """Whether the block adds what it added before."""
+        """Return True if the block adds its stored residual in `step`."""
         return not self._whole.compute(step, self._last)
 
     def observe(self, step: int, distance: float | None) -> Decision:
-        """The block has run in `step`; `distance` is None where nothing was stored."""
+        """Return the decision after the block ran in `step`; without a distance, its rate is 1."""
         rate = 1 if distance is None else self._codebook.rate(distance)
         self._last = Decision(step, rate, distance, distance, 1.0)
         return self._last

@@ -1,18 +1,19 @@
-"""What the other methods have in common: their settings, and what they decide about."""
+"""The settings that all baselines share, their checks, and the policies that decide on reuse."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from ..config.validation import check_int
 from ..models.module_names import Kind
 
 Blocks = tuple[int, int | None]
-"""First block, and the one after the last; None is the end. Counted over all lists of a model, the
-two of a list that takes turns with another as one."""
-WHOLE: Blocks = (0, None)
+"""The first block, and the one after the last or None for the end, counted over all lists of a
+model. Two blocks of interleaved lists count as one."""
+ALL_BLOCKS: Blocks = (0, None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,10 +21,13 @@ class BaselineConfig:
     """Settings that every method has.
 
     Args:
-        num_inference_steps: steps of a generation. A pipeline tells it by itself, a bare model
-            cannot do so.
-        calls_per_step: forward calls that make one step of a bare model (2 for guidance in two
-            calls). Named cache contexts need none.
+        num_inference_steps: steps of a generation. Needed for a bare model; a pipeline knows it.
+        calls_per_step: forward calls in one step of a bare model, for example 2 for guidance in
+            two calls. Not needed with named cache contexts.
+
+    Raises:
+        TypeError: a setting is not an integer; names it and its value.
+        ValueError: a setting is below 1; names it and its value.
     """
 
     num_inference_steps: int | None = None
@@ -34,68 +38,87 @@ class BaselineConfig:
         check_int("calls_per_step", self.calls_per_step, at_least=1, optional=True)
 
     def to_dict(self) -> dict[str, Any]:
-        """The method's name, and numbers, strings and lists, for JSON."""
+        """Return the method's name and its settings, as values that JSON can hold."""
         values = {key: _plain(value) for key, value in asdict(self).items()}
         return {"method": type(self).__name__.removesuffix("Config")} | values
 
 
-class ModulePolicy(Protocol):
-    """Decides which modules return what they returned before. One a generation."""
+class ModulePolicy:
+    """The base of policies that decide which modules return their stored outputs.
 
-    @property
-    def by_timestep(self) -> bool:
-        """Whether `begin_step` needs to be told the timestep."""
+    One object lives for one generation. This base reuses and stores nothing.
+    """
 
-    @property
-    def mean_after(self) -> int | None:
-        """The step after which what is kept becomes the mean over the branches of guidance."""
+    by_timestep = False
+    """True if `begin_step` needs the timestep."""
+    mean_after: int | None = None
+    """The step after which stored outputs are averaged over the guidance branches."""
+
+    def __init__(self) -> None:
+        self._step = 0
 
     def begin_step(self, step: int, timestep: float | None) -> None:
-        """The step that begins, counted from 1, and its timestep."""
+        """Begin a step, counted from 1, with the scheduler's timestep if `by_timestep`."""
+        self._step = step
 
     def reuses(self, kind: Kind, block: int) -> bool:
-        """Whether this module's output is to be reused in this step."""
+        """Return True if this module's stored output is reused in this step."""
+        return False
 
-    def keeps(self, kind: Kind, block: int) -> bool:
-        """Whether the output of a module that runs in this step is kept for later ones."""
+    def stores(self, kind: Kind, block: int) -> bool:
+        """Return True if the output of a module that runs in this step is stored."""
+        return False
 
     def order(self, step: int) -> int:
-        """How many finite differences are kept with an output of `step`; 0 reuses it as it is."""
+        """Return how many finite differences are stored with an output; 0 reuses it as it is."""
+        return 0
 
 
-class BlockPolicy(Protocol):
-    """Decides by step numbers which blocks add what they added before. One a generation."""
+class BlockPolicy(ABC):
+    """The base of policies that decide by step numbers which blocks add their stored residual.
 
+    One object lives for one generation.
+    """
+
+    @abstractmethod
     def reuses(self, step: int) -> Blocks | None:
-        """The blocks to be reused in `step`, counted from 1; None where all run."""
+        """Return the blocks to reuse in `step`, counted from 1; None if all blocks run."""
 
-    def keeps(self, step: int) -> Blocks | None:
-        """The blocks whose residual is kept where all of them run in `step`."""
+    @abstractmethod
+    def stores(self, step: int) -> Blocks | None:
+        """Return the blocks whose residual is stored if all blocks run in `step`."""
 
     def computed(self, step: int) -> None:
-        """All blocks have run in `step`, whatever `reuses` said."""
+        """Note that all blocks run in `step`, also if `reuses` returned some."""
+        return
 
 
-class ChangePolicy(Protocol):
-    """Decides by what has changed in the middle of a forward. One a generation."""
+class ChangePolicy(ABC):
+    """The base of policies that decide by a change that is measured in the middle of a forward.
 
+    One object lives for one generation.
+    """
+
+    @abstractmethod
     def asks(self, step: int) -> bool:
-        """Whether `reuses` needs to be told the change in `step`; if not, nothing is read."""
+        """Return True if `reuses` needs the change in `step`; otherwise it is not read."""
 
+    @abstractmethod
     def reuses(self, step: int, change: float | None) -> bool:
-        """Whether the rest of `step` is reused; `change` is None where there is nothing stored."""
-
-
-def check_range(name: str, value: object) -> None:
-    """A number of forwards of which the first computes."""
-    check_int(name, value, at_least=1, optional=True)
+        """Return True if the rest of `step` is reused; `change` is None if it was not read."""
 
 
 def parse_numbers(name: str, value: object, check: Callable[[object], None]) -> tuple[Any, ...]:
-    """A tuple of numbers that pass `check`.
+    """Return `value` as a tuple of numbers that pass `check`.
+
+    Args:
+        name: name of the setting.
+        value: its value.
+        check: raises an error for a number that is not allowed.
 
     Raises:
-        TypeError, ValueError: name the setting, its value and what it may be.
+        TypeError: `value` is not a sequence of numbers.
+        ValueError: a number is not allowed.
     """
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise TypeError(f"{name} is {value!r}; it must be a sequence of numbers")
@@ -106,10 +129,15 @@ def parse_numbers(name: str, value: object, check: Callable[[object], None]) -> 
 
 
 def parse_blocks(name: str, value: object) -> Blocks | None:
-    """(first block, the one after the last), or None.
+    """Return `value` as (first block, the one after the last), or None.
+
+    Args:
+        name: name of the setting.
+        value: its value.
 
     Raises:
-        TypeError, ValueError: name the setting, its value and what it may be.
+        TypeError: `value` is not a sequence, or a block is not an integer.
+        ValueError: `value` does not have two elements, or the range is empty.
     """
     if value is None:
         return None
@@ -126,10 +154,10 @@ def parse_blocks(name: str, value: object) -> Blocks | None:
 
 
 def preset(name: object, presets: Iterable[str]) -> str:
-    """`name`, if it is one of them.
+    """Return `name` if it is one of `presets`.
 
     Raises:
-        ValueError: it is not; names those that are.
+        ValueError: it is not; names the presets.
     """
     known = tuple(presets)
     if name not in known:

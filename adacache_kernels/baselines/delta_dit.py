@@ -1,4 +1,4 @@
-"""delta-DiT: what a range of blocks adds is kept, another range early and late."""
+"""delta-DiT: reuse the residual of a range of blocks, another range early and late."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..config.validation import check_int
-from .base import BaselineConfig, Blocks, parse_blocks, preset
+from .base import BaselineConfig, BlockPolicy, Blocks, parse_blocks, preset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,20 +14,22 @@ class DeltaDiTConfig(BaselineConfig):
     """delta-DiT (arXiv 2406.01125).
 
         steps 1..b: the back blocks, steps after b: the front blocks;
-        the first of every k steps of a phase runs all blocks and keeps what the range added, the
-        k - 1 after it add that instead of running the range
+        the first of every k steps of a phase runs all blocks and stores the residual of the range,
+        the k - 1 steps after it add the residual instead of running the range
 
-    Blocks are numbered over all lists of a model; those of two lists that take turns (Latte's
-    spatial and temporal ones) count as one.
+    Blocks are numbered over all lists of a model. Two blocks of interleaved lists, such as Latte's
+    spatial and temporal ones, count as one.
 
     Args:
-        boundary: b.
+        boundary: b, the last step of the early phase.
         interval: k; 1 reuses nothing.
-        front: (first block, the one after the last) of the late phase; None: all blocks run there.
-        back: the same of the early phase.
+        front: the range of the late phase: (first block, the one after the last or None for the
+            end). None: all blocks run in that phase.
+        back: the range of the early phase.
 
     Raises:
-        TypeError, ValueError: name the setting, its value and what it may be.
+        TypeError: a setting has the wrong type; names it, its value and what it may be.
+        ValueError: a setting has a wrong value; names it, its value and what it may be.
     """
 
     boundary: int = 25
@@ -46,33 +48,32 @@ class DeltaDiTConfig(BaselineConfig):
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> DeltaDiTConfig:
-        """Settings of the comparisons, as far as they are known: the early phase has no range.
+        """Return the settings of published comparisons; their early phase is not known.
 
         Raises:
-            ValueError: no such preset; names those that there are.
+            ValueError: `name` is not a preset; names the presets.
         """
         return replace(PRESETS[preset(name, PRESETS)], **overrides)
 
     def policy(self, _num_steps: int) -> DeltaDiTPolicy:
-        """Of one generation."""
+        """Return the policy of one generation."""
         return DeltaDiTPolicy(self)
 
 
 @dataclass(frozen=True)
-class DeltaDiTPolicy:
+class DeltaDiTPolicy(BlockPolicy):
     """The schedule of one generation."""
 
     config: DeltaDiTConfig
 
     def reuses(self, step: int) -> Blocks | None:
+        """Return the range of the phase, None in the first of every k steps."""
         within = step - 1 if self._is_early(step) else step - 1 - self.config.boundary
-        return None if within % self.config.interval == 0 else self.keeps(step)
+        return None if within % self.config.interval == 0 else self.stores(step)
 
-    def keeps(self, step: int) -> Blocks | None:
+    def stores(self, step: int) -> Blocks | None:
+        """Return the range of the phase."""
         return self.config.back if self._is_early(step) else self.config.front
-
-    def computed(self, step: int) -> None:
-        """Step numbers alone decide."""
 
     def _is_early(self, step: int) -> bool:
         return step <= self.config.boundary

@@ -22,7 +22,8 @@ from ..memory.report import MemoryReport
 from ..models import Adapter
 from .base import BaselineConfig
 from .counters import Counters
-from .make_mechanism import BranchState, mechanism_for
+from .make_mechanism import mechanism_for
+from .mechanisms.mechanism import BranchState, Step
 
 TIMESTEP = ("timestep", "timesteps", "t")
 """Names that models give to the timestep."""
@@ -134,7 +135,7 @@ class BaselineEngine(EngineBase[BaselineConfig]):
             generation.counters.count(call.step, computed=True)
             return forward.run()
         video = self._adapter.frames(self.model, forward.arguments)
-        output = self.mechanism.run(branch, forward.arguments, video, forward.run)
+        output = self.mechanism.run(branch, video, forward.run)
         states = generation.branches.values()
         generation.counters.hold(x for state in states for x in state.tensors())
         return output
@@ -142,7 +143,7 @@ class BaselineEngine(EngineBase[BaselineConfig]):
     def _begin_step(self, step: int, arguments: Mapping[str, Any]) -> None:
         timestep = self._timestep(step, arguments) if self.mechanism.by_timestep else None
         guided = self.clock.has_guidance is True
-        self.mechanism.begin_step(step, timestep, self._generation.branches, guided=guided)
+        self.mechanism.begin_step(Step(step, timestep, guided), self._generation.branches)
 
     def _timestep(self, step: int, arguments: Mapping[str, Any]) -> float:
         """Return the timestep by the scheduler, read once a generation, or the one of the call."""

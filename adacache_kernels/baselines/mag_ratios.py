@@ -1,4 +1,4 @@
-"""What MagCache must know beforehand: how the residual's size changes from step to step."""
+"""Measure what MagCache must know beforehand: the ratios of the residual from step to step."""
 
 from __future__ import annotations
 
@@ -9,100 +9,92 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..engine.user_warnings import UserWarnings
 from ..models import Adapter
 from .base import BaselineConfig
-from .counters import Counters
-from .mechanisms.block_visits import places_of, visited
 from .mechanisms.chain_residuals import (
     BlockBranch,
     BlockForward,
     Chain,
+    ChainMechanism,
     ResidualCapture,
     ResidualReplay,
 )
-from .mechanisms.reuse_modules import Original
+from .mechanisms.mechanism import Original, Step, Video
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecordRatiosConfig(BaselineConfig):
-    """Every step runs; the mechanism's `ratios` are those of the last generation."""
+    """Settings of a run in which every step is computed and its ratio measured."""
 
 
-class RatioRecording:
-    """Measures in every step, and reuses nothing.
+class RatioRecording(ChainMechanism):
+    """A mechanism that measures a ratio in every step, and reuses nothing.
 
-    ratios[s] = mean over tokens of ||R_s|| / ||R_(s-1)||;  ratios[0] = 1
+        ratios[s] = mean over tokens of ||R_s|| / ||R_(s-1)||;  ratios[0] = 1
 
-    with R what the blocks add to the video in the first branch of guidance, one norm a token.
+    R is what the blocks add to the video in the first guidance branch, with one norm per token.
 
     Args:
         model: the transformer.
-        adapter: what is known of it.
+        adapter: the adapter of its class.
+        warnings: the warnings of the model.
     """
 
-    by_timestep = False
-
-    def __init__(self, model: nn.Module, adapter: Adapter) -> None:
-        self._model = model
-        self.places = places_of(model, adapter)
-        self._keys = frozenset(place.key for place in self.places)
-        self._measured: list[Tensor] = []
+    def __init__(
+        self,
+        model: nn.Module,
+        adapter: Adapter,
+        _config: RecordRatiosConfig,
+        warnings: UserWarnings,
+    ) -> None:
+        super().__init__(model, adapter, warnings)
+        self._leader: BlockBranch | None = None
+        self._ratios: list[Tensor] = []
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """One a step."""
-        return tuple(float(ratio) for ratio in self._measured)
+        """Return the ratios of the last generation, one for each step."""
+        return tuple(float(ratio) for ratio in self._ratios)
 
-    def begin(self, _num_steps: int, tally: Counters) -> None:
-        self._tally = tally
-
-    def branch(self, name: str) -> BlockBranch:
-        return BlockBranch(name)
-
-    def begin_step(
-        self,
-        step: int,
-        _timestep: float | None,
-        branches: Mapping[str, BlockBranch],
-        *,
-        guided: bool,
-    ) -> None:
-        self._step = step
+    def begin_step(self, step: Step, branches: Mapping[str, BlockBranch]) -> None:
+        """Begin a step; the first branch is measured."""
+        super().begin_step(step, branches)
         self._leader = next(iter(branches.values()))
 
-    def run(
-        self,
-        branch: BlockBranch,
-        _arguments: Mapping[str, Any],
-        video: tuple[int, int],
-        original: Original,
-    ) -> Any:
-        recording = ResidualCapture(self._keys, video)
-        forward = BlockForward(self._tally, self._step, recording, ResidualReplay({}, video), ())
-        with visited(self._model, self.places, forward.visit):
-            output = original()
-        chains = recording.chains()
+    def run(self, branch: BlockBranch, video: Video, original: Original) -> Any:
+        """Run one forward call and return the model's output.
+
+        Raises:
+            ValueError: a block wrote into its input.
+        """
+        capture = ResidualCapture([block.key for block in self.blocks], video)
+        replay = ResidualReplay({}, video)
+        forward = BlockForward(self._counters, self._step, capture, replay)
+        output = self._visit_blocks(forward, original)
+        chains = capture.chains()
         if chains is None:
             raise ValueError(
-                f"a block of this {type(self._model).__name__} writes into its input, so that what "
-                "it adds cannot be told"
+                f"a block of this {type(self._model).__name__} writes into its input, so its "
+                "residual cannot be measured"
             )
         if branch is self._leader:
-            # Not at the beginning: the last generation's hold until they are replaced.
+            # The ratios of the last generation stay until the next one has run its first step.
             if self._step == 1:
-                self._measured = []
-            self._measured.append(_ratio(chains, branch.chains))
+                self._ratios = []
+            self._ratios.append(_ratio(chains, branch.chains))
         branch.chains = chains
         return output
 
 
 def _ratio(now: Mapping[int, Chain], before: Mapping[int, Chain]) -> Tensor:
+    """Return the mean over all tokens of ||R|| / ||R before||, 1 if there is nothing before."""
     if not before:
         return torch.ones(())
-    pairs = [(now[segment].residuals[0], before[segment].residuals[0]) for segment in now]
-    each = [
+    pairs = [(now[number].residuals[0], before[number].residuals[0]) for number in now]
+    ratios = [
         (new.float().norm(dim=-1) / old.float().norm(dim=-1)).flatten()
         for new, old in pairs
         if new is not None and old is not None
     ]
-    return torch.cat(each).mean()
+    return torch.cat(ratios).mean()

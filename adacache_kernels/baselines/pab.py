@@ -1,4 +1,4 @@
-"""Pyramid Attention Broadcast."""
+"""Pyramid Attention Broadcast: attention outputs are reused in a window of timesteps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config.validation import check_finite, check_int
 from ..models.module_names import Kind
-from .base import BaselineConfig, check_range, parse_numbers, preset
+from .base import BaselineConfig, ModulePolicy, parse_numbers, preset
 
 FIRST_FIVE, FIRST_SEVEN = tuple(range(5)), tuple(range(7))
 OPEN_SORA_PLAN_MLP = tuple(range(738, 425, -24))
@@ -19,24 +19,27 @@ class PABConfig(BaselineConfig):
     """Pyramid Attention Broadcast (arXiv 2408.12588; settings as in NUS-HPC-AI-Lab/VideoSys).
 
         attention: reuse in step s (from 0)  <=>  s mod range != 0  and  low < timestep < high
-        MLP: run at the timesteps named, reuse in the next `mlp_count` steps, in the blocks named
+        MLP: run at `mlp_timesteps`, reuse in the next `mlp_count` steps, in `mlp_blocks`
 
-    The output of the module is kept, before its gate; the authors' code keeps it after the gate,
-    diffusers before it. A reused module is not entered; norms and gates around it run.
+    The output of a module is stored before its gate, as in diffusers; the authors' code stores it
+    after the gate. A reused module is not called; norms and gates around it run.
 
-    A pipeline's timesteps are read once a generation; a bare model's `timestep` in every step,
-    for which the host waits where it lies on a GPU.
+    A pipeline's timesteps are read once per generation. A bare model's `timestep` is read in every
+    step, and on a GPU the host waits for it.
 
     Args:
-        spatial, temporal, cross: a module of this kind runs in one of so many steps. None or 1: in
-            every step. Spatial is also the attention of models that have one for space and time.
+        spatial: spatial attention runs once in so many steps; None or 1: in every step. Also the
+            attention of models with one attention for space and time.
+        temporal: the same for temporal attention.
+        cross: the same for cross attention.
         window: timesteps (low, high) between which outputs are reused, both exclusive.
-        mlp_timesteps: timesteps, as whole numbers, at which MLP outputs are kept.
-        mlp_blocks: blocks whose MLP is reused.
-        mlp_count: steps after such a timestep in which they are.
+        mlp_timesteps: timesteps, as integers, at which MLP outputs are stored.
+        mlp_blocks: indices of the blocks whose MLP is reused.
+        mlp_count: number of steps after such a timestep in which the MLPs are reused.
 
     Raises:
-        TypeError, ValueError: name the setting, its value and what it may be.
+        TypeError: a setting has the wrong type; names it, its value and what it may be.
+        ValueError: a setting has a wrong value; names it, its value and what it may be.
     """
 
     spatial: int | None = 2
@@ -50,7 +53,7 @@ class PABConfig(BaselineConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("spatial", "temporal", "cross"):
-            check_range(name, getattr(self, name))
+            check_int(name, getattr(self, name), at_least=1, optional=True)
         low_high = parse_numbers(
             "window", self.window, partial(check_finite, "window", at_least=0.0)
         )
@@ -64,17 +67,18 @@ class PABConfig(BaselineConfig):
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> PABConfig:
-        """Published settings: "latte-slow", "open-sora-fast" and so on. Slow is what is released,
-        fast the fastest that was published.
+        """Return published settings, for example "latte-slow" or "open-sora-fast".
+
+        The slow ones are those of the released code, the fast ones the fastest published.
 
         Raises:
-            ValueError: no such preset; names those that there are.
+            ValueError: `name` is not a preset; names the presets.
         """
         return replace(PRESETS[preset(name, PRESETS)], **overrides)
 
     @property
     def kinds(self) -> dict[Kind, str]:
-        """Kinds of modules that a model must have, and the setting that says so."""
+        """Return the kinds of modules that a model must have, each with the setting that asks."""
         ranges: dict[Kind, int | None] = {
             "spatial": self.spatial,
             "temporal": self.temporal,
@@ -88,31 +92,31 @@ class PABConfig(BaselineConfig):
         return needed
 
     def policy(self, _num_steps: int) -> PABPolicy:
-        """Of one generation."""
+        """Return the policy of one generation."""
         return PABPolicy(self)
 
 
-class PABPolicy:
+class PABPolicy(ModulePolicy):
     """The schedule of one generation."""
 
     by_timestep = True
-    mean_after: int | None = None
 
     def __init__(self, config: PABConfig) -> None:
+        super().__init__()
         self._config = config
         self._ranges = {
             "spatial": config.spatial or 1,
             "temporal": config.temporal or 1,
             "cross": config.cross or 1,
         }
-        self._step = 0
         self._inside = False
         self._since_mlp: int | None = None
 
     def begin_step(self, step: int, timestep: float | None) -> None:
+        """Begin a step, counted from 1, with the scheduler's timestep."""
+        super().begin_step(step, timestep)
         assert timestep is not None
         low, high = self._config.window
-        self._step = step
         self._inside = low < timestep < high
         if int(timestep) in self._config.mlp_timesteps:
             self._since_mlp = 0
@@ -120,19 +124,18 @@ class PABPolicy:
             self._since_mlp += 1
 
     def reuses(self, kind: Kind, block: int) -> bool:
+        """Return True if this module's stored output is reused in this step."""
         if kind == "mlp":
             since = self._since_mlp
             in_reach = since is not None and 1 <= since <= self._config.mlp_count
             return in_reach and block in self._config.mlp_blocks
         return self._inside and (self._step - 1) % self._ranges[kind] != 0
 
-    def keeps(self, kind: Kind, block: int) -> bool:
+    def stores(self, kind: Kind, block: int) -> bool:
+        """Return True if the module's output is stored in this step."""
         if kind == "mlp":
             return self._since_mlp == 0 and block in self._config.mlp_blocks
         return self._ranges[kind] > 1
-
-    def order(self, step: int) -> int:
-        return 0
 
 
 LATTE = PABConfig(

@@ -1,4 +1,4 @@
-"""TeaCache: the timestep embedding's change tells when the output has changed enough."""
+"""TeaCache: decide by the accumulated change of the first block's input or timestep embedding."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Literal
 
 from ..config.validation import check_choice, check_finite, check_int
-from .base import BaselineConfig, parse_numbers, preset
+from .base import BaselineConfig, ChangePolicy, parse_numbers, preset
 
 Watched = Literal["input", "timestep"]
 UNSCALED = (1.0, 0.0)
@@ -19,25 +19,27 @@ class TeaCacheConfig(BaselineConfig):
     """TeaCache (arXiv 2411.19108; rule and coefficients as in ali-vilab/TeaCache).
 
         change = mean |e - e'| / mean |e'|;  total <- total + polynomial(change)
-        reuse  <=>  total < threshold;  where it is not reused, total <- 0
+        reuse  <=>  total < threshold;  in a computed step, total <- 0
 
-    with `e` what is watched at the first block, and `e'` the same in the step before. The first
-    and the last steps run the blocks. A reused step adds the residual of all blocks.
+    Here `e` is the watched tensor at the first block, and `e'` the same tensor in the step before.
+    The first and the last steps are computed. A reused step adds the residual of all blocks.
 
-    The change is read in the middle of the forward: there the host waits for the device, once in
-    every step that may be reused. The first branch of guidance decides for all of a step; the
-    originals decide for each.
+    The change is read in the middle of the forward call: the host waits for the device once in
+    every step that may be reused. The first guidance branch decides for the whole step; in the
+    originals each branch decides for itself.
 
     Args:
-        threshold: of the accumulated change; 0 reuses nothing.
-        coefficients: of the polynomial, the highest power first, fitted for one model; (1, 0)
-            leaves the change as it is.
-        watched: "input", the first block's input as its attention is given it, after norm and
-            modulation; or "timestep", the timestep's embedding that the block is given.
-        computed_first, computed_last: first and last steps that always run.
+        threshold: a step is reused if the accumulated change is below it; 0 reuses nothing.
+        coefficients: those of the polynomial, the highest power first, fitted for one model;
+            (1, 0) leaves the change as it is.
+        watched: "input", the input of the first block's attention, after norm and modulation; or
+            "timestep", the timestep embedding that enters the block.
+        computed_first: number of first steps that are always computed.
+        computed_last: number of last steps that are always computed.
 
     Raises:
-        TypeError, ValueError: name the setting, its value and what it may be.
+        TypeError: a setting has the wrong type; names it, its value and what it may be.
+        ValueError: a setting has a wrong value; names it, its value and what it may be.
     """
 
     threshold: float = 0.1
@@ -60,20 +62,20 @@ class TeaCacheConfig(BaselineConfig):
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> TeaCacheConfig:
-        """Published settings: "latte-slow", "latte-fast", "wan-1.3b", "wan-14b".
+        """Return published settings: "latte-slow", "latte-fast", "wan-1.3b", "wan-14b".
 
         Raises:
-            ValueError: no such preset; names those that there are.
+            ValueError: `name` is not a preset; names the presets.
         """
         return replace(PRESETS[preset(name, PRESETS)], **overrides)
 
     def policy(self, num_steps: int) -> TeaCachePolicy:
-        """Of one generation."""
+        """Return the policy of one generation."""
         return TeaCachePolicy(self, num_steps)
 
 
-class TeaCachePolicy:
-    """The schedule of one generation; `reuses` is asked once a step."""
+class TeaCachePolicy(ChangePolicy):
+    """The schedule of one generation; call `reuses` once for each step."""
 
     def __init__(self, config: TeaCacheConfig, num_steps: int) -> None:
         self._config = config
@@ -81,9 +83,11 @@ class TeaCachePolicy:
         self._total = 0.0
 
     def asks(self, step: int) -> bool:
+        """Return True if `step` may be reused."""
         return self._config.computed_first < step <= self._last_reusable
 
     def reuses(self, step: int, change: float | None) -> bool:
+        """Return True if the accumulated change is below the threshold, which NaN is not."""
         if change is None or not self.asks(step):
             self._total = 0.0
             return False
@@ -95,7 +99,7 @@ class TeaCachePolicy:
 
 
 def polynomial(coefficients: tuple[float, ...], x: float) -> float:
-    """Its value at `x`, the coefficient of the highest power first."""
+    """Return the value of a polynomial at `x`; the coefficient of the highest power is first."""
     value = 0.0
     for coefficient in coefficients:
         value = value * x + coefficient

@@ -1,4 +1,4 @@
-"""T-GATE: attention to the text is over once the gate is passed."""
+"""T-GATE: cross attention is reused after the gate step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ..config.validation import check_bool, check_int
 from ..models.module_names import Kind
-from .base import BaselineConfig, preset
+from .base import BaselineConfig, ModulePolicy, preset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,19 +19,20 @@ class TGATEConfig(BaselineConfig):
                           (s - 1) mod k == 0
 
     Self-attention is spatial and temporal. The authors' pipelines also leave out guidance after
-    step m, for which they keep the mean over the branches; here guidance goes on, as in the
+    step m, and therefore store the mean over the branches. Here guidance goes on, as in the
     comparisons on video models.
 
     Args:
         gate_step: m, the last step with cross attention.
-        interval: k; 1 leaves self-attention as it is.
-        warmup: w, first steps before the one whose self-attention is first kept.
-        mean_over_guidance: keep the mean of the conditional and the unconditional output of step m,
-            of two calls a step or of the halves of a batch; the latter only on a pipeline that says
-            whether there is guidance.
+        interval: k; 1 reuses no self-attention.
+        warmup: w, the number of steps before the first one whose self-attention is stored.
+        mean_over_guidance: store the mean of the conditional and the unconditional output of step
+            m. These are two calls of a step, or the halves of a batch; the halves are used only on
+            a pipeline that is known to have guidance.
 
     Raises:
-        TypeError, ValueError: name the setting, its value and what it may be.
+        TypeError: a setting has the wrong type; names it, its value and what it may be.
+        ValueError: a setting has a wrong value; names it, its value and what it may be.
     """
 
     gate_step: int = 20
@@ -48,37 +49,33 @@ class TGATEConfig(BaselineConfig):
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> TGATEConfig:
-        """Settings of the comparisons, as far as they are known.
+        """Return the settings of published comparisons, as far as they are known.
 
         Raises:
-            ValueError: no such preset; names those that there are.
+            ValueError: `name` is not a preset; names the presets.
         """
         return replace(PRESETS[preset(name, PRESETS)], **overrides)
 
     @property
     def kinds(self) -> dict[Kind, str]:
-        """Kinds of modules that a model must have, and the setting that says so."""
+        """Return the kinds of modules that a model must have, each with the setting that asks."""
         return {"cross": f"gate_step={self.gate_step}"}
 
     def policy(self, _num_steps: int) -> TGATEPolicy:
-        """Of one generation."""
+        """Return the policy of one generation."""
         return TGATEPolicy(self)
 
 
-class TGATEPolicy:
+class TGATEPolicy(ModulePolicy):
     """The schedule of one generation."""
 
-    by_timestep = False
-
     def __init__(self, config: TGATEConfig) -> None:
+        super().__init__()
         self._config = config
         self.mean_after = config.gate_step if config.mean_over_guidance else None
-        self._step = 0
-
-    def begin_step(self, step: int, timestep: float | None) -> None:
-        self._step = step
 
     def reuses(self, kind: Kind, block: int) -> bool:
+        """Return True if this module's stored output is reused in this step."""
         gate = self._config.gate_step
         if kind == "cross":
             return self._step > gate
@@ -87,16 +84,14 @@ class TGATEPolicy:
             return False
         return (self._step - 1) % self._config.interval != 0
 
-    def keeps(self, kind: Kind, block: int) -> bool:
+    def stores(self, kind: Kind, block: int) -> bool:
+        """Return True if the module's output is stored in this step."""
         gate = self._config.gate_step
         if kind == "cross":
             return self._step == gate
         if kind == "mlp" or self._config.interval == 1:
             return False
         return self._config.warmup < self._step < gate
-
-    def order(self, step: int) -> int:
-        return 0
 
 
 PRESETS: dict[str, TGATEConfig] = {

@@ -23,4 +23,4 @@ def why_not_cached(model: nn.Module, adapter: Adapter, arguments: Mapping[str, A
         return "the model is in training mode, so every step is computed; call model.eval()"
     if torch.is_grad_enabled():
         return "gradients are enabled, so every step is computed; use torch.no_grad()"
-    return None if adapter.obstacle is None else adapter.obstacle(model, arguments)
+    return None if adapter.why_not_cached is None else adapter.why_not_cached(model, arguments)

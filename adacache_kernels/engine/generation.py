@@ -8,7 +8,7 @@ from ..config.adacache_config import AdaCacheConfig
 from ..schedule import Decision
 from .cache_context import leads_before
 from .make_policy import make_forecast, make_policy
-from .residuals.guidance_branch import GuidanceBranch, ring_places
+from .residuals.guidance_branch import GuidanceBranch, ring_size
 from .summary import History
 
 
@@ -30,7 +30,7 @@ class Generation:
         self.history = History(max(0, num_steps))
         self.policy = make_policy(config, num_steps)
         self.forecast = make_forecast(config, num_steps, scheduler)
-        self.ring_size = ring_places(self.forecast.order, correct=config.correct)
+        self.ring_size = ring_size(self.forecast.order, correct=config.correct)
         self.codebook = config.codebook_for(num_steps)
         self.motion_window = config.window_for(num_steps)
         self.branches: dict[str, GuidanceBranch] = {}

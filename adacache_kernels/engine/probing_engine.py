@@ -13,7 +13,7 @@ from ..config.adacache_config import AdaCacheConfig
 from ..memory.arena_provider import ArenaProvider
 from ..memory.plan import Storage
 from ..memory.residual_store import ResidualStore
-from ..models import Adapter, Probe, Unclear, batch_of, not_sure
+from ..models import Adapter, Probe, Unclear, batch_of, unclear_message
 from ..models.block_calls import shadowed
 from .base import EngineBase
 from .clocks.clock import Call, StepClock
@@ -93,8 +93,8 @@ class ProbingEngine(EngineBase[AdaCacheConfig]):
             adapter = probe.adapter(batch_of(forward.arguments))
         except Unclear as unclear:
             self._give_up()
-            raise ValueError(not_sure(self.model, str(unclear))) from unclear
-        self._succeed(replace(adapter, obstacle=_new_arguments(forward.arguments)), call)
+            raise ValueError(unclear_message(self.model, str(unclear))) from unclear
+        self._succeed(replace(adapter, why_not_cached=_new_arguments(forward.arguments)), call)
         return output
 
 

@@ -29,7 +29,7 @@ OTHERS: dict[str, type[BaselineConfig]] = {
     "per-layer": AdaCachePerLayerConfig,
     "interval": FixedIntervalConfig,
     "first-block": FirstBlockCacheConfig,
-    "timestep-embedding": TeaCacheConfig,
+    "teacache": TeaCacheConfig,
     "mag-cache": MagCacheConfig,
 }
 

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..models.module_names import units_for
+from ..models.module_names import module_names_for
 from .baseline_spec import numbers_from
 from .latte_pairs import LattePair, paired
 
@@ -183,7 +183,7 @@ def _wants_context(transformer: nn.Module) -> bool:
 
 def _module_patterns(transformer: nn.Module) -> list[str]:
     """Patterns that match the attentions and MLPs of all blocks."""
-    units = units_for(transformer)
+    units = module_names_for(transformer)
     if units is None:
         raise ValueError(
             f"TaylorSeer's patterns match no module of {type(transformer).__name__}, and it is not "

@@ -14,7 +14,7 @@ FirstBlockCache:threshold=0.1     a cache of diffusers, by the name of its confi
 cache-dit:Fn_compute_blocks=1     DBCache of cache-dit; both with the help of `evaluate/peers.py`,
                                   which :help=False leaves out
 pab:latte-fast                    another method, run by this package, with a published preset; so
-pab:latte-fast:cross=7            are t-gate, delta-dit and timestep-embedding
+pab:latte-fast:cross=7            are t-gate, delta-dit and teacache
 first-block:threshold=0.1         and, with settings only, taylorseer, interval, per-layer and
                                   mag-cache
 """

@@ -140,7 +140,7 @@ class SlotDemand:
         specs: dict[Key, SlotSpec] = {}
         largest = 0
         for blocks in self.lists:
-            if blocks.leads or not blocks.kept:
+            if blocks.interleaved_with_next or not blocks.has_residual:
                 continue
             for index, stream in enumerate(self._streams(blocks, shapes)):
                 if stream is None:

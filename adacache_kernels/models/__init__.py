@@ -1,21 +1,14 @@
-"""Adapters: where a model has its blocks, streams, layouts and frames. No caching logic."""
+"""Describe models: where their blocks, streams, layouts and frames are. No caching logic.
+
+It may import ops and kernels.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from torch import nn
-
-from .adapter import Adapter, BlockList, BlockRun, Layout, Residual, Stream
-from .adapters.allegro import ALLEGRO
-from .adapters.cogvideox import COGVIDEOX
-from .adapters.diffusers_image import IMAGES
-from .adapters.diffusers_video import VIDEOS
-from .adapters.latte import LATTE
-from .adapters.repositories import original
-from .adapters.unsupported import REFUSED
-from .adapters.wan import WAN, wan_animate, wan_vace
-from .find_block_lists import chosen, not_sure
+from .adapter import Adapter, BlockList, BlockRun, Residual, Stream
+from .find_adapter import ADAPTERS, adapter_for
+from .find_block_lists import choose_block_lists, unclear_message
+from .layout import Layout
 from .probe_first_forward import Probe, Unclear, batch_of
 
 __all__ = [
@@ -30,38 +23,6 @@ __all__ = [
     "Unclear",
     "adapter_for",
     "batch_of",
-    "chosen",
-    "not_sure",
+    "choose_block_lists",
+    "unclear_message",
 ]
-
-# By class name, so that no model library is imported.
-ADAPTERS: dict[str, Adapter | Callable[[nn.Module], Adapter]] = {
-    "LatteTransformer3DModel": LATTE,
-    "AllegroTransformer3DModel": ALLEGRO,
-    "WanTransformer3DModel": WAN,
-    "CogVideoXTransformer3DModel": COGVIDEOX,
-    "ChronoEditTransformer3DModel": WAN,
-    "WanVACETransformer3DModel": wan_vace,
-    "WanAnimateTransformer3DModel": wan_animate,
-    **VIDEOS,
-    **IMAGES,
-}
-
-
-def adapter_for(model: nn.Module) -> Adapter | None:
-    """The adapter of `model`'s class, or of the class whose `forward` it inherits, or of its
-    structure; None where it is not known.
-
-    Raises:
-        ValueError: a class that must not be cached, and why.
-    """
-    for cls in type(model).__mro__:
-        if cls.__name__ in REFUSED:
-            raise ValueError(f"{type(model).__name__} must not be cached: {REFUSED[cls.__name__]}")
-    for cls in type(model).__mro__:
-        adapter = ADAPTERS.get(cls.__name__)
-        if adapter is not None:
-            return adapter if isinstance(adapter, Adapter) else adapter(model)
-        if "forward" in vars(cls):
-            break
-    return original(model)

@@ -1,6 +1,12 @@
-"""Residuals of blocks whose gates come from `scale_shift_table + temb`, as their forwards do it."""
+"""Compute the gated residuals of blocks whose gates come from `scale_shift_table + temb`.
+
+The six modulations in the table are shift, scale and gate of the attention, then of the MLP. The
+operations and dtypes are those of the blocks' own forwards.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -9,21 +15,39 @@ from .adapter import BlockRun
 GATE_ATTENTION, GATE_MLP = 2, 5
 
 
-def adaln_single_gate(run: BlockRun, temb: str, index: int) -> Tensor:
-    """gate = (scale_shift_table + temb)[index] of six; temb [B, 6C] as PixArt's adaLN-single."""
+def gated_attention(temb: str) -> Callable[[BlockRun], Tensor]:
+    """Return a function that computes `gate * attn1(...)`, `[B, S, C]`.
+
+    Args:
+        temb: the block's parameter that takes the timestep's embedding, `[B, 6*C]`.
+    """
+
+    def residual(run: BlockRun) -> Tensor:
+        attention: Tensor = run.tap("attn1")
+        return _gate(run, temb, GATE_ATTENTION) * attention
+
+    return residual
+
+
+def gated_cross_mlp(temb: str) -> Callable[[BlockRun], Tensor]:
+    """Return a function that computes `attn2(...) + gate * ff(...)`, `[B, S, C]`.
+
+    A block without `attn2`, such as Latte's temporal ones, has the second term alone.
+
+    Args:
+        temb: the block's parameter that takes the timestep's embedding, `[B, 6*C]`.
+    """
+
+    def residual(run: BlockRun) -> Tensor:
+        mlp: Tensor = _gate(run, temb, GATE_MLP) * run.tap("ff")
+        cross = run.tap_outputs.get("attn2")
+        return mlp if cross is None else cross + mlp
+
+    return residual
+
+
+def _gate(run: BlockRun, temb: str, index: int) -> Tensor:
+    """Return the gate `(scale_shift_table + temb)[index]`, `[B, 1, C]`."""
     table = run.parameter("scale_shift_table")
     modulation: Tensor = table[None] + run.arguments[temb].reshape(run.x_in.shape[0], 6, -1)
     return modulation.chunk(6, dim=1)[index]
-
-
-def adaln_single_attention(run: BlockRun, temb: str) -> Tensor:
-    """gate_msa * attn1(...)"""
-    attention: Tensor = run.tap("attn1")
-    return adaln_single_gate(run, temb, GATE_ATTENTION) * attention
-
-
-def adaln_single_cross_mlp(run: BlockRun, temb: str) -> Tensor:
-    """attn2(...) + gate_mlp * ff(...); without attn2 (Latte's temporal blocks) the second alone."""
-    mlp: Tensor = adaln_single_gate(run, temb, GATE_MLP) * run.tap("ff")
-    cross = run.tapped.get("attn2")
-    return mlp if cross is None else cross + mlp

@@ -1,79 +1,44 @@
-"""What an adapter says of a model: where its blocks, streams, layouts and residuals are."""
+"""The description of a model class: its block lists, streams, residuals and frames."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..options import CacheRes
+from .layout import Layout
 
+Frames = Callable[[nn.Module, Mapping[str, Any]], tuple[int, int]]
+"""From the model and its forward's arguments by name to (videos, frames of tokens in a video)."""
 
-class Layout(Enum):
-    """Order of a hidden stream of B videos of F frames of S tokens of C channels."""
-
-    FRAME_MAJOR = "[B, F*S, C]"
-    FRAMES_IN_BATCH = "[B*F, S, C]"
-    TOKENS_IN_BATCH = "[B*S, F, C]"
-    UNBATCHED = "[F*S, C]"
-    TOKENS_FIRST = "[F*S, B, C]"
-
-    def shape(self, batch: int, frames: int, tokens: int, channels: int) -> tuple[int, ...]:
-        """Shape of a stream of `batch` videos of `frames` frames of `tokens` tokens."""
-        if self is Layout.UNBATCHED:
-            return frames * tokens, channels
-        if self is Layout.TOKENS_FIRST:
-            return frames * tokens, batch, channels
-        if self is Layout.FRAME_MAJOR:
-            return batch, frames * tokens, channels
-        if self is Layout.FRAMES_IN_BATCH:
-            return batch * frames, tokens, channels
-        return batch * tokens, frames, channels
-
-    def split(self, x: Tensor, batch: int, frames: int) -> Tensor:
-        """`x` as a view [B, F, S, C], without a copy.
-
-        Raises:
-            ValueError: the shape does not divide into `batch` videos of `frames` frames.
-        """
-        channels = x.shape[-1]
-        tokens, rest = divmod(x.numel(), max(1, batch * frames * channels))
-        if x.ndim != self.value.count(",") + 1 or rest:
-            raise ValueError(
-                f"a residual of shape {tuple(x.shape)} does not divide into {batch} videos of "
-                f"{frames} frames in layout {self.value}"
-            )
-        if self is Layout.TOKENS_IN_BATCH:
-            return x.view(batch, tokens, frames, channels).transpose(1, 2)
-        if self is Layout.TOKENS_FIRST:
-            return x.view(frames, tokens, batch, channels).permute(2, 0, 1, 3)
-        return x.view(batch, frames, tokens, channels)
+WhyNotCached = Callable[[nn.Module, Mapping[str, Any]], str | None]
+"""From the model and its forward's arguments by name to a reason, or None if there is none."""
 
 
 @dataclass(frozen=True)
 class Stream:
-    """A hidden stream: the block's parameter that takes it and its place in what the block returns.
+    """A hidden stream: one tensor that passes through the blocks.
 
     Args:
-        parameter: name of the block's parameter.
-        output: index in the returned tuple; None where the block returns the stream itself.
+        parameter: the parameter of the block's forward that takes the stream.
+        output: index of the stream in the tuple that the block returns; None if the block returns
+            the stream itself.
     """
 
     parameter: str
     output: int | None = None
 
     def read(self, output: Any) -> Tensor:
-        """The stream in what a block returned."""
+        """Return the stream from a block's output."""
         value = self.value(output)
         assert value is not None
         return value
 
     def value(self, output: Any) -> Tensor | None:
-        """The same; None where the call has no such stream."""
+        """Return the stream from a block's output, or None if the call has no such stream."""
         value = output if self.output is None else output[self.output]
         assert value is None or isinstance(value, Tensor)
         return value
@@ -81,51 +46,55 @@ class Stream:
 
 @dataclass(frozen=True)
 class BlockList:
-    """An `nn.ModuleList` of blocks that share one layout, or a part of it.
+    """A block list of a model, or a part of it, whose blocks share one layout.
 
-    Each block's input is the output of the one before it, but where the list `leads`; so all of it
-    has one residual a stream. A model that changes the video between two blocks has its list in
-    parts, which have a residual each.
+    The input of each block is the output of the block before it, so one residual per stream holds
+    what all blocks add. A list that is interleaved with the next shares that list's residual. If
+    a model changes the video between two blocks, describe its list in parts. Each part has
+    residuals of its own.
 
     Args:
-        attribute: its name in the model.
-        streams: hidden streams, the video first. One that is None in a call has no residual.
-        layout: layout of the video stream.
-        leads: whether its blocks take turns with those of the next list, which has the same
-            streams. Between any two blocks the model may then change the layout; before the next
-            list's first block it may also add something. Both lists have one residual, the next
-            one's.
-        start, stop, step: the part; all blocks by default.
-        passed: what else a block returns, as it was given. A place of the returned tuple that is
-            neither this nor a stream's is None in a reused step.
-        places: least length of that tuple.
-        joined: parameters of the first list's streams of which its own is made, one behind the
-            other, so that it has no frames.
-        kept: whether it has a residual; not where a reused step needs nothing of what leaves it.
-        by_index: whether the model takes its blocks by number, so that all must be there.
+        attribute: name of the `nn.ModuleList` in the model.
+        streams: the hidden streams, the video first. If a stream is None in a call, it has no
+            residual there.
+        layout: the layout of the video stream.
+        interleaved_with_next: the blocks alternate with those of the next list, which has the same
+            streams. Between two blocks the model may change the layout. Before the first block of
+            the next list it may also add a tensor. The residuals belong to the next list.
+        start: index of the first block.
+        stop: index after the last block; None for the end of the list.
+        step: distance between the indices of two blocks.
+        passed: values that a block returns unchanged, by parameter and index in the output. In a
+            reused step, an element of the output that is no stream and not passed is None.
+        output_length: least length of the tuple that a reused step returns.
+        joined: streams of the first list that the model concatenates along the tokens to make the
+            stream of this list, in their order. The stream then has no frames.
+        has_residual: False if a reused step needs none of the list's outputs. No residual is then
+            stored.
+        by_index: the model indexes its list, so a reused step needs an element for every block.
     """
 
     attribute: str
     streams: tuple[Stream, ...]
     layout: Layout
-    leads: bool = False
+    interleaved_with_next: bool = False
     start: int = 0
     stop: int | None = None
     step: int = 1
     passed: tuple[Stream, ...] = ()
-    places: int = 0
+    output_length: int = 0
     joined: tuple[str, ...] = ()
-    kept: bool = True
+    has_residual: bool = True
     by_index: bool = False
 
     @property
     def is_part(self) -> bool:
-        """Whether there are blocks of the list outside of it."""
+        """Return True if this is not the whole `nn.ModuleList`."""
         return self.start > 0 or self.stop is not None or self.step > 1
 
     @property
     def name(self) -> str:
-        """The attribute, and which blocks of it."""
+        """Return the attribute, with the slice of a part: `blocks` or `blocks[0:3]`."""
         if not self.is_part:
             return self.attribute
         stop = "" if self.stop is None else self.stop
@@ -133,13 +102,23 @@ class BlockList:
         return f"{self.attribute}[{self.start}:{stop}{step}]"
 
     def modules(self, model: nn.Module) -> dict[int, nn.Module]:
-        """Its blocks, by index in the whole list."""
+        """Return the blocks by their index in the whole `nn.ModuleList`."""
         blocks = getattr(model, self.attribute)
         indices = range(len(blocks))[self.start : self.stop : self.step]
         return {index: blocks[index] for index in indices}
 
     def split(self, x: Tensor, stream: int, video: tuple[int, int]) -> Tensor:
-        """The stream of that index as a view of four dimensions: the video as [B, F, S, C]."""
+        """Return a stream as a view of four dimensions: the video as `[B, F, S, C]`.
+
+        Args:
+            x: the stream, in its layout.
+            stream: index of the stream in `streams`. Other streams than the video get dimensions
+                of size 1 for frames and, if they have none, for the batch.
+            video: number of videos, B, and frames of each, F.
+
+        Raises:
+            ValueError: the video does not divide into that many frames.
+        """
         if stream == 0:
             batch, frames = video
             return self.layout.split(x, batch, 1 if self.joined else frames)
@@ -149,55 +128,66 @@ class BlockList:
 
 @dataclass
 class BlockRun:
-    """One call of a block: what it was given, what it and its tapped modules returned."""
+    """One call of a block, with what the residual of the block is computed from.
+
+    Args:
+        block: the block.
+        arguments: the arguments of the call, by name.
+        stream: the video stream.
+        output: the output of the block.
+        tap_outputs: outputs of the tapped submodules, by name.
+        parameters: the block's own parameters, by name. They are copied from the block while it
+            runs, because offloaded parameters are on the device only then.
+    """
 
     block: nn.Module
     arguments: Mapping[str, Any]
     stream: Stream
     output: Any = None
-    tapped: dict[str, Any] = field(default_factory=dict)
-    own: dict[str, Tensor] = field(default_factory=dict)
-    """Of the block itself: offloaded ones are there only while it runs."""
+    tap_outputs: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Tensor] = field(default_factory=dict)
 
     def parameter(self, name: str) -> Tensor:
-        """A parameter of the block itself, as it was while the tapped modules ran."""
-        return self.own[name]
+        """Return a parameter of the block, as it was while the tapped submodules ran."""
+        return self.parameters[name]
 
     def tap(self, name: str) -> Any:
-        """What the submodule `name` returned.
+        """Return the output of the submodule `name`.
 
         Raises:
-            RuntimeError: it was not seen to run.
+            RuntimeError: the submodule's forward was not called, or the call was hidden.
         """
-        if name not in self.tapped:
+        if name not in self.tap_outputs:
             raise RuntimeError(
-                f"{type(self.block).__name__}.{name} was not seen to run, so that its residual "
-                "cannot be told (a compiled block hides it); measure the "
+                f"no call of {type(self.block).__name__}.{name} was observed, so its residual is "
+                "unknown (a compiled block hides such calls); measure the "
                 'whole block instead: patch(..., cache_res="block")'
             )
-        return self.tapped[name]
+        return self.tap_outputs[name]
 
     @property
     def x_in(self) -> Tensor:
-        """The video stream before the block."""
+        """Return the video stream before the block."""
         value = self.arguments[self.stream.parameter]
         assert isinstance(value, Tensor)
         return value
 
     @property
     def x_out(self) -> Tensor:
-        """The video stream after the block."""
+        """Return the video stream after the block."""
         return self.stream.read(self.output)
 
 
 @dataclass(frozen=True)
 class Residual:
-    """A residual that the distance can be taken of.
+    """A residual of a metric block, of which the distance can be measured.
 
     Args:
-        lists: attributes of the block lists whose block is measured, or names of parts of them.
-        taps: submodules of the block whose output `value` needs.
-        value: from a run of the block to the residual, gate applied. None: `x_out - x_in`.
+        lists: the block lists that have a metric block, each by its attribute or by the name of a
+            part.
+        taps: submodules of the block whose outputs `value` reads.
+        value: returns the residual of a run of the block, with the gate applied, in the layout of
+            the block list. None: the residual of the whole block, `x_out - x_in`.
     """
 
     lists: tuple[str, ...]
@@ -207,28 +197,28 @@ class Residual:
 
 @dataclass(frozen=True)
 class Adapter:
-    """All that the engine knows of a model class.
+    """The description of a model class.
 
     Args:
-        lists: block lists in the order in which the model runs through them.
-        residuals: residuals that can be measured, by `cache_res`.
-        frames: from the model and its forward's arguments to (videos, frames of tokens).
-        guidance_calls: calls that its pipelines make a step with classifier-free guidance: 1 where
-            both branches are in one batch.
-        obstacle: from the model and its forward's arguments to what keeps this call from being
-            cached, None where nothing does.
-        origin: how the model was recognised.
+        lists: the block lists, in the order in which the model runs them.
+        residuals: the residuals that can be measured, by their value of `cache_res`.
+        frames: returns the number of videos and the frames of tokens in each; see `Frames`.
+        guidance_calls: calls of the transformer in a step with classifier-free guidance: 1 if both
+            branches are in one batch, else 2.
+        why_not_cached: returns the reason why a call must be computed; see `WhyNotCached`. None if
+            every call may be cached.
+        origin: the way in which the model was recognised, for people.
     """
 
     lists: tuple[BlockList, ...]
     residuals: Mapping[CacheRes, Residual]
-    frames: Callable[[nn.Module, Mapping[str, Any]], tuple[int, int]]
+    frames: Frames
     guidance_calls: int = 1
-    obstacle: Callable[[nn.Module, Mapping[str, Any]], str | None] | None = None
+    why_not_cached: WhyNotCached | None = None
     origin: str = "by its class"
 
     def describe(self, model: nn.Module) -> str:
-        """The lists with their streams and numbers of blocks, and how they were found."""
+        """Return the lists with their streams and numbers of blocks, and the origin, as text."""
         lists = [
             f"{blocks.name}({', '.join(stream.parameter for stream in blocks.streams)}) of "
             f"{len(blocks.modules(model))}"
@@ -236,20 +226,22 @@ class Adapter:
         ]
         return f"{' -> '.join(lists)}, {self.origin}"
 
-    def blocks_of(self, model: nn.Module, name: str) -> dict[int, BlockList]:
-        """Of a list, or of a part of that name: where the block of each index belongs."""
+    def lists_by_block(self, model: nn.Module, name: str) -> dict[int, BlockList]:
+        """Return the list, or the part of it, that each block belongs to, by index of the block.
+
+        Args:
+            model: the transformer.
+            name: an attribute, whose parts are all searched, or the name of one part.
+        """
         named = [blocks for blocks in self.lists if name in (blocks.attribute, blocks.name)]
-        found = {index: blocks for blocks in named for index in blocks.modules(model)}
-        return dict(sorted(found.items()))
+        lists = {index: blocks for blocks in named for index in blocks.modules(model)}
+        return dict(sorted(lists.items()))
 
     @property
     def residual_lists(self) -> tuple[BlockList, ...]:
-        """Lists that have a residual of their own."""
-        return tuple(blocks for blocks in self.lists if blocks.kept and not blocks.leads)
-
-
-def video_shape(arguments: Mapping[str, Any], frame_axis: int) -> tuple[int, int]:
-    """(videos, latent frames) of a forward's `hidden_states` argument."""
-    hidden_states = arguments["hidden_states"]
-    assert isinstance(hidden_states, torch.Tensor)
-    return hidden_states.shape[0], hidden_states.shape[frame_axis]
+        """Return the lists that have residuals of their own."""
+        return tuple(
+            blocks
+            for blocks in self.lists
+            if blocks.has_residual and not blocks.interleaved_with_next
+        )

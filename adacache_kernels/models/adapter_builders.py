@@ -1,24 +1,23 @@
-"""What adapters that are data alone are made of: the blocks follow each other directly.
+"""Build adapters of models whose blocks follow each other directly.
 
-Measured is what the whole metric block adds.
+The residual that can be measured is that of the whole metric block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from .adapter import Adapter, BlockList, Layout, Residual, Stream, video_shape
+from .adapter import Adapter, BlockList, Frames, Residual, Stream, WhyNotCached
+from .layout import Layout
 
-Frames = Callable[[nn.Module, Mapping[str, Any]], tuple[int, int]]
-Obstacle = Callable[[nn.Module, Mapping[str, Any]], str | None]
 VIDEO = (Stream("hidden_states"),)
-TEXT_AND_IMAGE = (Stream("hidden_states", 1), Stream("encoder_hidden_states", 0))
-"""Returned in this order; the image is the stream that is measured."""
 VIDEO_AND_TEXT = (Stream("hidden_states", 0), Stream("encoder_hidden_states", 1))
+TEXT_AND_IMAGE = (Stream("hidden_states", 1), Stream("encoder_hidden_states", 0))
+"""Blocks return (text, image); the image is the stream that is measured."""
 
 
 def chained(
@@ -26,46 +25,94 @@ def chained(
     streams: tuple[Stream, ...],
     frames: Frames,
     guidance_calls: int = 1,
-    obstacle: Obstacle | None = None,
+    why_not_cached: WhyNotCached | None = None,
 ) -> Adapter:
-    """Lists of blocks, one after the other, with the same streams."""
+    """Return the adapter of block lists that run one after the other with the same streams.
+
+    Args:
+        attributes: names of the block lists in the model.
+        streams: the hidden streams, the video first, as `[B, F*S, C]`.
+        frames: see `Adapter`.
+        guidance_calls: see `Adapter`.
+        why_not_cached: see `Adapter`.
+    """
     return Adapter(
         lists=tuple(BlockList(name, streams, Layout.FRAME_MAJOR) for name in attributes),
         residuals={"block": Residual(attributes)},
         frames=frames,
         guidance_calls=guidance_calls,
-        obstacle=obstacle,
+        why_not_cached=why_not_cached,
     )
 
 
-def in_parts(blocks: BlockList, count: int, changed_after: Iterable[int]) -> tuple[BlockList, ...]:
-    """The parts of a list of `count` blocks whose video changes after those of these indices."""
+def split_block_list(
+    blocks: BlockList, count: int, changed_after: Iterable[int]
+) -> tuple[BlockList, ...]:
+    """Return the parts of a block list between whose blocks the model changes the video.
+
+    Args:
+        blocks: the whole list.
+        count: number of its blocks.
+        changed_after: indices of the blocks after which the model changes the video.
+    """
     inside = sorted({index + 1 for index in changed_after if index + 1 < count})
-    starts, stops = (0, *inside), (*inside, None)
     if not inside:
         return (blocks,)
+    starts, stops = (0, *inside), (*inside, None)
     return tuple(
         replace(blocks, start=start, stop=stop) for start, stop in zip(starts, stops, strict=True)
     )
 
 
-def writes_keys_and_values(*switches: str) -> Obstacle:
-    """A call with one of these arguments leaves something behind that later calls need."""
+def writes_keys_and_values(*names: str) -> WhyNotCached:
+    """Return a `why_not_cached` for calls whose blocks share keys and values with other calls.
 
-    def obstacle(_model: nn.Module, arguments: Mapping[str, Any]) -> str | None:
-        given = [name for name in switches if arguments.get(name) is not None]
-        if not given:
+    Args:
+        names: arguments of the model's forward that are not None in such calls.
+    """
+
+    def why_not_cached(_model: nn.Module, arguments: Mapping[str, Any]) -> str | None:
+        present = [name for name in names if arguments.get(name) is not None]
+        if not present:
             return None
         return (
-            f"{' and '.join(given)} came with the call, in which the blocks write or read keys and "
-            "values that other calls share, so such calls are computed"
+            f"{' and '.join(present)} came with the call: its blocks write or read keys and values "
+            "that other calls share, so such calls are computed"
         )
 
-    return obstacle
+    return why_not_cached
+
+
+def has_images_next_to_video(_model: nn.Module, arguments: Mapping[str, Any]) -> str | None:
+    """Return the reason why a call with `use_image_num`, images next to the video, is computed."""
+    if not arguments.get("use_image_num"):
+        return None
+    return (
+        "use_image_num came with the call: images next to the video are not supported, so such "
+        "calls are computed"
+    )
+
+
+def video_shape(arguments: Mapping[str, Any], frame_axis: int) -> tuple[int, int]:
+    """Return the number of videos and latent frames of the argument `hidden_states`.
+
+    Args:
+        arguments: the arguments of the model's forward, by name.
+        frame_axis: dimension of the frames; the videos are dimension 0.
+    """
+    hidden_states = arguments["hidden_states"]
+    assert isinstance(hidden_states, Tensor)
+    return hidden_states.shape[0], hidden_states.shape[frame_axis]
 
 
 def frames_at(axis: int, patch: str | None = None) -> Frames:
-    """Latent frames on that axis of `hidden_states`; `config.<patch>` of them make a token."""
+    """Return a `frames` that reads the latent frames from a dimension of `hidden_states`.
+
+    Args:
+        axis: the dimension.
+        patch: the attribute of `model.config` with the latent frames that make one frame of
+            tokens: a number, or a sequence that begins with it. None: 1.
+    """
 
     def frames(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
         batch, latent_frames = video_shape(arguments, frame_axis=axis)
@@ -75,18 +122,22 @@ def frames_at(axis: int, patch: str | None = None) -> Frames:
     return frames
 
 
-def frames_named(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
-    """Frames as the argument `num_frames` says; one where it is not given, or where there are
-    other tokens among those of the frames, so that frames cannot be told."""
-    # The tokens come packed, [B, F*H*W, C].
-    hidden_states = arguments["hidden_states"]
-    assert isinstance(hidden_states, Tensor)
+def frames_from_num_frames(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the videos of `hidden_states`, `[B, F*S, C]`, and the frames by `num_frames`.
+
+    The result is 1 frame if `num_frames` is missing, or if the sequence has other tokens too, so
+    that frames cannot be separated.
+    """
+    batch, tokens = video_shape(arguments, frame_axis=1)
     frames = int(arguments.get("num_frames") or 1)
-    return hidden_states.shape[0], 1 if hidden_states.shape[1] % frames else frames
+    return batch, 1 if tokens % frames else frames
 
 
 def no_frames(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
-    """An image; or a video among whose tokens there are others, so that frames cannot be told."""
-    hidden_states = arguments["hidden_states"]
-    assert isinstance(hidden_states, Tensor)
-    return hidden_states.shape[0], 1
+    """Return the images or videos of `hidden_states`, and 1 frame.
+
+    For images, and for videos in whose sequence other tokens lie, so that frames cannot be
+    separated.
+    """
+    batch, _ = video_shape(arguments, frame_axis=0)
+    return batch, 1

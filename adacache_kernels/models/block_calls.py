@@ -1,9 +1,9 @@
-"""Bind the arguments of block calls, and shadow block lists for one forward."""
+"""Bind the arguments of block calls, and shadow attributes of a module for one forward call."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,26 +14,29 @@ from .other_libraries.torch_compile import uncompiled
 
 
 class Parameters:
-    """Names of the parameters of a module's forward, to find an argument by its name."""
+    """The names of the parameters of a module's forward."""
 
     def __init__(self, module: nn.Module) -> None:
-        # Not all wrappers of other libraries have the signature of what they wrap.
+        # Wrappers of other libraries may have another signature than the forward that they wrap.
         forward = own_forward(uncompiled(module))
         self._names = tuple(inspect.signature(forward).parameters)
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments by name."""
+        """Return the arguments of a call by name."""
         return dict(zip(self._names, args, strict=False)) | dict(kwargs)
 
 
-def version(x: Tensor) -> int:
-    """Changes with every write into `x`."""
-    # Inference tensors count no versions; there, an in-place write cannot be seen.
-    return -1 if x.is_inference() else x._version
+def versions(tensors: Iterable[Tensor | None]) -> list[int]:
+    """Return one number per tensor that changes with every write into the tensor.
+
+    It is -1 for None, and for inference tensors: they have no version counter, so a write into
+    them cannot be detected.
+    """
+    return [-1 if x is None or x.is_inference() else x._version for x in tensors]
 
 
 def storages(value: object) -> frozenset[int]:
-    """The storages of all tensors in `value`, containers searched."""
+    """Return the storages of all tensors in `value`, also of those in its containers."""
     if isinstance(value, Tensor):
         return frozenset((value.untyped_storage()._cdata,))
     if isinstance(value, Mapping):
@@ -44,15 +47,19 @@ def storages(value: object) -> frozenset[int]:
 
 
 @contextmanager
-def shadowed(model: nn.Module, lists: Mapping[str, Sequence[Any]]) -> Iterator[None]:
-    """Let `model.<name>` be `lists[name]` inside.
+def shadowed(module: nn.Module, replacements: Mapping[str, object]) -> Iterator[None]:
+    """Replace attributes of `module` inside the context.
 
     An instance attribute hides a registered module of the same name, which stays registered.
+
+    Args:
+        module: the module.
+        replacements: the replacing objects, by attribute name.
     """
-    attributes = vars(model)
-    attributes.update(lists)
+    attributes = vars(module)
+    attributes.update(replacements)
     try:
         yield
     finally:
-        for name in lists:
+        for name in replacements:
             attributes.pop(name, None)

@@ -1,17 +1,17 @@
-"""Block lists of a model of which nothing is known, from its structure alone."""
+"""Find the block lists of a model of an unknown class from its structure alone."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from .other_libraries.forward_wrappers import own_forward
 
-# Parts of names of lists that the hidden stream does not run through.
-NOT_THE_STREAM = (
+# Words in the names of lists that the hidden state does not run through.
+OTHER_LISTS = (
     "refiner",
     "text",
     "txt",
@@ -25,8 +25,8 @@ NOT_THE_STREAM = (
     "controlnet",
 )
 LEAST_SHARE = 0.25
-"""Of the parameters of the largest list. At released sizes refiners have 0.014 to 0.067, and what
-has to be cached 0.24 and more."""
+"""The least share of the parameters of the largest list. In released models, refiners have 0.014 to
+0.067 of them, and lists that must be cached 0.24 and more."""
 
 
 @dataclass(frozen=True)
@@ -36,35 +36,39 @@ class Candidate:
     Args:
         path: its dotted name in the model.
         block: class of its first block.
-        count: of its blocks.
-        parameters: in all of them.
-        against: why it is not taken; empty if nothing is against it.
+        count: number of blocks.
+        parameters: number of parameters of all blocks.
+        objection: the reason why it is not chosen; empty if there is none.
     """
 
     path: str
     block: str
     count: int
     parameters: int
-    against: str = ""
+    objection: str = ""
 
     def __str__(self) -> str:
-        reason = f": {self.against}" if self.against else ""
+        reason = f": {self.objection}" if self.objection else ""
         return f"{self.path}, {self.count} {self.block}, {self.parameters:,} parameters{reason}"
 
 
 def candidates(model: nn.Module) -> list[Candidate]:
-    """All lists that may hold blocks, and what is against each."""
-    found = [_candidate(model, path, blocks) for path, blocks in outermost_lists(model)]
-    largest = max((c.parameters for c in found if not c.against), default=0)
-    return [_weighed(candidate, largest) for candidate in found]
+    """Return all lists that may hold the blocks, with the objection to each."""
+    all_lists = [_candidate(model, path, blocks) for path, blocks in outermost_lists(model)]
+    largest = max((c.parameters for c in all_lists if not c.objection), default=0)
+    return [_compared(candidate, largest) for candidate in all_lists]
 
 
-def chosen(model: nn.Module, blocks: Sequence[str] = ()) -> list[str]:
-    """Names of the lists to probe: `blocks` if there are such, else the candidates that nothing is
-    against.
+def choose_block_lists(model: nn.Module, blocks: Sequence[str] = ()) -> list[str]:
+    """Return the names of the lists to probe.
+
+    Args:
+        model: the model.
+        blocks: names that the user gave; if empty, all candidates without an objection are taken.
 
     Raises:
-        ValueError: none; names that are no lists of blocks; lists that cannot be stood in for.
+        ValueError: there is no candidate; a name is not that of a list of blocks; a list is not an
+            attribute of the model itself.
     """
     name, lists = type(model).__name__, dict(outermost_lists(model))
     if blocks:
@@ -77,28 +81,33 @@ def chosen(model: nn.Module, blocks: Sequence[str] = ()) -> list[str]:
         return _reachable(name, list(blocks))
     if not lists:
         raise ValueError(
-            f"{name} is not supported, and no list of blocks was found in it: an nn.ModuleList of "
-            "two or more modules with modules inside and one forward signature"
+            f"{name} is not supported, and it has no list of blocks (an nn.ModuleList of two or "
+            "more modules that have submodules and the same forward signature)"
         )
-    taken = [candidate.path for candidate in candidates(model) if not candidate.against]
+    taken = [candidate.path for candidate in candidates(model) if not candidate.objection]
     if not taken:
-        raise ValueError(not_sure(model, "nothing in it is surely its list of blocks"))
+        raise ValueError(unclear_message(model, "no list in it is certain to hold its blocks"))
     return _reachable(name, taken)
 
 
-def not_sure(model: nn.Module, reason: str) -> str:
-    """The message that says why detection gave up, what there is, and what settles it."""
+def unclear_message(model: nn.Module, reason: str) -> str:
+    """Return the error message for a model whose blocks were not detected.
+
+    Args:
+        model: the model.
+        reason: why detection failed, as the end of a sentence.
+    """
     paths = [candidate.path for candidate in candidates(model)]
     example = next((path for path in paths if "." not in path), "transformer_blocks")
     return (
-        f"{type(model).__name__} is not a class that is known, and {reason}. {_listed(model)}. "
-        "Name those that the hidden state runs through, for example "
+        f"{type(model).__name__} is not a known class, and {reason}. {_listed(model)}. "
+        "Name the lists that the hidden state runs through, for example "
         f'ak.patch(model, blocks="{example}")'
     )
 
 
 def outermost_lists(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.ModuleList]]:
-    """Lists of blocks that are not inside other ones, by dotted name."""
+    """Yield the lists of blocks that are not inside other lists, with their dotted names."""
     for name, child in model.named_children():
         path = f"{prefix}{name}"
         if isinstance(child, nn.ModuleList) and _holds_blocks(child):
@@ -117,28 +126,26 @@ def _holds_blocks(blocks: nn.ModuleList) -> bool:
 def _candidate(model: nn.Module, path: str, blocks: nn.ModuleList) -> Candidate:
     signatures = {str(inspect.signature(own_forward(block))) for block in blocks}
     parameters = sum(parameter.numel() for parameter in blocks.parameters())
-    against = ""
-    named = [word for word in NOT_THE_STREAM if word in path.lower()]
-    if named:
-        against = f"by its name ({named[0]}) it is beside the hidden state"
+    objection = ""
+    words = [word for word in OTHER_LISTS if word in path.lower()]
+    if words:
+        objection = f"its name ({words[0]}) suggests that the hidden state does not run through it"
     elif len(signatures) > 1:
-        against = "its modules take different arguments"
+        objection = "its modules take different arguments"
     elif isinstance(model.get_submodule(path.rpartition(".")[0]), nn.ModuleDict):
-        against = "it is in a ModuleDict, where nothing can stand in for it"
-    return Candidate(path, type(blocks[0]).__name__, len(blocks), parameters, against)
+        objection = "it is in a ModuleDict, where it cannot be replaced"
+    return Candidate(path, type(blocks[0]).__name__, len(blocks), parameters, objection)
 
 
-def _weighed(candidate: Candidate, largest: int) -> Candidate:
-    if candidate.against or candidate.parameters >= LEAST_SHARE * largest:
+def _compared(candidate: Candidate, largest: int) -> Candidate:
+    if candidate.objection or candidate.parameters >= LEAST_SHARE * largest:
         return candidate
     share = candidate.parameters / largest
-    against = f"it has {share:.2f} of the parameters of the largest one"
-    values = (candidate.path, candidate.block, candidate.count, candidate.parameters)
-    return Candidate(*values, against)
+    return replace(candidate, objection=f"it has {share:.2f} of the parameters of the largest one")
 
 
 def _reachable(name: str, paths: list[str]) -> list[str]:
-    """Lists that are attributes of the model itself, which alone can be stood in for."""
+    """Return `paths` if they are attributes of the model itself; other lists cannot be replaced."""
     nested = [path for path in paths if "." in path]
     if nested:
         owner, _, attribute = nested[0].rpartition(".")
@@ -150,5 +157,5 @@ def _reachable(name: str, paths: list[str]) -> list[str]:
 
 
 def _listed(model: nn.Module) -> str:
-    found = "; ".join(map(str, candidates(model)))
-    return f"Lists in it: {found}" if found else "There is none in it"
+    names = "; ".join(map(str, candidates(model)))
+    return f"Lists in it: {names}" if names else "It has no list of blocks"

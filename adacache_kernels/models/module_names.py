@@ -1,4 +1,4 @@
-"""Which modules of a block attend to what, by model class, and what its first block is given."""
+"""Name the attentions and MLPs in the blocks of each model class, for the baselines."""
 
 from __future__ import annotations
 
@@ -13,42 +13,50 @@ from .adapters import latte
 SHIFT, SCALE = 0, 1
 
 Kind = Literal["spatial", "temporal", "cross", "mlp"]
-"""Attention within a frame (or over the whole video, where a model has one attention for both),
-attention over time, attention to the text, and the MLP."""
+"""The kinds of modules: attention within a frame, attention over time, attention to the text, MLP.
+
+If a model has one attention over space and time, its kind is "spatial".
+"""
+
+ModulatedInput = Callable[[nn.Module, Mapping[str, Any]], Tensor]
+"""From a block and its arguments by name to the input of its attention, `[B, S, C]`."""
 
 
 @dataclass(frozen=True)
-class Units:
-    """Names of the modules whose output can be kept, and what may be watched at the first block.
+class ModuleNames:
+    """The modules of a model class whose outputs a baseline can reuse.
 
     Args:
-        modules: by kind ("spatial", "temporal", "cross", "mlp"), (block list, module of a block).
+        modules: by kind, pairs of a block list and the name of a module in its blocks.
         timestep: the block's parameter that takes the timestep's embedding.
-        modulated: from a block and its arguments to what its attention is given, after norm and
-            modulation; None where that is not known.
+        modulated: computes the input of the first block's attention, after norm and modulation;
+            None if the computation is unknown.
     """
 
     modules: Mapping[Kind, tuple[tuple[str, str], ...]]
     timestep: str
-    modulated: Callable[[nn.Module, Mapping[str, Any]], Tensor] | None = None
+    modulated: ModulatedInput | None = None
 
 
-def units_for(model: nn.Module) -> Units | None:
-    """Units of `model`'s class, or of the class whose `forward` it inherits; None if unknown."""
+def module_names_for(model: nn.Module) -> ModuleNames | None:
+    """Return the module names of a model's class, or None if the class is unknown.
+
+    A class that inherits its `forward` has the module names of the class that defines it.
+    """
     for cls in type(model).__mro__:
-        if cls.__name__ in UNITS:
-            return UNITS[cls.__name__]
+        if cls.__name__ in MODULE_NAMES:
+            return MODULE_NAMES[cls.__name__]
         if "forward" in vars(cls):
             break
     return None
 
 
 def _modulated(x: Tensor, table: Tensor) -> Tensor:
-    """x * (1 + scale) + shift; table [B, 6, C]."""
+    """Return `x * (1 + scale) + shift`, `[B, S, C]`; `table` is `[B, 6, C]`."""
     return x * (1 + table[:, SCALE : SCALE + 1]) + table[:, SHIFT : SHIFT + 1]
 
 
-def _adaln_single(timestep: str) -> Callable[[nn.Module, Mapping[str, Any]], Tensor]:
+def _adaln_single(timestep: str) -> ModulatedInput:
     def modulated(block: nn.Module, arguments: Mapping[str, Any]) -> Tensor:
         x = arguments["hidden_states"]
         embedding = arguments[timestep].reshape(x.shape[0], 6, -1)
@@ -67,12 +75,12 @@ def _wan(block: nn.Module, arguments: Mapping[str, Any]) -> Tensor:
 
 
 def _cogvideox(block: nn.Module, arguments: Mapping[str, Any]) -> Tensor:
-    given = (arguments[name] for name in ("hidden_states", "encoder_hidden_states", "temb"))
-    normed: Tensor = block.norm1(*given)[0]  # type: ignore[operator]
+    inputs = (arguments[name] for name in ("hidden_states", "encoder_hidden_states", "temb"))
+    normed: Tensor = block.norm1(*inputs)[0]  # type: ignore[operator]
     return normed
 
 
-LATTE = Units(
+LATTE = ModuleNames(
     {
         "spatial": ((latte.SPATIAL, "attn1"),),
         "temporal": ((latte.TEMPORAL, "attn1"),),
@@ -82,7 +90,7 @@ LATTE = Units(
     "timestep",
     _adaln_single("timestep"),
 )
-ALLEGRO = Units(
+ALLEGRO = ModuleNames(
     {
         "spatial": (("transformer_blocks", "attn1"),),
         "cross": (("transformer_blocks", "attn2"),),
@@ -91,7 +99,7 @@ ALLEGRO = Units(
     "temb",
     _adaln_single("temb"),
 )
-WAN = Units(
+WAN = ModuleNames(
     {
         "spatial": (("blocks", "attn1"),),
         "cross": (("blocks", "attn2"),),
@@ -100,7 +108,7 @@ WAN = Units(
     "temb",
     _wan,
 )
-COGVIDEOX = Units(
+COGVIDEOX = ModuleNames(
     {"spatial": (("transformer_blocks", "attn1"),), "mlp": (("transformer_blocks", "ff"),)},
     "temb",
     _cogvideox,
@@ -112,16 +120,17 @@ def _one_list(
     mlp: tuple[str, ...] = ("ff",),
     attention: str = "attn1",
     cross: str | None = None,
-) -> Units:
+) -> ModuleNames:
+    """Return the module names of a model with the one block list `transformer_blocks`."""
     name = "transformer_blocks"
     modules: dict[Kind, tuple[tuple[str, str], ...]] = {"spatial": ((name, attention),)}
     if cross is not None:
         modules["cross"] = ((name, cross),)
     modules["mlp"] = tuple((name, module) for module in mlp)
-    return Units(modules, timestep)
+    return ModuleNames(modules, timestep)
 
 
-UNITS: dict[str, Units] = {
+MODULE_NAMES: dict[str, ModuleNames] = {
     "LatteTransformer3DModel": LATTE,
     "AllegroTransformer3DModel": ALLEGRO,
     "WanTransformer3DModel": WAN,

@@ -43,7 +43,7 @@ def methods(steps: int, ratios: Path) -> list[str]:
     """Names for `--methods`, see `adacache_kernels/evaluate/method_spec.py`."""
     half, third = BUDGETS[steps][:2]
     skips = {50: ((0.09, 4), (0.25, 6)), 100: ((0.04, 4), (0.13, 6))}[steps]
-    embedding = {50: (0.13, 0.23), 100: (0.115, 0.18)}[steps]
+    teacache = {50: (0.13, 0.23), 100: (0.115, 0.18)}[steps]
     first_block = {50: (0.1, 0.19), 100: (0.06, 0.11)}[steps]
     layers = {
         50: ("{0.055: 4, 0.074: 2, 1.0: 1}", "{0.1: 4, 0.15: 2, 1.0: 1}"),
@@ -72,7 +72,7 @@ def methods(steps: int, ratios: Path) -> list[str]:
         f"delta-dit:boundary={half}:front=(0, 3):back=(1, 4):interval=3",
         *(f"per-layer:codebook={codebook}" for codebook in layers),
         *(f"first-block:threshold={threshold}" for threshold in first_block),
-        *(f"timestep-embedding:latte-slow:threshold={value}" for value in embedding),
+        *(f"teacache:latte-slow:threshold={value}" for value in teacache),
         *(
             f"mag-cache:ratios={ratios}:threshold={threshold}:max_skips={most}:retention=0.1"
             for threshold, most in skips

@@ -18,7 +18,7 @@ import diffusers
 import torch
 from torch import Tensor, nn
 
-from adacache_kernels.engine.residuals.guidance_branch import ring_places
+from adacache_kernels.engine.residuals.guidance_branch import ring_size
 from adacache_kernels.memory.plan import SlotDemand, Storage, StreamShape, StreamShapes, total_bytes
 from adacache_kernels.models import BlockList, Layout, Stream, adapter_for
 
@@ -133,7 +133,8 @@ VIDEO = (Stream("x"),)
 BOTH = (Stream("hidden_states", 0), Stream("encoder_hidden_states", 1))
 CASES = (
     Case("Open-Sora 1.2, 51 x 720 x 1280", OpenSora, lambda: {"x": meta(2, 15 * 45 * 80, 1152)},
-         (2, 15), lists=(BlockList("spatial_blocks", VIDEO, Layout.FRAME_MAJOR, leads=True),
+         (2, 15), lists=(BlockList("spatial_blocks", VIDEO, Layout.FRAME_MAJOR,
+                                   interleaved_with_next=True),
                          BlockList("temporal_blocks", VIDEO, Layout.FRAME_MAJOR))),
     Case("Latte, 16 x 512 x 512", latte, latte_inputs, (2, 16)),
     Case("CogVideoX 5B, 49 x 480 x 720", cogvideox, cogvideox_inputs, (2, 13)),
@@ -194,7 +195,7 @@ def row(case: Case) -> str:
     # block. As "forecast": three residuals, no metric block.
     sites = ((lists[-1].attribute, 0),)
     fast = SlotDemand(lists, 1, sites)
-    places = ring_places(1, correct=True)
+    places = ring_size(1, correct=True)
     forecast = SlotDemand(lists, places, ())
     cells = [planned(demand, case, brought, WAYS["full"]) for demand in (fast, forecast)]
     cells += [planned(forecast, case, brought, WAYS[way]) for way in ("int8", "host")]

@@ -1,4 +1,4 @@
-"""The methods to compare with, run on tiny models, against plain oracles."""
+"""The baselines on tiny models, compared with plain oracles."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import adacache_kernels as ak
 from tests.support.baseline_runs import STEPS, THRESHOLDS, assert_close, assert_equal, run_patched
 from tests.support.oracles.baselines import (
     FirstBlock,
-    KeptBlock,
     Layer,
     Steps,
+    StoredBlock,
     WatchedBlock,
     blocks_of,
     everything_added,
     installed,
-    kept_modules,
     norms_ratio,
+    stored_modules,
 )
 from tests.support.tiny_models.common_models import TINY, denoise
 
@@ -63,8 +63,8 @@ def test_tgate_with_its_gate_at_the_end_is_bit_equal() -> None:
         assert summary.computed_fraction == 1.0
 
 
-# The timesteps of `denoise` are 900, 870 ... 660 at steps 1 to 9; inside of (660, 870) are 3 to 8,
-# from 0 steps 2 to 7.
+# The timesteps of `denoise` are 900, 870 ... 660 in steps 1 to 9. Inside (660, 870) are steps 3 to
+# 8, which are steps 2 to 7 if counted from 0.
 PAB_CASES = [
     (
         "latte",
@@ -72,7 +72,7 @@ PAB_CASES = [
             spatial=2, temporal=3, cross=6, window=(660, 870), mlp_timesteps=(840,), mlp_blocks=(0,)
         ),
         {"spatial": {4, 6, 8}, "temporal": {3, 5, 6, 8}, "cross": {3, 4, 5, 6, 8}, "mlp": {4, 5}},
-        # 3 blocks of 9 steps: 3 spatial and 3 temporal attentions, 3 to the text, 6 MLPs.
+        # In each of 9 steps: 3 spatial, 3 temporal and 3 cross attentions, and 6 MLPs.
         1 - (3 * 3 + 3 * 4 + 3 * 5 + 2 * 2) / (9 * 15),
     ),
     (
@@ -91,13 +91,13 @@ PAB_CASES = [
 
 
 @pytest.mark.parametrize(("name", "config", "reused", "fraction"), PAB_CASES)
-def test_pab_returns_what_modules_returned(
+def test_pab_returns_stored_outputs(
     name: str, config: Any, reused: dict[str, Any], fraction: float
 ) -> None:
     tiny = TINY[name]
     model = tiny.build()
     steps = Steps(model)
-    with installed(kept_modules(name, model, steps, reused, mlp_blocks=1 + 4 * (name != "latte")),
+    with installed(stored_modules(name, model, steps, reused, mlp_blocks=1 + 4 * (name != "latte")),
                    steps):  # fmt: skip
         expected = denoise(tiny, model, STEPS)
     found, summary = run_patched(name, config, model=model)
@@ -108,12 +108,12 @@ def test_pab_returns_what_modules_returned(
 
 
 @pytest.mark.parametrize("name", ["latte", "wan"])
-def test_tgate_keeps_attention_early_and_the_text_late(name: str) -> None:
+def test_tgate_reuses_self_attention_early_and_cross_attention_late(name: str) -> None:
     tiny = TINY[name]
     model = tiny.build()
     reused = {"spatial": {4, 6}, "temporal": {4, 6}, "cross": {8, 9}}
     steps = Steps(model)
-    with installed(kept_modules(name, model, steps, reused), steps):
+    with installed(stored_modules(name, model, steps, reused), steps):
         expected = denoise(tiny, model, STEPS)
     config = ak.baselines.TGATEConfig(gate_step=7, interval=2, warmup=2)
     found, summary = run_patched(name, config, model=model)
@@ -122,7 +122,7 @@ def test_tgate_keeps_attention_early_and_the_text_late(name: str) -> None:
 
 
 RANGES = [
-    # By block number, the steps in which it is reused.
+    # For each block, the steps in which it is reused.
     (
         ak.baselines.DeltaDiTConfig(boundary=4, interval=2, front=(0, 2), back=(2, 3)),
         [{6, 8}, {6, 8}, {2, 4}],
@@ -133,7 +133,8 @@ RANGES = [
     ),
     (ak.baselines.FixedIntervalConfig(interval=3, computed_last=2), [{2, 3, 5, 6}] * 3),
     (
-        # 1 is retained. 2: 0.02. 3: + 0.0396. 4: a third in a row. 5: 0.02. 6: 0.2. 7 to 9: 0.01.
+        # Step 1 is retained. The errors: 2: 0.02, 3: 0.0596, 5: 0.02, 6: 0.2, 7: 0.01, 8: 0.0299.
+        # Steps 4 and 9 would each be the third reused step in a row.
         ak.baselines.MagCacheConfig(
             ratios=(1, 0.98, 0.98, 0.98, 0.98, 1.2, 0.99, 0.99, 0.99),
             threshold=0.1,
@@ -147,12 +148,14 @@ RANGES = [
 
 @pytest.mark.parametrize("name", THREE)
 @pytest.mark.parametrize(("config", "reused"), RANGES)
-def test_ranges_add_what_their_blocks_added(name: str, config: Any, reused: list[set[int]]) -> None:
+def test_ranges_add_the_residuals_of_their_blocks(
+    name: str, config: Any, reused: list[set[int]]
+) -> None:
     tiny = TINY[name]
     model = tiny.build()
     steps = Steps(model)
     kept = [
-        KeptBlock(block, lambda index=index: steps.now in reused[index])
+        StoredBlock(block, lambda index=index: steps.now in reused[index])
         for attribute in tiny.lists
         for index, block in enumerate(getattr(model, attribute))
     ]
@@ -174,7 +177,7 @@ def test_the_first_block_decides_for_the_others(name: str) -> None:
         denoise(tiny, model, STEPS)
     threshold = 1.01 * sorted(probe.changes)[STEPS // 2]
     first = FirstBlock(blocks_of(tiny, model)[0], threshold)
-    rest = [KeptBlock(block, lambda: first.reuse) for block in blocks_of(tiny, model)[1:]]
+    rest = [StoredBlock(block, lambda: first.reuse) for block in blocks_of(tiny, model)[1:]]
     with installed([first, *rest]):
         expected = denoise(tiny, model, STEPS)
     reused = [step for step, reuse in enumerate(first.reused, start=1) if reuse]
@@ -200,7 +203,7 @@ def test_the_watched_input_decides_for_all_blocks(name: str, watched: Any) -> No
     def oracle(threshold: float) -> tuple[WatchedBlock, list[Tensor]]:
         steps = Steps(model)
         first = WatchedBlock(blocks_of(tiny, model)[0], threshold, steps, STEPS, timestep)
-        rest = [KeptBlock(block, lambda: first.reuse) for block in blocks_of(tiny, model)[1:]]
+        rest = [StoredBlock(block, lambda: first.reuse) for block in blocks_of(tiny, model)[1:]]
         with installed([first, *rest], steps):
             return first, denoise(tiny, model, STEPS)
 
@@ -215,7 +218,7 @@ def test_the_watched_input_decides_for_all_blocks(name: str, watched: Any) -> No
     assert summary.reused_steps == reused
     assert_close(found, expected)
     assert summary.computed_fraction == pytest.approx(1 - len(reused) / STEPS)
-    # Neither the first nor the last step could be reused, so that nothing is read there.
+    # Neither the first nor the last step can be reused, so nothing is read there.
     assert len(summary.waits) == STEPS - 2
     measured = {step: change for step, change in enumerate(first.changes, start=2)}
     distances = dict(zip(summary.computed_steps, summary.distances, strict=True))
@@ -245,11 +248,11 @@ def test_each_layer_has_its_own_schedule(name: str) -> None:
     assert_equal(found, expected)
     ran = sum(len(layer.computed) for layer in layers)
     assert summary.units == (ran, count * len(layers))
-    # Nothing is measured in the first step, and nobody reads what the last one measured.
+    # Nothing is measured in the first step, and the distances of the last step are not read.
     assert 0 < len(summary.waits) <= count - 2
 
 
-def test_ratios_are_those_of_the_norms_of_what_all_blocks_add() -> None:
+def test_ratios_are_those_of_the_norms_of_the_residuals() -> None:
     for name in ("wan", "cogvideox"):
         tiny = TINY[name]
         model = tiny.build()
@@ -260,7 +263,7 @@ def test_ratios_are_those_of_the_norms_of_what_all_blocks_add() -> None:
         assert len(set(ratios)) == STEPS
 
 
-def test_a_generation_that_is_broken_off_gives_no_ratios() -> None:
+def test_an_unfinished_generation_gives_no_ratios() -> None:
     tiny = TINY["wan"]
     model = tiny.build()
     with pytest.raises(ValueError, match="ran 3 of 9 steps"):
@@ -268,7 +271,7 @@ def test_a_generation_that_is_broken_off_gives_no_ratios() -> None:
     assert not ak.is_patched(model)
 
 
-def test_mag_cache_starts_anew_where_it_had_to_compute() -> None:
+def test_mag_cache_starts_anew_after_a_recomputed_step() -> None:
     tiny = TINY["wan"]
     config = ak.baselines.MagCacheConfig(
         ratios=(0.99,) * 8, threshold=9.0, max_skips=2, retention=0.0
@@ -282,11 +285,11 @@ def test_mag_cache_starts_anew_where_it_had_to_compute() -> None:
     assert summary.recomputed == {"0": [3]}
 
 
-def test_what_is_watched_with_a_timestep_for_every_token_is_what_the_attention_is_given() -> None:
-    from adacache_kernels.models.module_names import units_for
+def test_the_watched_input_with_a_timestep_per_token_is_the_input_of_the_attention() -> None:
+    from adacache_kernels.models.module_names import module_names_for
 
     model, seen = TINY["wan"].build(), []
-    units = units_for(model)
+    units = module_names_for(model)
     assert units is not None and units.modulated is not None
     block = model.blocks[0]
     handles = [

@@ -1,4 +1,4 @@
-"""The methods to compare with, where a step has several calls, and in pipelines."""
+"""The baselines with several calls in a step, and in pipelines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import adacache_kernels as ak
 from tests.pipelines.test_pipelines import latte, run_latte, run_wan, wan
 from tests.support.baseline_runs import STEPS, THRESHOLDS
-from tests.support.oracles.baselines import Steps, installed, kept_modules
+from tests.support.oracles.baselines import Steps, installed, stored_modules
 from tests.support.rounding import close
 from tests.support.tiny_models.common_models import TINY
 
@@ -56,11 +56,11 @@ def mean_of_halves(x: Tensor) -> Tensor:
     return torch.cat([mean, mean])
 
 
-def test_tgate_keeps_the_mean_over_the_halves_of_a_guided_batch() -> None:
+def test_tgate_stores_the_mean_over_the_halves_of_a_guided_batch() -> None:
     plain = latte()
     blocks, kept = plain.transformer.transformer_blocks, {}
     steps = Steps(plain.transformer)
-    wrappers = kept_modules("latte", plain.transformer, steps, {"cross": {6, 7, 8}})
+    wrappers = stored_modules("latte", plain.transformer, steps, {"cross": {6, 7, 8}})
     originals = [wrapper.original for wrapper in wrappers]
 
     def averaging(index: int) -> Any:
@@ -93,7 +93,7 @@ def test_tgate_keeps_the_mean_over_the_halves_of_a_guided_batch() -> None:
     assert not close(run_latte(unmixed), expected)
 
 
-def test_tgate_keeps_the_mean_over_two_calls_of_a_step() -> None:
+def test_tgate_stores_the_mean_over_two_calls_of_a_step() -> None:
     plain, gate = wan(), 5
     outputs: dict[tuple[int, int], dict[int, Tensor]] = {}
     calls = Steps(plain.transformer)
@@ -161,7 +161,7 @@ def test_one_decision_holds_for_all_calls_of_a_step(config: Any) -> None:
         (ak.baselines.PABConfig(spatial=2, window=(0, 1000)), [4, 6]),
     ],
 )
-def test_a_branch_that_comes_late_is_computed_first(config: Any, later: list[int]) -> None:
+def test_a_branch_that_begins_late_is_computed_first(config: Any, later: list[int]) -> None:
     tiny, late = TINY["wan"], 3 if "Fixed" in type(config).__name__ else 2
     late = 3 if isinstance(config, ak.baselines.AdaCachePerLayerConfig) else late
     model, plain = ak.patch(tiny.build(), config, num_inference_steps=8), tiny.build()
@@ -188,7 +188,7 @@ def test_ratios_for_another_number_of_steps_are_refused_by_a_pipeline() -> None:
     assert ak.summary(pipe).num_steps == 7
 
 
-def test_two_experts_of_one_generation_keep_what_is_their_own() -> None:
+def test_two_experts_of_one_generation_have_their_own_residuals() -> None:
     from tests.engine.test_experts import STEPS as TOGETHER
     from tests.engine.test_experts import by_expert, experts
     from tests.engine.test_experts import run as run_experts
@@ -198,7 +198,7 @@ def test_two_experts_of_one_generation_keep_what_is_their_own() -> None:
     first, second = by_expert(pipe)
     assert [*first, *second] == list(range(1, TOGETHER + 1))
     summary = ak.summary(pipe)
-    # The second begins with nothing to reuse.
+    # The second expert has no stored residual when it begins.
     due = {step for step in range(1, TOGETHER + 1) if step % 4 == 1}
     assert summary.computed_steps == sorted(due | {second[0]})
     assert summary.units == (2 * 3 * len(summary.computed_steps), 2 * 3 * TOGETHER)

@@ -1,4 +1,4 @@
-"""The methods to compare with: patch and unpatch, runs, memory, and what is refused."""
+"""The baselines: patch and unpatch, several runs, memory, and refused models and settings."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_another_shape_in_the_middle_is_computed(config: Any) -> None:
 
 
 @pytest.mark.parametrize("config", REAL, ids=lambda config: type(config).__name__)
-def test_two_generations_are_alike_also_after_one_that_was_broken_off(config: Any) -> None:
+def test_two_generations_are_equal_also_after_an_unfinished_one(config: Any) -> None:
     tiny = TINY["cogvideox"]
     model = ak.patch(tiny.build(), config, num_inference_steps=STEPS)
     first = denoise(tiny, model, STEPS)
@@ -93,8 +93,8 @@ def test_a_step_after_one_with_gradients_is_computed(config: Any) -> None:
     assert close(found, expected)
 
 
-def test_bytes_of_what_is_kept_are_reported() -> None:
-    # 1 video of 3 frames of 16 tokens of 24 channels in float32.
+def test_stored_bytes_are_reported() -> None:
+    # 1 video of 3 frames of 16 tokens with 24 channels, in float32.
     residual = 3 * 16 * 24 * 4
     _, summary = run_patched("wan", ak.baselines.FixedIntervalConfig(interval=3))
     assert (summary.cache_bytes, summary.cache_tensors) == (residual, 1)
@@ -106,14 +106,14 @@ def test_bytes_of_what_is_kept_are_reported() -> None:
     assert (summary.cache_bytes, summary.cache_tensors) == (2 * residual, 2)
 
 
-def test_the_summary_tells_the_share_of_blocks_that_ran() -> None:
+def test_the_summary_has_the_share_of_blocks_that_ran() -> None:
     import json
 
     _, summary = run_patched("wan", ak.baselines.FirstBlockCacheConfig(threshold=9.0))
     assert "11 of 27 blocks or modules computed" in str(summary)
     values = json.loads(json.dumps(summary.to_dict()))
     assert values["computed_fraction"] == 11 / 27
-    assert values["config"]["method"] == "FirstBlock"
+    assert values["config"]["method"] == "FirstBlockCache"
     _, whole = run_patched("wan", ak.AdaCacheConfig(codebook={9e9: 3}))
     steps = len(whole.computed_steps)
     assert whole.units == (steps, STEPS) and whole.computed_fraction == steps / STEPS
@@ -182,7 +182,9 @@ REFUSED: list[tuple[Any, Any, str]] = [
 
 
 @pytest.mark.parametrize(("build", "config", "message"), REFUSED)
-def test_what_a_model_cannot_do_is_refused(build: Any, config: Any, message: str) -> None:
+def test_a_model_without_what_the_method_needs_is_refused(
+    build: Any, config: Any, message: str
+) -> None:
     model = build() if callable(build) else TINY[build].build()
     attributes = dict(vars(model))
     with pytest.raises(ValueError, match=message):
@@ -190,7 +192,7 @@ def test_what_a_model_cannot_do_is_refused(build: Any, config: Any, message: str
     assert not ak.is_patched(model) and vars(model) == attributes
 
 
-def test_a_chunked_mlp_is_told() -> None:
+def test_a_chunked_mlp_is_an_error() -> None:
     tiny = TINY["latte"]
     model = ak.patch(chunked(), ak.baselines.PABConfig(), num_inference_steps=STEPS)
     with pytest.raises(RuntimeError, match=r"ff ran more than once.*chunking"):

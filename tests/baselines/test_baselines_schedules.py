@@ -1,4 +1,4 @@
-"""Schedules of the methods to compare with, on hand-made inputs, from their papers' definitions."""
+"""The schedules of the baselines on hand-made inputs, by the definitions in their papers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEN_TIMESTEPS = [950, 850, 750, 650, 550, 450, 350, 250, 150, 50]
 def reused_modules(
     policy: Any, kind: str, timesteps: Iterable[float | None], block: int = 0
 ) -> set[int]:
-    """Steps, from 1, in which a module of this kind is reused."""
+    """Return the steps, counted from 1, in which a module of this kind is reused."""
     found = set()
     for step, timestep in enumerate(timesteps, start=1):
         policy.begin_step(step, timestep)
@@ -27,7 +27,7 @@ def reused_modules(
 
 
 def reused_blocks(policy: Any, steps: int) -> dict[int, Any]:
-    """By step, from 1, the range of blocks that is reused; the others run."""
+    """Return the reused range of blocks by step, counted from 1; other steps are left out."""
     found = {}
     for step in range(1, steps + 1):
         blocks = policy.reuses(step)
@@ -41,7 +41,7 @@ def reused_blocks(policy: Any, steps: int) -> dict[int, Any]:
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        # From 0, steps 2 to 8 are inside of (100, 800); a multiple of the range runs.
+        # Counted from 0, steps 2 to 8 are inside (100, 800), and multiples of the range run.
         ("spatial", {4, 6, 8}),
         ("temporal", {3, 5, 6, 8, 9}),
         ("cross", {3, 4, 5, 6, 8, 9}),
@@ -87,7 +87,7 @@ def test_pabs_published_settings() -> None:
 @pytest.mark.parametrize(
     ("config", "attention", "cross"),
     [
-        # From 0: kept at 2, 3 runs as a multiple of 3, 4 5 reused, 6 runs, 7 reused, 8 is the gate.
+        # Counted from 0: 2 is stored, 3 and 6 run as multiples of 3, 8 is the gate.
         (ak.baselines.TGATEConfig(gate_step=9, interval=3, warmup=2), {5, 6, 8}, {10, 11, 12}),
         (ak.baselines.TGATEConfig(gate_step=6, interval=2, warmup=2), {4}, {7, 8, 9, 10, 11, 12}),
         (ak.baselines.TGATEConfig(gate_step=6, interval=1, warmup=0), set(), {7, 8, 9, 10, 11, 12}),
@@ -101,13 +101,13 @@ def test_tgate(config: ak.baselines.TGATEConfig, attention: set[int], cross: set
     assert reused_modules(config.policy(12), "mlp", [None] * 12) == set()
 
 
-def test_tgate_keeps_attention_before_what_it_reuses_and_text_at_the_gate_only() -> None:
+def test_tgate_stores_self_attention_before_reused_steps_and_cross_attention_at_the_gate() -> None:
     policy = ak.baselines.TGATEConfig(gate_step=6, interval=2, warmup=2).policy(8)
     kept: dict[str, set[int]] = {"spatial": set(), "cross": set()}
     for step in range(1, 9):
         policy.begin_step(step, None)
         for kind, steps in kept.items():
-            if policy.keeps(kind, 0):  # type: ignore[arg-type]
+            if policy.stores(kind, 0):  # type: ignore[arg-type]
                 steps.add(step)
     assert kept == {"spatial": {3, 4, 5}, "cross": {6}}
 
@@ -141,7 +141,7 @@ def test_delta_dit_without_a_range_in_a_phase() -> None:
 @pytest.mark.parametrize(
     ("config", "computed"),
     [
-        # The authors' counter: from 0, the warm-up ends at 2, and every third step from there runs.
+        # The authors' counter: from 0, the warm-up ends at 2, then every third step runs.
         (ak.baselines.TaylorSeerConfig(interval=3, warmup=3), {1, 2, 3, 6, 9, 12}),
         # diffusers' cache_interval=2, disable_cache_before_step=3: 0 to 2, then 4, 6, 8, 10.
         (ak.baselines.TaylorSeerConfig(interval=2, warmup=3), {1, 2, 3, 5, 7, 9, 11}),
@@ -175,13 +175,13 @@ def test_steps_that_taylorseer_computes(
     assert len(config.run_steps(steps)) == count
 
 
-def test_taylorseer_keeps_what_a_later_step_forecasts_from() -> None:
+def test_taylorseer_stores_outputs_that_a_later_step_forecasts_from() -> None:
     policy, kept = ak.baselines.TaylorSeerConfig(interval=3, warmup=2, order=2).policy(10), []
     for step in range(1, 11):
         policy.begin_step(step, None)
-        if policy.keeps("mlp", 0) and not policy.reuses("mlp", 0):
+        if policy.stores("mlp", 0) and not policy.reuses("mlp", 0):
             kept.append(step)
-    # Steps 1, 2, 5 and 8 run; differences begin with the last of the warm-up.
+    # Steps 1, 2, 5 and 8 run. Differences begin with the last step of the warm-up.
     assert kept == [1, 2, 5, 8]
     assert [policy.order(step) for step in (1, 2, 5)] == [0, 2, 2]
 
@@ -199,14 +199,14 @@ def test_fixed_interval(config: ak.baselines.FixedIntervalConfig, computed: set[
 
 
 def test_mag_cache_accumulates_the_error_of_the_ratios() -> None:
-    # Steps 1 and 2 are retained. 3: error 0.02. 4: + 1 - 0.98^2 = 0.0596. 5: + 1 - 0.98^2 * 0.97 is
-    # too much. 6: 0.1 is. 7: 0.01. 8: 0.0299. 9: a third reused step in a row. 10: 0.01.
+    # Steps 1 and 2 are retained. The errors: 3: 0.02, 4: 0.0596, 5: above 0.06, 6: 0.1, 7: 0.01,
+    # 8: 0.0299, 10: 0.01. Step 9 would be the third reused step in a row.
     ratios = (1.0, 1.0, 0.98, 0.98, 0.97, 0.9, 0.99, 0.99, 0.99, 0.99)
     config = ak.baselines.MagCacheConfig(ratios=ratios, threshold=0.06, max_skips=2, retention=0.2)
     assert set(reused_blocks(config.policy(10), 10)) == {3, 4, 7, 8, 10}
 
 
-def test_mag_cache_counts_growth_like_decline_and_forgets_when_it_had_to_compute() -> None:
+def test_mag_cache_counts_growth_like_decline_and_starts_anew_after_a_recomputed_step() -> None:
     ratios = (9.0, 1.04, 1.0, 1.04, 1.0, 1.0)
     policy = ak.baselines.MagCacheConfig(
         ratios=ratios, threshold=0.1, max_skips=9, retention=0.0
@@ -216,7 +216,7 @@ def test_mag_cache_counts_growth_like_decline_and_forgets_when_it_had_to_compute
         asked.append(policy.reuses(step) is not None)
         if step == 3:
             policy.computed(step)
-    # 2: 0.04. 3: 0.08, but nothing was there, so it ran. 4: 0.04. 5: 0.08. 6: 0.12.
+    # The errors: 2: 0.04, 3: 0.08 (recomputed, nothing was stored), 4: 0.04, 5: 0.08, 6: 0.12.
     assert asked == [False, True, True, True, True, False]
 
 
@@ -229,8 +229,8 @@ def test_first_block_reuses_below_its_threshold() -> None:
     assert not still.asks(2) and not still.reuses(2, 0.0)
 
 
-def test_timestep_embedding_accumulates_what_its_polynomial_makes_of_the_change() -> None:
-    # Doubled: 0.1 | 0.22, runs | 0.18 | 0.22, runs | the last step runs whatever has changed.
+def test_teacache_accumulates_the_polynomial_of_the_change() -> None:
+    # The doubled changes add up to 0.1, 0.22 (runs), 0.18, 0.22 (runs). The last step always runs.
     policy = ak.baselines.TeaCacheConfig(threshold=0.2, coefficients=(2.0, 0.0)).policy(6)
     changes = [None, 0.05, 0.06, 0.09, 0.02, 0.0]
     reused = [policy.reuses(step, change) for step, change in enumerate(changes, start=1)]
@@ -320,7 +320,7 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: ak.baselines.TaylorSeerConfig(computed_steps=9, num_inference_steps=8),
         ValueError,
-        r"computed_steps is 9, but the generation has 8 steps; it may be 3 to that number",
+        r"computed_steps is 9, but the generation has 8 steps; it must be at least 3",
     ),
     (lambda: ak.baselines.FixedIntervalConfig(interval=0), ValueError, r"interval is 0"),
     (
@@ -396,7 +396,7 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("make", "error", "message"), WRONG)
-def test_a_wrong_setting_is_named_with_what_it_may_be(
+def test_the_error_for_a_wrong_setting_names_it_and_the_allowed_values(
     make: Callable[[], Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):

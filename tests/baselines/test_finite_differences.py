@@ -1,4 +1,4 @@
-"""Forecasts from finite differences, by hand, and TaylorSeer on tiny models against an oracle."""
+"""Forecasts from finite differences by hand, and TaylorSeer on tiny models with an oracle."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import pytest
 import torch
 
 import adacache_kernels as ak
-from adacache_kernels.baselines.mechanisms.finite_differences import KeptOutput, kept_output
+from adacache_kernels.baselines.mechanisms.finite_differences import StoredOutput, store_output
 from tests.support.baseline_runs import STEPS, assert_close, assert_equal, run_patched
 from tests.support.oracles.baselines import MODULES, Steps, installed
 from tests.support.tiny_models.common_models import TINY, denoise
 
 
-def kept_at(values: dict[int, Any], order: int) -> KeptOutput:
-    """What is kept after runs in these steps."""
-    kept = None
+def stored_at(values: dict[int, Any], order: int) -> StoredOutput:
+    """Return the stored output after runs in these steps."""
+    stored = None
     for step, value in values.items():
-        kept = kept_output(value, step, kept, order)
-    assert kept is not None
-    return kept
+        stored = store_output(value, step, stored, order)
+    assert stored is not None
+    return stored
 
 
 @pytest.mark.parametrize(
@@ -33,36 +33,38 @@ def kept_at(values: dict[int, Any], order: int) -> KeptOutput:
     ],
 )
 def test_a_forecast_by_hand(order: int, expected: list[float]) -> None:
-    """1, 3 and 6 in steps 2, 4 and 6: slopes 1 and 1.5, and 0.25 of these."""
-    kept = kept_at({step: torch.tensor(x) for step, x in ((2, 1.0), (4, 3.0), (6, 6.0))}, order)
-    assert [kept.at(step).item() for step in (7, 8)] == expected
+    """The outputs 1, 3, 6 in steps 2, 4, 6 have slopes 1 and 1.5, which have slope 0.25."""
+    stored = stored_at({step: torch.tensor(x) for step, x in ((2, 1.0), (4, 3.0), (6, 6.0))}, order)
+    assert [stored.at(step).item() for step in (7, 8)] == expected
 
 
 @pytest.mark.parametrize("steps", [(1, 2, 3), (1, 2, 6), (1, 3, 7)])
 def test_order_1_is_exact_on_a_line_whatever_the_gaps(steps: tuple[int, ...]) -> None:
-    kept = kept_at({step: (torch.tensor([2.0 * step, 3.0 - step]),) for step in steps}, 1)
-    (forecast,) = kept.at(steps[-1] + 3)
+    stored = stored_at({step: (torch.tensor([2.0 * step, 3.0 - step]),) for step in steps}, 1)
+    (forecast,) = stored.at(steps[-1] + 3)
     assert torch.equal(forecast, torch.tensor([2.0 * steps[-1] + 6, -float(steps[-1])]))
 
 
 def test_order_2_misses_a_quadratic_by_the_slope_that_lags_half_a_gap() -> None:
-    """The authors' formula has backward differences for derivatives: of s^2 every h steps, 2 s - h
-    and 2. It is short of (s + x)^2 by h x; the curvature is met."""
-    kept = kept_at({step: torch.tensor(float(step**2)) for step in (1, 3, 5)}, 2)
-    assert [factor.item() for factor in kept.factors] == [25.0, 2 * 5 - 2, 2.0]
-    assert [(5 + x) ** 2 - kept.at(5 + x).item() for x in (1, 2, 3)] == [2, 4, 6]
+    """The authors' formula takes backward differences as derivatives.
+
+    Those of s^2 every h steps are 2 s - h and 2. The forecast of (s + x)^2 is too small by h x.
+    """
+    stored = stored_at({step: torch.tensor(float(step**2)) for step in (1, 3, 5)}, 2)
+    assert [factor.item() for factor in stored.factors] == [25.0, 2 * 5 - 2, 2.0]
+    assert [(5 + x) ** 2 - stored.at(5 + x).item() for x in (1, 2, 3)] == [2, 4, 6]
 
 
 def test_nothing_is_differenced_with_an_output_that_was_written_into() -> None:
     output = torch.ones(2)
-    before = kept_output(output, 1)
+    before = store_output(output, 1)
     output += 1
     assert not before.is_intact
-    assert len(kept_output(torch.ones(2), 2, before, 1).factors) == 1
+    assert len(store_output(torch.ones(2), 2, before, 1).factors) == 1
 
 
 class ForecastModule:
-    """Runs in the steps given; else 1/i! x^i times the i-th difference, from a list of all runs."""
+    """An oracle that runs in the given steps, and else sums 1/i! x^i times the i-th difference."""
 
     def __init__(self, module: Any, steps: Steps, runs: set[int], order: int) -> None:
         self.module, self.original, self.steps, self.runs = module, module.forward, steps, runs
@@ -115,7 +117,7 @@ def test_taylorseer_forecasts_every_module(name: str, order: int) -> None:
 
 @pytest.mark.parametrize("order", [0, 1, 2])
 def test_taylorseer_holds_one_tensor_an_order_for_every_module(order: int) -> None:
-    """Of the tiny Latte's 15 modules."""
+    """The tiny Latte has 15 modules."""
     summary = run_patched("latte", ak.baselines.TaylorSeerConfig(interval=2, order=order))[1]
     one = run_patched("latte", ak.baselines.TaylorSeerConfig(interval=2, order=0))[1].cache_bytes
     assert summary.cache_tensors == 15 * (order + 1)

@@ -200,9 +200,7 @@ def test_another_model_or_number_of_steps_is_refused(
     name: str, request: pytest.FixtureRequest
 ) -> None:
     found: Calibration = request.getfixturevalue(name)
-    with pytest.raises(
-        ValueError, match=r"calibration is for another model: class 'Wan"
-    ):
+    with pytest.raises(ValueError, match=r"calibration is for another model: class 'Wan"):
         ak.patch(TINY["latte"].build(), found)
     with pytest.raises(ValueError, match=r"the calibration is for 12 steps .* has 20"):
         ak.patch(TINY_WAN.build(), found, num_inference_steps=20)
@@ -227,9 +225,7 @@ def test_another_scheduler_is_refused(tmp_path: Path) -> None:
         run_latte(pipe, 6)
     ak.unpatch(pipe)
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
-    with pytest.raises(
-        ValueError, match=r"is for another scheduler: class .*Scheduler', here"
-    ):
+    with pytest.raises(ValueError, match=r"is for another scheduler: class .*Scheduler', here"):
         ak.patch(pipe, tmp_path / "latte.json")
 
 

@@ -314,12 +314,12 @@ def test_attention_and_the_rest_make_the_block(name: str) -> None:
             seen["whole"] = run.x_out - run.x_in
             seen["parts"] = attention.value(run) + rest.value(run)
 
-    from adacache_kernels.engine.residuals.block_stand_ins import ObservedBlock
-    from adacache_kernels.models.block_calls import Parameters, shadowed
+    from adacache_kernels.engine.residuals.block_stand_ins import StandIns
+    from adacache_kernels.models.block_calls import shadowed
 
     blocks = adapter.lists[0]
     modules = getattr(model, blocks.attribute)
-    watched = ObservedBlock(modules[0], blocks, Parameters(modules[0]), (Watch(),))
+    watched = StandIns(blocks, {0: modules[0]}).observe(modules[0], (Watch(),))
     with torch.no_grad(), shadowed(model, {blocks.attribute: (watched, *modules[1:])}):
         tiny.call(model, tiny.noise(), 1)
     assert relative(seen["parts"], seen["whole"]) < 1e-5

@@ -37,7 +37,7 @@ from tests.evaluate.test_evaluate import STEPS, subject
             ak.baselines.AdaCachePerLayerConfig(codebook="slow"),
         ),
         ("first-block", [], {"threshold": 0.2}, ak.baselines.FirstBlockCacheConfig(threshold=0.2)),
-        ("timestep-embedding", ["wan-14b"], {}, ak.baselines.TeaCacheConfig.preset("wan-14b")),
+        ("teacache", ["wan-14b"], {}, ak.baselines.TeaCacheConfig.preset("wan-14b")),
         ("mag-cache", [], {"ratios": (1, 0.9)}, ak.baselines.MagCacheConfig(ratios=(1, 0.9))),
     ],
 )

@@ -1,4 +1,4 @@
-"""Classes that are supported by data alone: exactness, reuse against a plain oracle, structure."""
+"""Model classes whose blocks follow each other: exactness, reuse against an oracle, structure."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ STRUCTURES = Path(__file__).parent / "structures.txt"
 
 
 def structure(adapter: Adapter, model: nn.Module, arguments: dict[str, Any]) -> str:
-    """Videos x frames, residuals that can be measured, and each list with its streams."""
+    """Return videos x frames, the residuals that can be measured, and the lists with streams."""
     lists = [
         f"{blocks.name}({', '.join(stream.parameter for stream in blocks.streams)})"
-        + ("" if blocks.kept else " not kept")
+        + ("" if blocks.has_residual else " without residual")
         for blocks in adapter.lists
     ]
     batch, frames = adapter.frames(model, arguments)
@@ -38,19 +38,19 @@ def structure(adapter: Adapter, model: nn.Module, arguments: dict[str, Any]) -> 
 
 
 def test_structures() -> None:
-    """Of all these classes, as the file beside this one has them; `python` on this file prints it
-    anew."""
+    """Compare with structures.txt, which `python -m tests.models.test_chained_models` writes."""
     assert STRUCTURES.read_text().splitlines() == list(structures())
 
 
 def structures() -> Iterator[str]:
+    """Yield the line of each class."""
     for name, tiny in CHAINED.items():
         model, arguments = tiny.build(), tiny.inputs(torch.zeros(tiny.latents), 1)
         yield f"{name}: {tiny.name} | {structure(adapter_for(model), model, arguments)}"
 
 
 def test_streams_are_where_diffusers_has_them() -> None:
-    """Its own table of block classes says which output is the hidden state, which the text."""
+    """diffusers' table of block classes has the index of the hidden state and of the text."""
     from diffusers.hooks._helpers import TransformerBlockRegistry
 
     compared = set()
@@ -71,8 +71,8 @@ def test_streams_are_where_diffusers_has_them() -> None:
     assert len(compared) >= 15, compared
 
 
-def test_the_tables_of_the_documentation_are_those_of_the_adapters_and_pipelines() -> None:
-    """`python -m tests.tools.model_table` writes them."""
+def test_the_tables_of_the_documentation_match_the_adapters_and_pipelines() -> None:
+    """`python -m tests.tools.model_table` writes the tables."""
     from tests.tools import model_table
 
     for name, table in model_table.tables().items():
@@ -80,7 +80,7 @@ def test_the_tables_of_the_documentation_are_those_of_the_adapters_and_pipelines
 
 
 @NAMES
-def test_rate_1_is_bit_equal_and_unpatch_gives_the_model_back(name: str) -> None:
+def test_rate_1_is_bit_equal_and_unpatch_restores_the_model(name: str) -> None:
     tiny, model = CHAINED[name], CHAINED[name].build()
     plain, before = denoise(tiny, model, STEPS), dict(vars(model))
     ak.patch(model, codebook={1.0: 1}, num_inference_steps=STEPS)
@@ -94,7 +94,7 @@ def test_rate_1_is_bit_equal_and_unpatch_gives_the_model_back(name: str) -> None
 
 @NAMES
 def test_reuse_on_equal_input_repeats_the_output(name: str) -> None:
-    """As in test_engine.py: two roundings of the stream, and a gain below 16 behind it."""
+    """The tolerance allows two roundings of the stream and a gain below 16 after the blocks."""
     tiny, model = CHAINED[name], CHAINED[name].build()
     ak.patch(model, codebook={float("inf"): 3}, num_inference_steps=STEPS)
     with torch.no_grad():
@@ -105,8 +105,8 @@ def test_reuse_on_equal_input_repeats_the_output(name: str) -> None:
 
 
 @NAMES
-def test_what_was_given_is_left_as_it_is(name: str) -> None:
-    """A reused step writes into the hidden streams, which may be the caller's own tensors."""
+def test_arguments_are_not_changed(name: str) -> None:
+    """A reused step writes into the hidden streams, which may be the caller's tensors."""
     tiny, model = CHAINED[name], CHAINED[name].build()
     arguments = tiny.inputs(noise(*tiny.latents), 1)
     before = copy.deepcopy(arguments)
@@ -120,6 +120,7 @@ def test_what_was_given_is_left_as_it_is(name: str) -> None:
 
 
 def tree_equal(a: Any, b: Any) -> bool:
+    """Return True if two nested containers hold equal tensors and values."""
     if isinstance(a, Tensor):
         return torch.equal(a, b)
     if isinstance(a, dict):
@@ -131,26 +132,26 @@ def tree_equal(a: Any, b: Any) -> bool:
 
 @NAMES
 @pytest.mark.parametrize("rate", [2, 4])
-def test_reuse_is_that_of_a_residual_a_block(name: str, rate: int) -> None:
-    """Within 1e-5: float32 sums in another order, over 12 steps."""
+def test_reuse_equals_that_of_one_residual_per_block(name: str, rate: int) -> None:
+    """Within 1e-5, because float32 sums are in another order in 12 steps."""
     tiny, model = CHAINED[name], CHAINED[name].build()
     plain = denoise(tiny, model, STEPS)
     ak.patch(model, codebook={float("inf"): rate}, num_inference_steps=STEPS)
-    found, computed = denoise(tiny, model, STEPS), ak.summary(model).computed_steps
+    actual, computed = denoise(tiny, model, STEPS), ak.summary(model).computed_steps
     ak.unpatch(model)
     expected = reused_by_blocks(tiny, model, STEPS, computed)
     assert len(computed) < STEPS - 2
-    assert all(relative(a, b) < 1e-5 for a, b in zip(found, expected, strict=True))
-    assert relative(found[-1], plain[-1]) > 3e-5
+    assert all(relative(a, b) < 1e-5 for a, b in zip(actual, expected, strict=True))
+    assert relative(actual[-1], plain[-1]) > 3e-5
 
 
 @NAMES
 def test_presets_and_motion(name: str) -> None:
     tiny, model = CHAINED[name], CHAINED[name].build()
-    ways: list[dict[str, Any]] = [{"config": "forecast"}, {"cache_dtype": "int8"}]
+    variants: list[dict[str, Any]] = [{"config": "forecast"}, {"cache_dtype": "int8"}]
     if tiny.frames > 1:
-        ways.append({"apply_moreg": True})
-    for settings in ways:
+        variants.append({"apply_moreg": True})
+    for settings in variants:
         options = {"codebook": {1e9: 3}, "num_inference_steps": STEPS, **settings}
         ak.patch(model, **options)
         video = denoise(tiny, model, STEPS)[-1]
@@ -166,7 +167,7 @@ def test_one_frame_has_no_motion(name: str) -> None:
         denoise(tiny, model, STEPS)
 
 
-def test_what_a_controlnet_adds_between_blocks_is_not_reused() -> None:
+def test_calls_with_controlnet_samples_are_computed() -> None:
     tiny, model = CHAINED["flux"], CHAINED["flux"].build()
     samples = {"controlnet_block_samples": [noise(1, 16, 32, seed=7)] * 2}
 
@@ -191,28 +192,30 @@ def test_what_a_controlnet_adds_between_blocks_is_not_reused() -> None:
         assert all(map(torch.equal, run(), plain))
 
 
-REFUSED_CLASSES = {
-    "AnyFlowFARTransformer3DModel": r"must not be cached: it makes a video chunk by chunk",
-    "WanAnimate2Transformer3DModel": r"must not be cached: its blocks write keys and values in one",
+UNSUPPORTED_CLASSES = {
+    "AnyFlowFARTransformer3DModel": r"must not be cached: it generates a video chunk by chunk",
+    "WanAnimate2Transformer3DModel": r"must not be cached: in one pass its blocks write keys",
     "SanaWMLTX2RefinerTransformer3DModel": r"must not be cached: it refines a video in a few steps",
 }
 
 
-@pytest.mark.parametrize("name", REFUSED_CLASSES)
-def test_a_class_that_must_not_be_cached_is_refused(name: str) -> None:
-    """By its name alone; classes that are made of it are refused as well."""
-    refused = type(name, (nn.Module,), {"forward": lambda self, x: x})
-    heir = type("Heir", (refused,), {})
-    with_its_own = type("WithItsOwn", (refused,), {"forward": lambda self, x: x})
-    for model in (refused(), heir(), with_its_own()):
-        with pytest.raises(ValueError, match=REFUSED_CLASSES[name]):
+@pytest.mark.parametrize("name", UNSUPPORTED_CLASSES)
+def test_unsupported_classes(name: str) -> None:
+    """The name alone decides. Subclasses are unsupported as well."""
+    unsupported = type(name, (nn.Module,), {"forward": lambda self, x: x})
+    subclass = type("Subclass", (unsupported,), {})
+    with_own_forward = type("WithOwnForward", (unsupported,), {"forward": lambda self, x: x})
+    for model in (unsupported(), subclass(), with_own_forward()):
+        with pytest.raises(ValueError, match=UNSUPPORTED_CLASSES[name]):
             ak.patch(model, num_inference_steps=STEPS)
 
 
 @pytest.mark.parametrize("skipped", [[1], [0], [2]])
 def test_skipped_layers(skipped: list[int]) -> None:
-    """Skip-layer guidance leaves blocks out: inside the list it is a branch like any other, at its
-    ends every step is computed."""
+    """A call with skip-layer guidance is a branch of its own.
+
+    If it skips the first or the last block, every step is computed.
+    """
     tiny, model = CHAINED["sd3"], CHAINED["sd3"].build()
     latents = [noise(*tiny.latents, seed=step) for step in range(STEPS)]
 
@@ -226,18 +229,18 @@ def test_skipped_layers(skipped: list[int]) -> None:
     plain = run()
     ak.patch(model, codebook={float("inf"): 3}, cache_loc="start", num_inference_steps=STEPS)
     if skipped == [1]:
-        found = run()
-        assert ak.summary(model).reused_steps and not torch.equal(found[3], plain[3])
+        outputs = run()
+        assert ak.summary(model).reused_steps and not torch.equal(outputs[3], plain[3])
     else:
         with pytest.warns(ak.AdaCacheWarning, match="skip_layers has the first or the last block"):
             assert all(map(torch.equal, run(), plain))
 
 
 @pytest.mark.parametrize("name, head", [("flux2", "norm_out"), ("hidream", "final_layer")])
-def test_a_correction_goes_to_the_part_of_a_joined_stream(name: str, head: str) -> None:
-    """What a correction adds to the image is c * (R - R_before), R over both lists, with one c.
+def test_a_correction_changes_the_image_in_a_joined_stream(name: str, head: str) -> None:
+    """A correction adds c * (R - forecast of R) to the image, R over both lists, with one c.
 
-    Blocks run on the same inputs with and without it; the sums of float32 leave 1e-5.
+    Blocks run on the same inputs with and without it. Sums in float32 differ by at most 1e-5.
     """
     tiny, model = CHAINED[name], CHAINED[name].build()
     latents = [noise(*tiny.latents, seed=step) for step in range(5)]

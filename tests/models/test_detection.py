@@ -1,4 +1,4 @@
-"""Models of which nothing is known: what the first forward shows, and what it cannot show."""
+"""Models of unknown classes: the adapter from their first forward call, and refused models."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ STEPS = 9
 REUSING = {"codebook": {float("inf"): 3}, "num_inference_steps": STEPS}
 UNCLEAR = {
     "cosmos3": r"gen_seq of layers has shape \(12, 12\); expected \[batch, tokens, channels\]",
-    "motif": r"blocks of single_transformer_blocks hand encoder_hidden_states on from different",
-    "hidream": r"element 1 of what blocks of double_stream_blocks return goes nowhere",
+    "motif": r"blocks of single_transformer_blocks pass encoder_hidden_states on from different",
+    "hidream": r"nothing takes element 1 of the output of blocks of double_stream_blocks",
 }
 
 
 @pytest.fixture
 def unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No class and no structure is known."""
+    """Let no class and no structure be known."""
     monkeypatch.setattr(
         "adacache_kernels.models.other_libraries.inspection.adapter_for", lambda model: None
     )
@@ -35,8 +35,8 @@ def unknown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("unknown")
 @pytest.mark.parametrize("name", CHAINED)
-def test_what_is_found_is_what_is_known(name: str) -> None:
-    """The same lists, parts and streams as in the table of classes; and as exact a reuse."""
+def test_detected_blocks_are_those_of_the_table(name: str) -> None:
+    """The lists, parts and streams are those of the table of classes, and reuse is as exact."""
     tiny, model = CHAINED[name], CHAINED[name].build()
     plain, before = denoise(tiny, model, STEPS), dict(vars(model))
     ak.patch(model, **REUSING)
@@ -52,7 +52,7 @@ def test_what_is_found_is_what_is_known(name: str) -> None:
     assert known is not None
     expected = known.describe(model).removesuffix("by its class") + "by its first forward"
     if name == "kandinsky6":
-        # No audio came, so that none was seen.
+        # The first call had no audio stream.
         expected = expected.replace("vis, aud", "vis")
     assert summary.found == expected
     assert summary.computed_steps[:2] == [1, 2] and summary.reused_steps
@@ -75,7 +75,7 @@ class Block(nn.Module):
 
 
 class TextBlock(Block):
-    """Two streams."""
+    """A block with two streams."""
 
     def forward(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         return x + self.body(x) * t + y.mean(), y + self.body(y)
@@ -88,7 +88,7 @@ class Swapped(TextBlock):
 
 
 class Extra(TextBlock):
-    """Hands a dictionary on, and something that is not carried on."""
+    """A block that returns a dictionary unchanged, and a value that no block takes."""
 
     def forward(self, x: Tensor, y: dict[str, int], t: Tensor) -> tuple[Tensor, Any, Tensor]:  # type: ignore[override]
         return Block.forward(self, x, t), y, x.mean()
@@ -104,7 +104,7 @@ def blocks(count: int = 4, kind: type[Block] = Block, **options: Any) -> nn.Modu
 
 
 class Model(nn.Module):
-    """Embeds, runs `layers`, and projects; subclasses do other things with their blocks."""
+    """A model that embeds, runs `layers` and projects; subclasses use their blocks differently."""
 
     def __init__(self, kind: type[Block] = Block) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class Model(nn.Module):
 
 
 class WithText(Model):
-    """A text as long as the video, so that shapes do not tell them apart."""
+    """A model with a text as long as the video, so that shapes do not distinguish them."""
 
     def __init__(self, kind: type[Block] = TextBlock) -> None:
         super().__init__(kind)
@@ -152,7 +152,7 @@ class WithDictionary(WithText):
 
 
 class Added(Model):
-    """Something that depends on the video is added after the second block."""
+    """A model that adds a function of the video after the second block."""
 
     def run(self, x: Tensor, t: Tensor) -> Tensor:
         for index, layer in enumerate(self.layers):
@@ -178,7 +178,7 @@ class TextAddedEverywhere(WithText):
 
 
 class Collected(Model):
-    """What the second block returns is added at the end as well."""
+    """A model that adds the output of the second block again at the end."""
 
     def run(self, x: Tensor, t: Tensor) -> Tensor:
         outputs = []
@@ -221,7 +221,7 @@ class WithCache(Model):
 
 
 class Optional(WithText):
-    """A text that may come or not."""
+    """A model whose text is optional."""
 
     def __init__(self) -> None:
         super().__init__(OptionalBlock)
@@ -239,7 +239,7 @@ class OptionalBlock(TextBlock):
 
 
 class Skipping(Model):
-    """The last block is also given what the first returned, as long skips do."""
+    """A model whose last block also takes the output of the first, as in long skips."""
 
     def __init__(self) -> None:
         super().__init__(SkipBlock)
@@ -288,7 +288,7 @@ class Turns(Model):
 
 
 class Refined(Model):
-    """A refiner as large as the blocks; lists with other arguments, and smaller ones."""
+    """A model with a refiner as large as the blocks, and lists that cannot be the blocks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -315,7 +315,7 @@ class InDictionary(Model):
 
 
 class Inside(nn.Module):
-    """The list is in a submodule."""
+    """A model whose block list is in a submodule."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -334,7 +334,7 @@ def run(model: nn.Module, steps: int = STEPS) -> list[Tensor]:
     return trajectory
 
 
-FOUND = {
+DETECTED = {
     Model: "layers(x) of 4",
     WithText: "layers(x, y) of 4",
     Added: "layers[0:2](x) of 2 -> layers[2:](x) of 2",
@@ -346,18 +346,18 @@ FOUND = {
 }
 
 
-@pytest.mark.parametrize("kind", FOUND, ids=lambda kind: kind.__name__)
-def test_found(kind: type[Model]) -> None:
+@pytest.mark.parametrize("kind", DETECTED, ids=lambda kind: kind.__name__)
+def test_detected(kind: type[Model]) -> None:
     torch.manual_seed(0)
     model = kind().eval()
     ak.patch(model, codebook={1.0: 1}, num_inference_steps=STEPS)
     patched = run(model)
-    assert ak.summary(model).found == f"{FOUND[kind]}, by its first forward"
+    assert ak.summary(model).found == f"{DETECTED[kind]}, by its first forward"
     ak.unpatch(model)
     assert all(map(torch.equal, patched, run(model)))
 
 
-def test_swapped_returns_are_told_apart_by_identity() -> None:
+def test_swapped_outputs_are_recognised_by_identity() -> None:
     torch.manual_seed(0)
     model = WithSwappedText(Swapped).eval()
     ak.patch(model, **REUSING)
@@ -369,7 +369,7 @@ def test_swapped_returns_are_told_apart_by_identity() -> None:
     assert all(map(torch.equal, swapped, run(straight)))
 
 
-def test_what_is_no_tensor_is_handed_on() -> None:
+def test_a_value_that_is_no_tensor_is_passed_on() -> None:
     torch.manual_seed(0)
     model = WithDictionary(Dictionary).eval()
     ak.patch(model, **REUSING)
@@ -381,18 +381,18 @@ REFUSED_BY_THE_FORWARD = {
     Twice: r"the 4 blocks of layers did not each run once, in order",
     Backwards: r"the 4 blocks of layers did not each run once, in order",
     Partly: r"the 4 blocks of layers did not each run once, in order",
-    Turns: r"blocks of layers and others take turns",
-    Collected: r"what block 0 of layers returns is kept for something else than the next block",
+    Turns: r"the blocks of layers and others are interleaved",
+    Collected: r"the model uses the output of block 0 of layers not only in the next block",
     WithNotes: r"blocks of layers write into a list they are given",
-    WithCache: r"blocks of layers take kv_cache, in which they may leave something",
+    WithCache: r"blocks of layers take kv_cache, in which they may store something",
     TextAddedEverywhere: r"what leaves a block of layers is not what enters the next one",
-    (WithDictionary, Extra): r"element 2 of what blocks of layers return goes nowhere",
+    (WithDictionary, Extra): r"nothing takes element 2 of the output of blocks of layers",
 }
 
 
 @pytest.mark.parametrize("kind", REFUSED_BY_THE_FORWARD, ids=str)
-def test_what_is_not_clear_is_refused(kind: Any) -> None:
-    """With the lists that there are and the call that settles it; nothing stays patched."""
+def test_unclear_connections_are_refused(kind: Any) -> None:
+    """The message names the lists and the call that helps, and nothing stays patched."""
     model = kind[0](kind[1]) if isinstance(kind, tuple) else kind()
     model.eval()
     before = dict(vars(model))
@@ -400,7 +400,7 @@ def test_what_is_not_clear_is_refused(kind: Any) -> None:
     with pytest.raises(ValueError, match=REFUSED_BY_THE_FORWARD[kind]) as raised:
         run(model)
     message = str(raised.value)
-    assert f"{type(model).__name__} is not a class that is known" in message
+    assert f"{type(model).__name__} is not a known class" in message
     assert "Lists in it: layers, 4 " in message and 'ak.patch(model, blocks="layers")' in message
     assert vars(model) == before and not ak.is_patched(model)
 
@@ -420,8 +420,8 @@ def test_a_stream_that_comes_later_is_computed() -> None:
     assert all(map(torch.equal, found, plain)) and not ak.summary(model).reused_steps
 
 
-def test_the_user_settles_it() -> None:
-    """Of two lists that take turns, one can be cached by itself: every block its own residual."""
+def test_the_user_names_the_list() -> None:
+    """One of two interleaved lists can be cached alone, with a residual for each block."""
     torch.manual_seed(0)
     model = Turns().eval()
     ak.patch(model, blocks="layers", **REUSING)
@@ -431,7 +431,7 @@ def test_the_user_settles_it() -> None:
     assert summary.reused_steps
 
 
-def test_names_of_the_user() -> None:
+def test_wrong_names_from_the_user() -> None:
     for blocks_given, error, message in (
         ("layer", ValueError, r"blocks='layer': Model has no list of blocks of that name; Lists"),
         (3, TypeError, r"blocks is 3; it may be the name of a block list, or several"),
@@ -442,7 +442,7 @@ def test_names_of_the_user() -> None:
 
 
 def test_a_model_without_blocks() -> None:
-    with pytest.raises(ValueError, match=r"Linear is not supported, and no list of blocks was"):
+    with pytest.raises(ValueError, match=r"Linear is not supported, and it has no list of blocks"):
         ak.patch(nn.Linear(2, 2), num_inference_steps=STEPS)
 
 
@@ -450,7 +450,7 @@ def test_only_lists_beside_the_hidden_state() -> None:
     model = Model()
     model.text_blocks = model.layers
     del model.layers
-    with pytest.raises(ValueError, match=r"nothing in it is surely its list of blocks.*\(text\)"):
+    with pytest.raises(ValueError, match=r"no list in it is certain to hold its blocks.*\(text\)"):
         ak.patch(model, num_inference_steps=STEPS)
 
 
@@ -459,12 +459,12 @@ def test_a_list_inside_a_submodule() -> None:
         ak.patch(Inside(), num_inference_steps=STEPS)
 
 
-def test_candidates_say_what_is_against_them() -> None:
+def test_the_message_names_the_objection_to_each_list() -> None:
     model = Refined()
     with pytest.raises(ValueError) as raised:
         ak.patch(model, blocks="nothing", num_inference_steps=STEPS)
     message = str(raised.value)
-    assert "context_refiner, 4 Block, 288 parameters: by its name (refiner)" in message
+    assert "context_refiner, 4 Block, 288 parameters: its name (refiner)" in message
     assert "heads, 2 Block, 144 parameters: its modules take different arguments" in message
     assert "few, 2 Block, 12 parameters: it has 0.04 of the parameters of the largest" in message
 

@@ -1,4 +1,4 @@
-"""Which modules of which model the methods to compare with can reuse, and what they may watch."""
+"""The modules that baselines can reuse in each model, and the inputs that they can watch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import adacache_kernels as ak
 from adacache_kernels.api.target import installed_engines
 from adacache_kernels.baselines.mechanisms.reuse_modules import units_of
 from adacache_kernels.models.block_calls import Parameters
-from adacache_kernels.models.module_names import UNITS, units_for
-from tests.support.oracles.baselines import KeptModule, Steps, installed
+from adacache_kernels.models.module_names import MODULE_NAMES, module_names_for
+from tests.support.oracles.baselines import Steps, StoredModule, installed
 from tests.support.tiny_models import chained_models as tiny_chained
 from tests.support.tiny_models import common_models as tiny
 
@@ -22,15 +22,15 @@ MODELS: dict[str, Any] = {
     name: each
     for family in (tiny.TINY, tiny_chained.VIDEOS, tiny_chained.IMAGES)
     for name, each in family.items()
-    if getattr(each, "cls", getattr(each, "name", None)) in UNITS
+    if getattr(each, "cls", getattr(each, "name", None)) in MODULE_NAMES
 }
 
 
 CROSS = "cross=attn2:3 mlp=ff:3 spatial=attn1:3"
 WAN = "cross=attn2:3 mlp=ffn:3 spatial=attn1:3"
 JOINT = "mlp=ff:3 spatial=attn1:3"
-# Of three blocks, or three pairs of them; Mochi's last block has no MLP for the text.
-FOUND = {
+# "kind=module:count" in three blocks, or three pairs. Mochi's last block has no MLP for the text.
+MODULES_BY_KIND = {
     "latte": "cross=attn2:3 mlp=ff:6 spatial=attn1:3 temporal=attn1:3",
     "allegro": CROSS,
     "wan": WAN,
@@ -49,74 +49,78 @@ FOUND = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_modules_by_kind(name: str) -> None:
-    found = Counter(f"{unit.kind}={unit.name}" for unit in units_of(MODELS[name].build(), {}))
-    assert " ".join(f"{which}:{count}" for which, count in sorted(found.items())) == FOUND[name]
+    counts = Counter(f"{unit.kind}={unit.name}" for unit in units_of(MODELS[name].build(), {}))
+    text = " ".join(f"{module}:{count}" for module, count in sorted(counts.items()))
+    assert text == MODULES_BY_KIND[name]
 
 
 def denoise(name: str, model: Any) -> list[torch.Tensor]:
+    """Return the latents after each step."""
     module = tiny if name in tiny.TINY else tiny_chained
     return module.denoise(MODELS[name], model, STEPS)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_modules_return_what_they_returned(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reused_modules_return_their_last_output(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = MODELS[name].build()
-    units = units_for(model)
-    assert units is not None
+    names = module_names_for(model)
+    assert names is not None
     steps = Steps(model)
     reused = {"spatial": {2, 4}, "temporal": {2, 4}, "cross": {2, 3, 5}, "mlp": {3, 4}}
-    kept = [
-        KeptModule(getattr(block, module), steps, reused[kind])
-        for kind, places in units.modules.items()
-        for attribute, module in places
+    wrappers = [
+        StoredModule(getattr(block, module), steps, reused[kind])
+        for kind, pairs in names.modules.items()
+        for attribute, module in pairs
         for block in getattr(model, attribute)
         if getattr(block, module, None) is not None
     ]
-    with installed(kept, steps):
+    with installed(wrappers, steps):
         expected = denoise(name, model)
-    has = {kind: count for kind, count in {"temporal": 2, "cross": 3}.items()
-           if kind in units.modules}  # fmt: skip
+    ranges = {"temporal": 2, "cross": 3}
+    ranges = {kind: count for kind, count in ranges.items() if kind in names.modules}
     config = ak.baselines.PABConfig(
-        spatial=2, **has, window=(0, 1000), mlp_timesteps=(870,), mlp_blocks=tuple(range(9))
+        spatial=2, **ranges, window=(0, 1000), mlp_timesteps=(870,), mlp_blocks=tuple(range(9))
     )
     timesteps = iter((900, 870, 840, 810, 780))
     ak.patch(model, config, num_inference_steps=STEPS)
-    # The models have timesteps of several kinds.
+    # The models' timesteps have several units.
     monkeypatch.setattr(installed_engines(model)[0], "_timestep", lambda *_: next(timesteps))
-    found = denoise(name, model)
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    actual = denoise(name, model)
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
     ran, called = ak.summary(model).units
-    assert called == STEPS * len(kept)
-    assert called - ran == sum(len(wrapper.reused) for wrapper in kept)
+    assert called == STEPS * len(wrappers)
+    assert called - ran == sum(len(wrapper.reused) for wrapper in wrappers)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_what_is_watched_is_what_the_first_attention_is_given(name: str) -> None:
-    model, seen = MODELS[name].build(), []
-    units = units_for(model)
-    assert units is not None
-    if units.modulated is None:
-        with pytest.raises(ValueError, match=r"not known how .* watch the \"timestep\""):
+def test_the_watched_input_equals_the_input_of_the_first_attention(name: str) -> None:
+    model, inputs = MODELS[name].build(), []
+    names = module_names_for(model)
+    assert names is not None
+    if names.modulated is None:
+        with pytest.raises(ValueError, match=r"not known how .* set watched=\"timestep\""):
             ak.patch(model, ak.baselines.TeaCacheConfig(), num_inference_steps=STEPS)
         return
-    attribute, attention = units.modules["spatial"][0]
+    attribute, attention = names.modules["spatial"][0]
     block = getattr(model, attribute)[0]
     parameters = Parameters(block)
 
     def compute(_block: Any, args: Any, kwargs: Any) -> None:
-        seen.append(units.modulated(block, parameters.bind(args, kwargs)))
+        inputs.append(names.modulated(block, parameters.bind(args, kwargs)))
 
-    def given(_module: Any, args: Any, kwargs: Any) -> None:
-        seen.append(args[0] if args else kwargs["hidden_states"])
+    def record(_module: Any, args: Any, kwargs: Any) -> None:
+        inputs.append(args[0] if args else kwargs["hidden_states"])
 
     handles = [
         block.register_forward_pre_hook(compute, with_kwargs=True),
-        getattr(block, attention).register_forward_pre_hook(given, with_kwargs=True),
+        getattr(block, attention).register_forward_pre_hook(record, with_kwargs=True),
     ]
     denoise(name, model)
     for handle in handles:
         handle.remove()
-    pairs = list(zip(seen[::2], seen[1::2], strict=True))
+    pairs = list(zip(inputs[::2], inputs[1::2], strict=True))
     assert len(pairs) == STEPS and all(torch.equal(a, b) for a, b in pairs)
 
 
@@ -131,7 +135,7 @@ def test_the_embedding_of_the_timestep_is_watched(name: str) -> None:
     assert len(distances) == STEPS - 2 and all(distances)
 
 
-def test_a_model_whose_modules_are_not_known_can_reuse_blocks_only() -> None:
+def test_a_model_with_unknown_modules_can_reuse_blocks_only() -> None:
     each = tiny_chained.VIDEOS["hunyuan"]
     for config in (ak.baselines.PABConfig(), ak.baselines.TeaCacheConfig()):
         with pytest.raises(ValueError, match="HunyuanVideoTransformer3DModel: it is not known"):

@@ -1,4 +1,4 @@
-"""Which repository a model is of, by the signatures of its blocks as the repositories have them."""
+"""The original repositories, recognised by the signatures of their blocks."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ PIXART = (
 )
 MMDIT = {"double_blocks": "img txt vec pe", "single_blocks": "x vec pe"}
 
-# Repository: parameters of the blocks' forward by list, and attributes of the first block and of
-# the model; then the structure that it has.
+# By repository: the parameters of the blocks' forward by list, the attributes of the first block
+# and (after "/") of the model, and the name of the structure.
 REPOSITORIES: dict[str, tuple[dict[str, str], tuple[str, ...], str | None]] = {
     "AdaCache": (
         dict.fromkeys(STDIT3, "x y t ada_dict mask x_mask t0 T S"),
@@ -91,6 +91,7 @@ REPOSITORIES: dict[str, tuple[dict[str, str], tuple[str, ...], str | None]] = {
 
 
 def block_of(parameters: str) -> nn.Module:
+    """Return a block whose forward has these parameters."""
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     names = [inspect.Parameter(name, kind) for name in ("self", *parameters.split())]
 
@@ -101,7 +102,8 @@ def block_of(parameters: str) -> nn.Module:
     return type("Block", (nn.Module,), {"forward": forward})()
 
 
-def give(module: Any, path: str) -> None:
+def set_attribute(module: Any, path: str) -> None:
+    """Set an attribute, with the objects on its dotted path."""
     *parents, last = path.split(".")
     for name in parents:
         setattr(module, name, getattr(module, name, None) or SimpleNamespace())
@@ -110,33 +112,34 @@ def give(module: Any, path: str) -> None:
 
 
 def model_of(repository: str) -> nn.Module:
+    """Return a model with the block lists and attributes of that repository."""
     lists, attributes, _ = REPOSITORIES[repository]
     model = nn.Module()
     for name, parameters in lists.items():
         setattr(model, name, nn.ModuleList(block_of(parameters) for _ in range(2)))
     first = getattr(model, next(iter(lists)))[0]
     for path in attributes:
-        give(model if path.startswith("/") else first, path.removeprefix("/"))
+        set_attribute(model if path.startswith("/") else first, path.removeprefix("/"))
     return model
 
 
 @pytest.mark.parametrize("repository", REPOSITORIES)
-def test_each_is_known_by_one_structure(repository: str) -> None:
+def test_at_most_one_structure_fits_a_repository(repository: str) -> None:
     model, expected = model_of(repository), REPOSITORIES[repository][2]
-    found = [structure.name for structure in STRUCTURES if structure.fits(model)]
-    assert found == ([] if expected is None else [expected])
+    fitting = [structure.name for structure in STRUCTURES if structure.fits(model)]
+    assert fitting == ([] if expected is None else [expected])
     adapter = adapter_for(model)
     assert (adapter is None) is (expected is None)
     assert adapter is None or expected in adapter.origin
 
 
 @pytest.mark.parametrize("repository", [name for name, row in REPOSITORIES.items() if row[2]])
-def test_every_part_of_a_structure_counts(repository: str) -> None:
-    """Without one of its lists, with another parameter first, without an attribute."""
+def test_every_part_of_a_structure_is_required(repository: str) -> None:
+    """Without a list or an attribute, or with another first parameter, it does not fit."""
     lists, attributes, structure = REPOSITORIES[repository]
 
     def fits(model: nn.Module) -> bool:
-        return structure in [known.name for known in STRUCTURES if known.fits(model)]
+        return structure in [each.name for each in STRUCTURES if each.fits(model)]
 
     for name, parameters in lists.items():
         model = model_of(repository)
@@ -154,7 +157,7 @@ def test_every_part_of_a_structure_counts(repository: str) -> None:
 
 @pytest.mark.parametrize(("frames", "size", "tokens"), [(4, 1, 4), (4, 2, 2), (5, 2, 3), (1, 4, 1)])
 def test_frames_of_patches(frames: int, size: int, tokens: int) -> None:
-    """Both repositories give a last frame that fills no patch one of its own."""
+    """A frame that does not fill a patch gets a patch of its own in both repositories."""
     plan, stdit3 = model_of("Open-Sora-Plan 1.2"), model_of("Open-Sora 1.2")
     plan.config, stdit3.patch_size = SimpleNamespace(patch_size_t=size), (size, 2, 2)
     video = torch.empty(2, 4, frames, 8, 8)

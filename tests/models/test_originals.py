@@ -1,4 +1,4 @@
-"""The original repositories' models, known by their structure: exactness, reuse, residuals."""
+"""The original repositories' models, recognised by structure: exactness, reuse, residuals."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def test_structure(name: str) -> None:
         f"{blocks.name}({', '.join(stream.parameter for stream in blocks.streams)})"
         for blocks in adapter.lists
     ]
-    found = f"{batch}x{frames} {' '.join(adapter.residuals)}: {' -> '.join(lists)}"
-    assert found == STRUCTURE[name]
+    text = f"{batch}x{frames} {' '.join(adapter.residuals)}: {' -> '.join(lists)}"
+    assert text == STRUCTURE[name]
     assert sum(structure.fits(model) for structure in STRUCTURES) == 1
 
 
 @NAMES
-def test_rate_1_is_bit_equal_and_unpatch_gives_the_model_back(name: str) -> None:
+def test_rate_1_is_bit_equal_and_unpatch_restores_the_model(name: str) -> None:
     double = ORIGINALS[name]
     model = double.build()
     plain, before = double.denoise(model, STEPS), dict(vars(model))
@@ -71,7 +71,7 @@ def test_rate_1_is_bit_equal_and_unpatch_gives_the_model_back(name: str) -> None
 
 @NAMES
 def test_reuse_on_equal_input_repeats_the_output(name: str) -> None:
-    """As in test_engine.py: two roundings of the stream, and a gain below 16 behind it."""
+    """The tolerance allows two roundings of the stream and a gain below 16 after the blocks."""
     double = ORIGINALS[name]
     model = double.build()
     ak.patch(model, codebook=VIDEO_SCHEDULE, num_inference_steps=STEPS)
@@ -82,8 +82,8 @@ def test_reuse_on_equal_input_repeats_the_output(name: str) -> None:
     assert all((o - outputs[1]).abs().max() <= 32 * torch.finfo().eps * scale for o in outputs)
 
 
-class Kept:
-    """A block's forward that keeps what it added to each stream, and adds that where told to."""
+class StoredResiduals:
+    """A block's forward that stores its residuals while `computes()`, else adds them."""
 
     def __init__(
         self, block: nn.Module, streams: tuple[str, ...], computes: Callable[[], bool]
@@ -106,14 +106,17 @@ class Kept:
 
 
 @contextmanager
-def kept(double: Original, model: nn.Module, computes: Callable[[], bool]) -> Iterator[None]:
+def one_residual_per_block(
+    double: Original, model: nn.Module, computes: Callable[[], bool]
+) -> Iterator[None]:
+    """Run all blocks with `StoredResiduals` inside."""
     blocks = [
         (block, streams)
         for name, streams in double.streams.items()
         for block in getattr(model, name)
     ]
     for block, streams in blocks:
-        block.forward = Kept(block, streams, computes)
+        block.forward = StoredResiduals(block, streams, computes)
     try:
         yield
     finally:
@@ -122,24 +125,23 @@ def kept(double: Original, model: nn.Module, computes: Callable[[], bool]) -> It
 
 
 @NAMES
-def test_reuse_is_that_of_a_residual_a_block(name: str) -> None:
-    """Within 1e-5: float32 sums in another order, over 10 steps."""
+def test_reuse_equals_that_of_one_residual_per_block(name: str) -> None:
+    """Within 1e-5, because float32 sums are in another order in 10 steps."""
     double = ORIGINALS[name]
     model = double.build()
     plain = double.denoise(model, STEPS)
     ak.patch(model, codebook=VIDEO_SCHEDULE, num_inference_steps=STEPS)
-    found, computed = double.denoise(model, STEPS), ak.summary(model).computed_steps
+    actual, computed = double.denoise(model, STEPS), ak.summary(model).computed_steps
     ak.unpatch(model)
-    now, expected = [0], []
-    with kept(double, model, lambda: now[0] in computed), torch.no_grad():
+    step, expected = 0, []
+    with one_residual_per_block(double, model, lambda: step in computed), torch.no_grad():
         latents = noise(*double.latents)
         for step in range(1, STEPS + 1):
-            now[0] = step
             latents = latents - 0.05 * double.call(model, latents, step)
             expected.append(latents)
     assert len(computed) < STEPS - 2
-    assert all(relative(a, b) < 1e-5 for a, b in zip(found, expected, strict=True))
-    assert relative(found[-1], plain[-1]) > 1e-4
+    assert all(relative(a, b) < 1e-5 for a, b in zip(actual, expected, strict=True))
+    assert relative(actual[-1], plain[-1]) > 1e-4
 
 
 @NAMES
@@ -153,7 +155,7 @@ def test_presets(name: str, settings: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", ["Open-Sora-Plan 1.1", "Open-Sora-Plan 1.2", "Latte"])
-def test_images_beside_the_video_are_computed(name: str) -> None:
+def test_calls_with_images_next_to_the_video_are_computed(name: str) -> None:
     double = ORIGINALS[name]
     model = double.build()
     ak.patch(model, codebook=VIDEO_SCHEDULE, num_inference_steps=STEPS)
@@ -167,7 +169,7 @@ def test_images_beside_the_video_are_computed(name: str) -> None:
     assert not ak.summary(model).reused_steps
 
 
-def test_the_sampling_method_of_latte_goes_through_the_patch() -> None:
+def test_the_sampling_method_of_latte_is_cached() -> None:
     double = ORIGINALS["Latte"]
     model = double.build()
     ak.patch(model, codebook=VIDEO_SCHEDULE, num_inference_steps=STEPS)
@@ -177,15 +179,15 @@ def test_the_sampling_method_of_latte_goes_through_the_patch() -> None:
     assert ak.summary(model).reused_steps
 
 
-def test_names_of_lists_alone_do_not_make_a_structure() -> None:
+def test_a_structure_needs_more_than_names_of_lists() -> None:
     model = STDiT3(AuthorsBlock)
     assert "Open-Sora 1.2 with AdaCache" in str(adapter_for(model))
     model.temporal_blocks = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
     assert adapter_for(model) is None
 
 
-def test_lists_alone_do_not_make_latte() -> None:
-    """DiT has them, too, over one image: its first forward tells how they are connected."""
+def test_dit_is_not_recognised_as_latte() -> None:
+    """DiT has the same block list, for one image. Its first forward shows how it is connected."""
     torch.manual_seed(0)
     model = DiT().eval()
     assert adapter_for(model) is None
@@ -197,7 +199,7 @@ def test_lists_alone_do_not_make_latte() -> None:
     assert ak.summary(model).reused_steps
 
 
-def test_a_model_that_caches_by_itself_is_refused() -> None:
+def test_a_model_that_caches_by_itself_is_unsupported() -> None:
     model = STDiT3(AuthorsBlock)
     for block in (*model.spatial_blocks, *model.temporal_blocks):
         block.do_cache = True

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import adacache_kernels as ak
 from adacache_kernels.models import adapter_for
-from tests.support.oracles.pipeline_residual import kept_blocks
+from tests.support.oracles.pipeline_residual import stored_blocks
 from tests.support.oracles.two_residuals_per_block import relative
 from tests.support.rounding import close
 from tests.support.tiny_pipelines.all_pipelines import PIPELINES, STEPS, TinyPipeline
@@ -80,7 +80,7 @@ def test_reuse_is_that_of_a_residual_a_block_and_call(name: str) -> None:
         assert summary.recomputed == tiny.recomputed
         ak.unpatch(pipe)
         plain = tiny.run(pipe, guidance=guidance)
-        with kept_blocks(transformers(pipe), STEPS, summary.computed_steps):
+        with stored_blocks(transformers(pipe), STEPS, summary.computed_steps):
             expected = tiny.run(pipe, guidance=guidance)
         assert relative(found, expected) < 3e-6 < 3e-5 < relative(found, plain)
         ak.patch(pipe, codebook=EVERY_THIRD)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import adacache_kernels as ak
-from tests.support.oracles.pipeline_residual import kept_blocks
+from tests.support.oracles.pipeline_residual import stored_blocks
 from tests.support.oracles.two_residuals_per_block import relative
 from tests.support.tiny_pipelines.pipeline import (
     STEPS,
@@ -64,7 +64,7 @@ def test_a_modular_pipeline() -> None:
     assert list(summary.branches) == ["0", "1"]
     assert torch.equal(run(pipe), found)
     ak.unpatch(pipe)
-    with kept_blocks([pipe.transformer], STEPS, summary.computed_steps):
+    with stored_blocks([pipe.transformer], STEPS, summary.computed_steps):
         expected = run(pipe)
     assert relative(found, expected) < 3e-6 < 3e-5 < relative(found, plain)
 
@@ -149,6 +149,6 @@ def test_a_pipeline_that_must_not_be_cached() -> None:
     pipe = AnyFlowFARPipeline(
         transformer=transformer, scheduler=scheduler("FlowMapEulerDiscreteScheduler"), **parts
     )
-    with pytest.raises(ValueError, match="must not be cached: it makes a video chunk by chunk"):
+    with pytest.raises(ValueError, match="must not be cached: it generates a video chunk by chunk"):
         ak.patch(pipe)
     assert "step" not in vars(pipe.scheduler)

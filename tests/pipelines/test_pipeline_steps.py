@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import adacache_kernels as ak
-from tests.support.oracles.pipeline_residual import kept_blocks
+from tests.support.oracles.pipeline_residual import stored_blocks
 from tests.support.oracles.two_residuals_per_block import relative
 from tests.support.tiny_pipelines.all_pipelines import PIPELINES, STEPS, scheduler
 
@@ -116,7 +116,7 @@ def like_the_oracle(pipe: Any, found: Tensor, run: Any, always: tuple[int, ...] 
     summary = ak.summary(pipe)
     ak.unpatch(pipe)
     plain = run()
-    with kept_blocks([pipe.transformer], summary.num_steps, summary.computed_steps, always):
+    with stored_blocks([pipe.transformer], summary.num_steps, summary.computed_steps, always):
         expected = run()
     assert relative(found, expected) < 3e-6 < 3e-5 < relative(found, plain)
 

@@ -118,10 +118,10 @@ def test_a_ring_holds_the_newest_steps_each_at_its_own_index(depth: int) -> None
     for step in range(1, 12):
         ring_index = ring.claim()
         assert 0 <= ring_index < depth
-        assert ring_index not in ring.places
+        assert ring_index not in ring.indices
         ring.push(step, ring_index)
         assert ring.steps == tuple(range(step, max(0, step - depth), -1))
-        assert len(set(ring.places)) == len(ring.places)
+        assert len(set(ring.indices)) == len(ring.indices)
 
 
 def test_a_ring_drops_steps() -> None:

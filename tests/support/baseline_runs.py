@@ -1,4 +1,4 @@
-"""What the tests of the methods to compare with share."""
+"""Run baselines on tiny models and compare latents."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.support.oracles.baselines import relative
 from tests.support.tiny_models.common_models import TINY, denoise
 
 STEPS = 9
-# What a chain of blocks added is kept as one sum, the oracle keeps one number a block: over 9 steps
-# float32 rounding of some 40 additions, 40 * 6e-8 of the largest value.
+# A chain of blocks has one stored sum, the oracle one residual per block. Over 9 steps this is the
+# float32 rounding of about 40 additions: 40 * 6e-8 of the largest value.
 ROUNDING = 3e-6
 
 
@@ -35,5 +35,5 @@ def assert_close(found: list[Tensor], expected: list[Tensor]) -> None:
     assert max(relative(a, b) for a, b in zip(found, expected, strict=True)) < ROUNDING
 
 
-# Between what the blocks of the tiny models measure.
+# Values between the distances of the blocks of the tiny models.
 THRESHOLDS = {"latte": (0.06, 0.14), "wan": (0.055, 0.075), "cogvideox": (0.28, 0.305)}

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import nn
 
 from adacache_kernels.models import Adapter, adapter_for
-from adacache_kernels.models.adapters.unsupported import REFUSED
+from adacache_kernels.models.adapters.unsupported import UNSUPPORTED
 from tests import ROOT
 from tests.support.tiny_models.chained_models import IMAGES, VIDEOS
 from tests.support.tiny_models.common_models import TINY
@@ -57,8 +57,8 @@ def rows() -> Iterator[str]:
     for tiny in (*IMAGES.values(), *OTHER_IMAGES.values()):
         _add(images, tiny.build())
     yield from images.values()
-    for name, reason in REFUSED.items():
-        yield f"| `{name}` | | | | | | refused: {reason} |"
+    for name, reason in UNSUPPORTED.items():
+        yield f"| `{name}` | | | | | | unsupported: {reason} |"
 
 
 def _add(seen: dict[str, str], model: nn.Module) -> None:

@@ -1,8 +1,11 @@
-"""Every block of a model, each with a stand-in that lets a visitor choose whether it runs."""
+"""Number all blocks of a model, and let a visitor decide on each call whether the block runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,116 +13,94 @@ from torch import Tensor, nn
 
 from ...models import Adapter, BlockList
 from ...models.block_calls import Parameters, shadowed
+from ...models.block_stand_in import BlockCall, Streams, block_stand_in
+from .mechanism import Video
 
 Key = tuple[str, int]
-Streams = list[Tensor | None]
-Visit = Callable[["BlockVisit", tuple[Any, ...], Mapping[str, Any]], Any]
+"""Attribute of a block list, and index of a block in it."""
 
 
-class BlockVisit:
-    """One block and where it is.
+@dataclass(frozen=True, eq=False)
+class NumberedBlock:
+    """One block of a model.
 
     Args:
-        block: the block.
-        blocks: the list, or the part of it, that it is in.
-        key: attribute of the list and index in it.
-        segment: number of the chain of blocks that it is in: what stands between the blocks of a
-            chain is a change of layout at most.
-        number: counted over all lists; the two of lists that take turns share one.
+        module: the block.
+        blocks: its list, or the part of a list that it is in.
+        key: attribute of the list and index of the block in it.
+        chain: number of its chain. Between the blocks of a chain, the model only changes layouts.
+        number: number of the block over all lists. Two blocks of interleaved lists share one.
+        parameters: those of its forward.
     """
 
-    def __init__(
-        self,
-        block: nn.Module,
-        blocks: BlockList,
-        key: Key,
-        segment: int,
-        number: int,
-        parameters: Parameters,
-    ) -> None:
-        self.block, self.blocks, self.key = block, blocks, key
-        self.segment, self.number = segment, number
-        self._parameters = parameters
+    module: nn.Module
+    blocks: BlockList
+    key: Key
+    chain: int
+    number: int
+    parameters: Parameters
 
-    def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Call the block."""
-        return self.block(*args, **kwargs)
-
-    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The block's arguments by name."""
-        return self._parameters.bind(args, kwargs)
-
-    def entering(self, arguments: Mapping[str, Any]) -> Streams:
-        """The streams that the block is given."""
-        return [arguments.get(stream.parameter) for stream in self.blocks.streams]
+    def entering(self, call: BlockCall) -> Streams:
+        """Return the streams that enter the block."""
+        return call.values(self.blocks.streams)
 
     def leaving(self, output: Any) -> Streams:
-        """The streams in what it returned."""
+        """Return the streams in the block's output."""
         return [stream.value(output) for stream in self.blocks.streams]
 
-    def returning(self, arguments: Mapping[str, Any], streams: Streams) -> Any:
-        """What the block would return with these streams; what it passes is as it was given."""
-        passed = [arguments.get(stream.parameter) for stream in self.blocks.passed]
-        leaving = (*self.blocks.streams, *self.blocks.passed)
-        values = [*streams, *passed]
-        places = [stream.output for stream in leaving if stream.output is not None]
-        if not places:
-            return values[0]
-        by_place = dict(zip(places, values, strict=True))
-        count = max(self.blocks.places, max(by_place) + 1)
-        return tuple(by_place.get(place) for place in range(count))
+
+Visit = Callable[[NumberedBlock, BlockCall], Any]
+"""Returns the output of one call of a block, with or without running the block."""
 
 
-def places_of(model: nn.Module, adapter: Adapter) -> list[BlockVisit]:
-    """Every block of the model, list by list."""
-    found: list[BlockVisit] = []
-    segment, first_number = 0, 0
+def numbered_blocks(model: nn.Module, adapter: Adapter) -> list[NumberedBlock]:
+    """Return all blocks of the model, list by list."""
+    result: list[NumberedBlock] = []
+    chain, first_number = 0, 0
     for blocks in adapter.lists:
         modules = blocks.modules(model)
         parameters = Parameters(next(iter(modules.values())))
-        for offset, (index, block) in enumerate(modules.items()):
-            key, number = (blocks.attribute, index), first_number + offset
-            found.append(BlockVisit(block, blocks, key, segment, number, parameters))
-        if not blocks.leads:
-            segment += 1
+        for number, (index, module) in enumerate(modules.items(), start=first_number):
+            key = (blocks.attribute, index)
+            result.append(NumberedBlock(module, blocks, key, chain, number, parameters))
+        if not blocks.interleaved_with_next:
+            chain += 1
             first_number += len(modules)
-    return found
+    return result
 
 
-class StandIn:
-    """Stands for one block during one forward."""
-
-    def __init__(self, place: BlockVisit, visit: Visit) -> None:
-        self._place = place
-        self._visit = visit
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._visit(self._place, args, kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        # Models look at their blocks' attributes, `transformer_blocks[0].norm1` for example.
-        return getattr(self._place.block, name)
-
-
-def visited(model: nn.Module, places: Iterable[BlockVisit], visit: Visit) -> Any:
-    """A context in which `visit` is called in place of every block."""
+def visited(
+    model: nn.Module, blocks: Iterable[NumberedBlock], visit: Visit
+) -> AbstractContextManager[None]:
+    """Return a context in which `visit` receives every call of a block."""
     lists: dict[str, list[Any]] = {}
-    for place in places:
-        attribute, index = place.key
-        standing = lists.setdefault(attribute, list(getattr(model, attribute)))
-        standing[index] = StandIn(place, visit)
-    return shadowed(model, {name: tuple(standing) for name, standing in lists.items()})
+    for block in blocks:
+        attribute, index = block.key
+        whole_list = lists.setdefault(attribute, list(getattr(model, attribute)))
+        whole_list[index] = block_stand_in(block.module, block.parameters, partial(visit, block))
+    return shadowed(model, {name: tuple(whole_list) for name, whole_list in lists.items()})
 
 
-def difference(
-    first: BlockVisit,
-    x_in: Tensor,
-    last: BlockVisit,
-    x_out: Tensor,
+def residual_between(
+    first: NumberedBlock,
+    x_in: Tensor | None,
+    last: NumberedBlock,
+    x_out: Tensor | None,
     stream: int,
-    video: tuple[int, int],
-) -> Tensor:
-    """x_out - x_in, in four dimensions where the layouts of the two differ."""
+    video: Video,
+) -> Tensor | None:
+    """Return x_out - x_in, in four dimensions if the layouts of the two blocks differ.
+
+    Args:
+        first: the block that `x_in` enters.
+        x_in: a stream, None if the call does not have it.
+        last: the block that `x_out` leaves.
+        x_out: the same stream after it.
+        stream: index of the stream.
+        video: videos and frames of the call.
+    """
+    if x_in is None or x_out is None:
+        return None
     if not _changes_layout(first, last, stream):
         return x_out - x_in
     before = first.blocks.split(x_in, stream, video)
@@ -127,15 +108,15 @@ def difference(
 
 
 def added(
-    first: BlockVisit,
+    first: NumberedBlock,
     x_in: Tensor,
-    last: BlockVisit,
+    last: NumberedBlock,
     like: Tensor,
     residual: Tensor,
     stream: int,
-    video: tuple[int, int],
+    video: Video,
 ) -> Tensor:
-    """x_in + residual, in the layout of `like`, which is what the last block was given."""
+    """Return x_in + residual in the layout of `like`, the input of the block `last`."""
     if not _changes_layout(first, last, stream):
         return x_in + residual
     out = torch.empty(like.shape, dtype=like.dtype, device=like.device)
@@ -144,5 +125,5 @@ def added(
     return out
 
 
-def _changes_layout(first: BlockVisit, last: BlockVisit, stream: int) -> bool:
+def _changes_layout(first: NumberedBlock, last: NumberedBlock, stream: int) -> bool:
     return stream == 0 and first.blocks.layout is not last.blocks.layout

@@ -1,169 +1,206 @@
-"""Residuals of chains of blocks: kept while the blocks run, added in place of running them."""
+"""Store the residuals of chains of blocks, and add them instead of running the blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from abc import ABC
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from ...models.block_calls import version
+from ...engine.user_warnings import IN_PLACE, UserWarnings
+from ...models import Adapter
+from ...models.block_calls import versions
+from ...models.block_stand_in import BlockCall, Streams
 from ..counters import Counters
-from .block_visits import BlockVisit, Streams, added, difference
-
-IN_PLACE = (
-    "a block wrote into its input, so that what it added cannot be told; every step is computed"
-)
+from .block_visits import Key, NumberedBlock, added, numbered_blocks, residual_between, visited
+from .mechanism import Mechanism, Original, Video
 
 
 @dataclass
 class Chain:
-    """What the blocks of one chain added, the last time all of them ran.
+    """What the blocks of one chain added in the last forward call in which all of them ran.
 
     Args:
-        first, last: the first and the last of them that were called.
-        residuals: one a stream; None where the call has no such stream.
+        first: the first block that was called.
+        last: the last block that was called.
+        residuals: one for each stream, None for a stream that the call did not have.
     """
 
-    first: BlockVisit
-    last: BlockVisit
+    first: NumberedBlock
+    last: NumberedBlock
     residuals: Streams
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """All that is kept."""
-        return [residual for residual in self.residuals if residual is not None]
 
 
 @dataclass
 class BlockBranch:
-    """One branch of guidance: chains by their number."""
+    """The state of one guidance branch.
+
+    Args:
+        name: name of the branch.
+        chains: the stored chains, by number.
+        keys: the blocks of the chains.
+        compared_with: the tensor that the next change is measured from, if one is.
+    """
 
     name: str
     chains: dict[int, Chain] = field(default_factory=dict)
-    keys: frozenset[Any] = frozenset()
-    """The blocks that the chains are of."""
-    watched: Tensor | None = None
-    """What the change is measured to, where one is."""
+    keys: frozenset[Key] = frozenset()
+    compared_with: Tensor | None = None
 
     def forget(self) -> None:
-        self.chains, self.keys, self.watched = {}, frozenset(), None
+        """Remove everything that is stored."""
+        self.chains, self.keys, self.compared_with = {}, frozenset(), None
 
     def tensors(self) -> Iterator[Tensor]:
-        """All that it holds."""
+        """Yield all tensors that are stored."""
         for chain in self.chains.values():
-            yield from chain.tensors
-        if self.watched is not None:
-            yield self.watched
+            yield from (residual for residual in chain.residuals if residual is not None)
+        if self.compared_with is not None:
+            yield self.compared_with
 
 
 class ResidualCapture:
-    """Keeps what the blocks of these keys add in one forward."""
+    """The residuals of some blocks in one forward call.
 
-    def __init__(self, keys: Collection[Any], video: tuple[int, int]) -> None:
-        self.keys = frozenset(keys)
+    Args:
+        keys: the blocks.
+        video: videos and frames of the call.
+    """
+
+    def __init__(self, keys: Collection[Key], video: Video) -> None:
+        self._keys = frozenset(keys)
         self._video = video
-        self._entered: dict[int, tuple[BlockVisit, Streams, list[int]]] = {}
-        self._left: dict[int, tuple[BlockVisit, Streams]] = {}
+        self._entered: dict[int, tuple[NumberedBlock, Streams, list[int]]] = {}
+        self._left: dict[int, tuple[NumberedBlock, Streams]] = {}
 
-    def before(self, place: BlockVisit, arguments: Mapping[str, Any]) -> None:
-        """A block is about to run."""
-        if place.key in self.keys and place.segment not in self._entered:
-            streams = place.entering(arguments)
-            self._entered[place.segment] = place, streams, _versions(streams)
+    def before(self, block: NumberedBlock, call: BlockCall) -> None:
+        """Store what enters the first block of a chain."""
+        if block.key in self._keys and block.chain not in self._entered:
+            streams = block.entering(call)
+            self._entered[block.chain] = block, streams, versions(streams)
 
-    def after(self, place: BlockVisit, output: Any) -> None:
-        """A block has run."""
-        if place.key in self.keys:
-            self._left[place.segment] = place, place.leaving(output)
+    def after(self, block: NumberedBlock, output: Any) -> None:
+        """Store what leaves the last block of a chain so far."""
+        if block.key in self._keys:
+            self._left[block.chain] = block, block.leaving(output)
 
     def chains(self) -> dict[int, Chain] | None:
-        """What they added; None if a block wrote into its input, so that it cannot be told."""
-        found = {}
-        for segment, (first, streams, versions) in self._entered.items():
-            if versions != _versions(streams):
+        """Return the chains by number, None if a block wrote into its input."""
+        result = {}
+        for number, (first, streams, before) in self._entered.items():
+            if before != versions(streams):
                 return None
-            last, leaving = self._left[segment]
-            pairs = enumerate(zip(streams, leaving, strict=True))
+            last, leaving = self._left[number]
             residuals = [
-                None
-                if x_in is None or x_out is None
-                else difference(first, x_in, last, x_out, index, self._video)
-                for index, (x_in, x_out) in pairs
+                residual_between(first, x_in, last, x_out, index, self._video)
+                for index, (x_in, x_out) in enumerate(zip(streams, leaving, strict=True))
             ]
-            found[segment] = Chain(first, last, residuals)
-        return found
+            result[number] = Chain(first, last, residuals)
+        return result
 
 
 class ResidualReplay:
-    """Adds kept residuals in one forward, in place of running blocks."""
+    """Stored residuals that are added in one forward call.
 
-    def __init__(self, chains: Mapping[int, Chain], video: tuple[int, int]) -> None:
+    Args:
+        chains: the stored chains, by number.
+        video: videos and frames of the call.
+    """
+
+    def __init__(self, chains: Mapping[int, Chain], video: Video) -> None:
         self._chains = chains
         self._video = video
         self._entered: dict[int, Streams] = {}
 
-    def has(self, place: BlockVisit) -> bool:
-        """Whether there is something to add for the chain of this block."""
-        return place.segment in self._chains
+    def has(self, block: NumberedBlock) -> bool:
+        """Return True if there are residuals for the chain of this block."""
+        return block.chain in self._chains
 
-    def pass_by(self, place: BlockVisit, arguments: Mapping[str, Any]) -> Any:
-        """What a block returns that does not run."""
-        chain, streams = self._chains[place.segment], place.entering(arguments)
-        entered = self._entered.setdefault(place.segment, streams)
-        if place is chain.last:
-            zipped = enumerate(zip(entered, streams, chain.residuals, strict=True))
+    def output(self, block: NumberedBlock, call: BlockCall) -> Any:
+        """Return the output of a block that does not run; the last one of a chain adds."""
+        chain, streams = self._chains[block.chain], block.entering(call)
+        entered = self._entered.setdefault(block.chain, streams)
+        if block is chain.last:
+            rows = enumerate(zip(entered, streams, chain.residuals, strict=True))
             streams = [
                 x
                 if x is None or x_in is None or residual is None
-                else added(chain.first, x_in, place, x, residual, index, self._video)
-                for index, (x_in, x, residual) in zipped
+                else added(chain.first, x_in, block, x, residual, index, self._video)
+                for index, (x_in, x, residual) in rows
             ]
-        return place.returning(arguments, streams)
+        return call.output(block.blocks, streams)
 
 
 class BlockForward:
-    """One forward: runs blocks, or adds what they added before, as it is told block by block.
+    """One forward call, in which each block runs or its chain's residuals are added.
 
     Args:
+        counters: of the generation.
         step: counted from 1.
-        recording: what is kept of it, if anything is.
-        adding: what may be added.
-        skipped: keys of the blocks that do not run; may change during the forward, by `before` and
-            `after`, which see every block that is called and every one that has run.
+        capture: stores residuals of the blocks that run.
+        replay: adds the stored residuals.
+        skipped: the blocks that do not run. Subclasses may change it during the call.
     """
 
     def __init__(
         self,
-        tally: Counters,
+        counters: Counters,
         step: int,
-        recording: ResidualCapture,
-        adding: ResidualReplay,
-        skipped: Collection[Any],
+        capture: ResidualCapture,
+        replay: ResidualReplay,
+        skipped: Collection[Key] = (),
     ) -> None:
-        self._tally, self._step = tally, step
-        self._recording, self._adding = recording, adding
+        self._counters, self._step = counters, step
+        self.capture, self._replay = capture, replay
         self.skipped = frozenset(skipped)
-        self.before: Callable[[BlockVisit, Mapping[str, Any]], None] | None = None
-        self.after: Callable[[BlockVisit, Mapping[str, Any], Any], None] | None = None
 
-    def visit(self, place: BlockVisit, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """A block is called."""
-        arguments = place.bind(args, kwargs)
-        if self.before is not None:
-            self.before(place, arguments)
-        computed = place.key not in self.skipped or not self._adding.has(place)
-        self._tally.count(self._step, computed=computed)
+    def visit(self, block: NumberedBlock, call: BlockCall) -> Any:
+        """Return the output of one call of a block."""
+        self.before(block, call)
+        computed = block.key not in self.skipped or not self._replay.has(block)
+        self._counters.count(self._step, computed=computed)
         if not computed:
-            return self._adding.pass_by(place, arguments)
-        self._recording.before(place, arguments)
-        output = place.run(args, kwargs)
-        self._recording.after(place, output)
-        if self.after is not None:
-            self.after(place, arguments, output)
+            return self._replay.output(block, call)
+        self.capture.before(block, call)
+        output = call.run()
+        self.capture.after(block, output)
+        self.after(block, call, output)
         return output
 
+    def before(self, block: NumberedBlock, call: BlockCall) -> None:
+        """Act before each call of a block."""
 
-def _versions(streams: Streams) -> list[int]:
-    return [-1 if x is None else version(x) for x in streams]
+    def after(self, block: NumberedBlock, call: BlockCall, output: Any) -> None:
+        """Act after each block that has run."""
+
+
+class ChainMechanism(Mechanism[BlockBranch], ABC):
+    """A mechanism that stores and adds the residuals of chains of blocks.
+
+    Args:
+        model: the transformer.
+        adapter: the adapter of its class.
+        warnings: the warnings of the model.
+    """
+
+    def __init__(self, model: nn.Module, adapter: Adapter, warnings: UserWarnings) -> None:
+        super().__init__()
+        self._model, self._warnings = model, warnings
+        self.blocks = numbered_blocks(model, adapter)
+
+    def branch(self, name: str) -> BlockBranch:
+        """Return the state of a new guidance branch."""
+        return BlockBranch(name)
+
+    def _visit_blocks(self, forward: BlockForward, original: Original) -> Any:
+        with visited(self._model, self.blocks, forward.visit):
+            return original()
+
+    def _captured(self, forward: BlockForward) -> dict[int, Chain]:
+        """Return the captured chains, none with a warning if a block wrote into its input."""
+        chains = forward.capture.chains()
+        if chains is None:
+            self._warnings.warn("in place", IN_PLACE)
+        return chains or {}

@@ -1,4 +1,4 @@
-"""What a module returned, with its finite differences, and what they forecast."""
+"""Forecast a module's output from its finite differences."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 from torch import Tensor
 
-from ...models.block_calls import version
+from ...models.block_calls import versions
 from ..counters import tensors_in
 
 
 @dataclass
-class KeptOutput:
-    """What a module returned in a step, and how it has been changing.
+class StoredOutput:
+    """The output of a module in one step, with its finite differences.
 
         factors[0] = output
         factors[i + 1] = (factors[i] - factors[i] of the output before) / (step - step before)
 
     Args:
-        step: in which the module ran.
-        factors: its output, then the differences; a tensor, or a list or tuple of tensors, each.
-        versions: that the tensors had then.
+        step: the step in which the module ran.
+        factors: the output, then the differences. Each is a tensor, or a list or tuple of tensors.
+        versions: the versions of these tensors when they were stored.
     """
 
     step: int
@@ -31,31 +31,38 @@ class KeptOutput:
 
     @property
     def value(self) -> Any:
-        """What the module returned."""
+        """Return the output of the module."""
         return self.factors[0]
 
     @property
     def is_intact(self) -> bool:
-        """Whether nobody has written into it since."""
-        return self.versions == [version(tensor) for tensor in tensors_in(self.factors)]
+        """Return True if nothing has been written into the tensors since they were stored."""
+        return self.versions == versions(tensors_in(self.factors))
 
     def at(self, step: int) -> Any:
-        """sum over i of factors[i] * (step - self.step)^i / i!"""
+        """Return the forecast: the sum over i of factors[i] * (step - self.step)^i / i!."""
         forecast, elapsed = self.value, step - self.step
         for order, factor in enumerate(self.factors[1:], start=1):
             forecast = _plus(forecast, factor, elapsed**order / math.factorial(order))
         return forecast
 
 
-def kept_output(
-    output: Any, step: int, before: KeptOutput | None = None, order: int = 0
-) -> KeptOutput:
-    """An output of `step` with up to `order` differences, as many as `before` has factors for."""
+def store_output(
+    output: Any, step: int, before: StoredOutput | None = None, order: int = 0
+) -> StoredOutput:
+    """Return an output of `step` with its differences.
+
+    Args:
+        output: a tensor, or a list or tuple of tensors.
+        step: the step in which the module ran.
+        before: the stored output of the run before.
+        order: the most differences; there are at most as many as `before` has factors.
+    """
     factors = [output]
     if before is not None and before.is_intact:
         for factor in before.factors[:order]:
             factors.append(_slope(factors[-1], factor, step - before.step))
-    return KeptOutput(step, factors, [version(tensor) for tensor in tensors_in(factors)])
+    return StoredOutput(step, factors, versions(tensors_in(factors)))
 
 
 def _plus(base: Any, change: Any, weight: float) -> Any:

@@ -1,8 +1,8 @@
-"""Reuse of whole blocks by step numbers: fixed interval, delta-DiT, MagCache."""
+"""Reuse a range of blocks in certain steps: fixed interval, delta-DiT, MagCache."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -11,100 +11,96 @@ from ...engine.user_warnings import UserWarnings
 from ...models import Adapter
 from ..base import BlockPolicy, Blocks
 from ..counters import Counters
-from .block_visits import BlockVisit, Key, places_of, visited
-from .chain_residuals import IN_PLACE, BlockBranch, BlockForward, ResidualCapture, ResidualReplay
-from .reuse_modules import Original
+from .block_visits import Key, NumberedBlock
+from .chain_residuals import (
+    BlockBranch,
+    BlockForward,
+    ChainMechanism,
+    ResidualCapture,
+    ResidualReplay,
+)
+from .mechanism import Method, Original, Step, Video
 
 
-def keys_of(places: list[BlockVisit], blocks: Blocks | None) -> frozenset[Key]:
-    """The blocks of these numbers."""
-    if blocks is None:
-        return frozenset()
-    start, stop = blocks
-    return frozenset(
-        place.key
-        for place in places
-        if place.number >= start and (stop is None or place.number < stop)
-    )
+def check_range(
+    blocks: list[NumberedBlock], name: str, selected: Blocks | None, model: str
+) -> None:
+    """Check that the model has the blocks that a setting selects.
 
-
-def check_blocks(places: list[BlockVisit], name: str, blocks: Blocks | None, model: str) -> None:
-    """Blocks that a setting names must be there.
+    Args:
+        blocks: all blocks of the model.
+        name: name of the setting.
+        selected: value of the setting.
+        model: name of the model's class.
 
     Raises:
-        ValueError: names the setting and how many blocks the model has.
+        ValueError: the model has fewer blocks.
     """
-    count = places[-1].number + 1
-    if blocks is not None and max(blocks[0] + 1, blocks[1] or 0) > count:
-        raise ValueError(f"{name} is {blocks}; {model} has {count} blocks, numbered from 0")
+    count = blocks[-1].number + 1
+    if selected is not None and max(selected[0] + 1, selected[1] or 0) > count:
+        raise ValueError(f"{name} is {selected}; {model} has {count} blocks, numbered from 0")
 
 
-class RangeReuse:
-    """Runs forwards in which a range of blocks adds what it added before.
+class RangeReuse(ChainMechanism):
+    """A mechanism that reuses a range of blocks in the steps that a policy selects.
 
     Args:
         model: the transformer.
-        adapter: what is known of it.
-        make_policy: from the number of steps to the policy of a generation.
+        adapter: the adapter of its class.
+        config: makes the policy of each generation.
+        warnings: the warnings of the model.
     """
-
-    by_timestep = False
 
     def __init__(
         self,
         model: nn.Module,
         adapter: Adapter,
-        make_policy: Callable[[int], BlockPolicy],
-        notices: UserWarnings,
+        config: Method[BlockPolicy],
+        warnings: UserWarnings,
     ) -> None:
-        self._model, self._notices = model, notices
-        self.places = places_of(model, adapter)
-        self._make_policy = make_policy
+        super().__init__(model, adapter, warnings)
+        self._config = config
+        self._policy = config.policy(0)
+        self._skipped: frozenset[Key] = frozenset()
 
-    def begin(self, num_steps: int, tally: Counters) -> None:
-        self._policy, self._tally = self._make_policy(num_steps), tally
+    def begin(self, num_steps: int, counters: Counters) -> None:
+        """Begin a generation."""
+        super().begin(num_steps, counters)
+        self._policy = self._config.policy(num_steps)
 
-    def branch(self, name: str) -> BlockBranch:
-        return BlockBranch(name)
-
-    def begin_step(
-        self,
-        step: int,
-        _timestep: float | None,
-        branches: Mapping[str, BlockBranch],
-        *,
-        guided: bool,
-    ) -> None:
-        self._step = step
-        self._skipped = keys_of(self.places, self._policy.reuses(step))
-        # One decision for all branches: where the first has nothing to reuse, the step computes.
+    def begin_step(self, step: Step, branches: Mapping[str, BlockBranch]) -> None:
+        """Begin a step and decide for all branches whether blocks are reused."""
+        super().begin_step(step, branches)
+        self._skipped = self._keys(self._policy.reuses(self._step))
+        # If the first branch has nothing to reuse, the step is computed in all branches.
         leader = next(iter(branches.values()))
-        if not self._skipped:
-            self._policy.computed(step)
-        elif leader.keys != self._skipped:
-            self._tally.missed(leader.name, step)
+        if self._skipped and leader.keys != self._skipped:
+            self._counters.missed(leader.name, self._step)
             self._skipped = frozenset()
-            self._policy.computed(step)
+        if not self._skipped:
+            self._policy.computed(self._step)
 
-    def run(
-        self,
-        branch: BlockBranch,
-        _arguments: Mapping[str, Any],
-        video: tuple[int, int],
-        original: Original,
-    ) -> Any:
+    def run(self, branch: BlockBranch, video: Video, original: Original) -> Any:
+        """Run one forward call and return the model's output."""
         skipped = self._skipped
         if skipped and branch.keys != skipped:
-            self._tally.missed(branch.name, self._step)
+            self._counters.missed(branch.name, self._step)
             skipped = frozenset()
-        kept = frozenset() if skipped else keys_of(self.places, self._policy.keeps(self._step))
-        recording, adding = ResidualCapture(kept, video), ResidualReplay(branch.chains, video)
-        forward = BlockForward(self._tally, self._step, recording, adding, skipped)
-        with visited(self._model, self.places, forward.visit):
-            output = original()
+        stored = frozenset() if skipped else self._keys(self._policy.stores(self._step))
+        capture, replay = ResidualCapture(stored, video), ResidualReplay(branch.chains, video)
+        forward = BlockForward(self._counters, self._step, capture, replay, skipped)
+        output = self._visit_blocks(forward, original)
         if not skipped:
-            chains = recording.chains()
-            if chains is None:
-                self._notices.warn("in place", IN_PLACE)
-            branch.chains, branch.keys = chains or {}, kept if chains else frozenset()
+            branch.chains = self._captured(forward)
+            branch.keys = stored if branch.chains else frozenset()
         return output
+
+    def _keys(self, selected: Blocks | None) -> frozenset[Key]:
+        if selected is None:
+            return frozenset()
+        start, stop = selected
+        return frozenset(
+            block.key
+            for block in self.blocks
+            if block.number >= start and (stop is None or block.number < stop)
+        )

@@ -1,4 +1,4 @@
-"""Reuse decided in the middle of a forward: by the first block's residual, or by its input."""
+"""Reuse the rest of a step if the first block's residual or input has changed little."""
 
 from __future__ import annotations
 
@@ -10,124 +10,148 @@ from torch import Tensor, nn
 
 from ...engine.user_warnings import UserWarnings
 from ...models import Adapter
+from ...models.block_stand_in import BlockCall
 from ...schedule import Decision
 from ..base import ChangePolicy
 from ..counters import Counters
-from .block_visits import BlockVisit, places_of, visited
-from .chain_residuals import IN_PLACE, BlockBranch, BlockForward, ResidualCapture, ResidualReplay
-from .reuse_modules import Original
+from .block_visits import NumberedBlock
+from .chain_residuals import (
+    BlockBranch,
+    BlockForward,
+    ChainMechanism,
+    ResidualCapture,
+    ResidualReplay,
+)
+from .mechanism import Method, Original, Step, Video
 
-Watch = Callable[[BlockVisit, Mapping[str, Any]], Tensor]
+Watch = Callable[[BlockCall], Tensor]
+"""Returns the tensor to compare from the call of the first block."""
 
 
-class ChangeReuse:
-    """Runs forwards whose rest is reused where something has changed little.
+class ChangeReuse(ChainMechanism):
+    """A mechanism that reuses the rest of a step if a tensor has changed little.
 
-    The number is read where it is made, for which the host waits.
+    The change is read in the middle of the forward call, where the host waits for the device.
 
     Args:
         model: the transformer.
-        adapter: what is known of it.
-        make_policy: from the number of steps to the policy of a generation.
-        watch: from the first block and its arguments to what is compared, before the block runs,
-            with the same in the step before. None: the first block runs and its residual is
-            compared with that of the last computed step.
-    """
+        adapter: the adapter of its class.
+        config: makes the policy of each generation.
+        warnings: the warnings of the model.
+        watch: returns the tensor that is compared with that of the step before, before the first
+            block runs. None: the first block runs, and its residual is compared with that of the
+            last computed step.
 
-    by_timestep = False
+    Raises:
+        ValueError: the model has a single block.
+    """
 
     def __init__(
         self,
         model: nn.Module,
         adapter: Adapter,
-        make_policy: Callable[[int], ChangePolicy],
-        notices: UserWarnings,
+        config: Method[ChangePolicy],
+        warnings: UserWarnings,
         watch: Watch | None = None,
     ) -> None:
-        self._model, self._notices = model, notices
-        self.places = places_of(model, adapter)
-        self._make_policy, self._watch = make_policy, watch
-        self._first = self.places[0]
-        if len(self.places) < 2:
-            raise ValueError(f"{type(model).__name__} has one block, so that there is no rest")
-        rest = self.places if watch is not None else self.places[1:]
-        self._keys = frozenset(place.key for place in rest)
+        super().__init__(model, adapter, warnings)
+        if len(self.blocks) < 2:
+            raise ValueError(
+                f"{type(model).__name__} has one block, so nothing is left to reuse after it"
+            )
+        self._config = config
+        self._policy = config.policy(0)
+        self.watch = watch
+        self.reusable = frozenset(block.key for block in self.blocks[0 if watch else 1 :])
+        self._reused: bool | None = None
+        """The decision for the step, None until its first branch has made it."""
 
-    def begin(self, num_steps: int, tally: Counters) -> None:
-        self._policy, self._tally = self._make_policy(num_steps), tally
+    def begin(self, num_steps: int, counters: Counters) -> None:
+        """Begin a generation."""
+        super().begin(num_steps, counters)
+        self._policy = self._config.policy(num_steps)
 
-    def branch(self, name: str) -> BlockBranch:
-        return BlockBranch(name)
+    def begin_step(self, step: Step, branches: Mapping[str, BlockBranch]) -> None:
+        """Begin a step; its first call decides."""
+        super().begin_step(step, branches)
+        self._reused = None
 
-    def begin_step(
-        self,
-        step: int,
-        _timestep: float | None,
-        _branches: Mapping[str, BlockBranch],
-        *,
-        guided: bool,
-    ) -> None:
-        self._step = step
-        self._decided: bool | None = None
-        """Whether the step is reused; None until its first branch knows."""
-
-    def run(
-        self,
-        branch: BlockBranch,
-        _arguments: Mapping[str, Any],
-        video: tuple[int, int],
-        original: Original,
-    ) -> Any:
-        recording, adding = ResidualCapture(self._keys, video), ResidualReplay(branch.chains, video)
-        forward = BlockForward(self._tally, self._step, recording, adding, ())
-
-        def decide(seen: Tensor) -> None:
-            if self._decided is None:
-                self._decided = self._decide(branch, seen)
-            if self._decided and not branch.chains:
-                self._tally.missed(branch.name, self._step)
-            elif self._decided:
-                forward.skipped = self._keys
-            # An input is compared with that of the step before, a residual with that of the last
-            # computed step.
-            if self._watch is not None or not forward.skipped:
-                branch.watched = seen
-
-        def before(place: BlockVisit, arguments: Mapping[str, Any]) -> None:
-            if place is self._first and self._watch is not None:
-                decide(self._watch(place, arguments))
-
-        def after(place: BlockVisit, arguments: Mapping[str, Any], output: Any) -> None:
-            if place is self._first and self._watch is None:
-                entered, left = place.entering(arguments)[0], place.leaving(output)[0]
-                assert entered is not None and left is not None
-                decide(left - entered)
-
-        forward.before, forward.after = before, after
-        with visited(self._model, self.places, forward.visit):
-            output = original()
+    def run(self, branch: BlockBranch, video: Video, original: Original) -> Any:
+        """Run one forward call and return the model's output."""
+        forward = ChangeForward(self, branch, self._counters, self._step, video)
+        output = self._visit_blocks(forward, original)
         if not forward.skipped:
-            chains = recording.chains()
-            if chains is None:
-                self._notices.warn("in place", IN_PLACE)
-            branch.chains = chains or {}
+            branch.chains = self._captured(forward)
         return output
 
-    def _decide(self, branch: BlockBranch, seen: Tensor) -> bool:
-        change = None
-        if branch.watched is not None and branch.chains and self._policy.asks(self._step):
-            change = self._read(relative_change(seen, branch.watched))
-            self._tally.decisions[self._step] = Decision(self._step, 1, change, change, 1.0)
-        return self._policy.reuses(self._step, change)
+    def reuses(self, branch: BlockBranch, compared: Tensor) -> bool:
+        """Return the decision for this branch; the first branch decides for the whole step."""
+        if self._reused is None:
+            self._reused = self._policy.reuses(self._step, self._change(branch, compared))
+        if self._reused and not branch.chains:
+            self._counters.missed(branch.name, self._step)
+        return self._reused and bool(branch.chains)
 
-    def _read(self, value: Tensor) -> float:
+    def _change(self, branch: BlockBranch, compared: Tensor) -> float | None:
+        """Return the relative change; None if it is not needed or there is nothing to compare."""
+        before = branch.compared_with
+        if before is None or not branch.chains or not self._policy.asks(self._step):
+            return None
+        change = relative_change(compared, before)
         start = time.perf_counter()
-        number = float(value)
-        self._tally.waits.append(time.perf_counter() - start)
+        number = float(change)
+        self._counters.waits.append(time.perf_counter() - start)
+        self._counters.decisions[self._step] = Decision(self._step, 1, number, number, 1.0)
         return number
 
 
+class ChangeForward(BlockForward):
+    """One forward call in which the first block decides for the others.
+
+    Args:
+        mechanism: makes the decision.
+        branch: the state of the call's branch.
+        counters: of the generation.
+        step: counted from 1.
+        video: videos and frames of the call.
+    """
+
+    def __init__(
+        self,
+        mechanism: ChangeReuse,
+        branch: BlockBranch,
+        counters: Counters,
+        step: int,
+        video: Video,
+    ) -> None:
+        capture = ResidualCapture(mechanism.reusable, video)
+        super().__init__(counters, step, capture, ResidualReplay(branch.chains, video))
+        self._mechanism, self._branch = mechanism, branch
+
+    def before(self, block: NumberedBlock, call: BlockCall) -> None:
+        """Compare the first block's input, if that is what the mechanism watches."""
+        watch = self._mechanism.watch
+        if watch is not None and block is self._mechanism.blocks[0]:
+            compared = watch(call)
+            self._decide(compared)
+            self._branch.compared_with = compared
+
+    def after(self, block: NumberedBlock, call: BlockCall, output: Any) -> None:
+        """Compare the first block's residual with that of the last computed step."""
+        if self._mechanism.watch is None and block is self._mechanism.blocks[0]:
+            x_in, x_out = block.entering(call)[0], block.leaving(output)[0]
+            assert x_in is not None and x_out is not None
+            residual = x_out - x_in
+            self._decide(residual)
+            if not self.skipped:
+                self._branch.compared_with = residual
+
+    def _decide(self, compared: Tensor) -> None:
+        if self._mechanism.reuses(self._branch, compared):
+            self.skipped = self._mechanism.reusable
+
+
 def relative_change(now: Tensor, before: Tensor) -> Tensor:
-    """mean |now - before| / mean |before|, in float32."""
+    """Return mean |now - before| / mean |before| in float32, for tensors of the same shape."""
     before = before.float()
     return (now.float() - before).abs().mean() / before.abs().mean()

@@ -1,131 +1,129 @@
-"""AdaCache per layer: each block runs, or adds what it added before, by its own schedule."""
+"""AdaCache per layer: each block runs, or adds its stored residual, by its own schedule."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...engine.user_warnings import UserWarnings
+from ...engine.user_warnings import IN_PLACE, UserWarnings
 from ...models import Adapter
-from ...models.block_calls import version
+from ...models.block_calls import versions
+from ...models.block_stand_in import BlockCall, Streams
 from ..adacache_per_layer import AdaCachePerLayerPolicy
 from ..counters import Counters
-from .block_visits import BlockVisit, Key, Streams, places_of, visited
-from .chain_residuals import IN_PLACE
-from .reuse_modules import Original
+from .block_visits import Key, NumberedBlock, numbered_blocks, visited
+from .mechanism import Mechanism, Method, Original, Step, Video
 
 
 @dataclass
 class LayerBranch:
-    """One branch of guidance: what each block added, and in which step."""
+    """The state of one guidance branch.
+
+    Args:
+        name: name of the branch.
+        residuals: the stored residual of each block.
+        steps: the step of each of them.
+    """
 
     name: str
     residuals: dict[Key, Streams] = field(default_factory=dict)
     steps: dict[Key, int] = field(default_factory=dict)
 
     def forget(self) -> None:
+        """Remove everything that is stored."""
         self.residuals.clear()
         self.steps.clear()
 
     def tensors(self) -> list[Tensor]:
-        """All that it holds."""
+        """Return all tensors that are stored."""
         return [x for streams in self.residuals.values() for x in streams if x is not None]
 
 
-class LayerReuse:
-    """Runs forwards in which some blocks add what they added before.
+class LayerReuse(Mechanism[LayerBranch]):
+    """A mechanism in which each block has its own schedule.
 
-    The first branch of guidance measures, and decides for the others. Distances stay on the device
-    until the next step begins; they are read then, together.
+    The first guidance branch measures, and decides for the others. The distances of a step stay on
+    the device until the next step begins; then they are read together.
 
     Args:
         model: the transformer.
-        adapter: what is known of it.
-        make_policy: from the number of steps to the policy of one block in a generation.
+        adapter: the adapter of its class.
+        config: makes the policy of each block in each generation.
+        warnings: the warnings of the model.
     """
-
-    by_timestep = False
 
     def __init__(
         self,
         model: nn.Module,
         adapter: Adapter,
-        make_policy: Callable[[int], AdaCachePerLayerPolicy],
-        notices: UserWarnings,
+        config: Method[AdaCachePerLayerPolicy],
+        warnings: UserWarnings,
     ) -> None:
-        self._model, self._notices = model, notices
-        self.places = places_of(model, adapter)
-        self._make_policy = make_policy
+        super().__init__()
+        self._model, self._config, self._warnings = model, config, warnings
+        self._blocks = numbered_blocks(model, adapter)
+        self._policies: dict[Key, AdaCachePerLayerPolicy] = {}
+        self._reused: set[Key] = set()
+        self._leader: LayerBranch | None = None
+        self._distances: dict[Key, Tensor | None] = {}
 
-    def begin(self, num_steps: int, tally: Counters) -> None:
-        self._policies = {place.key: self._make_policy(num_steps) for place in self.places}
-        self._tally = tally
-        self._measured: dict[Key, Tensor | None] = {}
+    def begin(self, num_steps: int, counters: Counters) -> None:
+        """Begin a generation."""
+        super().begin(num_steps, counters)
+        self._policies = {block.key: self._config.policy(num_steps) for block in self._blocks}
+        self._distances = {}
 
     def branch(self, name: str) -> LayerBranch:
+        """Return the state of a new guidance branch."""
         return LayerBranch(name)
 
-    def begin_step(
-        self,
-        step: int,
-        _timestep: float | None,
-        branches: Mapping[str, LayerBranch],
-        *,
-        guided: bool,
-    ) -> None:
-        self._take_measured(step - 1)
-        self._step = step
-        self._reused = {key for key, policy in self._policies.items() if policy.reuses(step)}
+    def begin_step(self, step: Step, branches: Mapping[str, LayerBranch]) -> None:
+        """Begin a step: read the distances of the last one and decide for each block."""
+        super().begin_step(step, branches)
+        self._observe_distances(self._step - 1)
+        self._reused = {key for key, policy in self._policies.items() if policy.reuses(self._step)}
         self._leader = next(iter(branches.values()))
 
-    def run(
-        self,
-        branch: LayerBranch,
-        _arguments: Mapping[str, Any],
-        _video: tuple[int, int],
-        original: Original,
-    ) -> Any:
-        def visit(place: BlockVisit, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-            arguments = place.bind(args, kwargs)
-            entered = place.entering(arguments)
-            kept = branch.residuals.get(place.key)
-            wanted = place.key in self._reused
-            self._tally.count(self._step, computed=not (wanted and kept is not None))
-            if wanted and kept is not None:
-                streams = [
-                    x if x is None or residual is None else x + residual
-                    for x, residual in zip(entered, kept, strict=True)
-                ]
-                return place.returning(arguments, streams)
-            if wanted:
-                self._tally.missed(branch.name, self._step)
-            return self._compute(branch, place, entered, args, kwargs)
+    def run(self, branch: LayerBranch, _video: Video, original: Original) -> Any:
+        """Run one forward call and return the model's output."""
 
-        with visited(self._model, self.places, visit):
+        def visit(block: NumberedBlock, call: BlockCall) -> Any:
+            entering = block.entering(call)
+            stored = branch.residuals.get(block.key)
+            wanted = block.key in self._reused
+            computed = not wanted or stored is None
+            self._counters.count(self._step, computed=computed)
+            if wanted and stored is not None:
+                return call.output(block.blocks, _sums(entering, stored))
+            if wanted:
+                self._counters.missed(branch.name, self._step)
+            return self._compute(branch, block, entering, call)
+
+        with visited(self._model, self._blocks, visit):
             return original()
 
     def _compute(
-        self, branch: LayerBranch, place: BlockVisit, entered: Streams, args: Any, kwargs: Any
+        self, branch: LayerBranch, block: NumberedBlock, entering: Streams, call: BlockCall
     ) -> Any:
-        versions = [-1 if x is None else version(x) for x in entered]
-        output = place.run(args, kwargs)
-        if versions != [-1 if x is None else version(x) for x in entered]:
-            self._notices.warn("in place", IN_PLACE)
-            branch.residuals.pop(place.key, None)
+        before = versions(entering)
+        output = call.run()
+        if before != versions(entering):
+            self._warnings.warn("in place", IN_PLACE)
+            branch.residuals.pop(block.key, None)
             return output
         residuals = [
             None if x_in is None or x_out is None else x_out - x_in
-            for x_in, x_out in zip(entered, place.leaving(output), strict=True)
+            for x_in, x_out in zip(entering, block.leaving(output), strict=True)
         ]
         if branch is self._leader:
-            self._measured[place.key] = self._distance(branch, place.key, residuals)
-        branch.residuals[place.key] = residuals
-        branch.steps[place.key] = self._step
+            self._distances[block.key] = self._distance(branch, block.key, residuals)
+        branch.residuals[block.key] = residuals
+        branch.steps[block.key] = self._step
         return output
 
     def _distance(self, branch: LayerBranch, key: Key, residuals: Streams) -> Tensor | None:
@@ -133,18 +131,25 @@ class LayerReuse:
         if old is None or old[0] is None or new is None:
             return None
         stored = old[0].float()
-        apart = (stored - new.float()).abs().sum() / stored.abs().sum()
-        return apart / (self._step - branch.steps[key])
+        relative = (stored - new.float()).abs().sum() / stored.abs().sum()
+        return relative / (self._step - branch.steps[key])
 
-    def _take_measured(self, step: int) -> None:
-        """Tell the policies what the last step measured: one read for all blocks."""
-        given = {key: value for key, value in self._measured.items() if value is not None}
+    def _observe_distances(self, step: int) -> None:
+        """Give the policies the distances of `step`, with one read for all blocks."""
+        measured = {key: value for key, value in self._distances.items() if value is not None}
         numbers: dict[Key, float] = {}
-        if given:
+        if measured:
             start = time.perf_counter()
-            read = torch.stack(list(given.values())).tolist()
-            self._tally.waits.append(time.perf_counter() - start)
-            numbers = dict(zip(given, read, strict=True))
-        for key in self._measured:
+            values = torch.stack(list(measured.values())).tolist()
+            self._counters.waits.append(time.perf_counter() - start)
+            numbers = dict(zip(measured, values, strict=True))
+        for key in self._distances:
             self._policies[key].observe(step, numbers.get(key))
-        self._measured = {}
+        self._distances = {}
+
+
+def _sums(streams: Streams, residuals: Streams) -> Streams:
+    return [
+        x if x is None or residual is None else x + residual
+        for x, residual in zip(streams, residuals, strict=True)
+    ]

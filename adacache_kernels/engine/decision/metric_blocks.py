@@ -112,7 +112,7 @@ def find_metric_blocks(
     residual = adapter.residuals[name]
     metric_blocks = {}
     for list_name in residual.lists:
-        block_lists = adapter.blocks_of(model, list_name)
+        block_lists = adapter.lists_by_block(model, list_name)
         for location in config.locations:
             number = resolve_location(location, len(block_lists), list_name)
             index = list(block_lists)[number]

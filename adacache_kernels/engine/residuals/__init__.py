@@ -1,1 +1,1 @@
-"""Store what block lists add, and add it again, for one guidance branch."""
+"""Store what block lists add in one guidance branch, and add it again."""

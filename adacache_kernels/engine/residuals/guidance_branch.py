@@ -1,8 +1,9 @@
-"""One branch of guidance: its spans, the ring of their residuals, and the forecast from it."""
+"""The state of one guidance branch: its spans, the ring of their residuals, and their forecast."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -10,34 +11,52 @@ from ...memory.residual_store import ResidualStore
 from ...models import Adapter, BlockRun
 from ...options import Metric
 from ...schedule import Forecast
-from .block_stand_ins import After, Observer
-from .interleaved_lists import InterleavedList
-from .span import Comparison, Span
-
-NEW = -1
-"""Stands for the place of the residual that is about to be stored."""
+from .block_stand_ins import After, Observer, StandIns
+from .interleaved_lists import Video
+from .span import NOT_STORED, BlocksByIndex, Comparison, Span
 
 
-def ring_places(order: int, *, correct: bool) -> int:
-    """Places of each ring, for forecasts of this order.
+def ring_size(order: int, *, correct: bool) -> int:
+    """Return the number of slots in each ring.
 
-    A residual may go over the oldest one as it is compared with it, in one pass. One that is
-    corrected needs a place beside the others.
+    A residual may overwrite the oldest one while it is compared with it. With correction, it needs
+    one more slot.
+
+    Args:
+        order: order of the forecasts.
+        correct: whether computed steps are corrected.
     """
     return order + (2 if correct else 1)
 
 
+@dataclass(frozen=True)
+class ComputedForward:
+    """One computed forward call of a branch.
+
+    Args:
+        step: counted from 1.
+        video: videos and frames of the call.
+        ring_index: where its residuals are stored, NOT_STORED if they are not.
+        correction: ring indices and coefficients of the residuals that correct its output.
+    """
+
+    step: int
+    video: Video
+    ring_index: int = NOT_STORED
+    correction: tuple[tuple[int, float], ...] = ()
+
+
 class GuidanceBranch:
-    """State of one branch in one generation.
+    """The state of one guidance branch in one generation.
 
     Args:
         model: the transformer.
-        adapter: what is known of it.
-        memory: where residuals are kept.
-        index: of the branch, in the order in which they come.
-        places: of the ring.
-        forecast: how residuals are forecast.
-        correct: whether computed steps make up for what forecasts missed.
+        adapter: the adapter of its class.
+        memory: the residual store.
+        index: of the branch, in the order of the calls.
+        ring_size: number of slots in each ring.
+        forecast: the forecast of residuals.
+        correct: whether computed steps are corrected for the errors of the forecasts before them.
     """
 
     def __init__(
@@ -46,51 +65,57 @@ class GuidanceBranch:
         adapter: Adapter,
         memory: ResidualStore,
         index: int,
-        places: int,
+        ring_size: int,
         forecast: Forecast,
         *,
         correct: bool = False,
     ) -> None:
         self._spans = tuple(_spans(model, adapter, memory, index))
-        self._kept = tuple(span for span in self._spans if span.blocks.kept)
+        self._stored = tuple(span for span in self._spans if span.blocks.has_residual)
         self._memory = memory
         self.index = index
         self._forecast = forecast
         self._correct = correct
-        self._ring = Ring(places)
+        self._ring = Ring(ring_size)
+        self._forward = ComputedForward(0, (1, 1))
         self.computed_at: int | None = None
+        """The computed step whose residuals are stored."""
         self.signature: object = None
+        """The signature of the last call."""
         self.reserved_for: object = None
-        """The signature that there are slots for."""
-        self.completed = self.corrected = False
+        """The signature for which there are slots."""
+        self.completed = False
+        """True if the last computed call has stored all residuals."""
+        self.corrected = False
+        """True if the output of the last computed call was corrected."""
         self.reused_since = False
-        self._correction: tuple[tuple[int, float], ...] = ()
+        """True if a step was reused since the last computed call."""
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """Computed steps whose residuals are held, newest first."""
+        """Return the computed steps whose residuals are stored, newest first."""
         return self._ring.steps
 
     def forget(self) -> None:
-        """Nothing that is stored holds any longer."""
+        """Mark all stored residuals as outdated."""
         self.computed_at = None
         self._ring.clear()
 
     def lose(self) -> None:
-        """Nothing is stored any longer, nor is there anything that a forward which has begun could
-        be compared with."""
+        """Forget the residuals because their memory is gone, also for the call that is running."""
         self.forget()
         self.reserved_for = None
-        self._correction = ()
+        forward = self._forward
+        self._forward = ComputedForward(forward.step, forward.video, forward.ring_index)
         for span in self._spans:
-            span.compare_with_nothing()
+            span.recording.comparison = None
 
     def drop(self, steps: Sequence[int]) -> None:
-        """Residuals of these computed steps are not to be used."""
+        """Forget the residuals of these computed steps."""
         self._ring.drop(steps)
 
     def holds(self, step: int | None, signature: object) -> bool:
-        """Whether there are residuals as of computed step `step`, for inputs like these."""
+        """Return True if the residuals of computed step `step` are stored, for such inputs."""
         fits = self.computed_at == step and self.signature == signature
         return step is not None and fits and bool(self.steps)
 
@@ -98,113 +123,121 @@ class GuidanceBranch:
         self,
         step: int,
         observers: Mapping[str, Mapping[int, Sequence[Observer]]],
-        shape: tuple[int, int],
+        shape: Video,
         *,
         recording: bool,
         measure: tuple[Sequence[int], Metric] | None = None,
     ) -> dict[str, tuple[object, ...]]:
-        """The block lists of a computed step.
+        """Begin a computed call and return its block lists, by attribute of the model.
 
         Args:
             step: counted from 1.
-            observers: by list and index of the block that they watch.
+            observers: by list and index of the block they observe.
             shape: videos and frames.
             recording: whether residuals are stored.
-            measure: frame strides and metric by which the forecast's error is measured, if it is.
+            measure: frame strides and metric by which the forecast error is measured, if it is.
         """
-        self._step, self._shape = step, shape
         self.completed, self.corrected = False, False
+        history, indices = self._ring.steps, self._ring.indices
+        ring_index = self._ring.claim() if recording else NOT_STORED
+        correction = self._correction(step, history, indices, ring_index) if recording else ()
+        self._forward = ComputedForward(step, shape, ring_index, correction)
         comparison = None
-        history, places = self._ring.steps, self._ring.places
         if recording and history and measure is not None:
             coefficients = self._forecast.coefficients(history, step)
-            comparison = Comparison(places[: len(coefficients)], coefficients, *measure)
-        self._correction = self._missed(step) if recording else ()
-        self._place = self._ring.claim() if recording else -1
-        watching = {name: dict(of_list) for name, of_list in observers.items()}
-        if recording:
-            last = self._kept[-1]
-            of_last = watching.setdefault(last.blocks.attribute, {})
-            of_last[last.last_index] = [*of_last.get(last.last_index, ()), After(self._complete)]
+            comparison = Comparison(indices[: len(coefficients)], coefficients, *measure)
         for span in self._spans:
-            span.begin(self._place, shape, comparison)
-        return _put_together(span.observed(watching, recording) for span in self._spans)
+            span.begin(ring_index, shape, comparison)
+        observing = {name: dict(of_list) for name, of_list in observers.items()}
+        if recording:
+            last = self._stored[-1]
+            of_last = observing.setdefault(last.blocks.attribute, {})
+            index = last.stand_ins.last_index
+            of_last[index] = [*of_last.get(index, ()), After(self._complete)]
+        return _whole_lists(span.observed(observing) for span in self._spans)
 
     def end(self) -> None:
-        """The computed forward is over."""
+        """End a computed call."""
         self.reused_since = False
-        if self._place >= 0 and not self.completed:
-            self._ring.push(self._step, self._place)
+        if self._forward.ring_index != NOT_STORED and not self.completed:
+            self._ring.push(self._forward.step, self._forward.ring_index)
         for span in self._spans:
-            span.end()
+            span.recording.end()
 
     @property
     def written_in_place(self) -> bool:
-        """Whether a block of the last computed forward wrote into its input."""
-        return any(span.written_in_place for span in self._spans)
+        """Return True if a block of the last computed call wrote into its input."""
+        return any(span.recording.written_in_place for span in self._spans)
 
     def reused(self, step: int, given: Container[int]) -> dict[str, tuple[object, ...]]:
-        """The block lists of a reused step, which write to none of the storages `given`."""
+        """Return the block lists of a reused step, by attribute of the model.
+
+        Args:
+            step: counted from 1.
+            given: storages that must not be written to.
+        """
         self.reused_since = True
         coefficients = self._forecast.coefficients(self.steps, step)
-        places = self._ring.places[: len(coefficients)]
-        self._spans[0].prefetch(places)
-        return _put_together(span.reused(places, coefficients, given) for span in self._spans)
-
-    def _complete(self, run: BlockRun) -> None:
-        """All residuals are stored: correct what leaves the last list."""
-        self._ring.push(self._step, self._place)
-        self.completed = True
-        if self._correction and not self.written_in_place:
-            self._correct_output(run)
+        indices = self._ring.indices[: len(coefficients)]
+        self._spans[0].prefetch(indices)
+        return _whole_lists(span.reused(indices, coefficients, given) for span in self._spans)
 
     def recorded(self) -> dict[str, Tensor]:
-        """The video's residual of each list in the last computed forward, as [B, F, S, C]."""
+        """Return each list's residual of the video, from the last computed call, `[B, F, S, C]`."""
+        index = self._forward.ring_index
         return {
-            span.blocks.name: self._memory.slots.read(span.key(0, self._place), span.view(0))
-            for span in self._kept
+            span.blocks.name: self._memory.slots.read(span.key(0, index), span.view(0))
+            for span in self._stored
         }
 
     def compared(self) -> list[Tensor]:
-        """Sums over each list's residual and forecast in the last computed forward.
+        """Return the sums over each list's residual and forecast in the last computed call.
 
-        None where there was no forecast (the first step), or where a list did not run to its end.
+        The result is empty if there was no forecast (in the first step), if a list did not run to
+        its end, or if a block wrote into its input.
         """
-        sums = [span.sums for span in self._kept if span.sums is not None]
-        everywhere = len(sums) == len(self._kept) and not self.written_in_place
-        return sums if everywhere else []
+        recordings = [span.recording for span in self._stored]
+        sums = [recording.sums for recording in recordings if recording.sums is not None]
+        return sums if len(sums) == len(recordings) and not self.written_in_place else []
 
-    def _missed(self, step: int) -> tuple[tuple[int, float], ...]:
-        """What to add of the stored residuals: -c * a_i by place; then of the new one, c."""
-        history = self._ring.steps
+    def _complete(self, run: BlockRun) -> None:
+        """Note that all residuals are stored, and correct what leaves the last list."""
+        self._ring.push(self._forward.step, self._forward.ring_index)
+        self.completed = True
+        if self._forward.correction and not self.written_in_place:
+            self._correct_output(run)
+
+    def _correction(
+        self, step: int, history: Sequence[int], indices: Sequence[int], ring_index: int
+    ) -> tuple[tuple[int, float], ...]:
+        """Return -c * a_i for each stored residual, then c for the new one at `ring_index`."""
         if not (self._correct and self.reused_since and history):
             return ()
         factor = self._forecast.correction(history, step)
         coefficients = self._forecast.coefficients(history, step)
-        of_forecast = zip(self._ring.places, (-factor * a for a in coefficients), strict=False)
-        return (*of_forecast, (NEW, factor))
+        of_forecast = zip(indices, (-factor * a for a in coefficients), strict=False)
+        return (*of_forecast, (ring_index, factor))
 
     def _correct_output(self, run: BlockRun) -> None:
         """x_out += c * (R - sum_i a_i R_i), for all lists in the last one's layout."""
-        last = self._kept[-1]
-        places = [self._place if place == NEW else place for place, _ in self._correction]
-        for span in self._kept:
-            for index, x in enumerate(last.leaving(run.output, span)):
+        last = self._stored[-1]
+        indices, coefficients = zip(*self._forward.correction, strict=True)
+        for span in self._stored:
+            for stream, x in enumerate(last.streams_of(run.output, span)):
                 if x is None:
                     continue
                 if span.blocks.layout is not last.blocks.layout:
-                    x = last.blocks.split(x, index, self._shape)
-                keys = [span.key(index, place) for place in places]
-                coefficients = [a for _, a in self._correction]
-                self._memory.slots.add(x, keys, coefficients, span.view(index))
+                    x = last.blocks.split(x, stream, self._forward.video)
+                keys = [span.key(stream, index) for index in indices]
+                self._memory.slots.add(x, keys, coefficients, span.view(stream))
         self.corrected = True
 
 
-def _put_together(
-    parts: Iterable[Mapping[str, Mapping[int, object]]],
+def _whole_lists(
+    parts: Iterable[Mapping[str, BlocksByIndex]],
 ) -> dict[str, tuple[object, ...]]:
-    """Whole lists, from what stands for blocks by list and index."""
-    lists: dict[str, dict[int, object]] = {}
+    """Return whole lists from the blocks of their parts, by list and index."""
+    lists: dict[str, BlocksByIndex] = {}
     for part in parts:
         for name, blocks in part.items():
             lists.setdefault(name, {}).update(blocks)
@@ -214,50 +247,50 @@ def _put_together(
 def _spans(
     model: nn.Module, adapter: Adapter, memory: ResidualStore, branch: int
 ) -> Iterator[Span]:
-    leading = None
+    first_list = None
     for blocks in adapter.lists:
         modules = blocks.modules(model)
-        if blocks.leads:
-            leading = InterleavedList(blocks, modules)
+        if blocks.interleaved_with_next:
+            first_list = StandIns(blocks, modules)
         else:
-            yield Span(blocks, modules, memory, branch, leading)
-            leading = None
+            yield Span(blocks, modules, memory, branch, first_list)
+            first_list = None
 
 
 class Ring:
-    """`depth` places, written in turn; newest first.
+    """The slots of one span for the last computed steps, written in turn.
 
     Args:
-        depth: number of places.
+        size: number of slots.
     """
 
-    def __init__(self, depth: int) -> None:
-        self._depth = depth
+    def __init__(self, size: int) -> None:
+        self._size = size
         self._written: list[tuple[int, int]] = []
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """Computed steps that are held."""
+        """Return the computed steps that are stored, newest first."""
         return tuple(step for step, _ in self._written)
 
     @property
-    def places(self) -> tuple[int, ...]:
-        """Where they are held."""
-        return tuple(place for _, place in self._written)
+    def indices(self) -> tuple[int, ...]:
+        """Return the ring index of each of these steps."""
+        return tuple(index for _, index in self._written)
 
     def claim(self) -> int:
-        """A place to write to; where all are taken, the oldest step is given up."""
-        self._written = self._written[: self._depth - 1]
-        return min(set(range(self._depth)) - set(self.places))
+        """Return a ring index to write to; if none is free, the oldest step loses its slot."""
+        self._written = self._written[: self._size - 1]
+        return min(set(range(self._size)) - set(self.indices))
 
-    def push(self, step: int, place: int) -> None:
-        """`place` holds the residual of `step` from now on."""
-        self._written = [(step, place), *(w for w in self._written if w[1] != place)]
+    def push(self, step: int, index: int) -> None:
+        """Note that the slot at `index` holds the residual of `step`."""
+        self._written = [(step, index), *(w for w in self._written if w[1] != index)]
 
     def drop(self, steps: Sequence[int]) -> None:
-        """These steps are no longer held."""
+        """Forget these steps."""
         self._written = [written for written in self._written if written[0] not in steps]
 
     def clear(self) -> None:
-        """Nothing is held."""
+        """Forget all steps."""
         self._written = []

@@ -1,87 +1,97 @@
-"""A list whose blocks take turns with those of the next list, so that both have one residual.
+"""The first of two interleaved lists, which share one residual with the second list.
 
-Latte: spatial and temporal blocks S, T, the changes of layout P, and an embedding e before T_1.
+Latte has spatial and temporal blocks S and T, changes of layout P, and an embedding e before T_1:
 
     x -> S_1 -> P + e -> T_1 -> P^-1 -> S_2 -> P -> T_2 -> ...
 
-All that happens between T_1 and the last T is blocks, and changes of layout that undo each other.
-So what the blocks add, seen in the layout of T, is
+From T_1 to the last T there are only blocks, and changes of layout that undo each other. So the sum
+of what the blocks add, in the layout of T, is
 
     R = T_out - (T_in - P(S_out - S_in))        T_in enters T_1, T_out leaves the last T
 
-with S_in, S_out around S_1 alone: two blocks are watched, however many there are. To add up what
-each block adds took 5 % of the demo's computed step, and to hold the streams for it 3 %.
+where S_in enters S_1 and S_out leaves it. Only two blocks are observed, however many there are.
+Adding up what each block adds took 5 % of the demo's computed step, and holding the streams 3 %.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...memory.device_slots import View
-from ...models import BlockList, BlockRun
-from ...models.block_calls import version
-from .block_stand_ins import StandIns
+from ...models import BlockRun
+from ...models.block_calls import versions
+from .block_stand_ins import Observer, StandIns
 
 Video = tuple[int, int]
+"""The numbers of videos and of frames in a forward call."""
 
 
-class InterleavedList:
-    """Keeps what enters and leaves the list's first block, until the next list begins.
+class FirstListRecording(Observer):
+    """The streams around the first block of an interleaved list, in one computed forward call.
 
-    Where the next list does not run at all, as in a Latte that makes a single image, the blocks
-    follow each other directly, and their residual is what they add from first to last.
+    They are held until the second list begins. If the second list does not run at all, as in a
+    Latte that makes a single image, the blocks of the first list follow each other directly. Their
+    residual is then what they add from the first to the last block.
+
+    Args:
+        stand_ins: the stand-ins of the list.
+        video: videos and frames of the call.
     """
 
-    taps: Sequence[str] = ()
-
-    def __init__(self, blocks: BlockList, modules: Mapping[int, nn.Module]) -> None:
-        self.blocks = blocks
-        self.stand_ins = StandIns(blocks, modules)
-        self.begin((1, 1))
-
-    def begin(self, video: Video) -> None:
-        """A computed forward of (videos, frames) begins."""
+    def __init__(self, stand_ins: StandIns, video: Video) -> None:
+        self._stand_ins = stand_ins
         self._video = video
-        self.written_in_place = False
-        self.release()
-
-    def release(self) -> None:
-        """The next list has begun, or the forward is over."""
-        self.ran_alone = False
         self._x_in: list[Tensor] = []
         self._x_out: list[Tensor] = []
         self._versions: list[int] = []
+        self.written_in_place = False
+        """True if the first block, or one after it, wrote into its input."""
+        self.ran_alone = False
+        """True if the whole list has run and the second list has not."""
 
     def before(self, run: BlockRun) -> None:
-        if run.block is self.stand_ins.first and not self._x_in:
-            self._x_in = [run.arguments[stream.parameter] for stream in self.blocks.streams]
-            self._versions = [version(x) for x in self._x_in]
+        """Store what enters the first block."""
+        if run.block is self._stand_ins.first and not self._x_in:
+            self._x_in = [
+                run.arguments[stream.parameter] for stream in self._stand_ins.blocks.streams
+            ]
+            self._versions = versions(self._x_in)
 
     def after(self, run: BlockRun) -> None:
+        """Store what leaves the first block, or the last one if the second list has not begun."""
         if not self._x_in:
             return
-        self._x_out = [stream.read(run.output) for stream in self.blocks.streams]
-        self.written_in_place |= self._versions != [version(x) for x in self._x_in]
-        self.ran_alone = run.block is self.stand_ins.last
+        self._x_out = [stream.read(run.output) for stream in self._stand_ins.blocks.streams]
+        self.written_in_place |= self._versions != versions(self._x_in)
+        self.ran_alone = run.block is self._stand_ins.last
+
+    def release(self) -> None:
+        """Release the streams."""
+        self._x_in, self._x_out, self._versions = [], [], []
 
     def around(self, stream: int) -> tuple[Tensor, Tensor]:
-        """What left the last block that was watched, and what entered the first, each in four
-        dimensions."""
+        """Return `(x_out, x_in)` of the observed blocks, as views of four dimensions."""
         x_out, x_in = self._x_out[stream], self._x_in[stream]
-        split = self.blocks.split
+        split = self._stand_ins.blocks.split
         return split(x_out, stream, self._video), split(x_in, stream, self._video)
 
-    def begin_next(self, streams: Sequence[Tensor], view: Callable[[int], View]) -> list[Tensor]:
-        """T_in - P(S_out - S_in) for each T_in of `streams`, which `view` gives four dimensions."""
+    def begin_second(self, streams: Sequence[Tensor], view: Callable[[int], View]) -> list[Tensor]:
+        """Return T_in - P(S_out - S_in) for each stream T_in, and release the streams.
+
+        Args:
+            streams: what enters the second list.
+            view: for each stream's index, its view of four dimensions.
+        """
         if not self._x_out:
             return list(streams)
         results = [torch.empty_like(x) for x in streams]
         for index, (x, result) in enumerate(zip(streams, results, strict=True)):
             split, (x_out, x_in) = view(index), self.around(index)
-            # In this order little is lost in half precision: the first difference is just e.
+            # This order loses little in half precision: the first difference is just e.
             torch.sub(split(x), x_out, out=split(result)).add_(x_in)
+        self.ran_alone = False
         self.release()
         return results

@@ -1,7 +1,7 @@
-"""Spans: what blocks add to each of their streams, kept as one residual per stream.
+"""Spans: the residual of one block list, or of two interleaved lists, per stream.
 
-All blocks share one schedule, and what stands between them is affine, so the sum of their residuals
-is all that a reused step needs. Of the last computed steps, each has its own place in a ring.
+All blocks share one schedule, and what happens between them is affine. So a reused step needs only
+the sum of their residuals. A ring of slots holds the residuals of the last computed steps.
 """
 
 from __future__ import annotations
@@ -17,41 +17,44 @@ from ...memory.device_slots import ResidualWrite, View
 from ...memory.plan import Key, residual_key
 from ...memory.residual_store import ResidualStore
 from ...models import BlockList, BlockRun
-from ...models.block_calls import version
+from ...models.block_calls import versions
+from ...models.block_stand_in import Streams
 from ...options import Metric
 from .block_stand_ins import Observer, StandIns
-from .interleaved_lists import InterleavedList
+from .interleaved_lists import FirstListRecording, Video
+
+BlocksByIndex = dict[int, object]
+NOT_STORED = -1
+"""The ring index of a computed forward call whose residuals are not stored."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the video's residual is compared with while it is stored.
+    """The forecast with which the video's residual is compared while it is stored.
 
     Args:
-        places: of the residuals that the forecast is made from, newest first.
-        coefficients: of the forecast, one a place.
+        indices: ring indices of the residuals that the forecast is made from, newest first.
+        coefficients: one for each of them.
         strides: frame strides of the motion sums.
-        metric: of the distance.
+        metric: metric of the distance.
     """
 
-    places: Sequence[int]
+    indices: Sequence[int]
     coefficients: Sequence[float]
     strides: Sequence[int]
     metric: Metric
 
 
 class Span:
-    """The residuals of one block list, for one branch of guidance.
+    """The residuals of one block list, or of two interleaved lists, in one guidance branch.
 
     Args:
-        blocks: the list.
-        modules: its blocks.
-        memory: where residuals are kept.
-        branch: index of the branch.
-        leading: the list before, where the blocks of both take turns.
+        blocks: the list; the second one of two interleaved lists.
+        modules: its blocks, by index.
+        memory: the residual store.
+        branch: index of the guidance branch.
+        first_list: the stand-ins of the first one of two interleaved lists.
     """
-
-    taps: Sequence[str] = ()
 
     def __init__(
         self,
@@ -59,194 +62,198 @@ class Span:
         modules: Mapping[int, nn.Module],
         memory: ResidualStore,
         branch: int,
-        leading: InterleavedList | None = None,
+        first_list: StandIns | None = None,
     ) -> None:
         self.blocks = blocks
-        self._stand_ins = StandIns(blocks, modules)
-        self._memory = memory
+        self.stand_ins = StandIns(blocks, modules)
+        self.memory = memory
+        self.first_list = first_list
         self._branch = branch
-        self._leading = leading
-        self._led_alone = False
-        self.begin(0, (1, 1))
+        self.recording = SpanRecording(self, NOT_STORED, (1, 1))
+        """The recording of the last computed forward call."""
 
-    def begin(
-        self, place: int, video: tuple[int, int], comparison: Comparison | None = None
-    ) -> None:
-        """A computed forward of (videos, frames) begins, whose residuals go to `place`."""
-        self._place, self._video = place, video
-        self._forget_streams()
-        self._comparison = comparison
-        self.sums: Tensor | None = None
-        self._written_in_place = False
-        if self._leading is not None:
-            self._leading.begin(video)
+    def begin(self, ring_index: int, video: Video, comparison: Comparison | None) -> SpanRecording:
+        """Begin a computed forward call and return its recording."""
+        self.recording = SpanRecording(self, ring_index, video, comparison)
+        return self.recording
 
-    def compare_with_nothing(self) -> None:
-        """What the residual was to be compared with is lost."""
-        self._comparison = None
+    def key(self, stream: int, ring_index: int) -> Key:
+        """Return the key of the slot of a stream's residual."""
+        return residual_key(self._branch, self.blocks.name, stream, ring_index)
 
-    def end(self) -> None:
-        """A computed forward is over."""
-        self._forget_streams()
-        if self._leading is not None:
-            self._store_leading(self._leading)
-            self._leading.release()
+    def view(self, stream: int) -> View:
+        """Return the view of a stream as four dimensions, the video's as `[B, F, S, C]`."""
+        return partial(_split, self.blocks, stream, self.recording.video)
 
-    def _forget_streams(self) -> None:
-        self._x_in: list[Tensor | None] = []
-        self._versions: list[int] = []
-
-    @property
-    def written_in_place(self) -> bool:
-        """Whether a block of the last computed forward wrote into its input."""
-        by_leading = self._leading is not None and self._leading.written_in_place
-        return self._written_in_place or by_leading
-
-    @property
-    def last_index(self) -> int:
-        """Index of the last block in its list."""
-        return self._stand_ins.last_index
-
-    def key(self, stream: int, place: int) -> Key:
-        """Of the residual of a stream at a place of the ring."""
-        return residual_key(self._branch, self.blocks.name, stream, place)
-
-    def leaving(self, output: Any, of: Span) -> list[Tensor | None]:
-        """What this list's last block returned, as the streams of the span `of`."""
+    def streams_of(self, output: Any, other: Span) -> Streams:
+        """Return the output of this list's last block as the streams of the span `other`."""
         values = {stream.parameter: stream.value(output) for stream in self.blocks.streams}
-        parameters = [stream.parameter for stream in of.blocks.streams]
-        if not self.blocks.joined or of is self:
+        parameters = [stream.parameter for stream in other.blocks.streams]
+        if not self.blocks.joined or other is self:
             return [values[parameter] for parameter in parameters]
         whole = self.blocks.streams[0].read(output)
-        sizes = dict(zip(parameters, of._tokens, strict=True))
-        parts = whole.split_with_sizes([sizes[name] for name in self.blocks.joined], dim=1)
+        tokens = dict(zip(parameters, other.recording.tokens, strict=True))
+        parts = whole.split_with_sizes([tokens[name] for name in self.blocks.joined], dim=1)
         by_name = dict(zip(self.blocks.joined, parts, strict=True))
         return [by_name[parameter] for parameter in parameters]
 
-    def view(self, stream: int) -> View:
-        """From a stream to four dimensions."""
-        return partial(_split, self.blocks, stream, self._video)
-
-    def observed(
-        self, observers: Mapping[str, Mapping[int, Sequence[Observer]]], recording: bool
-    ) -> dict[str, dict[int, object]]:
-        """What stands for the blocks in a computed step, by list and index.
-
-        Args:
-            observers: called after the span, by list and index of the block that they watch.
-            recording: whether the span stores what the blocks add.
-        """
-        name = self.blocks.attribute
-        own = (self,) if recording and self.blocks.kept else ()
-        lists = {name: self._stand_ins.observed(own, observers.get(name, {}))}
-        if self._leading is not None:
-            name = self._leading.blocks.attribute
-            leading = (self._leading,) if recording else ()
-            found = self._leading.stand_ins.observed(leading, observers.get(name, {}))
-            lists[name] = lists.get(name, {}) | found
-        return lists
-
     def reused(
-        self, places: Sequence[int], coefficients: Sequence[float], given: Container[int]
-    ) -> dict[str, dict[int, object]]:
-        """What stands for the blocks in a reused step, by list and index.
+        self, indices: Sequence[int], coefficients: Sequence[float], given: Container[int]
+    ) -> dict[str, BlocksByIndex]:
+        """Return the blocks of a reused step, by list and index.
 
         Args:
-            places: of the residuals to add.
-            coefficients: one a place.
+            indices: ring indices of the residuals to add.
+            coefficients: one for each of them.
             given: storages that must not be written to.
         """
 
         def add(streams: Sequence[Tensor | None]) -> None:
-            for index, x in enumerate(streams):
+            for stream, x in enumerate(streams):
                 if x is not None:
-                    keys = [self.key(index, place) for place in places]
-                    self._memory.slots.add(x, keys, coefficients, self.view(index))
+                    keys = [self.key(stream, index) for index in indices]
+                    self.memory.slots.add(x, keys, coefficients, self.view(stream))
 
-        def add_to_leading(streams: Sequence[Tensor | None]) -> None:
-            assert self._leading is not None
-            split = self._leading.blocks.split
-            add(
-                [
-                    None if x is None else split(x, index, self._video)
-                    for index, x in enumerate(streams)
-                ]
-            )
+        def add_to_first_list(streams: Sequence[Tensor | None]) -> None:
+            assert self.first_list is not None
+            split, video = self.first_list.blocks.split, self.recording.video
+            add([None if x is None else split(x, i, video) for i, x in enumerate(streams)])
 
-        to_own = add if self.blocks.kept else None
-        lists = {self.blocks.attribute: self._stand_ins.reused(to_own, given)}
-        if self._leading is not None:
-            to_leading = add_to_leading if self._led_alone else None
-            name = self._leading.blocks.attribute
-            found = self._leading.stand_ins.reused(to_leading, given)
-            lists[name] = lists.get(name, {}) | found
-        return lists
+        own = self.stand_ins.reused(add if self.blocks.has_residual else None, given)
+        if self.first_list is None:
+            return {self.blocks.attribute: own}
+        to_first = add_to_first_list if self.recording.first_list_ran_alone else None
+        return self._with_first_list(own, self.first_list.reused(to_first, given))
 
-    def prefetch(self, places: Sequence[int]) -> None:
-        """The next thing is to reuse what lies at these places."""
-        self._memory.slots.prefetch([self.key(0, place) for place in places])
+    def observed(
+        self, observers: Mapping[str, Mapping[int, Sequence[Observer]]]
+    ) -> dict[str, BlocksByIndex]:
+        """Return the blocks of a computed step, by list and index.
+
+        Args:
+            observers: called after the recording, by list and index of the block they observe.
+        """
+        recording = self.recording
+        records = recording.ring_index != NOT_STORED
+        own = self.stand_ins.observed(
+            (recording,) if records and self.blocks.has_residual else (),
+            observers.get(self.blocks.attribute, {}),
+        )
+        if self.first_list is None:
+            return {self.blocks.attribute: own}
+        assert recording.first is not None
+        first = self.first_list.observed(
+            (recording.first,) if records else (),
+            observers.get(self.first_list.blocks.attribute, {}),
+        )
+        return self._with_first_list(own, first)
+
+    def _with_first_list(
+        self, own: BlocksByIndex, first: BlocksByIndex
+    ) -> dict[str, BlocksByIndex]:
+        # Both lists may be parts of one attribute, as the even and the odd blocks.
+        assert self.first_list is not None
+        name, first_name = self.blocks.attribute, self.first_list.blocks.attribute
+        return {name: own | first} if name == first_name else {name: own, first_name: first}
+
+    def prefetch(self, indices: Sequence[int]) -> None:
+        """Prepare the residuals at these ring indices for the reused step that begins."""
+        self.memory.slots.prefetch([self.key(0, index) for index in indices])
+
+
+class SpanRecording(Observer):
+    """What one span measures and stores in one computed forward call.
+
+    Args:
+        span: the span.
+        ring_index: index of the slots to write, NOT_STORED if nothing is stored.
+        video: videos and frames of the call.
+        comparison: the forecast that the residual is compared with.
+    """
+
+    def __init__(
+        self, span: Span, ring_index: int, video: Video, comparison: Comparison | None = None
+    ) -> None:
+        self._span = span
+        self.ring_index = ring_index
+        self.video = video
+        self.comparison = comparison
+        self.first = None if span.first_list is None else FirstListRecording(span.first_list, video)
+        self.sums: Tensor | None = None
+        """The sums over the residual and its forecast, if they were compared."""
+        self.tokens: list[int] = []
+        """The number of tokens of each stream, 0 for one that the call does not have."""
+        self._x_in: Streams = []
+        self._versions: list[int] = []
+        self._written_in_place = False
+
+    @property
+    def written_in_place(self) -> bool:
+        """Return True if a block wrote into its input."""
+        return self._written_in_place or (self.first is not None and self.first.written_in_place)
+
+    @property
+    def first_list_ran_alone(self) -> bool:
+        """Return True if the first of two interleaved lists ran, and the second did not."""
+        return self.first is not None and self.first.ran_alone
 
     def before(self, run: BlockRun) -> None:
-        """Keep what the list adds to."""
+        """Store the streams that enter the list."""
         if self._x_in:
             return
-        streams = [run.arguments.get(stream.parameter) for stream in self.blocks.streams]
-        if self._leading is not None:
+        streams = [run.arguments.get(stream.parameter) for stream in self._span.blocks.streams]
+        if self.first is not None:
             present = [x for x in streams if x is not None]
-            streams = [*self._leading.begin_next(present, self.view)]
+            streams = [*self.first.begin_second(present, self._span.view)]
         self._x_in = streams
-        self._versions = _versions(streams)
-        self._tokens = [0 if x is None else x.shape[-2] for x in streams]
+        self._versions = versions(streams)
+        self.tokens = [0 if x is None else x.shape[-2] for x in streams]
 
     def after(self, run: BlockRun) -> None:
-        """Store what the list has added."""
-        if run.block is not self._stand_ins.last:
+        """Store the residuals if this was the last block."""
+        span = self._span
+        if run.block is not span.stand_ins.last:
             return
-        if self._versions != _versions(self._x_in):
+        if self._versions != versions(self._x_in):
             self._written_in_place = True
-        for index, (stream, x_in) in enumerate(zip(self.blocks.streams, self._x_in, strict=True)):
+        for index, (stream, x_in) in enumerate(zip(span.blocks.streams, self._x_in, strict=True)):
             if x_in is not None:
                 self._store(index, stream.read(run.output), x_in)
 
-    def _store_leading(self, leading: InterleavedList) -> None:
-        """What the leading list has added, if the other one has not run."""
-        self._led_alone = leading.ran_alone
-        if not leading.ran_alone:
+    def end(self) -> None:
+        """End the call: store the residual of a first list that ran alone, release the streams."""
+        self._x_in, self._versions = [], []
+        if self.first is None:
             return
-        for index in range(len(leading.blocks.streams)):
-            x_out, x_in = leading.around(index)
-            update = ResidualWrite(x_out, x_in, self.view(index))
-            self._memory.slots.update(self.key(index, self._place), update)
-
-    def _compares(self, index: int) -> bool:
-        return index == 0 and self._comparison is not None
+        if self.first.ran_alone:
+            for index in range(len(self._span.blocks.streams)):
+                x_out, x_in = self.first.around(index)
+                self._update(index, ResidualWrite(x_out, x_in, self._span.view(index)))
+        self.first.release()
 
     def _store(self, index: int, x_out: Tensor, x_in: Tensor) -> None:
-        """The list's residual into its slot, which may hold the oldest one it is compared with."""
-        key, view = self.key(index, self._place), self.view(index)
-        if not self._compares(index):
-            self._memory.slots.update(key, ResidualWrite(x_out, x_in, view))
+        """Write a residual into its slot, which may hold the oldest residual of the forecast."""
+        view, comparison = self._span.view(index), self.comparison
+        if index > 0 or comparison is None:
+            self._update(index, ResidualWrite(x_out, x_in, view))
             return
-        to = self._comparison
-        assert to is not None
-        self.sums = self._memory.slots.update(
-            key,
-            ResidualWrite(
-                x_out,
-                x_in,
-                view,
-                "previous" if self._place in to.places else "nothing",
-                [self.key(0, place) for place in to.places if place != self._place],
-                to.coefficients,
-                to.strides,
-                to.metric,
-            ),
+        others = [i for i in comparison.indices if i != self.ring_index]
+        write = ResidualWrite(
+            x_out,
+            x_in,
+            view,
+            "previous" if self.ring_index in comparison.indices else "nothing",
+            [self._span.key(0, i) for i in others],
+            comparison.coefficients,
+            comparison.strides,
+            comparison.metric,
         )
+        self.sums = self._update(index, write)
+
+    def _update(self, index: int, write: ResidualWrite) -> Tensor | None:
+        key = self._span.key(index, self.ring_index)
+        return self._span.memory.slots.update(key, write)
 
 
-def _versions(streams: Sequence[Tensor | None]) -> list[int]:
-    return [-1 if x is None else version(x) for x in streams]
-
-
-def _split(blocks: BlockList, stream: int, video: tuple[int, int], x: Tensor) -> Tensor:
+def _split(blocks: BlockList, stream: int, video: Video, x: Tensor) -> Tensor:
     return x if x.dim() == 4 else blocks.split(x, stream, video)

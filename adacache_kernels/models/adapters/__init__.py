@@ -1,1 +1,1 @@
-"""Adapters of known classes, one family a file."""
+"""The adapters of known model classes, one family in a file."""

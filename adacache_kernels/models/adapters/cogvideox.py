@@ -1,4 +1,7 @@
-"""diffusers `CogVideoXTransformer3DModel`: one list, two streams (video, text), joint attention."""
+"""Adapter of diffusers' `CogVideoXTransformer3DModel`.
+
+One block list with two streams, video and text, which share one attention.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..adapter import Adapter, BlockList, BlockRun, Layout, Residual, Stream, video_shape
+from ..adapter import Adapter, BlockList, BlockRun, Residual
+from ..adapter_builders import VIDEO_AND_TEXT, video_shape
+from ..layout import Layout
 
 BLOCKS = "transformer_blocks"
 
@@ -20,26 +25,21 @@ def _attention(run: BlockRun) -> Tensor:
 
 
 def _mlp(run: BlockRun) -> Tensor:
-    # ff runs over [text; video]; there is no cross attention, so ca-mlp is the MLP alone.
+    # ff runs over [text; video]. The block has no cross attention, so ca-mlp is the MLP alone.
     text_length = run.arguments["encoder_hidden_states"].shape[1]
     residual: Tensor = run.tap("norm2")[2] * run.tap("ff")[:, text_length:]
     return residual
 
 
 def _frames(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
+    # The model rounds the number of patches up.
     batch, frames = video_shape(arguments, frame_axis=1)
     patch_frames = int(model.config.patch_size_t or 1)  # type: ignore[union-attr, arg-type]
     return batch, -(-frames // patch_frames)
 
 
 COGVIDEOX = Adapter(
-    lists=(
-        BlockList(
-            BLOCKS,
-            (Stream("hidden_states", 0), Stream("encoder_hidden_states", 1)),
-            Layout.FRAME_MAJOR,
-        ),
-    ),
+    lists=(BlockList(BLOCKS, VIDEO_AND_TEXT, Layout.FRAME_MAJOR),),
     residuals={
         "s-attn": Residual((BLOCKS,), ("norm1", "attn1"), _attention),
         "ca-mlp": Residual((BLOCKS,), ("norm2", "ff"), _mlp),

@@ -1,4 +1,7 @@
-"""diffusers classes of images that are supported by data alone."""
+"""Adapters of diffusers' image transformers, by class name.
+
+Their blocks follow each other directly. The residual that can be measured is that of the block.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from ..adapter import Adapter, BlockList, Layout, Residual, Stream
+from ..adapter import Adapter, BlockList, Residual, Stream
 from ..adapter_builders import (
     TEXT_AND_IMAGE,
     VIDEO,
@@ -17,6 +20,7 @@ from ..adapter_builders import (
     no_frames,
     writes_keys_and_values,
 )
+from ..layout import Layout
 
 IMAGE = VIDEO
 IMAGE_AND_TEXT = VIDEO_AND_TEXT
@@ -26,15 +30,22 @@ def _ends_are_skipped(model: nn.Module, arguments: Mapping[str, Any]) -> str | N
     count = len(model.transformer_blocks)  # type: ignore[arg-type]
     if {0, count - 1}.isdisjoint(arguments.get("skip_layers") or ()):
         return None
-    return "skip_layers has the first or the last block, so that such calls are computed"
+    return "skip_layers has the first or the last block, so such calls are computed"
 
 
 def images_in_a_list(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the length of the argument `x`, a list of images, and 1 frame."""
     return len(arguments["x"]), 1
 
 
 def _joined(first: BlockList, attribute: str, joined: tuple[str, ...]) -> Adapter:
-    """A list of two streams, then one in which they are a single one."""
+    """Return the adapter of a list with two streams, then a list with both in one stream.
+
+    Args:
+        first: the list with two streams.
+        attribute: name of the second list.
+        joined: streams of the first list, in the order in which they are concatenated.
+    """
     second = BlockList(attribute, IMAGE, Layout.FRAME_MAJOR, joined=joined)
     return Adapter(
         lists=(first, second), residuals={"block": Residual((first.attribute,))}, frames=no_frames
@@ -50,7 +61,7 @@ IMAGES: dict[str, Adapter] = {
         "transformer_blocks",
         streams=(Stream("hidden_states", 1),),
         frames=no_frames,
-        obstacle=_ends_are_skipped,
+        why_not_cached=_ends_are_skipped,
     ),
     "FluxTransformer2DModel": chained(
         "transformer_blocks",
@@ -65,9 +76,9 @@ IMAGES: dict[str, Adapter] = {
             "single_transformer_blocks",
             ("encoder_hidden_states", "hidden_states"),
         ),
-        obstacle=writes_keys_and_values("kv_cache", "kv_cache_mode"),
+        why_not_cached=writes_keys_and_values("kv_cache", "kv_cache_mode"),
     ),
-    # Its first blocks, one list a modality, are computed in every step.
+    # Its first blocks, one list for each modality, run in every step.
     "Flux3Transformer2DModel": chained(
         "single_transformer_blocks", streams=TEXT_AND_IMAGE, frames=no_frames
     ),
@@ -78,9 +89,9 @@ IMAGES: dict[str, Adapter] = {
         "layers", streams=IMAGE, frames=no_frames, guidance_calls=2
     ),
     "ZImageTransformer2DModel": chained("layers", streams=(Stream("x"),), frames=images_in_a_list),
-    # Later blocks are handed what left earlier ones, which only blocks need.
+    # Later blocks also take the outputs of earlier ones. Only blocks read those outputs.
     "HunyuanDiT2DModel": chained("blocks", streams=IMAGE, frames=no_frames),
-    # Each block is handed a text of its own behind its stream, which is cut off again.
+    # The model appends another text to the stream before each block and removes it afterwards.
     "HiDreamImageTransformer2DModel": _joined(
         BlockList("double_stream_blocks", IMAGE_AND_TEXT, Layout.FRAME_MAJOR),
         "single_stream_blocks",

@@ -1,4 +1,7 @@
-"""diffusers classes of videos that are supported by data alone."""
+"""Adapters of diffusers' video transformers, by class name.
+
+Their blocks follow each other directly. The residual that can be measured is that of the block.
+"""
 
 from __future__ import annotations
 
@@ -8,48 +11,54 @@ from typing import Any
 
 from torch import nn
 
-from ..adapter import Adapter, BlockList, Layout, Residual, Stream
+from ..adapter import Adapter, BlockList, Residual, Stream
 from ..adapter_builders import (
     VIDEO,
     VIDEO_AND_TEXT,
     chained,
     frames_at,
-    frames_named,
-    in_parts,
+    frames_from_num_frames,
     no_frames,
+    split_block_list,
 )
-
-
-def one_sequence(_model: nn.Module, _arguments: Mapping[str, Any]) -> tuple[int, int]:
-    """One video without a batch, among whose tokens there may be others."""
-    return 1, 1
-
+from ..layout import Layout
 
 TWO_LISTS = ("transformer_blocks", "single_transformer_blocks")
 
 
+def one_sequence(_model: nn.Module, _arguments: Mapping[str, Any]) -> tuple[int, int]:
+    """Return 1 video of 1 frame: the sequence has no batch and may hold other tokens too."""
+    return 1, 1
+
+
 def consisid(model: nn.Module) -> Adapter:
-    """A face is attended to by the video after every few blocks, if the model has that."""
+    """Return the adapter of `ConsisIDTransformer3DModel`.
+
+    If the model has face layers, the video attends to a face after every few blocks.
+    """
     name, config = "transformer_blocks", model.config
     adapter = chained(name, streams=VIDEO_AND_TEXT, frames=frames_at(1))
     if not config.is_train_face:  # type: ignore[union-attr]
         return adapter
     count, interval = len(getattr(model, name)), config.cross_attn_interval  # type: ignore[union-attr]
     changed_after = range(0, count, int(interval))  # type: ignore[arg-type]
-    return replace(adapter, lists=in_parts(adapter.lists[0], count, changed_after))
+    return replace(adapter, lists=split_block_list(adapter.lists[0], count, changed_after))
 
 
 def motif(model: nn.Module) -> Adapter:
-    """The last single blocks begin anew with what entered the first block, and look at what left
-    the others: only what they themselves add reaches the output."""
+    """Return the adapter of `MotifVideoTransformer3DModel`.
+
+    The last single blocks, its decoder, start again from the streams that entered the first block
+    and attend to the outputs of the other blocks. Only the decoder's residual reaches the output.
+    """
     adapter = chained(
         *TWO_LISTS, streams=VIDEO_AND_TEXT, frames=frames_at(2, "patch_size_t"), guidance_calls=2
     )
-    decoding = int(model.config.num_decoder_layers)  # type: ignore[union-attr, arg-type]
-    if decoding == 0:
+    decoder_length = int(model.config.num_decoder_layers)  # type: ignore[union-attr, arg-type]
+    if decoder_length == 0:
         return adapter
-    first, second = (replace(blocks, kept=False) for blocks in adapter.lists)
-    start = len(getattr(model, second.attribute)) - decoding
+    first, second = (replace(blocks, has_residual=False) for blocks in adapter.lists)
+    start = len(getattr(model, second.attribute)) - decoder_length
     video, text = VIDEO_AND_TEXT
     decoder = BlockList(second.attribute, (video,), Layout.FRAME_MAJOR, start=start, passed=(text,))
     return replace(adapter, lists=(first, replace(second, stop=start), decoder))
@@ -59,11 +68,13 @@ VIDEOS: dict[str, Adapter | Callable[[nn.Module], Adapter]] = {
     "SkyReelsV2Transformer3DModel": chained(
         "blocks", streams=VIDEO, frames=frames_at(2, "patch_size"), guidance_calls=2
     ),
-    "LTXVideoTransformer3DModel": chained("transformer_blocks", streams=VIDEO, frames=frames_named),
+    "LTXVideoTransformer3DModel": chained(
+        "transformer_blocks", streams=VIDEO, frames=frames_from_num_frames
+    ),
     "LTX2VideoTransformer3DModel": chained(
         "transformer_blocks",
         streams=(Stream("hidden_states", 0), Stream("audio_hidden_states", 1)),
-        frames=frames_named,
+        frames=frames_from_num_frames,
     ),
     "MochiTransformer3DModel": chained(
         "transformer_blocks", streams=VIDEO_AND_TEXT, frames=frames_at(2)
@@ -71,7 +82,7 @@ VIDEOS: dict[str, Adapter | Callable[[nn.Module], Adapter]] = {
     "CosmosTransformer3DModel": chained(
         "transformer_blocks", streams=VIDEO, frames=frames_at(2, "patch_size"), guidance_calls=2
     ),
-    # Two streams without a batch; the first that the blocks take is the text.
+    # Both streams have no batch. Blocks return (text, video).
     "Cosmos3OmniTransformer": Adapter(
         lists=(
             BlockList("layers", (Stream("gen_seq", 1), Stream("und_seq", 0)), Layout.UNBATCHED),
@@ -93,7 +104,7 @@ VIDEOS: dict[str, Adapter | Callable[[nn.Module], Adapter]] = {
         frames=frames_at(2, "patch_size_t"),
         guidance_calls=2,
     ),
-    # Tokens of earlier frames, in coarser patches, come before those of the video.
+    # Tokens of earlier frames, in coarser patches, precede those of the video.
     "HunyuanVideoFramepackTransformer3DModel": chained(
         *TWO_LISTS, streams=VIDEO_AND_TEXT, frames=no_frames, guidance_calls=2
     ),

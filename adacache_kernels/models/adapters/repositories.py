@@ -1,6 +1,7 @@
-"""Models of the original repositories, known by their structure: nothing of theirs is imported.
+"""Recognise models of the original repositories by their structure.
 
-A structure is the block lists that a model has and what its blocks' forwards take, in this order.
+Nothing of the repositories is imported. A structure is the block lists of a model, the first
+parameters of the forwards of their blocks, in order, and attributes.
 """
 
 from __future__ import annotations
@@ -8,15 +9,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from ..adaln_gates import GATE_ATTENTION, GATE_MLP, adaln_single_attention
-from ..adapter import Adapter, BlockList, BlockRun, Layout, Residual, Stream, video_shape
-from ..adapter_builders import VIDEO
+from ..adapter import Adapter
 from ..other_libraries.forward_wrappers import own_forward
-from .latte import LATTE
+from .latte import LATTE_OF_CLASSES, LATTE_T2V
+from .open_sora_2 import OPEN_SORA_2
+from .open_sora_plan import OPEN_SORA_PLAN_1_2, OPEN_SORA_PLAN_1_3
 from .stdit3 import SPATIAL, TEMPORAL, stdit3
 
 LATTE_BLOCK = (
@@ -33,41 +33,48 @@ STDIT3_BLOCK = ("x", "y", "t", "mask", "x_mask", "t0", "T", "S")
 
 @dataclass(frozen=True)
 class Structure:
-    """What a model is known by.
+    """The features by which a repository's model is recognised.
 
     Args:
-        name: of the repository, for people.
-        blocks: first parameters of the blocks' forwards, by list.
-        adapter: from a model of this structure.
-        inside: attributes that the first block of the first list has, as a dotted path.
-        beside: an attribute that the model has beside its lists.
+        name: the repositories and the model, for people.
+        blocks: the first parameters of the blocks' forward, by attribute of the block list.
+        adapter: the adapter of models that have this structure, or a function that returns it.
+        in_block: an attribute that the first block of the first list must have, as a dotted path;
+            empty if none is required.
+        in_model: an attribute that the model must have, in the same way.
     """
 
     name: str
     blocks: Mapping[str, tuple[str, ...]]
-    adapter: Callable[[nn.Module], Adapter]
-    inside: str = ""
-    beside: str = ""
+    adapter: Adapter | Callable[[nn.Module], Adapter]
+    in_block: str = ""
+    in_model: str = ""
 
     def fits(self, model: nn.Module) -> bool:
-        """Whether `model` is of it."""
+        """Return True if the model has this structure."""
         for attribute, parameters in self.blocks.items():
             blocks = getattr(model, attribute, None)
             if not isinstance(blocks, nn.ModuleList) or not len(blocks):
                 return False
-            taken = tuple(inspect.signature(own_forward(blocks[0])).parameters)
-            if taken[: len(parameters)] != parameters:
+            actual = tuple(inspect.signature(own_forward(blocks[0])).parameters)
+            if actual[: len(parameters)] != parameters:
                 return False
         first = getattr(model, next(iter(self.blocks)))[0]
-        return _has(first, self.inside) and _has(model, self.beside)
+        return _has(first, self.in_block) and _has(model, self.in_model)
 
 
-def original(model: nn.Module) -> Adapter | None:
-    """The adapter of an original repository's model; None where none fits."""
-    structure = next((structure for structure in STRUCTURES if structure.fits(model)), None)
-    if structure is None:
-        return None
-    return replace(structure.adapter(model), origin=f"by its structure ({structure.name})")
+def adapter_by_structure(model: nn.Module) -> Adapter | None:
+    """Return the adapter of an original repository's model, or None if no structure fits.
+
+    Raises:
+        ValueError: the model caches by itself.
+    """
+    for structure in STRUCTURES:
+        if structure.fits(model):
+            known = structure.adapter
+            adapter = known if isinstance(known, Adapter) else known(model)
+            return replace(adapter, origin=f"by its structure ({structure.name})")
+    return None
 
 
 def _has(module: object, path: str) -> bool:
@@ -78,143 +85,48 @@ def _has(module: object, path: str) -> bool:
     return True
 
 
-def _open_sora_plan_frames(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
-    # One frame more than whole patches has a patch of its own.
-    batch, frames = video_shape(arguments, frame_axis=2)
-    frames -= int(arguments.get("use_image_num") or 0)
-    size = int(model.config.patch_size_t)  # type: ignore[union-attr, arg-type]
-    return batch, (frames - 1) // size + 1 if frames % 2 else frames // size
-
-
-def _images_beside(_model: nn.Module, arguments: Mapping[str, Any]) -> str | None:
-    if not arguments.get("use_image_num"):
-        return None
-    return (
-        "use_image_num came with the call: images beside the video are not supported, so such "
-        "calls are computed"
-    )
-
-
-def _attention(run: BlockRun) -> Tensor:
-    return adaln_single_attention(run, "timestep")
-
-
-def _attention_tokens_first(run: BlockRun) -> Tensor:
-    # timestep [6, B, C]
-    table = run.parameter("scale_shift_table")
-    modulation: Tensor = table[:, None] + run.arguments["timestep"]
-    attention: Tensor = run.tap("attn1")
-    return modulation[GATE_ATTENTION] * attention
-
-
-def _open_sora_plan(layout: Layout, attention: Callable[[BlockRun], Tensor]) -> Adapter:
-    name = "transformer_blocks"
-    return Adapter(
-        lists=(BlockList(name, VIDEO, layout),),
-        residuals={
-            "s-attn": Residual((name,), ("attn1",), attention),
-            "block": Residual((name,)),
-        },
-        frames=_open_sora_plan_frames,
-        obstacle=_images_beside,
-    )
-
-
-LATTE_T2V = replace(LATTE, obstacle=_images_beside)
-
-
-def _latte_gated(run: BlockRun, tap: str, index: int) -> Tensor:
-    gate: Tensor = run.tap("adaLN_modulation").chunk(6, dim=1)[index].unsqueeze(1)
-    value: Tensor = gate * run.tap(tap)
-    return value
-
-
-def _latte_attention(run: BlockRun) -> Tensor:
-    return _latte_gated(run, "attn", GATE_ATTENTION)
-
-
-def _latte_mlp(run: BlockRun) -> Tensor:
-    return _latte_gated(run, "mlp", GATE_MLP)
-
-
-def _latte_frames(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
-    batch, frames = arguments["x"].shape[:2]
-    return batch, frames
-
-
-LATTE_TAPS = ("adaLN_modulation", "attn", "mlp")
-# One list whose blocks are spatial and temporal in turn.
-LATTE_OF_CLASSES = Adapter(
-    lists=(
-        BlockList("blocks", (Stream("x"),), Layout.FRAMES_IN_BATCH, leads=True, step=2),
-        BlockList("blocks", (Stream("x"),), Layout.TOKENS_IN_BATCH, start=1, step=2),
-    ),
-    residuals={
-        "t-attn": Residual(("blocks[1::2]",), LATTE_TAPS[:2], _latte_attention),
-        "s-attn": Residual(("blocks[0::2]",), LATTE_TAPS[:2], _latte_attention),
-        "ca-mlp": Residual(("blocks[0::2]", "blocks[1::2]"), LATTE_TAPS[::2], _latte_mlp),
-        "block": Residual(("blocks[0::2]", "blocks[1::2]")),
-    },
-    frames=_latte_frames,
-    obstacle=_images_beside,
-)
-
-
-def packed_video(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
-    return arguments["img"].shape[0], 1
-
-
-OPEN_SORA_2 = Adapter(
-    lists=(
-        BlockList("double_blocks", (Stream("img", 0), Stream("txt", 1)), Layout.FRAME_MAJOR),
-        BlockList("single_blocks", (Stream("x"),), Layout.FRAME_MAJOR, joined=("txt", "img")),
-    ),
-    residuals={"block": Residual(("double_blocks",))},
-    frames=packed_video,
-)
-
 STRUCTURES = (
     Structure(
         "Open-Sora 1.2 with AdaCache, STDiT3",
         dict.fromkeys((SPATIAL, TEMPORAL), (*STDIT3_BLOCK[:3], "ada_dict", *STDIT3_BLOCK[3:])),
         stdit3,
-        "scale_shift_table",
+        in_block="scale_shift_table",
     ),
     Structure(
         "Open-Sora 1.2, 1.3 and VideoSys, STDiT3",
         dict.fromkeys((SPATIAL, TEMPORAL), STDIT3_BLOCK),
         stdit3,
-        "scale_shift_table",
+        in_block="scale_shift_table",
     ),
     Structure(
         "Open-Sora 2.0, MMDiT",
         {"double_blocks": ("img", "txt", "vec", "pe"), "single_blocks": ("x", "vec", "pe")},
-        lambda model: OPEN_SORA_2,
+        OPEN_SORA_2,
     ),
     Structure(
         "Latte and Open-Sora-Plan 1.1, LatteT2V",
         {"transformer_blocks": LATTE_BLOCK, "temporal_transformer_blocks": LATTE_BLOCK},
-        lambda model: LATTE_T2V,
-        "scale_shift_table",
+        LATTE_T2V,
+        in_block="scale_shift_table",
     ),
     Structure(
         "Open-Sora-Plan 1.3, OpenSoraT2V",
         {"transformer_blocks": LATTE_BLOCK[:5]},
-        lambda model: _open_sora_plan(Layout.TOKENS_FIRST, _attention_tokens_first),
-        "attn1.processor.sparse_n",
+        OPEN_SORA_PLAN_1_3,
+        in_block="attn1.processor.sparse_n",
     ),
     Structure(
         "Open-Sora-Plan 1.2, OpenSoraT2V",
         {"transformer_blocks": (*LATTE_BLOCK, "frame")},
-        lambda model: _open_sora_plan(Layout.FRAME_MAJOR, _attention),
-        "scale_shift_table",
+        OPEN_SORA_PLAN_1_2,
+        in_block="scale_shift_table",
     ),
     Structure(
         "Latte",
         {"blocks": ("x", "c")},
-        lambda model: LATTE_OF_CLASSES,
-        "adaLN_modulation",
-        # DiT has the same list of the same blocks, and no time in it.
-        "temp_embed",
+        LATTE_OF_CLASSES,
+        in_block="adaLN_modulation",
+        # DiT has the same list of the same blocks, but no temporal embedding.
+        in_model="temp_embed",
     ),
 )

@@ -1,7 +1,8 @@
-"""STDiT3 of Open-Sora 1.2 and 1.3, as its authors, AdaCache's authors and VideoSys have it.
+"""Adapter of STDiT3 from Open-Sora 1.2 and 1.3, AdaCache's repository and VideoSys.
 
-Spatial and temporal blocks in turn. Each changes layout inside itself: between blocks the video is
-always [B, F*S, C]. With AdaCache's own code, blocks are handed a dictionary and hand it on.
+Spatial and temporal blocks are interleaved. Each block changes the layout inside itself, so between
+blocks the video is always `[B, F*S, C]`. The blocks of AdaCache's repository also take a dictionary
+and return it.
 """
 
 from __future__ import annotations
@@ -14,14 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from ..adaln_gates import GATE_ATTENTION, GATE_MLP
-from ..adapter import Adapter, BlockList, BlockRun, Layout, Residual, Stream
+from ..adapter import Adapter, BlockList, BlockRun, Residual, Stream
+from ..layout import Layout
 from ..other_libraries.forward_wrappers import own_forward
 
 SPATIAL, TEMPORAL = "spatial_blocks", "temporal_blocks"
 
 
 def _gate(run: BlockRun, index: int) -> Tensor:
-    """[B, 1 or F, 1, C]: frames that `x_mask` leaves out are gated as at timestep 0."""
+    """Return the gate as `[B, 1 or F, 1, C]`.
+
+    Frames that are False in `x_mask`, `[B, F]`, get the gate of timestep 0.
+    """
     table, mask = run.parameter("scale_shift_table"), run.arguments.get("x_mask")
 
     def gate(time: str) -> Tensor:
@@ -34,19 +39,19 @@ def _gate(run: BlockRun, index: int) -> Tensor:
 
 
 def _gated(run: BlockRun, x: Tensor, index: int) -> Tensor:
-    """gate * x for x of B*F*S*C elements in that order."""
+    """Return `gate * x` as `[B, F*S, C]`; the elements of `x` lie in the order `[B, F, S, C]`."""
     batch, _, channels = run.x_in.shape
     frames, tokens = run.arguments["T"], run.arguments["S"]
     gated = _gate(run, index) * x.reshape(batch, frames, tokens, channels)
     return gated.reshape(run.x_in.shape)
 
 
-def _spatial(run: BlockRun) -> Tensor:
+def _spatial_attention(run: BlockRun) -> Tensor:
     return _gated(run, run.tap("attn"), GATE_ATTENTION)
 
 
-def _temporal(run: BlockRun) -> Tensor:
-    # The attention ran over [B*S, F, C], or in 1.3 over [B, H, W, F, C].
+def _temporal_attention(run: BlockRun) -> Tensor:
+    # The attention returns [B*S, F, C], in Open-Sora 1.3 [B, H, W, F, C].
     batch, _, channels = run.x_in.shape
     frames, tokens = run.arguments["T"], run.arguments["S"]
     attention = run.tap("attn").view(batch, tokens, frames, channels).transpose(1, 2)
@@ -60,16 +65,28 @@ def _cross_mlp(run: BlockRun) -> Tensor:
 
 
 def _frames(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
-    # The model pads a video whose frames do not make whole patches.
+    # The model pads a video whose frames do not fill the last patch.
     batch, _, frames = arguments["x"].shape[:3]
     return batch, -(-frames // int(model.patch_size[0]))  # type: ignore[index]
 
 
+def _block_list(attribute: str, has_dictionary: bool) -> BlockList:
+    return BlockList(
+        attribute,
+        (Stream("x", 0) if has_dictionary else Stream("x"),),
+        Layout.FRAME_MAJOR,
+        interleaved_with_next=attribute == SPATIAL,
+        passed=(Stream("ada_dict", 1),) if has_dictionary else (),
+        # VideoSys indexes the lists up to its depth. Its blocks look like Open-Sora's.
+        by_index=not has_dictionary,
+    )
+
+
 def stdit3(model: nn.Module) -> Adapter:
-    """With the dictionary where the blocks take one.
+    """Return the adapter of an STDiT3; its blocks may take the dictionary `ada_dict`.
 
     Raises:
-        ValueError: AdaCache's own code is at work in the blocks.
+        ValueError: the model was built with AdaCache's own caching (`do_cache=True`).
     """
     block = getattr(model, SPATIAL)[0]
     if getattr(block, "do_cache", False):
@@ -78,24 +95,11 @@ def stdit3(model: nn.Module) -> Adapter:
             "count only the calls that reach them; build it with do_cache=False"
         )
     has_dictionary = "ada_dict" in inspect.signature(own_forward(block)).parameters
-    video = Stream("x", 0) if has_dictionary else Stream("x")
-    passed = (Stream("ada_dict", 1),) if has_dictionary else ()
     return Adapter(
-        lists=tuple(
-            BlockList(
-                name,
-                (video,),
-                Layout.FRAME_MAJOR,
-                leads=name == SPATIAL,
-                passed=passed,
-                # VideoSys counts up to its depth; its blocks are those of Open-Sora.
-                by_index=not has_dictionary,
-            )
-            for name in (SPATIAL, TEMPORAL)
-        ),
+        lists=(_block_list(SPATIAL, has_dictionary), _block_list(TEMPORAL, has_dictionary)),
         residuals={
-            "t-attn": Residual((TEMPORAL,), ("attn",), _temporal),
-            "s-attn": Residual((SPATIAL,), ("attn",), _spatial),
+            "t-attn": Residual((TEMPORAL,), ("attn",), _temporal_attention),
+            "s-attn": Residual((SPATIAL,), ("attn",), _spatial_attention),
             "ca-mlp": Residual((SPATIAL, TEMPORAL), ("cross_attn", "mlp"), _cross_mlp),
             "block": Residual((SPATIAL, TEMPORAL)),
         },

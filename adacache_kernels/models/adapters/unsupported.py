@@ -1,14 +1,14 @@
-"""Classes that must not be cached, and why."""
+"""Model classes that must not be cached, with the reasons."""
 
 from __future__ import annotations
 
-REFUSED: dict[str, str] = {
+UNSUPPORTED: dict[str, str] = {
     "AnyFlowFARTransformer3DModel": (
-        "it makes a video chunk by chunk, in few steps: its blocks write keys and values that the "
-        "next chunks attend to, so that a reused step would ruin what follows"
+        "it generates a video chunk by chunk, and its blocks write keys and values that later "
+        "chunks attend to, so a reused step would damage those chunks"
     ),
     "WanAnimate2Transformer3DModel": (
-        "its blocks write keys and values in one pass that the other pass attends to, and the "
+        "in one pass its blocks write keys and values that the other pass attends to, and the "
         "unconditional pass skips a block"
     ),
     "SanaWMLTX2RefinerTransformer3DModel": (
@@ -16,3 +16,4 @@ REFUSED: dict[str, str] = {
         "attend to"
     ),
 }
+"""The reason by class name, as the end of "<class> must not be cached: "."""

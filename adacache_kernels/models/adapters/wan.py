@@ -1,22 +1,26 @@
-"""diffusers `WanTransformer3DModel` (Wan 2.1 and 2.2): one list, full attention."""
+"""Adapters of diffusers' `WanTransformer3DModel` (Wan 2.1 and 2.2), VACE and Animate.
+
+One block list with one stream, the video. Its attention is over space and time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 from torch import Tensor, nn
 
 from ..adaln_gates import GATE_ATTENTION, GATE_MLP
-from ..adapter import Adapter, BlockList, BlockRun, Layout, Residual, Stream, video_shape
-from ..adapter_builders import in_parts
+from ..adapter import Adapter, BlockList, BlockRun, Residual
+from ..adapter_builders import VIDEO, frames_at, split_block_list
+from ..layout import Layout
 
 BLOCKS = "blocks"
 
 
 def _gate(run: BlockRun, index: int) -> Tensor:
-    # temb is [B, 6, C], or [B, N, 6, C] with one timestep a token (Wan 2.2 5B); in float32.
+    # temb is [B, 6, C], or [B, S, 6, C] with a timestep for each token (Wan 2.2 5B). The block
+    # computes the gate in float32.
     table = run.parameter("scale_shift_table")
     temb: Tensor = run.arguments["temb"].float()
     gate: Tensor = (table + temb).select(-2, index)
@@ -34,35 +38,36 @@ def _cross_mlp(run: BlockRun) -> Tensor:
     return mlp + cross
 
 
-def _frames(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
-    batch, frames = video_shape(arguments, frame_axis=2)
-    return batch, frames // int(model.config.patch_size[0])  # type: ignore[union-attr, index]
-
-
 WAN = Adapter(
-    lists=(BlockList(BLOCKS, (Stream("hidden_states"),), Layout.FRAME_MAJOR),),
+    lists=(BlockList(BLOCKS, VIDEO, Layout.FRAME_MAJOR),),
     residuals={
         "s-attn": Residual((BLOCKS,), ("attn1",), _attention),
         "ca-mlp": Residual((BLOCKS,), ("attn2", "ffn"), _cross_mlp),
         "block": Residual((BLOCKS,)),
     },
-    frames=_frames,
+    frames=frames_at(2, "patch_size"),
     guidance_calls=2,
 )
 
 
 def wan_vace(model: nn.Module) -> Adapter:
-    """Hints from `vace_blocks`, which run in every step, are added after some blocks."""
+    """Return the adapter of `WanVACETransformer3DModel`.
+
+    After some blocks the model adds hints from `vace_blocks`, which run in every step.
+    """
     layers = model.config.vace_layers  # type: ignore[union-attr]
     return _changed_after(model, layers)  # type: ignore[arg-type]
 
 
 def wan_animate(model: nn.Module) -> Adapter:
-    """A face is attended to by the video after every few blocks."""
+    """Return the adapter of `WanAnimateTransformer3DModel`.
+
+    After every few blocks the video attends to a face.
+    """
     every = int(model.config.inject_face_latents_blocks)  # type: ignore[union-attr, arg-type]
     return _changed_after(model, range(0, len(model.blocks), every))  # type: ignore[arg-type]
 
 
-def _changed_after(model: nn.Module, layers: Iterable[int]) -> Adapter:
+def _changed_after(model: nn.Module, indices: Iterable[int]) -> Adapter:
     count = len(model.blocks)  # type: ignore[arg-type]
-    return replace(WAN, lists=in_parts(WAN.lists[0], count, layers))
+    return replace(WAN, lists=split_block_list(WAN.lists[0], count, indices))

@@ -1,6 +1,6 @@
-"""The authors' code for STDiT3, as a plain loop: two caches a block, one schedule for all of them.
+"""The authors' code for STDiT3 as a plain loop: two caches per block, one schedule for all blocks.
 
-Written for the tests, in the order of operations of the authors, with nothing of the package.
+It has the authors' order of operations, and nothing of the package.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MEASURED = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Arguments of the authors' model, by their names."""
+    """The arguments of the authors' model, with their names."""
 
     num_sampling_steps: int
     codebook: dict[float, int]
@@ -39,23 +39,22 @@ class Settings:
 
 @dataclass
 class Official:
-    """Decides as the authors do, on the host.
+    """The authors' decisions, made on the host.
 
-    The distance of a residual to the one before is over the rate in force, not over the steps that
-    have passed: where steps N - 1 and N come before their time, that is another number. It decides
-    nothing there.
+    The distance to the stored residual is divided by the current rate, not by the number of steps
+    since. These differ if steps N - 1 and N come before they are due; they decide nothing there.
     """
 
     settings: Settings
     computed: list[int] = field(default_factory=list)
     distances: dict[int, float] = field(default_factory=dict)
     magnitudes: dict[int, float] = field(default_factory=dict)
-    """Of what was added up for each distance: its rounding is relative to them."""
+    """By step, the magnitude of the terms of the distance, to which its rounding is relative."""
     scores: dict[int, float] = field(default_factory=dict)
     rates: dict[int, int] = field(default_factory=dict)
     rate: int = 1
     previous_scores: dict[str, float] = field(default_factory=dict)
-    """By block. Never reset, as released."""
+    """By block. Never reset, as in the released code."""
 
     def begin_video(self) -> None:
         self.computed, self.distances, self.magnitudes = [], {}, {}
@@ -77,7 +76,7 @@ class Official:
         self.rate = self.new_rate
 
     def measure(self, block: str, cached: Tensor, residual: Tensor, tokens: int) -> None:
-        """A metric block has computed its residual; `cached` is that of its last computed step."""
+        """Measure a metric block's residual; `cached` is that of its last computed step."""
         distance = _l1(cached - residual) / _l1(cached) / self.rate
         self.average = (distance + self.count * self.average) / (self.count + 1)
         self.count += 1
@@ -129,17 +128,17 @@ class OfficialBlock:
     ) -> tuple[Tensor, Any]:  # fmt: skip
         when = (t, x_mask, t0, T, S)
         if self.official.is_computing:
-            self.keep("attn", self.block.attention(x, when), S)
+            self.store("attn", self.block.attention(x, when), S)
         x = x + self.caches["attn"]
         if self.official.is_computing:
             cross, gated = self.block.rest(x, y, when)
             x = x + cross + gated
-            self.keep("ca-mlp", cross + gated, S)
+            self.store("ca-mlp", cross + gated, S)
         else:
             x = x + self.caches["ca-mlp"]
         return x, ada_dict
 
-    def keep(self, name: str, residual: Tensor, tokens: int) -> None:
+    def store(self, name: str, residual: Tensor, tokens: int) -> None:
         cached = self.caches.get(name)
         if cached is not None and self.measures and self.official.settings.cache_res.endswith(name):
             self.official.measure(f"{self.name}[{id(self.block)}]", cached, residual, tokens)
@@ -148,7 +147,7 @@ class OfficialBlock:
 
 @contextmanager
 def installed(official: Official, model: Any) -> Iterator[None]:
-    """The authors' caches in the blocks of an unpatched double, for one video."""
+    """Put the authors' caches into the blocks of an unpatched tiny model, for one video."""
     blocks: Sequence[tuple[str, int, nn.Module]] = [
         (name, index, block)
         for name in ("spatial_blocks", "temporal_blocks")
@@ -171,18 +170,18 @@ def installed(official: Official, model: Any) -> Iterator[None]:
 
 
 def expected_run(official: Official, model: nn.Module, run: Any) -> list[Tensor]:
-    """What `run(model)` returns with the authors' caches at work."""
+    """Return what `run(model)` returns with the authors' caches."""
     with installed(official, model):
-        found: list[Tensor] = run(model)
-    return found
+        outputs: list[Tensor] = run(model)
+    return outputs
 
 
 def in_time(official: Official) -> list[int]:
-    """Computed steps that came when the rate in force had them come, so that k is that rate."""
+    """Return the computed steps that came when they were due, so that k is the rate."""
     steps, rate = official.computed, 1
-    found = []
+    due = []
     for before, step in itertools.pairwise(steps):
         if step - before == rate:
-            found.append(step)
+            due.append(step)
         rate = official.rates[step]
-    return found
+    return due

@@ -1,7 +1,7 @@
-"""Plain oracles of the methods to compare with, on tiny models, with nothing of the package.
+"""Plain oracles of the baselines on tiny models, without any code of the package.
 
-Every wrapper is set as the forward of a module or block, and decides by a set of steps that the
-test writes down, or by a number that the oracle itself takes.
+Each wrapper replaces the forward of a module or block. It decides by a set of steps that the test
+gives, or by a number that the oracle measures itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tests.support.tiny_models.common_models import Tiny
 
-# By model: kind, list, module.
+# Kind, block list and module of a block, by model.
 MODULES = {
     "latte": [
         ("spatial", "transformer_blocks", "attn1"),
@@ -33,7 +33,7 @@ MODULES = {
 
 
 class Steps:
-    """The step that runs, counted from 1; a model runs once in each."""
+    """The number of the running step, counted from 1, for a model that is called once per step."""
 
     def __init__(self, model: nn.Module) -> None:
         self.now = 0
@@ -46,8 +46,8 @@ class Steps:
         self._handle.remove()
 
 
-class KeptModule:
-    """Returns what the module returned last, in the steps given."""
+class StoredModule:
+    """A module that returns its last output in the given steps."""
 
     def __init__(self, module: nn.Module, steps: Steps, reused: Iterable[int]) -> None:
         self.module, self.original = module, module.forward
@@ -60,8 +60,8 @@ class KeptModule:
         return self.output
 
 
-class KeptBlock:
-    """Adds what the block added last, while `reusing()`; two streams for CogVideoX."""
+class StoredBlock:
+    """A block that adds its last residual while `reusing()`; CogVideoX has two streams."""
 
     def __init__(self, block: nn.Module, reusing: Callable[[], bool]) -> None:
         self.module, self.original, self.reusing = block, block.forward, reusing
@@ -84,7 +84,7 @@ class KeptBlock:
 
 @contextmanager
 def installed(wrappers: Iterable[Any], *steps: Steps) -> Iterator[None]:
-    """Each wrapper is its module's forward inside."""
+    """Let each wrapper be the forward of its module inside the context."""
     wrappers = list(wrappers)
     for wrapper in wrappers:
         wrapper.module.forward = wrapper
@@ -97,12 +97,12 @@ def installed(wrappers: Iterable[Any], *steps: Steps) -> Iterator[None]:
             each.remove()
 
 
-def kept_modules(
+def stored_modules(
     name: str, model: nn.Module, steps: Steps, reused: dict[str, Iterable[int]], mlp_blocks: int = 5
-) -> list[KeptModule]:
-    """One for each module of the kinds in `reused`, which has the steps."""
+) -> list[StoredModule]:
+    """Return a wrapper for each module of the kinds in `reused`, which has the reused steps."""
     return [
-        KeptModule(getattr(block, module), steps, reused[kind])
+        StoredModule(getattr(block, module), steps, reused[kind])
         for kind, attribute, module in MODULES[name]
         if kind in reused
         for index, block in enumerate(getattr(model, attribute))
@@ -111,12 +111,12 @@ def kept_modules(
 
 
 def blocks_of(tiny: Tiny, model: nn.Module) -> list[nn.Module]:
-    """All blocks, list by list."""
+    """Return all blocks, list by list."""
     return [block for name in tiny.lists for block in getattr(model, name)]
 
 
-class FirstBlock(KeptBlock):
-    """The first block always runs and tells whether the others are reused."""
+class FirstBlock(StoredBlock):
+    """A first block that always runs and decides whether the others are reused."""
 
     def __init__(self, block: nn.Module, threshold: float) -> None:
         super().__init__(block, lambda: False)
@@ -138,8 +138,8 @@ class FirstBlock(KeptBlock):
         return output
 
 
-class WatchedBlock(KeptBlock):
-    """The first block, run to see what its attention is given, and reused with the others."""
+class WatchedBlock(StoredBlock):
+    """A first block whose attention input is compared, and that is reused with the others."""
 
     def __init__(
         self, block: nn.Module, threshold: float, steps: Steps, last: int, timestep: str | None
@@ -181,8 +181,8 @@ class WatchedBlock(KeptBlock):
         return self.seen[-1]
 
 
-class Layer(KeptBlock):
-    """AdaCache with a schedule of its own: rate 1, 2 or 3 by two thresholds."""
+class Layer(StoredBlock):
+    """A block with its own AdaCache schedule: rate 1, 2 or 3 by two thresholds."""
 
     def __init__(
         self, block: nn.Module, steps: Steps, last: int, thresholds: tuple[float, float]
@@ -204,8 +204,8 @@ class Layer(KeptBlock):
         self.computed.append(self.steps.now)
         rate = 1
         if old:
-            apart = (old[0] - self.residuals[0]).abs().sum() / old[0].abs().sum()
-            distance = apart.item() / (self.steps.now - self.ran)
+            change = (old[0] - self.residuals[0]).abs().sum() / old[0].abs().sum()
+            distance = change.item() / (self.steps.now - self.ran)
             low, high = self.thresholds
             rate = 3 if distance < low else 2 if distance < high else 1
         self.due, self.ran = self.steps.now + rate, self.steps.now
@@ -213,18 +213,18 @@ class Layer(KeptBlock):
 
 
 def relative(a: Tensor, b: Tensor) -> float:
-    """Largest difference, in units of the largest value of `b`."""
+    """Return the largest difference, relative to the largest value of `b`."""
     return float((a - b).abs().max() / b.abs().max())
 
 
 def norms_ratio(residuals: list[Tensor]) -> list[float]:
-    """Mean over tokens of each residual's norm over that of the one before; 1 for the first."""
+    """Return the mean over tokens of each residual's norm over the one before; 1 for the first."""
     pairs = zip(residuals[1:], residuals, strict=False)
     return [1.0, *(float((b.norm(dim=-1) / a.norm(dim=-1)).mean()) for b, a in pairs)]
 
 
 def everything_added(model: nn.Module, run: Callable[[], Any], attribute: str) -> list[Tensor]:
-    """Step by step, what leaves the last block of a list minus what enters the first one."""
+    """Return, for each step, what leaves the last block of a list minus what enters the first."""
     blocks, entered, added = getattr(model, attribute), [], []
 
     def enter(_block: Any, args: Any, kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""A plain oracle: every block keeps what it added to each of its streams, and adds that again."""
+"""A plain oracle: every block stores its residual for each stream, and adds it in reused steps."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from tests.support.tiny_models.chained_models import TinyClass, noise
 
 
-class Kept:
-    """A block's forward that keeps what it added to each stream, and adds that where told to."""
+class StoredBlock:
+    """A block's forward that stores its residuals while `computes()`, and else adds them."""
 
     def __init__(
         self, block: nn.Module, streams: tuple[str, ...], computes: Callable[[], bool]
@@ -38,10 +38,13 @@ class Kept:
 
 
 @contextmanager
-def kept(tiny: TinyClass, model: nn.Module, computes: Callable[[], bool]) -> Iterator[None]:
+def stored_blocks(
+    tiny: TinyClass, model: nn.Module, computes: Callable[[], bool]
+) -> Iterator[None]:
+    """Let each block of `model` be a `StoredBlock` inside the context."""
     blocks = [(name, block) for name in tiny.lists for block in getattr(model, name)]
     for name, block in blocks:
-        block.forward = Kept(block, tiny.streams_of.get(name, tiny.streams), computes)
+        block.forward = StoredBlock(block, tiny.streams_of.get(name, tiny.streams), computes)
     try:
         yield
     finally:
@@ -52,9 +55,9 @@ def kept(tiny: TinyClass, model: nn.Module, computes: Callable[[], bool]) -> Ite
 def reused_by_blocks(
     tiny: TinyClass, model: nn.Module, steps: int, computed: Collection[int]
 ) -> list[Tensor]:
-    """Latents after every step, as `tiny_chained.denoise` makes them, computing these steps."""
+    """Return the latents after every step, as `chained_models.denoise`, computing these steps."""
     now, trajectory = [0], []
-    with kept(tiny, model, lambda: now[0] in computed), torch.no_grad():
+    with stored_blocks(tiny, model, lambda: now[0] in computed), torch.no_grad():
         latents = noise(*tiny.latents)
         for step in range(1, steps + 1):
             now[0] = step

@@ -1,7 +1,7 @@
-"""The plain oracle for pipelines: each block keeps what it added to each stream, for each call.
+"""A plain oracle for pipelines: each block stores its residual for each stream and call of a step.
 
-Written for the tests, with nothing of the package but the names of lists and streams: a step is
-told by its timestep, which is read, and a call by its place in the step.
+It has nothing of the package but the names of lists and streams. It reads the timestep to
+recognise a step, and counts the calls in it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def names(module: nn.Module) -> list[str]:
 
 
 class Calls:
-    """Counts steps, from 1, and the calls in each, from 0.
+    """A counter of steps, from 1, and of the calls in each step, from 0.
 
     Args:
-        num_steps: of a generation; the next one begins after them.
+        num_steps: steps of a generation; then the next generation begins.
         computed: steps whose blocks run.
-        always: calls whose blocks run in each step.
+        always: calls whose blocks run in every step.
     """
 
     def __init__(self, num_steps: int, computed: Container[int], always: Container[int]) -> None:
@@ -43,7 +43,7 @@ class Calls:
         return self.step in self._computed or self.call in self._always
 
     def begin(self, time: Tensor, latents: Tensor | list[Tensor]) -> None:
-        """Calls of one step have the same time and size, whatever their batch."""
+        """Count a call. Calls of one step have the same time and size, whatever their batch."""
         now = time.flatten(1)[0] if time.dim() > 1 else time[:1]
         size = latents[0].shape
         if self._time is not None and torch.equal(now, self._time) and size == self._size:
@@ -53,8 +53,8 @@ class Calls:
         self.step, self.call = self.step % self._num_steps + 1, 0
 
 
-class KeptBlock:
-    """A block's forward that keeps what it added to each stream, and adds that in reused steps."""
+class StoredBlock:
+    """A block's forward that stores its residuals in computed steps, and else adds them."""
 
     def __init__(
         self, block: nn.Module, streams: Sequence[Stream], passed: Sequence[Stream]
@@ -76,11 +76,11 @@ class KeptBlock:
         added = self._added[calls.call]
         values = [None if x is None else x + r for x, r in zip(inputs, added, strict=True)]
         values += [given.get(stream.parameter) for stream in self._passed]
-        places = [stream.output for stream in (*self._streams, *self._passed)]
-        if places == [None]:
+        indices = [stream.output for stream in (*self._streams, *self._passed)]
+        if indices == [None]:
             return values[0]
-        by_place = dict(zip(places, values, strict=True))
-        return tuple(by_place.get(place) for place in range(max(map(int, by_place)) + 1))
+        by_index = dict(zip(indices, values, strict=True))
+        return tuple(by_index.get(index) for index in range(max(map(int, by_index)) + 1))
 
 
 def _adapter(model: nn.Module) -> Adapter:
@@ -90,13 +90,13 @@ def _adapter(model: nn.Module) -> Adapter:
 
 
 @contextmanager
-def kept_blocks(
+def stored_blocks(
     models: Sequence[nn.Module],
     num_steps: int,
     computed: Container[int],
     always: Container[int] = (),
 ) -> Iterator[None]:
-    """Run the models, which share the steps, with a residual for each block and stream inside."""
+    """Let the models, which share the steps, reuse a residual per block and stream inside."""
     calls = Calls(num_steps, computed, always)
     changed: list[nn.Module] = []
 
@@ -115,7 +115,7 @@ def kept_blocks(
 
         return forward
 
-    def kept(block: KeptBlock) -> Any:
+    def stored(block: StoredBlock) -> Any:
         return lambda *args, **kwargs: block.run(calls, args, kwargs)
 
     try:
@@ -123,7 +123,7 @@ def kept_blocks(
             install(model, counted(model))
             for blocks in _adapter(model).lists:
                 for block in blocks.modules(model).values():
-                    install(block, kept(KeptBlock(block, blocks.streams, blocks.passed)))
+                    install(block, stored(StoredBlock(block, blocks.streams, blocks.passed)))
         yield
     finally:
         for module in changed:

@@ -1,8 +1,7 @@
-"""The plain oracle: AdaCache as its authors keep it, two residuals a block and stream.
+"""A plain oracle: AdaCache as its authors have it, with two residuals per block and stream.
 
-Every block stores its gated attention residual and the rest of what it added, and on a reused step
-adds the one and then the other. Written for the tests, by the blocks' own formulas, with nothing of
-the package.
+Every block stores its gated attention residual and the rest of what it adds. In a reused step it
+adds the first and then the second. It follows the blocks' own formulas, without the package.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ NAMES = {
 
 
 class TwoResiduals:
-    """One block's forward: computes and stores while `computing()`, else adds what is stored."""
+    """A block's forward that stores two residuals while `computing()`, and else adds them."""
 
     def __init__(self, name: str, block: nn.Module, computing: Callable[[], bool]) -> None:
         self.name, self.block, self.computing = name, block, computing
@@ -108,7 +107,7 @@ class TwoResiduals:
 
 @contextmanager
 def _installed(wrappers: Iterable[Any]) -> Iterator[None]:
-    """Each wrapper is its block's forward inside."""
+    """Let each wrapper be the forward of its block inside the context."""
     for wrapper in wrappers:
         wrapper.block.forward = wrapper
     try:
@@ -122,7 +121,7 @@ def _installed(wrappers: Iterable[Any]) -> Iterator[None]:
 def two_residuals(
     name: str, model: nn.Module, lists: Sequence[str], computing: Callable[[], bool]
 ) -> Iterator[dict[tuple[str, int], TwoResiduals]]:
-    """Run `model` with two residuals per block inside; yields them by (list, index)."""
+    """Let `model` have two residuals per block inside; yields the wrappers by (list, index)."""
     wrapped = {
         (attribute, index): TwoResiduals(name, block, computing)
         for attribute in lists
@@ -133,13 +132,13 @@ def two_residuals(
 
 
 def relative(a: Tensor, b: Tensor) -> float:
-    """||a - b|| / ||b||, in float64."""
+    """Return ||a - b|| / ||b|| in float64."""
     difference = torch.linalg.vector_norm(a.double() - b.double())
     return float(difference / torch.linalg.vector_norm(b.double()))
 
 
 class ForecastBlock:
-    """One block's forward that keeps every residual it computed, and forecasts each by itself."""
+    """A block's forward that stores all its residuals, and forecasts in reused steps."""
 
     def __init__(
         self, name: str, block: nn.Module, order: int, now: Callable[[], int], computed: set[int]
@@ -166,7 +165,7 @@ class ForecastBlock:
         return output
 
     def through(self, known: Sequence[int], step: int, stream: int) -> Tensor:
-        """The polynomial through the residuals at the steps `known`, at `step`."""
+        """Return the value at `step` of the polynomial through the residuals at steps `known`."""
         powers = torch.tensor([[float(k) ** p for p in range(len(known))] for k in known]).double()
         values = torch.stack([self.residuals[k][stream].double() for k in known])
         factors = torch.linalg.solve(powers, values.reshape(len(known), -1))
@@ -174,7 +173,7 @@ class ForecastBlock:
         return (at @ factors).reshape(values.shape[1:]).float()
 
     def missed(self, step: int, stream: int = 0) -> Tensor:
-        """What the forecasts before the computed step `step` missed."""
+        """Return the sum of the errors of the forecasts before the computed step `step`."""
         known = sorted(k for k in self.residuals if k < step)[-self.order - 1 :]
         through = [*known, step]
         return sum(
@@ -195,7 +194,7 @@ def forecast_blocks(
     now: Callable[[], int],
     computed: set[int],
 ) -> Iterator[dict[tuple[str, int], ForecastBlock]]:
-    """Run `model` with a forecast of each block's residual inside; yields them by (list, index)."""
+    """Let `model` forecast each block's residual inside; yields the wrappers by (list, index)."""
     wrapped = {
         (attribute, index): ForecastBlock(name, block, order, now, computed)
         for attribute in lists

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from ..models import Adapter, adapter_for, chosen
+from ..models import Adapter, adapter_for, choose_block_lists
 
 
-def find_adapter(transformer: nn.Module, blocks: str | Sequence[str]) -> Adapter | list[str]:
+def choose_adapter(transformer: nn.Module, blocks: str | Sequence[str]) -> Adapter | list[str]:
     """Return the adapter of a transformer, or the names of the block lists to probe.
 
     Args:
@@ -25,4 +25,8 @@ def find_adapter(transformer: nn.Module, blocks: str | Sequence[str]) -> Adapter
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise TypeError(f"blocks is {blocks!r}; it may be the name of a block list, or several")
     adapter = adapter_for(transformer)
-    return adapter if adapter is not None and not names else chosen(transformer, list(names))
+    return (
+        adapter
+        if adapter is not None and not names
+        else choose_block_lists(transformer, list(names))
+    )
