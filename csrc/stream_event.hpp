@@ -13,7 +13,7 @@ class Event {
  public:
   virtual ~Event() = default;
   virtual void record(Stream stream) = 0;
-  virtual void hold_back(Stream stream) = 0;  // on the device, until this is reached
+  virtual void make_stream_wait(Stream stream) = 0;  // on the device, until this is reached
   virtual bool reached() = 0;
   virtual void wait() = 0;
 };

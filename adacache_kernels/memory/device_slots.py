@@ -25,7 +25,7 @@ class ResidualWrite:
         x_out: after the blocks; a stream, or with the four dimensions that `view` gives it.
         x_in: before them; None where `x_out` is the residual.
         view: of both, and of the slot.
-        slot_holds: "nothing", "previous" or "sum", as `ops.distance_update` has it.
+        slot_holds: "nothing" or "previous", as `ops.distance_update` has it.
         previous: keys of the residuals that it is compared with, without the slot itself.
         coefficients: of those, and of the slot if it holds the oldest one.
         strides: frame strides of the motion sums.
@@ -83,9 +83,8 @@ class DeviceSlots:
     def update(self, key: Key, update: ResidualWrite) -> Tensor | None:
         view, scale = update.view, self.tensors.get(scale_key(key))
         if update.x_in is not None and update.terms == 0 and scale is None:
-            accumulate = update.slot_holds == "sum"
             slot = self.tensors[key] if update.x_out.dim() != 4 else view(self.tensors[key])
-            ops.residual_update(slot, update.x_out, update.x_in, accumulate)
+            ops.residual_update(slot, update.x_out, update.x_in)
             return None
         device = update.x_out.device
         return ops.distance_update(

@@ -4,8 +4,8 @@
 #include <numeric>
 #include <stdexcept>
 
-#include "core.hpp"
-#include "plan.hpp"
+#include "shared_budget.hpp"
+#include "slot_placement.hpp"
 
 namespace adacache::arena {
 

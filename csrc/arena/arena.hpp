@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "memory.hpp"
-#include "plan.hpp"
+#include "slot_placement.hpp"
 
 namespace adacache::arena {
 

@@ -9,7 +9,7 @@
 #include "cuda/driver.hpp"
 #include "memory.hpp"
 #include "no_throw.hpp"
-#include "plan.hpp"
+#include "slot_placement.hpp"
 
 namespace adacache::arena {
 namespace {

@@ -1,6 +1,6 @@
-#include <iterator>
+#include "free_ranges.hpp"
 
-#include "ranges.hpp"
+#include <iterator>
 
 namespace adacache::arena {
 

@@ -4,8 +4,8 @@
 #include <new>
 
 #include "memory.hpp"
-#include "plan.hpp"
 #include "process.hpp"
+#include "slot_placement.hpp"
 
 #ifdef __linux__
 #include <sys/mman.h>

@@ -1,10 +1,11 @@
+#include "shared_budget.hpp"
+
 #include <algorithm>
 #include <iterator>
 #include <stdexcept>
 
-#include "core.hpp"
 #include "no_throw.hpp"
-#include "plan.hpp"
+#include "slot_placement.hpp"
 
 namespace adacache::arena {
 namespace {

@@ -8,9 +8,9 @@
 #include <string>
 
 #include "arena.hpp"
-#include "marks.hpp"
+#include "free_ranges.hpp"
 #include "memory.hpp"
-#include "ranges.hpp"
+#include "stream_marks.hpp"
 
 namespace adacache::arena {
 

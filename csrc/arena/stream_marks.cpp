@@ -1,7 +1,7 @@
+#include "stream_marks.hpp"
+
 #include <algorithm>
 #include <vector>
-
-#include "marks.hpp"
 
 namespace adacache::arena {
 
@@ -17,7 +17,7 @@ void Marks::acquire(Stream stream) {
         "stream that captures");
   }
   for (const auto& [other, event] : events_)
-    if (other != stream) event->hold_back(stream);
+    if (other != stream) event->make_stream_wait(stream);
   covers_ = stream;
 }
 

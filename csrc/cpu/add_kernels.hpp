@@ -1,7 +1,7 @@
 // conditional_add, in terms of Block. Include a block_*.hpp first.
 #pragma once
 
-#include "kernels_impl.hpp"
+#include "update_kernels.hpp"
 
 namespace adacache {
 namespace {

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "../half.hpp"
+#include "../narrow_floats.hpp"
 
 namespace adacache {
 namespace {

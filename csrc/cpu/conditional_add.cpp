@@ -1,7 +1,7 @@
 #include "../ops.hpp"
-#include "../pool.hpp"
+#include "../thread_pool.hpp"
 #include "instruction_set.hpp"
-#include "pieces.hpp"
+#include "parallel_for.hpp"
 
 namespace adacache {
 

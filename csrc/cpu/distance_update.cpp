@@ -2,11 +2,11 @@
 #include <memory>
 
 #include "../ops.hpp"
-#include "../pool.hpp"
+#include "../thread_pool.hpp"
 #include "instruction_set.hpp"
-#include "pieces.hpp"
-#include "row_update.hpp"
-#include "sums.hpp"
+#include "ordered_sums.hpp"
+#include "parallel_for.hpp"
+#include "quantized_update.hpp"
 
 namespace adacache {
 namespace {
@@ -156,7 +156,6 @@ class Distance {
       update.slot = place(slot_, 0);
       update.x_out = place(x_out_, 1);
       if (o_.x_in) update.x_in = place(x_in_, 2);
-      update.accumulate = o_.slot_holds == SlotHolds::kSum;
       set_terms(update, place);
       update.with_size = strides() > 0;
       if (strides() > 0 && frame >= o_.frame_strides[0])

@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "../run.hpp"
+#include "../contiguous_run.hpp"
 
 namespace adacache {
 
@@ -15,11 +15,10 @@ constexpr int kMaxTerms = 4;
 
 enum class Sums { kNone, kL1, kL2, kCosine };
 
-// p = x_out - x_in, or slot + (x_out - x_in); slot = p.
+// p = x_out - x_in; slot = p.
 struct Update {
   Run slot, x_out;
-  Run x_in;  // no data: p = x_out
-  bool accumulate;
+  Run x_in;   // no data: p = x_out
   Sums sums;  // of p and of c = sum_i coefficient[i] * term[i]
   int terms;
   Run term[kMaxTerms];  // the last one may be the slot
@@ -69,7 +68,6 @@ struct ScaledRun {  // The values are scale * data.
 struct RowUpdate {
   Run slot, x_out;
   Run x_in;           // no data: p = x_out
-  bool accumulate;    // not with eight bits
   float* slot_scale;  // written; null: the slot does not have eight bits
   Sums sums;
   int terms;

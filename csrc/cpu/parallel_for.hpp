@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "../view.hpp"
+#include "../strided_view.hpp"
 
 namespace adacache {
 

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "kernels_impl.hpp"
+#include "update_kernels.hpp"
 
 namespace adacache {
 namespace {
@@ -173,10 +173,7 @@ class RowUpdater {
   // Stores p, and returns what was stored.
   [[gnu::always_inline]] Block stored(const RowUpdate& update, std::int64_t i) {
     Block p = load_float32(update.p + i);
-    if (kFormat == kAnyFormat && update.slot_scale == nullptr) {
-      if (update.accumulate) p = load_any(update.slot, i) + p;
-      return store_any(update.slot, i, p);
-    }
+    if (kFormat == kAnyFormat && update.slot_scale == nullptr) return store_any(update.slot, i, p);
     p = p * broadcast(scaling_.factor);
     void* out = static_cast<char*>(update.slot.data) + i;
     const bool is_int8 = format_of<kFormat>(update.slot) == DType::kInt8;

@@ -1,10 +1,11 @@
+#include "quantized_update.hpp"
+
 #include <memory>
 
-#include "../pool.hpp"
+#include "../thread_pool.hpp"
 #include "instruction_set.hpp"
-#include "pieces.hpp"
-#include "row_update.hpp"
-#include "sums.hpp"
+#include "ordered_sums.hpp"
+#include "parallel_for.hpp"
 
 namespace adacache {
 namespace {
@@ -103,7 +104,6 @@ class RowsUpdate {
     update.slot = run(o_.slot);
     update.x_out = run(o_.x_out);
     if (o_.x_in) update.x_in = run(*o_.x_in);
-    update.accumulate = o_.slot_holds == SlotHolds::kSum;
     if (o_.scale) update.slot_scale = scale_of(*o_.scale, row);
     const int previous = static_cast<int>(o_.previous.size());
     for (int t = 0; t < previous; ++t) {

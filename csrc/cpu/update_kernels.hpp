@@ -81,7 +81,8 @@ template <int kFormat>
   return value;
 }
 
-// The same in the order of load(). `kIsSum`: the value is a sum of numbers of that format.
+// Like store_in_order(), in the order of load(). `kIsSum`: the value is a sum of numbers of that
+// format.
 template <int kFormat, bool kIsSum>
 [[gnu::always_inline]] inline Block store(const Run& run, std::int64_t i, Block value) {
   if (kFormat != kBFloat16Format) return store_in_order<kFormat>(run, i, value);
@@ -247,7 +248,6 @@ class Updater {
   [[gnu::always_inline]] void step(const Update& update, std::int64_t i, const Run* mask) {
     Block p = load<kFormat>(update.x_out, i);
     if (update.x_in.data != nullptr) p = p - load<kFormat>(update.x_in, i);
-    if (update.accumulate) p = load<kFormat>(update.slot, i) + p;
     if (kSums == Sums::kNone) {
       p = store<kFormat, true>(update.slot, i, p);
     } else {

@@ -31,7 +31,7 @@ class Owned {
 
   void** put() { return &it_; }
   void* get() const { return it_; }
-  void leave() { it_ = nullptr; }  // it is never given back
+  void leak() { it_ = nullptr; }  // it is never given back
 
  private:
   const Context& context_;

@@ -60,7 +60,7 @@ class ConditionalGraph {
   struct Loaded {
     explicit Loaded(const cuda::Context& context);
     ~Loaded();
-    void leave();
+    void leak();
 
     cuda::Owned module, graph, executable;
   };

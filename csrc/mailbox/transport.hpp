@@ -15,7 +15,7 @@ class Pinned {
  public:
   virtual ~Pinned() = default;
   virtual void* data() = 0;
-  virtual void leave() noexcept = 0;  // it is never given back
+  virtual void leak() noexcept = 0;  // it is never given back
 };
 
 // What throws, throws CallFailed. Outlives what it made.

@@ -24,7 +24,7 @@ class Event {
   void record(const fake::Stream& stream) const {
     fake::get<int(cu::Event, cu::Stream)>("cuEventRecord")(event_, handle(stream));
   }
-  void hold_back(const fake::Stream& stream) const {
+  void make_stream_wait(const fake::Stream& stream) const {
     fake::get<int(cu::Stream, cu::Event, unsigned)>("cuStreamWaitEvent")(handle(stream), event_, 0);
   }
   int query() const { return fake::get<int(cu::Event)>("cuEventQuery")(event_); }
@@ -52,7 +52,7 @@ std::string two_streams(const std::string& pace, bool ordered, std::string* befo
   const Event first, last;
   for (int i = 0; i < 4; ++i) a.run([&] { ran += 'a'; });
   first.record(a);
-  if (ordered) first.hold_back(b);
+  if (ordered) first.make_stream_wait(b);
   for (int i = 0; i < 4; ++i) b.run([&] { ran += 'b'; });
   if (before != nullptr) *before = ran;
   last.record(b);
@@ -157,11 +157,11 @@ void check_captured_nodes() {
     fake::get<int(cu::Stream, int)>("cuStreamBeginCapture_v2")(handle(a), cu::kRelaxed);
     add(a, 0);
     fork.record(a);
-    fork.hold_back(b);
+    fork.make_stream_wait(b);
     add(a, 1);
     add(b, 2);
     join.record(b);
-    join.hold_back(a);
+    join.make_stream_wait(a);
     add(a, 3);
     CHECK(fake::get<int(cu::Stream, void**)>("cuStreamEndCapture")(handle(a), &graph) == 0);
     std::size_t nodes = 0;

@@ -68,7 +68,6 @@ void check_update(const Kernels& kernels, DType slot_dtype, DType dtype, Sums su
     update.slot = slot;
     update.x_out = {memory[0].data(), dtype};
     update.x_in = {memory[1].data(), dtype};
-    update.accumulate = terms % 2 == 0;
     update.sums = sums;
     update.terms = terms;
     for (int t = 0; t < terms; ++t) {

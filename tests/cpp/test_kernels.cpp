@@ -111,8 +111,8 @@ void check_residual_update_and_add() {
   fill(in.view(), 3);
   auto expected = values_of(slot.view());
   const auto minuend = values_of(out.view()), subtrahend = values_of(in.view());
-  for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += minuend[i] - subtrahend[i];
-  residual_update(slot.view(), out.view(), in.view(), true, 2);
+  for (std::size_t i = 0; i < expected.size(); ++i) expected[i] = minuend[i] - subtrahend[i];
+  residual_update(slot.view(), out.view(), in.view(), 2);
   CHECK(values_of(slot.view()) == expected);
 
   const float coefficients[] = {2, -1};
@@ -134,7 +134,7 @@ void check_empty(std::array<std::int64_t, 4> size) {
       sums.data(), 2);
   CHECK(std::count(sums.begin(), sums.end(), 0.0f) == 5 * size[0]);
   CHECK(sums.back() == kGuard);
-  residual_update(slot.view(), out.view(), out.view(), true, 2);
+  residual_update(slot.view(), out.view(), out.view(), 2);
   const float coefficient = 1;
   const std::int32_t on = 1;
   conditional_add(slot.view(), {{out.view(), {}}}, &coefficient, &on, 2);

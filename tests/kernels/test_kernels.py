@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -108,7 +109,6 @@ MODES = [
     Mode("l1", "previous", True, 0, (1,)),
     Mode("l2", "previous", False, 1, ()),
     Mode("cosine", "previous", True, 2, (1, 3)),
-    Mode("l1", "sum", True, 1, (2, 9)),
     Mode("l2", "nothing", True, 3, (1,)),
     Mode("cosine", "nothing", False, 0, ()),
 ]
@@ -182,8 +182,8 @@ def check_distance_update(
     expected_slot, indices = (
         slot.clone(),
         (
-            ops.METRICS[mode.metric],
-            ops.SLOT_HOLDS[mode.slot_holds],
+            mode.metric,
+            mode.slot_holds,
         ),
     )
     old = [tensor.float() for tensor in [*previous, slot.clone()][:terms]]
@@ -210,20 +210,17 @@ def check_distance_update(
     ), case
 
 
-@pytest.mark.parametrize("accumulate", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_residual_update(driver: EmulatorDriver, dtype: torch.dtype, accumulate: bool) -> None:
+def test_residual_update(driver: EmulatorDriver, dtype: torch.dtype) -> None:
     for case in CASES:
-        check_residual_update(driver, dtype, accumulate, case)
+        check_residual_update(driver, dtype, case)
 
 
-def check_residual_update(
-    driver: EmulatorDriver, dtype: torch.dtype, accumulate: bool, case: Case
-) -> None:
+def check_residual_update(driver: EmulatorDriver, dtype: torch.dtype, case: Case) -> None:
     base, slot, (x_out, x_in) = operands(case, dtype, 2)
     expected = slot.clone()
-    reference.residual_update(expected, x_out, x_in, accumulate)
-    in_both_orders(driver, ops.residual_update, slot, x_out, x_in, accumulate)
+    reference.residual_update(expected, x_out, x_in)
+    in_both_orders(driver, ops.residual_update, slot, x_out, x_in)
     assert_same_bits(slot, expected)
     assert_tail_untouched(base, slot)
 
@@ -334,7 +331,6 @@ def check_decide(
     thresholds, rates = [0.03, 0.06, 0.125], [8.0, 4.0, 2.0]
     codebook = torch.tensor([thresholds, rates])
     step, has_previous, in_window = situation
-    flags = (has_previous, apply_moreg, in_window)
     state = torch.tensor([3.0, 2.0, 0.5, 7.0, 9.0, 11.0, 0.25, 13.0, 0.75, 4.0])
     shares = torch.rand(partials, 1) + 0.5
     whole = torch.tensor([OTHER_LOCATION, sums])
@@ -347,9 +343,13 @@ def check_decide(
         list(zip(thresholds, rates, strict=True)),
         step,
         metric,
-        *flags,
+        has_previous,
+        apply_moreg,
+        in_window,
     )
-    in_both_orders(driver, ops.decide, state, split, codebook, step, metric, *flags)
+    settings = ops.DecideSettings(metric, apply_moreg)
+    decide = partial(ops.decide, has_previous=has_previous, in_window=in_window)
+    in_both_orders(driver, decide, state, split, codebook, settings, step)
     assert_decision(state.tolist(), expected, thresholds)
     # What float64 rounds differently is lost in float32, but for a neighbour.
     for found, exact in zip(state.tolist(), expected, strict=True):
@@ -361,7 +361,8 @@ def check_on_a_threshold(driver: EmulatorDriver, metric: str, apply_moreg: bool)
     first = {"l1": 0.125, "l2": 0.125**2, "cosine": 1 - 0.125}[metric]
     sums = torch.tensor([[[[first, 1.0, 1.0, 2.0, 7.0]]]])
     state, codebook = ops.new_state("cpu"), torch.tensor([[0.125, 0.25, 0.5], [6.0, 4.0, 2.0]])
-    in_both_orders(driver, ops.decide, state, sums, codebook, 1, metric, True, apply_moreg, False)
+    settings = ops.DecideSettings(metric, apply_moreg)
+    in_both_orders(driver, ops.decide, state, sums, codebook, settings, 1)
     assert state[ops.State.DISTANCE] == 0.125
     assert state[ops.State.RATE] == 4
 
@@ -372,7 +373,7 @@ def test_partial_sums_are_added_in_float64(driver: EmulatorDriver) -> None:
     partials[0, 0, 0] = 2.0**24
     state, codebook = ops.new_state("cpu"), torch.tensor([[1.5], [2.0]])
     partials[..., 1] = 2.0**24 / 2001
-    ops.decide(state, partials, codebook, step=1)
+    ops.decide(state, partials, codebook, ops.DecideSettings(), 1)
     exact = partials[..., 0].double().sum() / partials[..., 1].double().sum()
     assert state[ops.State.DISTANCE] == exact.float()
 
@@ -440,7 +441,7 @@ def test_an_undefined_slot_is_not_read(on_triton: None, dtype: torch.dtype) -> N
         ops.residual_update(slot, x_out, x_in)
         slot = driver.mark_uninitialised(torch.empty(2, 3, 4, 8, dtype=dtype))
         with pytest.raises(UninitialisedRead):
-            ops.residual_update(slot, x_out, x_in, accumulate=True)
+            ops.distance_update(slot, x_out, x_in)
 
 
 def moved(driver: EmulatorDriver, names: Sequence[str]) -> list[tuple[int, int]]:

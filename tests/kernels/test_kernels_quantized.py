@@ -115,8 +115,8 @@ def check_quantized_update(
     sums = reference.distance_update(
         expected,
         *arguments,
-        ops.METRICS[mode.metric],
-        ops.SLOT_HOLDS[mode.slot_holds],
+        mode.metric,
+        mode.slot_holds,
         expected_scale,
         scales,
     )[:, 0]

@@ -51,10 +51,18 @@ def decided(
 ) -> tuple[list[float], list[float]]:
     """The state and the motions after decide."""
     state, motions = torch.tensor(STATE), torch.linspace(0.25, 1.0, videos)
-    book = torch.tensor(BOOK).T.contiguous()
-    # Step, metric, has_previous, apply_moreg, in_window.
-    given = motions if True in arguments[3:4] else None
-    ops.decide(state, sums, book, *arguments, videos=videos, batch=batch, motions=given)
+    step, metric, has_previous, apply_moreg, in_window = arguments
+    ops.decide(
+        state,
+        sums,
+        torch.tensor(BOOK).T.contiguous(),
+        ops.DecideSettings(metric, apply_moreg, batch=batch),
+        step,
+        has_previous=has_previous,
+        in_window=in_window,
+        videos=videos,
+        motions=motions if apply_moreg else None,
+    )
     return state.tolist(), motions.tolist()
 
 
@@ -119,11 +127,11 @@ def test_rows_of_guidance_are_those_a_video_apart() -> None:
     videos would have a distance of 1/2."""
     first = torch.tensor([0.25, 0.75, 0.25, 0.75])
     sums = torch.stack([first, torch.ones(4), torch.zeros(4)], dim=1).view(1, 4, 1, 3)
-    state, _ = decided(sums, videos=2, batch="any", arguments=(3, "l1", True))
+    state, _ = decided(sums, videos=2, batch="any", arguments=(3, "l1", True, False, False))
     assert (state[State.DISTANCE], state[State.RATE]) == (0.75, 2)
-    state, _ = decided(sums, videos=2, batch="mean", arguments=(3, "l1", True))
+    state, _ = decided(sums, videos=2, batch="mean", arguments=(3, "l1", True, False, False))
     assert (state[State.DISTANCE], state[State.RATE]) == (0.5, 4)
-    pooled, _ = decided(sums, videos=1, batch="any", arguments=(3, "l1", True))
+    pooled, _ = decided(sums, videos=1, batch="any", arguments=(3, "l1", True, False, False))
     assert pooled[State.DISTANCE] == 0.5
 
 
@@ -131,10 +139,9 @@ def test_motion_is_that_of_each_video() -> None:
     """The one that moves has the smaller distance without motion, and decides with it."""
     sums = torch.tensor([[0.5, 1, 0, 1.0, 4.0], [0.25, 1, 0, 3.0, 4.0]]).view(1, 2, 1, 5)
     state, motions = torch.tensor(STATE), torch.ones(2)
-    options = {"apply_moreg": True, "in_window": True, "moreg_a": 0.25, "moreg_b": 2.0}
+    settings = ops.DecideSettings(apply_moreg=True, moreg_a=0.25, moreg_b=2.0, mograd_mul=0.5)
     book = torch.tensor(BOOK).T.contiguous()
-    both = {"videos": 2, "batch": "any", "motions": motions, "mograd_mul": 0.5}
-    ops.decide(state, sums, book, 3, "l1", **options, **both)
+    ops.decide(state, sums, book, settings, 3, in_window=True, videos=2, motions=motions)
     # Scores 1 and 9; gradients 0 and 0.5 * 8.
     assert state[State.RAW_DISTANCE] == 0.25
     assert state[State.MOTION] == 9
@@ -147,9 +154,8 @@ def test_of_several_the_first_one_decides() -> None:
     """Scores 1 and 2, so that both distances are 1/2."""
     sums = torch.tensor([[0.5, 1, 0, 1.0, 4.0], [0.25, 1, 0, 2.0, 4.0]]).view(1, 2, 1, 5)
     state, book = torch.tensor(STATE), torch.tensor(BOOK).T.contiguous()
-    moreg = {"apply_moreg": True, "in_window": True, "moreg_a": 0.25, "moreg_b": 1.0}
-    both = {"videos": 2, "motions": torch.ones(2), "mograd_mul": 0.0}
-    ops.decide(state, sums, book, 3, "l1", **moreg, **both)
+    settings = ops.DecideSettings(apply_moreg=True, moreg_a=0.25, moreg_b=1.0, mograd_mul=0.0)
+    ops.decide(state, sums, book, settings, 3, in_window=True, videos=2, motions=torch.ones(2))
     assert (state[State.DISTANCE], state[State.RAW_DISTANCE], state[State.MOTION]) == (0.5, 0.5, 1)
 
 
@@ -163,7 +169,7 @@ def test_one_video_without_a_distance_is_enough(batch: str, video: int) -> None:
     ):
         sums = torch.ones(1, 3, 1, 3)
         sums[0, video, 0, column] = value
-        state, _ = decided(sums, videos=3, batch=batch, arguments=(3, "l1", True))
+        state, _ = decided(sums, videos=3, batch=batch, arguments=(3, "l1", True, False, False))
         assert (state[State.FLAGS], state[State.RATE]) == (flag, 1)
         assert not math.isfinite(state[State.DISTANCE])
 
@@ -178,17 +184,17 @@ def test_nothing_to_compare_with(batch: str) -> None:
 
 def test_a_clock_tells_whether_motion_counts() -> None:
     sums, book = random_sums(4), torch.tensor(BOOK).T.contiguous()
-    for clock, arguments in (
-        (torch.tensor([5.0, 1.0, 1.0]), (5, "cosine", True, True, True)),
-        (torch.tensor([6.0, 1.0, 0.0]), (6, "cosine", True, True, False)),
-        (torch.tensor([6.0, 0.0, 1.0]), (6, "cosine", False, True, True)),
+    settings = ops.DecideSettings("cosine", apply_moreg=True)
+    for clock, by_host in (
+        (torch.tensor([5.0, 1.0, 1.0]), {"step": 5, "has_previous": True, "in_window": True}),
+        (torch.tensor([6.0, 1.0, 0.0]), {"step": 6, "has_previous": True, "in_window": False}),
+        (torch.tensor([6.0, 0.0, 1.0]), {"step": 6, "has_previous": False, "in_window": True}),
     ):
         found = []
-        for given in (clock, None):
+        by_clock = {"step": 0, "has_previous": True, "in_window": True, "clock": clock}
+        for values in (by_clock, by_host):
             state, motions = torch.tensor(STATE), torch.tensor([0.5, 0.75])
-            several = {"videos": 2, "batch": "any", "motions": motions}
-            told = arguments if given is None else (0, "cosine", True, True, True)
-            ops.decide(state, sums, book, *told, **several, clock=given)
+            ops.decide(state, sums, book, settings, **values, videos=2, motions=motions)
             found.append(torch.cat([state, motions]).nan_to_num(-1.0).tolist())
         assert found[0] == found[1]
 
@@ -197,14 +203,15 @@ def test_bad_input() -> None:
     sums, book = random_sums(4), torch.tensor(BOOK).T.contiguous()
 
     def decide(**options: Any) -> None:
-        ops.decide(torch.tensor(STATE), sums, book, 3, "l1", apply_moreg=True, **options)
+        moreg = ops.DecideSettings(apply_moreg=True)
+        ops.decide(torch.tensor(STATE), sums, book, moreg, 3, **options)
 
     with pytest.raises(ValueError, match="videos is 3, expected a number that divides the 4 rows"):
         decide(videos=3, motions=torch.ones(3))
     with pytest.raises(ValueError, match="videos is 0"):
         decide(videos=0)
     with pytest.raises(ValueError, match="batch is 'each', expected one of 'any', 'mean'"):
-        decide(batch="each")
+        ops.DecideSettings(batch="each")
     with pytest.raises(ValueError, match=r"motions is None.* of 2 videos; pass torch.ones\(2\)"):
         decide(videos=2)
     with pytest.raises(ValueError, match=r"motions has shape \(3,\), expected \(2,\)"):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import IntEnum
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,14 +21,17 @@ from adacache_kernels.engine.decision import distance_meter as meter
 from adacache_kernels.engine.decision import mailbox
 from adacache_kernels.engine.decision.mailbox import DecisionMessage, Mailbox
 from adacache_kernels.ops import reference
+from adacache_kernels.ops.decide_settings import DecideStep
+from tests import ROOT
 from tests.kernels.test_kernels import driver, on_triton
-from tests.support.ptx_emulator import EmulatorDriver
+from tests.support.ptx_emulator import EmulatorDriver, emulated
 from tests.support.tiny_models.common_models import FOUR, TINY, denoise
 
 __all__ = ["driver", "on_triton"]  # Fixtures.
 
 BACKENDS = ["auto", "reference"]
 BOOK = torch.tensor([[0.125, 0.25], [6.0, 4.0]])
+MOREG = ops.DecideSettings(apply_moreg=True)
 SUMS = torch.tensor([[[[1.0, 8.0, 0.0, 1.0, 4.0]]]])
 
 
@@ -34,7 +39,7 @@ def decided(step: int, *, clock: Tensor | None, **situation: Any) -> Tensor:
     state = ops.new_state("cpu")
     state[ops.State.STEP] = 2
     state[ops.State.PREVIOUS_MOTION] = 0.5
-    ops.decide(state, SUMS, BOOK, step, apply_moreg=True, sequence=9, clock=clock, **situation)
+    ops.decide(state, SUMS, BOOK, MOREG, step, sequence=9, clock=clock, **situation)
     return state
 
 
@@ -100,16 +105,69 @@ def test_begin_step_refuses(clock: Tensor, flags: Tensor, named: str) -> None:
 def test_numbers_have_an_end() -> None:
     for sequence in (-1, ops.SEQUENCES):
         with pytest.raises(ValueError, match=f"sequence is {sequence}, expected 0 to 16777215"):
-            ops.decide(ops.new_state("cpu"), SUMS, BOOK, 1, sequence=sequence)
+            ops.decide(ops.new_state("cpu"), SUMS, BOOK, MOREG, 1, sequence=sequence)
     state = ops.new_state("cpu")
-    ops.decide(state, SUMS, BOOK, 1, sequence=ops.SEQUENCES - 1)
+    ops.decide(state, SUMS, BOOK, MOREG, 1, sequence=ops.SEQUENCES - 1)
     assert state[ops.State.SEQUENCE] == ops.SEQUENCES - 1
 
 
 def test_a_state_that_is_reset_is_new() -> None:
     state = decided(5, clock=None)
-    ops.state.reset_state(state)
+    ops.reset_state(state)
     assert torch.equal(state.nan_to_num(-1), ops.new_state("cpu").nan_to_num(-1))
+
+
+def members_in_cpp(name: str) -> list[tuple[str, int]]:
+    """Return name and value of each member of an enum in csrc/ops.hpp, as Python writes them."""
+    source = (ROOT / "csrc/ops.hpp").read_text()
+    found = re.search(rf"enum (?:class )?{name} {{([^}}]*)}}", source)
+    assert found is not None, name
+    members = []
+    for member in filter(None, (part.strip() for part in found[1].split(","))):
+        word, _, value = member.partition(" = ")
+        name_in_python = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", word.removeprefix("k")).upper()
+        members.append((name_in_python, int(value) if value else len(members)))
+    return members
+
+
+@pytest.mark.parametrize(("name", "enum"), [("StateField", ops.State), ("Flag", ops.Flag)])
+def test_fields_are_those_of_the_compiled_code(name: str, enum: type[IntEnum]) -> None:
+    assert members_in_cpp(name) == [(member.name, member.value) for member in enum]
+
+
+@pytest.mark.parametrize(
+    ("name", "names"), [("Metric", ops.METRICS), ("SlotHolds", ops.SLOT_HOLDS)]
+)
+def test_names_are_those_of_the_compiled_code(name: str, names: tuple[str, ...]) -> None:
+    assert members_in_cpp(name) == [(each.upper(), code) for code, each in enumerate(names)]
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, "triton"])
+def test_every_backend_writes_the_same_fields(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every field has a value of its own."""
+    monkeypatch.setenv("ADACACHE_BACKEND", backend)
+    state = ops.new_state("cpu")
+    state[ops.State.STEP], state[ops.State.PREVIOUS_MOTION] = 2, 0.5
+    settings = ops.DecideSettings(apply_moreg=True, moreg_a=1.0, moreg_b=1.0, mograd_mul=4.0)
+    with emulated(90):
+        ops.decide(state, SUMS, BOOK, settings, 4, in_window=True, sequence=9)
+    raw, score = 1 / 8 / 2, 1 / 4
+    distance = raw * (score + 4 * (0.5 - score) / 2)
+    expected = {
+        ops.State.SEQUENCE: 9,
+        ops.State.STEP: 4,
+        ops.State.DISTANCE: distance,
+        ops.State.MOTION: score,
+        ops.State.RATE: 6,
+        ops.State.NEXT_STEP: 10,
+        ops.State.PREVIOUS_MOTION: score,
+        ops.State.FLAGS: 0,
+        ops.State.RAW_DISTANCE: raw,
+        ops.State.SEQUENCE_AGAIN: 9,
+    }
+    assert state.tolist() == [expected[field] for field in ops.State]
 
 
 @dataclass
@@ -226,7 +284,7 @@ def test_waits_are_counted_and_change_no_schedule(
 
 def test_the_reference_decides_without_a_clock_as_before() -> None:
     state = ops.new_state("cpu")
-    reference.decide(state, SUMS, BOOK, 1, 0, True, False, False, 0.385, 8.0, 1.0, 10.0)
+    reference.decide(state, SUMS, BOOK, ops.DecideSettings(), DecideStep(1))
     assert state[ops.State.DISTANCE] == 0.125
 
 

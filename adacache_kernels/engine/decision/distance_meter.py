@@ -152,30 +152,35 @@ class DistanceMeter:
         state = self.on_device(sums.device)
         assert self._codebook_tensor is not None and self._mailbox is not None
         first, last = self._window
-        a, b, d, gradient = self._config.moreg
         self._sequence = (self._sequence + 1) % ops.SEQUENCES
         ops.decide(
             state,
             sums,
             self._codebook_tensor,
-            step=self._step,
-            metric=self._config.measured_metric,
+            self._decide_settings(),
+            self._step,
             has_previous=self._has_previous,
-            apply_moreg=self._config.apply_moreg,
             in_window=first <= self._step <= last,
-            moreg_a=a,
-            moreg_b=b,
-            moreg_d=d,
-            mograd_mul=gradient,
             sequence=self._sequence,
             clock=self.clock,
             videos=self._videos,
-            batch="mean" if self._config.batch == "mean" else "any",
             motions=self._motions_of(self._videos),
         )
         self._mailbox.post(state, self._sequence)
         self._has_previous = True
         self._undecided = True
+
+    def _decide_settings(self) -> ops.DecideSettings:
+        a, b, d, gradient = self._config.moreg
+        return ops.DecideSettings(
+            metric=self._config.measured_metric,
+            apply_moreg=self._config.apply_moreg,
+            moreg_a=a,
+            moreg_b=b,
+            moreg_d=d,
+            mograd_mul=gradient,
+            batch="mean" if self._config.batch == "mean" else "any",
+        )
 
     def _motions_of(self, videos: int) -> Tensor | None:
         """Their previous motion scores; a single one is in the state."""
