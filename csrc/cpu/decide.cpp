@@ -9,7 +9,7 @@ namespace {
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
-// base^exponent by repeated squaring: std::pow would make the extension need libm.
+// Returns base^exponent by repeated squaring: std::pow would need libm.
 double power(double base, int exponent) {
   double result = 1;
   for (unsigned n = std::abs(exponent); n != 0; n >>= 1, base *= base)

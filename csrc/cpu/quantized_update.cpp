@@ -10,15 +10,15 @@
 namespace adacache {
 namespace {
 
-// Elements that are taken of a frame before the next frame is compared with them.
+// The elements of a frame after which the next frame is compared with them.
 constexpr std::int64_t kAtOnce = 4096;
-// In a longer row, the next row is too far ahead to be asked for: the cache has to hold both.
+// In a longer row, prefetching the next row would need both rows in the cache.
 constexpr std::int64_t kLongRow = 8192;
 constexpr std::int64_t kBytesAhead = 2048;
 
 bool has_eight_bits(const View& view) { return size_of(view.dtype) == 1; }
 
-// Some tokens of some frames of a sample; it depends on the shape alone, like the order of the
+// Some tokens of some frames of a sample. Parts depend on the shape only, like the order of the
 // sums.
 struct Part {
   std::int64_t batch, first_frame, last_frame, first_token, last_token;
@@ -137,13 +137,13 @@ class RowsUpdate {
     return static_cast<float*>(scale.run(row.batch, row.frame, row.token, 0).data);
   }
 
-  // What is in the slot.
+  // Returns a stored row of the slot.
   ScaledRun stored(const Row& row) const {
     const float scale = o_.scale ? *scale_of(*o_.scale, row) : 1;
     return {o_.slot.run(row.batch, row.frame, row.token, 0), scale};
   }
 
-  // What a frame adds to the motion sums. update() has taken the change over the first stride.
+  // Adds a frame to the motion sums. update() has added the change over the first stride.
   void add_motion(std::int64_t batch, std::int64_t frame, std::int64_t first_token,
                   std::int64_t last_token, UpdateSums& lanes, double* sums) const {
     const double size = total(lanes.size);

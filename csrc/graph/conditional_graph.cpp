@@ -14,7 +14,7 @@ using cuda::Context;
 using cuda::Driver;
 using cuda::Enter;
 
-constexpr int kOldestVersion = 12080;  // IF nodes that have an ELSE
+constexpr int kOldestVersion = 12080;  // the first with IF nodes that have an ELSE
 
 const char* const kWhatToDo =
     "decision='graph' needs a CUDA driver of 12.8 or newer (on Linux 570 or newer): update the "

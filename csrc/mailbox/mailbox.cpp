@@ -17,7 +17,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// "7", "0.5", "nan": what stands where a sequence number should.
+// Returns a float as text, such as "7", "0.5" or "nan".
 std::string text(float value) {
   char digits[32];
   std::snprintf(digits, sizeof digits, "%.9g", static_cast<double>(value));

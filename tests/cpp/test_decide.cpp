@@ -1,4 +1,4 @@
-// One decision of each kind.
+// One decision of each kind: metrics, motion, flags, several videos.
 #include <cmath>
 #include <vector>
 

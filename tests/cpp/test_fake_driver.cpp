@@ -1,4 +1,4 @@
-// The fake driver itself: work is done in the order of streams and events, at each pace.
+// The driver stub itself: it does work in the order of streams and events, at each pace.
 #include <cstring>
 #include <string>
 #include <vector>
@@ -44,7 +44,7 @@ class Event {
   cu::Event event_ = nullptr;
 };
 
-// What ran before the host waited, and after: one letter for each piece of work.
+// The work before and after the wait of the host, with one letter for each task.
 std::string two_streams(const std::string& pace, bool ordered, std::string* before = nullptr) {
   fake::set("PACE", pace);
   std::string ran;
@@ -79,7 +79,7 @@ void check_paces() {
   CHECK(mixed && started_early);
 }
 
-// The legacy stream waits for blocking streams and they for it; the others take no part.
+// The legacy stream and blocking streams wait for each other; other streams do not.
 void check_legacy_stream() {
   fake::set("PACE", "slow");
   std::string ran;
@@ -132,7 +132,7 @@ void check_copies() {
   CHECK(fake::live("pinned") == 0);
 }
 
-// A node for each piece of work; streams that an event brings into the capture take part.
+// Each task becomes a node; streams that wait for an event of the capture join it.
 void check_captured_nodes() {
   fake::set("PACE", "random:3");
   std::string ran;
@@ -185,7 +185,7 @@ void check_captured_nodes() {
   CHECK(fake::live("graphs") == 0 && fake::live("execs") == 0);
 }
 
-// What a kernel does wrong comes out where the host waits, and stays.
+// The error of a kernel appears where the host waits, and stays.
 void check_failing_kernel() {
   fake::set("PACE", "fast");
   fake::reset();

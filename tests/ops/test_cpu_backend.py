@@ -1,6 +1,6 @@
-"""The compiled CPU kernels: the contract's bits in every instruction set, on any number of threads.
+"""The compiled CPU kernels: the same bits in every instruction set and on any number of threads.
 
-The maths is written down here once more, in plain torch: reference.py is held to the ops elsewhere.
+This file has its own oracle in plain torch; other tests compare the ops with reference.py.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SHAPES = [
     (1, 1, 1, 1),
     (2, 3, 5, 7),
     (3, 2, 1, 1),
-    (1, 3, 2, 4099),  # odd, and longer than what is taken at once
+    (1, 3, 2, 4099),  # odd, and longer than one pass
     (2, 17, 9, 32),
     (2, 1, 70, 1000),  # several tasks
     (0, 3, 2, 4),
@@ -34,7 +34,7 @@ SHAPES = [
     (2, 3, 0, 4),
     (2, 3, 2, 0),
 ]
-SUM_ERROR = 2**-21  # of the magnitudes of the terms, as csrc/cpu/kernels.hpp says
+SUM_ERROR = 2**-21  # of the sum of the terms' magnitudes, see csrc/cpu/kernels.hpp
 METRICS = {"l1": 0, "l2": 1, "cosine": 2}
 NOTHING, PREVIOUS = range(2)
 
@@ -108,7 +108,7 @@ def expected_distance_update(
     metric: int,
     slot_holds: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The new slot, the sums in float64, and the sums of the magnitudes of their terms."""
+    """Return the new slot, the sums in float64, and the sums of the magnitudes of their terms."""
     p = x_out.float() if x_in is None else x_out.float() - x_in.float()
     new = p.to(slot.dtype)
     p = new.float()
@@ -146,7 +146,7 @@ def assert_same_bits(actual: Tensor, expected: Tensor) -> None:
 
 
 def layouts(values: Tensor) -> Iterator[Tensor]:
-    """The values in memory that is contiguous, not aligned, padded by row, and permuted."""
+    """Yield the values in memory that is contiguous, misaligned, padded by row, and permuted."""
     yield values.clone(memory_format=torch.contiguous_format)
     yield torch.zeros(values.numel() + 1, dtype=values.dtype)[1:].view(values.shape).copy_(values)
     padded = torch.zeros((*values.shape[:-1], values.shape[-1] + 3), dtype=values.dtype)
@@ -206,10 +206,10 @@ def test_many_tasks_in_any_number_of_threads(instruction_set: str) -> None:
 
 
 def cancelling_terms(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """c and p whose products add up to zero, but for what float64 loses in the order of its sums.
+    """Return c and p whose products add up to zero, except for float64 rounding.
 
-    Each stretch of 128, which is added up in float32, has a negative twin elsewhere. The products
-    vary over 2^40: with their 24 bits that is more than float64 holds.
+    Each run of 128, which is added in float32, has a negative twin elsewhere. The products vary
+    over 2^40: with their 24 bits, that is more than float64 holds.
     """
     generator = torch.Generator().manual_seed(3)
     half = math.prod(shape) // 256, 128
@@ -423,7 +423,7 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
     expected, sums = distance_update(start, x_out, strides=(1,), slot_holds=NOTHING), start[0, 0]
     _C.distance_update(*arguments, sums.data_ptr(), 4)
     child = os.fork()
-    if child == 0:  # torch is left alone here: its own threads do not survive a fork.
+    if child == 0:  # No torch here: its own threads do not survive a fork.
         _C.distance_update(*arguments, sums.data_ptr(), 4)
         os._exit(0 if sums.view(-1)[:5].tolist() == expected.view(-1).tolist() else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -1,4 +1,4 @@
-"""Slots of eight bits, compiled: the bits of reference.py in every instruction set and layout."""
+"""The compiled update of slots of eight bits: the bits of reference.py in every instruction set."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ SHAPES = [
     (1, 3, 2, 4099),  # odd
     (2, 17, 9, 32),
     (1, 2, 70, 1000),  # several tasks
-    (1, 3, 2, 8320),  # longer than where the next row is asked for
+    (1, 3, 2, 8320),  # too long for prefetching the next row
     (0, 3, 2, 4),
     (2, 0, 2, 4),
     (2, 3, 0, 4),
     (2, 3, 2, 0),
 ]
-SUM_ERROR = 2**-21  # of the magnitudes of the terms, as csrc/cpu/kernels.hpp says
+SUM_ERROR = 2**-21  # of the sum of the terms' magnitudes, see csrc/cpu/kernels.hpp
 
 
 @pytest.fixture(params=_C.instruction_sets())
@@ -58,7 +58,7 @@ def update(
     holds: str = "previous",
     threads: int = 1,
 ) -> Tensor:
-    """The compiled op and nothing else, so that no reference can take its place."""
+    """Run the compiled op without the fallback to the reference."""
     sums = torch.full((slot.shape[0], 3 + 2 * len(strides)), torch.nan)
     _C.distance_update(
         view(slot),
@@ -90,7 +90,7 @@ def expected_sums(
     metric: str,
     holds: str,
 ) -> tuple[Tensor, Tensor]:
-    """In float64, and for each the sum of its terms' magnitudes. All tensors are float32."""
+    """Return the sums in float64, and the sums of the terms' magnitudes, of float32 tensors."""
     terms = [*previous, *([old] if holds == "previous" else [])]
     c = None
     for i, term in enumerate(terms):
@@ -112,13 +112,13 @@ def assert_sums(found: Tensor, sums: Tensor, magnitudes: Tensor) -> None:
 
 
 def random_stored(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    """A residual as a slot of that dtype holds it, with its scale if it has eight bits."""
+    """Return a random residual as a slot of that dtype, with its scale if it has eight bits."""
     values = torch.randn(shape)
     return reference.quantize(values, dtype) if dtype in STORED else (values.to(dtype), None)
 
 
 def layouts(values: Tensor) -> Iterator[Tensor]:
-    """The values in memory that is contiguous, not aligned, padded by row, and permuted."""
+    """Yield the values in memory that is contiguous, misaligned, padded by row, and permuted."""
     yield values.clone(memory_format=torch.contiguous_format)
     yield torch.zeros(values.numel() + 1, dtype=values.dtype)[1:].view(values.shape).copy_(values)
     padded = torch.zeros((*values.shape[:-1], values.shape[-1] + 3), dtype=values.dtype)
@@ -267,7 +267,7 @@ def test_a_nan_stays_in_its_sample(instruction_set: str) -> None:
     x, (slot, scale) = torch.randn(2, 3, 4, 5), random_stored((2, 3, 4, 5), torch.int8)
     x[0, 1, 2, 3] = torch.nan
     other, own = random_stored(x.shape, torch.int8)
-    slot[1, 0, 0], scale[1, 0, 0] = 0, math.inf  # A token of the other sample, NaN before.
+    slot[1, 0, 0], scale[1, 0, 0] = 0, math.inf  # A token of the other sample, NaN at first.
     sums = update(slot, scale, x, None, [other], [own], torch.ones(2), (1,))
     assert sums.isnan().tolist() == [
         [True, False, False, True, True],
@@ -288,7 +288,7 @@ def test_infinite_factors_do_not_make_nan_of_the_padding(
 
 @pytest.mark.parametrize("stored", STORED)
 def test_the_stated_bound_of_the_error(stored: torch.dtype) -> None:
-    """In float64, with the numbers of docs: half a scale, or |p| / 16 and scale / 1024."""
+    """In float64, with the documented bounds: half a scale, or |p| / 16 and scale / 1024."""
     x = torch.randn(2, 3, 50, 1152) * torch.logspace(-20, 20, 50)[:, None]
     slot, scale = torch.empty(x.shape, dtype=stored), torch.empty(2, 3, 50, 1)
     update(slot, scale, x, holds="nothing")

@@ -1,4 +1,4 @@
-"""decide about several videos in one batch: each has its rows, the largest or the mean decides."""
+"""decide with several videos in one batch: the largest distance or the mean decides."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EPS = torch.finfo(torch.float32).eps
 BACKENDS = ("auto", "reference", "triton")
 BOOK = [(0.3, 8.0), (0.6, 4.0), (1.2, 2.0)]
 STATE = [3.0, 2.0, 0.5, 7.0, 9.0, 11.0, 0.25, 13.0, 0.75, 4.0]
-# What lies in a single row of one location; the last one's motion is of interest, too.
+# Bad values in a single row of one location; the last location has the motion.
 SPOILT = {
     "nothing": [],
     "not a number": [((0, 1, 0, 1), math.nan)],
@@ -40,7 +40,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def random_sums(rows: int, parts: int = 3) -> Tensor:
-    """Of two locations and one frame stride; each row is of another size."""
+    """Return sums of two locations and one frame stride; every row has another size."""
     generator = torch.Generator().manual_seed(rows)
     sizes = torch.linspace(0.5, 4.0, rows).view(1, rows, 1, 1)
     return (torch.rand(2, rows, parts, 5, generator=generator) + 0.2) * sizes
@@ -49,7 +49,7 @@ def random_sums(rows: int, parts: int = 3) -> Tensor:
 def decided(
     sums: Tensor, *, videos: int, batch: str, arguments: tuple[Any, ...]
 ) -> tuple[list[float], list[float]]:
-    """The state and the motions after decide."""
+    """Return the state and the motions after decide."""
     state, motions = torch.tensor(STATE), torch.linspace(0.25, 1.0, videos)
     step, metric, has_previous, apply_moreg, in_window = arguments
     ops.decide(
@@ -71,7 +71,7 @@ def expected(
 ) -> tuple[list[float], list[float]]:
     exact = sums.double().sum(dim=2).tolist()
     motions = torch.linspace(0.25, 1.0, videos).tolist()
-    # The number of the decision is not stated.
+    # The oracle has no sequence number.
     state, motions = exact_batch_decision(
         STATE, exact, BOOK, *arguments, videos=videos, batch=batch, motions=motions
     )
@@ -79,8 +79,10 @@ def expected(
 
 
 def assert_close(found: list[float], exact: list[float]) -> None:
-    """Float64 rounds in another order, by less than float32 can tell, but for a neighbour; where
-    1 - cosine cancels, by that of 1."""
+    """Compare up to neighbours in float32, because float64 rounds in another order.
+
+    Where 1 - cosine cancels, the rounding is that of 1.
+    """
     for one, other in zip(found, exact, strict=True):
         both_undefined = math.isnan(one) and math.isnan(other)
         assert both_undefined or math.isclose(one, other, rel_tol=4 * EPS, abs_tol=1e-12)
@@ -93,8 +95,8 @@ def test_decide(metric: str, spoilt: str) -> None:
         check_decide(metric, spoilt, batch, apply_moreg)
 
 
-# Of each row; a video has two, 1024 are added at once, 8 a thread: the last one lies in each of the
-# 8 places, and in a second round.
+# The partial sums of each of a video's two rows. The kernel adds 1024 at once, 8 for each thread.
+# The last one is in turn each of these 8, and one of a second round.
 @pytest.mark.parametrize("parts", [20, 50, 90, 115, 150, 175, 210, 240, 300, 600])
 def test_many_partial_sums(parts: int) -> None:
     check_many_partial_sums(parts)
@@ -109,7 +111,7 @@ def check_many_partial_sums(parts: int) -> None:
 
 
 def check_decide(metric: str, spoilt: str, batch: str, apply_moreg: bool) -> None:
-    """One to three videos of one and two rows."""
+    """Compare one to three videos of one and two rows with the oracle."""
     for videos, guidance in itertools.product((1, 2, 3), (1, 2)):
         sums = random_sums(videos * guidance)
         for place, value in SPOILT[spoilt]:
@@ -123,8 +125,10 @@ def check_decide(metric: str, spoilt: str, batch: str, apply_moreg: bool) -> Non
 
 
 def test_rows_of_guidance_are_those_a_video_apart() -> None:
-    """Two videos, two rows of guidance: rows 0 and 2 are of the first. Were they 0 and 1, both
-    videos would have a distance of 1/2."""
+    """Two videos with two guidance rows: rows 0 and 2 belong to the first.
+
+    If rows 0 and 1 did, both videos would have a distance of 1/2.
+    """
     first = torch.tensor([0.25, 0.75, 0.25, 0.75])
     sums = torch.stack([first, torch.ones(4), torch.zeros(4)], dim=1).view(1, 4, 1, 3)
     state, _ = decided(sums, videos=2, batch="any", arguments=(3, "l1", True, False, False))
@@ -136,7 +140,7 @@ def test_rows_of_guidance_are_those_a_video_apart() -> None:
 
 
 def test_motion_is_that_of_each_video() -> None:
-    """The one that moves has the smaller distance without motion, and decides with it."""
+    """The moving video has the smaller distance without motion, and decides with it."""
     sums = torch.tensor([[0.5, 1, 0, 1.0, 4.0], [0.25, 1, 0, 3.0, 4.0]]).view(1, 2, 1, 5)
     state, motions = torch.tensor(STATE), torch.ones(2)
     settings = ops.DecideSettings(apply_moreg=True, moreg_a=0.25, moreg_b=2.0, mograd_mul=0.5)
@@ -151,7 +155,7 @@ def test_motion_is_that_of_each_video() -> None:
 
 
 def test_of_several_the_first_one_decides() -> None:
-    """Scores 1 and 2, so that both distances are 1/2."""
+    """Scores 1 and 2 make both distances 1/2."""
     sums = torch.tensor([[0.5, 1, 0, 1.0, 4.0], [0.25, 1, 0, 2.0, 4.0]]).view(1, 2, 1, 5)
     state, book = torch.tensor(STATE), torch.tensor(BOOK).T.contiguous()
     settings = ops.DecideSettings(apply_moreg=True, moreg_a=0.25, moreg_b=1.0, mograd_mul=0.0)

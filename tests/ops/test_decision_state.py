@@ -1,4 +1,4 @@
-"""Decisions: numbered, told by a clock on the device, and brought to the host by a mailbox."""
+"""The state of a decision: its fields, its sequence numbers, its clock, and its way to the host."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def decided(step: int, *, clock: Tensor | None, **situation: Any) -> Tensor:
 
 
 def check_clock() -> None:
-    """In every situation, the clock says what the arguments would."""
+    """Check that the clock gives the same state as the arguments, in every situation."""
     for has_previous, in_window in itertools.product([False, True], repeat=2):
         situation = {"has_previous": has_previous, "in_window": in_window}
         clock = torch.tensor([5.0, float(has_previous), float(in_window)])
@@ -66,7 +66,7 @@ def test_clock_on_triton(driver: EmulatorDriver) -> None:
 
 
 def check_begin_step() -> None:
-    """Steps 3 to 8 may be reused, the next computed one is step 6; motion in steps 2 to 4."""
+    """Check steps: 3 to 8 may be reused, the next computed one is 6; the window is 2 to 4."""
     state, clock = ops.new_state("cpu"), ops.new_step_state("cpu")
     flags = torch.zeros(2, dtype=torch.int32)
     for step in range(1, 11):
@@ -146,7 +146,7 @@ def test_names_are_those_of_the_compiled_code(name: str, names: tuple[str, ...])
 def test_every_backend_writes_the_same_fields(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every field has a value of its own."""
+    """Most fields have a value of their own."""
     monkeypatch.setenv("ADACACHE_BACKEND", backend)
     state = ops.new_state("cpu")
     state[ops.State.STEP], state[ops.State.PREVIOUS_MOTION] = 2, 0.5
@@ -172,7 +172,7 @@ def test_every_backend_writes_the_same_fields(
 
 @dataclass
 class Device:
-    """What `TorchMailbox` needs of a torch device module; events are reached when waited for."""
+    """A double of the torch device module for `TorchMailbox`; events are reached at a wait."""
 
     reached: bool = False
     waits: int = 0
@@ -257,7 +257,7 @@ def test_which_mailbox(device_type: str, mode: Any, kind: type, device: Device) 
 
 
 class Late(mailbox.DirectMailbox):
-    """As if the device had always been behind."""
+    """A mailbox that reports a host wait for every message."""
 
     def collect(self, sequence: int) -> DecisionMessage:
         return DecisionMessage(super().collect(sequence).state, 0.25)
@@ -277,7 +277,7 @@ def test_waits_are_counted_and_change_no_schedule(
     assert summary.computed_steps == expected.computed_steps
     assert summary.rates == expected.rates
     assert expected.waits == []
-    # One a decision, for each is looked at when the next step begins.
+    # One for each decision, which the host reads when the next step begins.
     assert summary.waits == [0.25] * len(summary.computed_steps)
     assert f"waits     {len(summary.waits)}, {250 * len(summary.waits):.1f} ms" in str(summary)
 

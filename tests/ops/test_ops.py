@@ -1,4 +1,4 @@
-"""The ops: compiled, the bits of reference.py for every dtype and layout; and what torch asks."""
+"""The ops: the bits of reference.py for every dtype and layout; torch.compile and fake tensors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SHAPES = [
     (1, 3, 5, 7),
     (1, 1, 1, 1),
     (3, 2, 1, 1),
-    (1, 2, 2, 1029),  # longer than one chunk of the kernels, and odd
+    (1, 2, 2, 1029),  # longer than one pass of the kernels, and odd
     (0, 3, 2, 4),
     (2, 0, 2, 4),
     (2, 3, 0, 4),
@@ -95,14 +95,14 @@ def assert_tail_untouched(base: Tensor, view: Tensor) -> None:
 
 
 def assert_same_sums(actual: Tensor, expected: Tensor, terms: Tensor) -> None:
-    """The terms have the same bits; of their sums, eight terms are added in float32 on the CPU."""
+    """Compare sums of the same terms; the CPU adds eight terms in float32."""
     assert actual.dtype == torch.float32
     assert actual.shape == expected.shape
     assert bool(((actual - expected).abs() <= 2**-21 * terms).all())
 
 
 def random_modes() -> Iterator[tuple[str, str, bool, int]]:
-    """Metric, what the slot holds, whether there is an x_in, and how many previous residuals."""
+    """Yield metric, content of the slot, True for an x_in, and the number of previous residuals."""
     return itertools.product(ops.METRICS, ops.SLOT_HOLDS, [True, False], range(4))
 
 
@@ -125,7 +125,7 @@ def test_distance_update(shape: tuple[int, ...], layout: Layout, dtype: torch.dt
         assert_same_bits(slot, expected_slot)
         assert_tail_untouched(base, slot)
         magnitudes = expected[:, 0].clone()
-        if metric == "cosine" and terms:  # The only sum whose terms have either sign.
+        if metric == "cosine" and terms:  # The only sum with terms of both signs.
             forecast = exact_forecast(old, coefficients)
             magnitudes[:, 0] = (forecast * expected_slot.double()).abs().sum(dim=(1, 2, 3))
         assert_same_sums(sums[:, 0], expected[:, 0], magnitudes)
@@ -382,12 +382,12 @@ def test_meta_and_fake_tensors() -> None:
 
 
 def test_fake_cuda_tensors() -> None:
-    """As torch.compile traces them, on a machine without a GPU: one partial sum a program."""
+    """torch.compile traces these on a machine without a GPU: one partial sum for each program."""
     torch._C._ensureCUDADeviceGuardSet()
     with FakeTensorMode(), torch.device("cuda"):
         arguments = [torch.empty(2, 4, 300, 512, dtype=torch.bfloat16) for _ in range(3)]
         sums = a_step(*arguments, torch.empty(10), torch.empty(2, 2))
-    # A small sample: 300 * 512 columns, 64 groups of 8 a program.
+    # A small sample: 300 * 512 columns; a program takes 64 groups of 8.
     assert (sums.device.type, sums.shape) == ("cuda", (2, 300, 7))
 
 
@@ -427,7 +427,7 @@ def test_without_triton_the_reference_runs_and_says_so(monkeypatch: pytest.Monke
     with pytest.warns(AdaCacheWarning, match="needs? Triton 3.6 or newer"):
         sums = ops.distance_update(slot.clone(), x_out, strides=(1,))
     expected = reference.distance_update(slot, x_out, None, [], None, (1,), 0, 1)
-    # As many partial sums as the kernel would make, the rest of them zero.
+    # As many partial sums as the kernel makes; all but the first are zero.
     assert sums.shape[1] == gpu.partials(slot, (1,)) > 1
     assert torch.equal(sums.sum(dim=1), expected.sum(dim=1))
     for cached in (launch.kernels, launch.has_triton):
@@ -524,7 +524,7 @@ def test_wrong_arguments(call: Callable[[], object], error: type[Exception], mes
 
 
 class Noted(TorchDispatchMode):
-    """Notes the ops that torch's dispatcher sees."""
+    """A mode that records the ops that torch's dispatcher runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -536,7 +536,7 @@ class Noted(TorchDispatchMode):
 
 
 def test_the_dispatcher_is_left_out_where_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mode, gradients and tracing see every op; without them none goes the longer way."""
+    """A mode, gradients and tracing see every op; without them, no op uses the dispatcher."""
     direct: list[str] = []
     run = registration._direct["residual_update", "cpu"]
 

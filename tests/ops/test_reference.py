@@ -1,4 +1,4 @@
-"""reference.py against a second statement of the maths, in float64."""
+"""reference.py against an oracle in float64."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_conditional_add_of_eight_bits(stored: torch.dtype) -> None:
     scaled = values / scale
     residual = (scaled.round() if stored == torch.int8 else scaled).to(stored)
     exact = x.double() + 2 * residual.double() * scale.double()
-    # Half a step of 127, or half of the last of 3 bits, of the largest value.
+    # Half a step of the largest value: 1/127, or the last of 3 bits.
     assert within(exact, x + 2 * values, 2 * values.abs().max() / 16)
     flag = torch.ones(1, dtype=torch.int32)
     reference.conditional_add(x, [residual], [scale], torch.tensor([2.0]), flag)
@@ -107,7 +107,7 @@ ANY_SUM = st.one_of(USUAL_SUM, st.sampled_from([0.0, math.inf, math.nan, 2.0**10
 
 @st.composite
 def decisions(draw: st.DrawFn) -> dict[str, Any]:
-    """Arguments of decide, zeros, infinities and NaN among the sums."""
+    """Draw arguments of decide, with zeros, infinities and NaN among the sums."""
     locations, batch, strides = draw(st.tuples(*[st.integers(1, 3)] * 3))
     a_sum = draw(st.sampled_from([USUAL_SUM, USUAL_SUM, ANY_SUM]))
     sample = st.lists(a_sum, min_size=3 + 2 * strides, max_size=3 + 2 * strides)
@@ -130,7 +130,7 @@ def decisions(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def assert_decision(state: list[float], expected: list[float], thresholds: list[float]) -> None:
-    """Equal but for what float32 and the order of float64 operations round differently."""
+    """Compare up to the rounding of float32, and of float64 in another order."""
     fields = ops.State
     close = {"rel_tol": 4 * EPS, "abs_tol": 1e-6}
     for field in (fields.DISTANCE, fields.RAW_DISTANCE, fields.MOTION, fields.PREVIOUS_MOTION):
