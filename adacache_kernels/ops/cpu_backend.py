@@ -32,10 +32,8 @@ def distance_update(
     optional = [tensor for tensor in (x_in, coefficients, *scales) if tensor is not None]
     takes_slot = takes(slot) if scale is None else takes_stored(slot)
     if not (takes_slot and takes_stored(*previous) and takes(x_out, *optional)):
-        residuals = (slot, x_out, x_in, previous, coefficients)
-        return reference.distance_update(
-            *residuals, strides, metric, slot_holds, scale, previous_scales
-        )
+        options = (strides, metric, slot_holds, scale, previous_scales)
+        return reference.distance_update(slot, x_out, x_in, previous, coefficients, *options)
     sums = torch.empty((slot.shape[0], 1, 3 + 2 * len(strides)), dtype=torch.float32)
     _native.module().distance_update(
         view(slot),

@@ -100,8 +100,9 @@ def distance_update(
             missing; elements of ``slot`` share memory, or it overlaps a tensor that is read.
     """
     scales = list(previous_scales) or [None] * len(previous)
-    _check_slot(slot, scale, slot_holds)
+    check_stored("slot", slot, "scale", scale, "slot", slot)
     _check_sources(slot, x_out, x_in, previous, scales)
+    _check_written(slot, scale, slot_holds)
     if any(stride < 1 for stride in strides):
         raise ValueError(f"strides is {tuple(strides)}, expected frame strides of at least 1")
     check_choice("metric", metric, METRICS)
@@ -296,9 +297,8 @@ def begin_step(
     registration.call("begin_step", clock, flags, state, *reusable, *window)
 
 
-def _check_slot(slot: Tensor, scale: Tensor | None, slot_holds: str) -> None:
+def _check_written(slot: Tensor, scale: Tensor | None, slot_holds: str) -> None:
     """Check the slot `[B, F, S, C]` and the scale that `distance_update` writes."""
-    check_stored("slot", slot, "scale", scale, "slot", slot)
     check_writable("slot", slot)
     if slot.dtype in reference.LARGEST and scale is None:
         raise ValueError(f"slot is {slot.dtype}, expected a scale for it; pass scale")

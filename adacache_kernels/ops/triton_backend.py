@@ -55,10 +55,8 @@ def distance_update(
     count = partials(slot, strides)
     planes = _frame_planes([slot, *x, *previous], bool(strides))
     if planes is None or max(reachable, default=0) > MAX_STRIDE:
-        residuals = (slot, x_out, x_in, previous, coefficients)
-        sums = reference.distance_update(
-            *residuals, strides, metric, slot_holds, scale, previous_scales
-        )
+        options = (strides, metric, slot_holds, scale, previous_scales)
+        sums = reference.distance_update(slot, x_out, x_in, previous, coefficients, *options)
         return torch.nn.functional.pad(sums, (0, 0, 0, count - 1))
     sums = slot.new_empty((slot.shape[0], count, 3 + 2 * len(strides)), dtype=torch.float32)
     if slot.numel() == 0:

@@ -382,7 +382,9 @@ def test_programs_take_tiles_in_turn(
 ) -> None:
     """Fewer programs than tiles, and more: the sums are the same."""
     slot, x_out = torch.randn(2, 3, 40, 64), torch.randn(2, 3, 40, 64)
-    expected = reference.distance_update(slot.clone(), x_out, None, [], None, (1, 2), 0, 1)[:, 0]
+    expected = reference.distance_update(
+        slot.clone(), x_out, None, [], None, (1, 2), "l1", "previous"
+    )[:, 0]
     for programs in (1, 3, 100):
         config = Config(1, 2, programs)
         monkeypatch.setattr(gpu, "distance_config", lambda *_, config=config: config)
@@ -396,7 +398,7 @@ def test_long_strides(driver: EmulatorDriver, stride: int) -> None:
     """Plain torch runs if the strides exceed the registers; past the last frame, sums are zero."""
     slot, x_out = torch.randn(1, 36, 2, 8), torch.randn(1, 36, 2, 8)
     arguments = (x_out, None, [], None, (1, stride))
-    expected = reference.distance_update(slot.clone(), *arguments, 0, reference.PREVIOUS)[:, 0]
+    expected = reference.distance_update(slot.clone(), *arguments, "l1", "previous")[:, 0]
     sums = ops.distance_update(slot, *arguments)
     assert torch.allclose(sums.sum(1), expected, rtol=100 * EPS)
     assert torch.equal(slot, x_out)

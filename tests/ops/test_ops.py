@@ -426,7 +426,7 @@ def test_without_triton_the_reference_runs_and_says_so(monkeypatch: pytest.Monke
     slot, x_out = torch.randn(2, 3, 300, 64), torch.randn(2, 3, 300, 64)
     with pytest.warns(AdaCacheWarning, match="needs? Triton 3.6 or newer"):
         sums = ops.distance_update(slot.clone(), x_out, strides=(1,))
-    expected = reference.distance_update(slot, x_out, None, [], None, (1,), 0, 1)
+    expected = reference.distance_update(slot, x_out, None, [], None, (1,), "l1", "previous")
     # As many partial sums as the kernel makes; all but the first are zero.
     assert sums.shape[1] == gpu.partials(slot, (1,)) > 1
     assert torch.equal(sums.sum(dim=1), expected.sum(dim=1))
