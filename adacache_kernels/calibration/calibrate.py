@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from ..config.calibration_file import Calibration, Kind, Target, is_calibration
 from ..config.validation import check_choice, check_int, parse_profile
-from ..schedule.calibrated_for import MadeFor
+from ..schedule.calibrated_for import CalibratedFor
 from ..schedule.profile import Profile
 from .generation_rounds import GenerationRounds
 from .make_profile import check_settings, fit_profile
@@ -97,10 +97,10 @@ def calibrate(
         settings = {"forecast": 1, "correct": True} | settings
     tell = progress or no_progress
 
-    def accept(made_for: MadeFor, outcome: StoredOutcome) -> None:
+    def accept(made_for: CalibratedFor, outcome: StoredOutcome) -> None:
         check_range(outcome, peak)
         if given is not None:
-            given.made_for.check(
+            given.calibrated_for.check(
                 made_for.model,
                 made_for.scheduler,
                 made_for.num_steps,
@@ -136,7 +136,7 @@ def calibrate(
     return Calibration(
         kind=kind,
         settings={**settings, **{name: best[name] for name in best if name != "profile"}},
-        made_for=recording.made_for,
+        calibrated_for=recording.made_for,
         target=target,
         held_out=reached(held, costs, recording.num_steps),
         profile=made,

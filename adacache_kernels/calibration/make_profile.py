@@ -76,7 +76,7 @@ def check_cases(cases: int, trials: int) -> None:
 
 def check_settings(settings: Mapping[str, Any]) -> None:
     """Refuse settings that calibration makes."""
-    planned = {"codebook", "computed_steps", "made_for", "profile", "schedule"} & set(settings)
+    planned = {"codebook", "computed_steps", "calibrated_for", "profile", "schedule"} & {*settings}
     if planned:
         raise ValueError(f"{', '.join(sorted(planned))}: calibration sets the schedules itself")
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..api.patch import patch, summary, unpatch
 from ..api.target import attached_engine
-from ..schedule.calibrated_for import MadeFor, identity
+from ..schedule.calibrated_for import CalibratedFor, identity
 from ..schedule.presets import moreg_window
 from ..schedule.profile import Profile
 from .outcomes import StoredOutcome, as_array
@@ -53,7 +53,7 @@ class Recorded:
 class CalibrationRecording:
     """All cases, in full, of one model, scheduler and number of steps."""
 
-    made_for: MadeFor
+    made_for: CalibratedFor
     cases: list[Recorded]
 
     @property
@@ -88,7 +88,7 @@ def record(
     generate: Callable[[Case], Any],
     settings: Mapping[str, Any],
     tell: Progress,
-    accept: Callable[[MadeFor, StoredOutcome], None] = lambda made_for, outcome: None,
+    accept: Callable[[CalibratedFor, StoredOutcome], None] = lambda made_for, outcome: None,
     *,
     distances: bool = False,
 ) -> CalibrationRecording:
@@ -101,7 +101,7 @@ def record(
             outcomes that are not finite.
     """
     found: list[Recorded] = []
-    made: list[MadeFor] = []
+    made: list[CalibratedFor] = []
     for case in cases:
         # Rate 1: every step is computed, and the outcome is that of the unpatched pipeline.
         with patched(pipe, {**settings, "codebook": {float("inf"): 1}}):
@@ -110,7 +110,7 @@ def record(
             outcome = as_array(generate(case))
             scheduler = engine.clock.scheduler
             made_by = None if scheduler is None else identity(scheduler)
-            made.append(MadeFor(identity(engine.model), made_by, summary(pipe).num_steps))
+            made.append(CalibratedFor(identity(engine.model), made_by, summary(pipe).num_steps))
             metric = engine.config.metric
         if not np.isfinite(outcome).all():
             raise ValueError(f"the outcome of {case!r} is not finite")
@@ -133,7 +133,7 @@ def record(
     return CalibrationRecording(made[0], found)
 
 
-def _check_steps(made: Sequence[MadeFor], case: object) -> None:
+def _check_steps(made: Sequence[CalibratedFor], case: object) -> None:
     first, last = made[0].num_steps, made[-1].num_steps
     if last < FEWEST_STEPS:
         raise ValueError(f"a generation of {last} steps is too short to reuse anything")
