@@ -77,8 +77,9 @@ CONFIGS = [first_block, pyramid, faster, taylor, mag]
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_a_cache_of_diffusers_is_refused_on_a_patched_model(config: Callable[[], Any]) -> None:
-    plain, model = run(build()), patch(build())
-    name = type(config()).__name__
+    model, name = build(), type(config()).__name__
+    plain = run(model)
+    patch(model)
     with pytest.raises(ValueError, match=rf"{name}.*unpatch\(\) first, or do without enable_cache"):
         model.enable_cache(config())
     assert not model.is_cache_enabled

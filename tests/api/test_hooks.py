@@ -1,7 +1,8 @@
 """Hooks of diffusers and accelerate on a patched model: before and after, removed in any order.
 
 With a hook and patched at rate 1, a model gives what it gives with the hook alone, bit for bit;
-with reuse, what it gives patched alone.
+with reuse, what it gives patched alone. Another model, or one whose parameters a hook has read from
+a file, lies at other addresses: there, but for rounding.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 import adacache_kernels as ak
 from tests.support.offloading import hooks, offload_with_prefetch
+from tests.support.rounding import close, close_numbers, close_summaries
 from tests.support.tiny_models.common_models import TINY, denoise
 
 STEPS = 7
@@ -96,19 +98,20 @@ def test_a_hook_before_and_after(add: Any, first: str, name: str, tmp_path: Path
     patch(model, ALWAYS)
     if first == "ours":
         add(model, tmp_path)
-    assert same(run(model, name), with_the_hook)
+    patched = run(model, name)
     ak.unpatch(model)
-    assert same(run(model, name), with_the_hook)
+    assert same(patched, run(model, name))
+    assert close(patched, with_the_hook)
 
     patch(model, EVERY_THIRD)
     reused, summary = run(model, name), ak.summary(model)
     assert summary.computed_steps == COMPUTED
-    assert not same(reused, with_the_hook)
+    assert not close(reused, with_the_hook)
     assert same(run(model, name), reused), "the next generation"
     if add is not layerwise:
         never_hooked = patch(build(name), EVERY_THIRD)
-        assert same(reused, run(never_hooked, name))
-        assert summary.distances == ak.summary(never_hooked).distances
+        assert close(reused, run(never_hooked, name))
+        assert close_numbers(summary.distances, ak.summary(never_hooked).distances)
 
 
 @pytest.mark.parametrize("name", ["latte", "allegro"])
@@ -118,8 +121,8 @@ def test_what_is_not_called_is_loaded_when_it_is_needed(
 ) -> None:
     never_hooked, model = (patch(build(name), EVERY_THIRD) for _ in range(2))
     add(model, tmp_path)
-    assert same(run(model, name), run(never_hooked, name))
-    assert ak.summary(model) == ak.summary(never_hooked)
+    assert close(run(model, name), run(never_hooked, name))
+    assert close_summaries(ak.summary(model), ak.summary(never_hooked))
     assert ak.summary(model).computed_steps == COMPUTED
 
 
@@ -129,9 +132,9 @@ def test_a_chain_of_prefetches_that_a_reused_step_breaks(kind: str, name: str) -
     never_hooked, model = (patch(build(name), EVERY_THIRD) for _ in range(2))
     blocks = {"num_blocks_per_group": 1} if kind == "block_level" else {}
     offload_with_prefetch(model, offload_type=kind, **blocks)
-    assert same(run(model, name), run(never_hooked, name))
-    assert ak.summary(model) == ak.summary(never_hooked)
-    assert same(run(model, name), run(never_hooked, name))
+    assert close(run(model, name), run(never_hooked, name))
+    assert close_summaries(ak.summary(model), ak.summary(never_hooked))
+    assert close(run(model, name), run(never_hooked, name))
 
 
 def test_a_chain_that_nobody_would_mend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,10 +232,10 @@ def test_the_order_of_removal(add: Any, remove: Any, order: str, turned: bool) -
     """Also with the patch first: everything is as it would be without it, without a warning."""
     if turned:
         order = " ".join({"add": "patch", "patch": "add"}.get(w, w) for w in order.split())
-    plain, never_patched = run(build()), build()
+    model, never_patched = build(), build()
     add(never_patched)
     remove(never_patched)
-    model, hooked, patched = build(), False, False
+    plain, hooked, patched = run(model), False, False
     for word in order.split():
         if word == "add":
             hook, hooked = add(model), True
@@ -267,15 +270,16 @@ def test_two_libraries_on_one_model() -> None:
     assert same(run(model), reused)
     assert ak.summary(model).computed_steps == COMPUTED
     ak.unpatch(model)
-    assert same(run(model), run(build()))
+    assert close(run(model), run(build()))
 
 
 def test_wrappers_that_hide_the_signature_of_a_block() -> None:
     """As those of older versions of diffusers do; Wan hands its blocks everything by position."""
     from diffusers.hooks import HookRegistry
 
-    expected = run(patch(build(), EVERY_THIRD))
-    model = build()
+    model = patch(build(), EVERY_THIRD)
+    expected = run(model)
+    ak.unpatch(model)
     for module in (model, *model.blocks):
         HookRegistry.check_if_exists_or_initialize(module).register_hook(Adds(), "counts")
         del module.forward.__wrapped__
@@ -295,7 +299,7 @@ def test_a_wrapper_of_ones_own_that_stays_does_not_keep_a_later_patch_from_worki
     patch(model, EVERY_THIRD)
     assert same(run(model), reused)
     ak.unpatch(model)
-    assert same(run(model), run(build()))
+    assert close(run(model), run(build()))
 
 
 def test_a_forward_that_was_set_back_is_told() -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import adacache_kernels as ak
+from tests.support.rounding import close
 from tests.support.tiny_models.common_models import TINY, denoise
 
 STEPS = 10
@@ -203,7 +204,7 @@ def test_a_deep_copy_is_not_patched_and_runs_its_own_blocks() -> None:
     other = copy.deepcopy(model)
     assert not ak.is_patched(other)
     nn.init.zeros_(model.proj_out.weight)
-    assert torch.equal(denoise(tiny, other, 6)[-1], plain[-1])
+    assert close(denoise(tiny, other, 6)[-1], plain[-1])
 
 
 def test_a_branch_that_paused_does_not_reuse_what_is_outdated() -> None:

@@ -44,8 +44,9 @@ NOTHING_REUSED: dict[str, Any] = {
 @pytest.mark.parametrize("method", NOTHING_REUSED)
 def test_nothing_reused_is_bit_equal(name: str, method: str) -> None:
     tiny = TINY[name]
-    plain = denoise(tiny, tiny.build(), STEPS)
-    found, summary = run_patched(name, NOTHING_REUSED[method])
+    model = tiny.build()
+    plain = denoise(tiny, model, STEPS)
+    found, summary = run_patched(name, NOTHING_REUSED[method], model=model)
     assert_equal(found, plain)
     assert summary.computed_steps == list(range(1, STEPS + 1))
     assert summary.computed_fraction == 1.0 and not summary.reused_steps
@@ -54,8 +55,11 @@ def test_nothing_reused_is_bit_equal(name: str, method: str) -> None:
 def test_tgate_with_its_gate_at_the_end_is_bit_equal() -> None:
     for name in ("latte", "wan"):
         tiny = TINY[name]
-        found, summary = run_patched(name, ak.baselines.TGATEConfig(gate_step=STEPS, interval=1))
-        assert_equal(found, denoise(tiny, tiny.build(), STEPS))
+        model = tiny.build()
+        plain = denoise(tiny, model, STEPS)
+        config = ak.baselines.TGATEConfig(gate_step=STEPS, interval=1)
+        found, summary = run_patched(name, config, model=model)
+        assert_equal(found, plain)
         assert summary.computed_fraction == 1.0
 
 
@@ -96,7 +100,7 @@ def test_pab_returns_what_modules_returned(
     with installed(kept_modules(name, model, steps, reused, mlp_blocks=1 + 4 * (name != "latte")),
                    steps):  # fmt: skip
         expected = denoise(tiny, model, STEPS)
-    found, summary = run_patched(name, config)
+    found, summary = run_patched(name, config, model=model)
     assert_equal(found, expected)
     assert summary.computed_fraction == pytest.approx(fraction)
     assert summary.reused_steps == sorted(set().union(*reused.values()))
@@ -111,7 +115,8 @@ def test_tgate_keeps_attention_early_and_the_text_late(name: str) -> None:
     steps = Steps(model)
     with installed(kept_modules(name, model, steps, reused), steps):
         expected = denoise(tiny, model, STEPS)
-    found, summary = run_patched(name, ak.baselines.TGATEConfig(gate_step=7, interval=2, warmup=2))
+    config = ak.baselines.TGATEConfig(gate_step=7, interval=2, warmup=2)
+    found, summary = run_patched(name, config, model=model)
     assert_equal(found, expected)
     assert summary.reused_steps == [4, 6, 8, 9]
 
@@ -236,7 +241,7 @@ def test_each_layer_has_its_own_schedule(name: str) -> None:
 
     low, high = thresholds
     config = ak.baselines.AdaCachePerLayerConfig(codebook={low: 3, high: 2, float("inf"): 1})
-    found, summary = run_patched(name, config, count)
+    found, summary = run_patched(name, config, count, model)
     assert_equal(found, expected)
     ran = sum(len(layer.computed) for layer in layers)
     assert summary.units == (ran, count * len(layers))

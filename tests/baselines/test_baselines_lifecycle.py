@@ -12,6 +12,7 @@ import adacache_kernels as ak
 from adacache_kernels.options import AdaCacheWarning
 from tests.support.baseline_runs import STEPS, assert_equal, run_patched
 from tests.support.oracles.baselines import blocks_of
+from tests.support.rounding import close
 from tests.support.tiny_models.common_models import TINY, denoise
 
 REAL = [
@@ -47,7 +48,7 @@ def test_another_shape_in_the_middle_is_computed(config: Any) -> None:
         for step in (1, 2, 3):
             tiny.call(model, tiny.noise(1), step)
         found, expected = (tiny.call(m, tiny.noise(2), 4) for m in (model, plain))
-    assert torch.equal(found, expected)
+    assert close(found, expected)
     assert 4 in ak.summary(model).computed_steps
 
 
@@ -73,7 +74,7 @@ def test_gradients_and_training_are_computed(config: Any) -> None:
     with pytest.warns(AdaCacheWarning, match="gradients are enabled"):
         outputs = [tiny.call(model, tiny.noise(), step) for step in (1, 2, 3, 4)]
     expected = [tiny.call(plain, tiny.noise(), step) for step in (1, 2, 3, 4)]
-    assert_equal([x.detach() for x in outputs], [x.detach() for x in expected])
+    assert close([x.detach() for x in outputs], [x.detach() for x in expected])
     assert outputs[-1].requires_grad
     assert ak.summary(model).cache_bytes == 0
 
@@ -89,7 +90,7 @@ def test_a_step_after_one_with_gradients_is_computed(config: Any) -> None:
         tiny.call(model, tiny.noise(seed=1), 3)
     with torch.no_grad():
         found, expected = (tiny.call(each, tiny.noise(seed=2), 4) for each in (model, plain))
-    assert torch.equal(found, expected)
+    assert close(found, expected)
 
 
 def test_bytes_of_what_is_kept_are_reported() -> None:
@@ -129,15 +130,14 @@ def writes_into_its_input(original: Any) -> Any:
 
 def test_a_block_that_writes_into_its_input_is_never_reused() -> None:
     tiny = TINY["wan"]
-    model, plain = tiny.build(), tiny.build()
-    for each in (model, plain):
-        block = each.blocks[0]
-        original = block.forward
-        block.forward = writes_into_its_input(original)
+    model = tiny.build()
+    block = model.blocks[0]
+    block.forward = writes_into_its_input(block.forward)
+    plain = denoise(tiny, model, STEPS)
     ak.patch(model, ak.baselines.FixedIntervalConfig(interval=2), num_inference_steps=STEPS)
     with pytest.warns(AdaCacheWarning, match="wrote into its input"):
         found = denoise(tiny, model, STEPS)
-    assert_equal(found, denoise(tiny, plain, STEPS))
+    assert_equal(found, plain)
 
 
 def chunked() -> nn.Module:

@@ -105,7 +105,8 @@ def test_taylorseer_forecasts_every_module(name: str, order: int) -> None:
     ]
     with installed(wrappers, steps):
         expected = denoise(tiny, model, STEPS)
-    found, summary = run_patched(name, ak.baselines.TaylorSeerConfig(interval=2, order=order))
+    config = ak.baselines.TaylorSeerConfig(interval=2, order=order)
+    found, summary = run_patched(name, config, model=model)
     (assert_close if order else assert_equal)(found, expected)
     assert summary.computed_steps == sorted(runs) and summary.recomputed == {}
     assert summary.units == (len(runs) * len(wrappers), STEPS * len(wrappers))

@@ -71,13 +71,12 @@ def test_streams_are_where_diffusers_has_them() -> None:
     assert len(compared) >= 15, compared
 
 
-def test_the_table_of_the_readme_is_that_of_the_adapters() -> None:
-    """`python -m tests.tools.model_table` writes it anew."""
+def test_the_tables_of_the_documentation_are_those_of_the_adapters_and_pipelines() -> None:
+    """`python -m tests.tools.model_table` writes them."""
     from tests.tools import model_table
 
-    assert model_table.BEGIN + model_table.table() + model_table.END in (
-        model_table.README.read_text()
-    )
+    for name, table in model_table.tables().items():
+        assert table in model_table.PAGES[name].read_text(), name
 
 
 @NAMES

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import adacache_kernels as ak
 from tests.support.oracles.baselines import relative
@@ -17,14 +17,17 @@ STEPS = 9
 ROUNDING = 3e-6
 
 
-def run_patched(name: str, config: Any, steps: int = STEPS) -> tuple[list[Tensor], ak.Summary]:
-    """Latents after every step, and what the summary says."""
+def run_patched(
+    name: str, config: Any, steps: int = STEPS, model: nn.Module | None = None
+) -> tuple[list[Tensor], ak.Summary]:
+    """Return the latents after every step, and the summary; of that model, or of a new one."""
     tiny = TINY[name]
-    model = ak.patch(tiny.build(), config, num_inference_steps=steps)
+    model = ak.patch(model or tiny.build(), config, num_inference_steps=steps)
     return denoise(tiny, model, steps), ak.summary(model)
 
 
 def assert_equal(found: list[Tensor], expected: list[Tensor]) -> None:
+    """Compare two runs of one model, whose parameters lie where they lay."""
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 

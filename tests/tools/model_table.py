@@ -1,11 +1,12 @@
-"""The README's table of models, from the adapters of the tests' tiny models.
+"""Write the tables of docs/models.md and docs/pipelines.md from the tests' tiny models.
 
-python -m tests.tools.model_table        # writes it into the README
+python -m tests.tools.model_table
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from torch import nn
 
@@ -16,18 +17,37 @@ from tests.support.tiny_models.chained_models import IMAGES, VIDEOS
 from tests.support.tiny_models.common_models import TINY
 from tests.support.tiny_models.originals import ORIGINALS
 from tests.support.tiny_models.special_models import OTHER_IMAGES, OTHER_VIDEOS
+from tests.support.tiny_pipelines import all_pipelines
 
-README = ROOT / "README.md"
-BEGIN, END = "<!-- models: tests/tools/model_table.py -->\n", "<!-- end of models -->\n"
+PAGES = {"models": ROOT / "docs" / "models.md", "pipelines": ROOT / "docs" / "pipelines.md"}
 HEAD = "| model | hidden streams | residuals | distances of | motion | guidance | status |"
+WITHOUT_FRAMES = ("no_frames", "one_sequence", "images_in_a_list", "packed_video")
 
 
-def table() -> str:
-    """One row a class, in the order of the tests."""
-    return "\n".join([HEAD, "|---|---|---|---|---|---|---|", *rows()]) + "\n"
+def tables() -> dict[str, str]:
+    """Return the Markdown table of each page, with the marks around it."""
+    models = "\n".join([HEAD, "|---|---|---|---|---|---|---|", *rows()])
+    texts = {"models": models, "pipelines": all_pipelines.table()}
+    return {name: f"{_begin(name)}{text}\n{_end(name)}" for name, text in texts.items()}
+
+
+def write(page: Path, name: str, table: str) -> None:
+    """Replace the table of that name in a page."""
+    before, _, rest = page.read_text().partition(_begin(name))
+    _, _, after = rest.partition(_end(name))
+    page.write_text(before + table + after)
+
+
+def _begin(name: str) -> str:
+    return f"<!-- {name}: tests/tools/model_table.py -->\n"
+
+
+def _end(name: str) -> str:
+    return f"<!-- end of {name} -->\n"
 
 
 def rows() -> Iterator[str]:
+    """Yield one row a class, in the order of the tests."""
     seen: dict[str, str] = {}
     for tiny in (*TINY.values(), *VIDEOS.values(), *OTHER_VIDEOS.values()):
         _add(seen, tiny.build())
@@ -44,7 +64,7 @@ def rows() -> Iterator[str]:
 def _add(seen: dict[str, str], model: nn.Module) -> None:
     name = type(model).__name__
     row = f"| `{name}` | {_cells(_adapter(model))}"
-    # Of several tiny models of a class, the one with most parts.
+    # If a class has several tiny models, the one with most parts has the longest row.
     if name not in seen or len(row) > len(seen[name]):
         seen[name] = row
 
@@ -67,24 +87,19 @@ def _cells(adapter: Adapter) -> str:
 
 
 def _residuals(adapter: Adapter) -> str:
-    kept = adapter.residual_lists
-    count = sum(len(blocks.streams) for blocks in kept)
-    in_parts = len({blocks.attribute for blocks in kept}) < len(kept)
-    return f"{count // len(kept)} for each part of the list" if in_parts else str(count)
+    lists = adapter.residual_lists
+    count = sum(len(blocks.streams) for blocks in lists)
+    in_parts = len({blocks.attribute for blocks in lists}) < len(lists)
+    return f"{count // len(lists)} for each part of the list" if in_parts else str(count)
 
 
 def _motion(adapter: Adapter) -> str:
     return "" if adapter.frames.__name__ in WITHOUT_FRAMES else "yes"
 
 
-WITHOUT_FRAMES = ("no_frames", "one_sequence", "images_in_a_list", "packed_video")
-
-
 def main() -> None:
-    text = README.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    README.write_text(before + BEGIN + table() + END + after)
+    for name, table in tables().items():
+        write(PAGES[name], name, table)
 
 
 if __name__ == "__main__":

@@ -132,8 +132,14 @@ def survey_kernel(all_checks: list[Check], *, sample: int | None = None) -> Repo
 
         def trial(candidate: Kernel) -> bool:
             with driver.substituted(kernel, candidate):
-                for check in relevant:
-                    run(check, driver)
+                for check in [*relevant]:
+                    try:
+                        run(check, driver)
+                    except Exception:
+                        # What has noticed one mutant is likely to notice the next.
+                        relevant.remove(check)
+                        relevant.insert(0, check)
+                        raise
             return True
 
         return survey(kernel, trial, sample=sample)

@@ -17,7 +17,7 @@ import pytest
 from tests import ROOT
 
 RANDOM = [f"random:{seed}" for seed in range(1, 4)]
-MODELS = pytest.mark.parametrize(("name", "what"), [("wan", "plain"), ("latte", "moreg")])
+MISPLACED = [f"misplaced:{pace}" for pace in RANDOM]
 
 
 def generations(driver: Path, name: str, what: str, *ways: str) -> tuple[list[Any], list[Any]]:
@@ -28,7 +28,7 @@ def generations(driver: Path, name: str, what: str, *ways: str) -> tuple[list[An
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         env={**os.environ, **found},
     )
     assert done.returncode == 0, done.stderr
@@ -37,10 +37,23 @@ def generations(driver: Path, name: str, what: str, *ways: str) -> tuple[list[An
     return expected, reports
 
 
-@MODELS
-def test_every_pace_gives_the_schedule_of_sync(driver: Path, name: str, what: str) -> None:
+@pytest.mark.parametrize(("name", "what"), [("wan", "plain"), ("latte", "moreg")])
+def test_every_way_gives_the_schedule_of_sync(driver: Path, name: str, what: str) -> None:
+    """Ask one process for all ways: to start it takes longer than a way."""
+    letters = MISPLACED if name == "wan" else []
+    expected, reports = generations(driver, name, what, "graph", "fast", "slow", *RANDOM, *letters)
+    a_conditional_graph_takes_the_ways_of_the_schedule(expected, reports.pop(0))
+    a_letter_that_leaves_too_early_is_never_used(reports[5:])
+    every_pace_gives_the_schedule(expected, reports[:5])
+
+
+def test_two_videos_in_a_conditional_graph(driver: Path) -> None:
+    expected, (report,) = generations(driver, "wan", "two", "graph")
+    a_conditional_graph_takes_the_ways_of_the_schedule(expected, report)
+
+
+def every_pace_gives_the_schedule(expected: list[Any], reports: list[Any]) -> None:
     """50 steps, twice: the device far ahead, always behind, or anywhere."""
-    expected, reports = generations(driver, name, what, "fast", "slow", *RANDOM)
     decisions, waited = len(expected[0]), []
     for report in reports:
         for computed, rates, _, video in report["generations"]:
@@ -49,21 +62,16 @@ def test_every_pace_gives_the_schedule_of_sync(driver: Path, name: str, what: st
         assert report["waits"] == counted, "the driver counts the same waits of the host"
         waited.append(counted)
     assert waited[:2] == [0, 2 * decisions]
-    assert all(0 < waits < 2 * decisions for waits in waited[2:])
+    assert len(waited) == 5 and all(0 < waits < 2 * decisions for waits in waited[2:])
 
 
-def test_a_letter_that_leaves_too_early_is_never_used(driver: Path) -> None:
+def a_letter_that_leaves_too_early_is_never_used(reports: list[Any]) -> None:
     """The copy is put on a stream that knows nothing of the decision's, as a fault would."""
-    _, reports = generations(driver, "wan", "plain", *(f"misplaced:{pace}" for pace in RANDOM))
     assert all("stale message: it holds decision" in report["error"] for report in reports)
 
 
-@pytest.mark.parametrize(("name", "what"), [("wan", "plain"), ("latte", "moreg"), ("wan", "two")])
-def test_a_conditional_graph_takes_the_ways_of_the_schedule(
-    driver: Path, name: str, what: str
-) -> None:
+def a_conditional_graph_takes_the_ways_of_the_schedule(expected: list[Any], report: Any) -> None:
     """50 steps, twice, by one graph: the first two steps are computed before it is captured."""
-    expected, (report,) = generations(driver, name, what, "graph")
     for computed, rates, waits, video in report["generations"]:
         assert [computed, rates, video] == expected
         assert waits == 0

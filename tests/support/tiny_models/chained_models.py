@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tests.support.addresses import moved
 from tests.support.tiny_models.common_models import WAN
 
 HUNYUAN: dict[str, Any] = dict(
@@ -228,7 +229,7 @@ class TinyClass:
             for parameter in model.parameters():
                 if parameter.abs().max() == 0:
                     parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.02)
-        return model
+        return moved(model)
 
     def inputs(self, latents: Tensor, step: int) -> dict[str, Any]:
         """Arguments of the forward at step `step`, counted from 1."""

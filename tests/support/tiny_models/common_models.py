@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tests.support.addresses import moved
+
 COGVIDEOX = dict(
     num_attention_heads=2,
     attention_head_dim=8,
@@ -96,7 +98,7 @@ class Tiny:
             for parameter in model.parameters():
                 if parameter.abs().max() == 0:
                     parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.02)
-        return model
+        return moved(model)
 
     def noise(self, batch: int = 1, seed: int = 0) -> Tensor:
         """Latents to begin with."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tests.support.addresses import moved
 from tests.support.tiny_models.original_parts import (
     CHANNELS,
     FRAMES,
@@ -274,7 +275,7 @@ class Original:
 
     def build(self) -> nn.Module:
         torch.manual_seed(0)
-        return self.make().eval()
+        return moved(self.make().eval())
 
     def call(self, model: nn.Module, latents: Tensor, step: int) -> Tensor:
         timestep = torch.full((latents.shape[0],), 930 - 30 * step)

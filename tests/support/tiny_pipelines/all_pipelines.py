@@ -1,4 +1,4 @@
-"""Every pipeline that is tried; run, this file prints the table of them."""
+"""All pipelines that are tested, and the table of docs/pipelines.md."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PIPELINES: dict[str, TinyPipeline] = {**VIDEOS, **FROM_VIDEO, **IMAGES}
 
 
 def table() -> str:
-    """Markdown: calls a step and names of branches, with guidance and without, and pipelines."""
+    """Return a Markdown table of the calls of a step, the guidance branches and the pipelines."""
     rows: dict[tuple[str, str, str], list[str]] = {}
     for name, tiny in PIPELINES.items():
         guided, unguided = (", ".join(f"`{branch}`" for branch in way) for way in tiny.branches)
@@ -29,7 +29,3 @@ def table() -> str:
         f"| {' | '.join(key)} | {', '.join(dict.fromkeys(names))} |" for key, names in rows.items()
     ]
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(table())
