@@ -18,11 +18,18 @@ from .choose_codebook import choose_codebook
 from .held_out import RunComparison, held_out_result, run_held_out
 from .make_profile import check_settings, fit_profile
 from .measured_cases import MeasuredCases
-from .objectives import make_objective
+from .objectives import Objective, make_objective
 from .outcomes import StoredOutcome
 from .record import Case, Progress, no_progress, record
 from .refine_schedule import refine_planned
-from .request import check_options, check_peak, check_range, parse_target, split_cases
+from .request import (
+    Request,
+    check_options,
+    check_peak,
+    check_range,
+    parse_target,
+    split_cases,
+)
 from .simulate import ProfileFamily, SettingFamily
 from .target_search import SearchPoint, search_rounds
 from .timed_runs import Runner
@@ -95,56 +102,85 @@ def calibrate(
     check_peak(peak)
     known_profile = _known_profile(profile)
     fitted_cases, held_out_cases = split_cases(cases, held_out, seed)
-    progress = progress or no_progress
     if kind == "profile":
         settings = {"forecast": 1, "correct": True} | settings
-
-    recording = record(
-        pipe,
-        fitted_cases,
-        generate,
-        settings,
-        progress,
-        lambda made_for, outcome: _check_recorded(made_for, outcome, known_profile, peak),
-        distances=kind == "codebook",
-    )
-    measured = MeasuredCases(
+    request = Request(
+        target=target,
+        kind=kind,
         cases=fitted_cases,
-        recording=recording,
-        runner=Runner(pipe, generate, recording.num_steps, settings),
-        peak=1.0 if peak is None else peak,
-        progress=progress,
+        held_out=held_out_cases,
+        profile=known_profile,
+        trials=trials,
+        rounds=rounds,
+        refine=refine,
+        peak=peak,
+        seed=seed,
+        settings=settings,
     )
-    objective = make_objective(target, measured)
-    family: SettingFamily
-    new_profile: Profile | None = None
-    if kind == "profile":
-        new_profile = known_profile or fit_profile(
-            pipe, fitted_cases, generate, recording, settings, trials, seed, progress
-        )
-        objective.prepare({"profile": new_profile})
-        family = ProfileFamily(new_profile, recording, settings)
-    else:
-        objective.prepare({})
-        family = choose_codebook(objective, measured, settings, known_profile)
+    return _calibrated(pipe, generate, request, progress or no_progress)
 
-    points = search_rounds(objective, family, rounds)
+
+def _calibrated(
+    pipe: Any, generate: Callable[[Case], Any], request: Request[Case], progress: Progress
+) -> Calibration:
+    measured = _recorded_cases(pipe, generate, request, progress)
+    objective = make_objective(request.target, measured)
+    profile, family = _family(objective, measured, request)
+    points = search_rounds(objective, family, request.rounds)
     best = family.settings(points[-1].knob)
     refine_notes: dict[str, Any] = {}
-    if refine:
-        best, refine_notes = refine_planned(measured, best, settings, refine)
-    comparisons, costs = run_held_out(
-        measured.runner, held_out_cases, best, measured.peak, progress
-    )
+    if request.refine:
+        best, refine_notes = refine_planned(measured, best, request.refine)
+    comparisons, costs = run_held_out(measured, request.held_out, best)
+    best = {name: value for name, value in best.items() if name != "profile"}
     return Calibration(
-        kind=kind,
-        settings={**settings, **{name: best[name] for name in best if name != "profile"}},
-        made_for=recording.made_for,
-        target=target,
-        held_out=held_out_result(comparisons, costs, recording.num_steps),
-        profile=new_profile,
-        notes=_notes(len(fitted_cases), points, comparisons) | refine_notes,
+        kind=request.kind,
+        settings={**request.settings, **best},
+        made_for=measured.recording.made_for,
+        target=request.target,
+        held_out=held_out_result(comparisons, costs, measured.num_steps),
+        profile=profile,
+        notes=_notes(len(request.cases), points, comparisons) | refine_notes,
     )
+
+
+def _recorded_cases(
+    pipe: Any, generate: Callable[[Case], Any], request: Request[Case], progress: Progress
+) -> MeasuredCases[Case]:
+    def accept(made_for: MadeFor, outcome: StoredOutcome) -> None:
+        check_range(outcome, request.peak)
+        if request.profile is not None:
+            request.profile.made_for.check(
+                made_for.model,
+                made_for.scheduler,
+                made_for.num_steps,
+                "the profile",
+                "without profile=",
+            )
+
+    settings, distances = request.settings, request.kind == "codebook"
+    recording = record(
+        pipe, request.cases, generate, settings, progress, accept, distances=distances
+    )
+    return MeasuredCases(
+        cases=request.cases,
+        recording=recording,
+        runner=Runner(pipe, generate, recording.num_steps, settings),
+        peak=1.0 if request.peak is None else request.peak,
+        progress=progress,
+    )
+
+
+def _family(
+    objective: Objective[Case], measured: MeasuredCases[Case], request: Request[Case]
+) -> tuple[Profile | None, SettingFamily]:
+    """Return the settings to search, with their profile for the kind "profile"."""
+    if request.kind == "codebook":
+        objective.prepare({})
+        return None, choose_codebook(objective, measured, request.profile)
+    profile = request.profile or fit_profile(measured, request.trials, request.seed)
+    objective.prepare({"profile": profile})
+    return profile, ProfileFamily(profile, measured.recording, measured.runner.settings)
 
 
 def _known_profile(given: object) -> Profile | None:
@@ -155,20 +191,6 @@ def _known_profile(given: object) -> Profile | None:
     if given.profile is None:
         raise ValueError(f"profile is {given!r}, which has none; leave it out to make one")
     return given.profile
-
-
-def _check_recorded(
-    made_for: MadeFor, outcome: StoredOutcome, profile: Profile | None, peak: float | None
-) -> None:
-    check_range(outcome, peak)
-    if profile is not None:
-        profile.made_for.check(
-            made_for.model,
-            made_for.scheduler,
-            made_for.num_steps,
-            "the profile",
-            "without profile=",
-        )
 
 
 def _notes(

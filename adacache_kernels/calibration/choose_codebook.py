@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -30,18 +29,17 @@ CLEAR = 2.0
 def choose_codebook(
     objective: Objective[Case],
     measured: MeasuredCases[Case],
-    settings: dict[str, Any],
     profile: Profile | None,
 ) -> CodebookFamily:
     """Return the family of the best shape, with MoReg if cases with more motion are harder.
 
     Args:
         objective: gives the number of computed steps at which shapes are compared.
-        measured: the cases; they are generated once to measure their hardness, unless `settings`
-            decide about MoReg.
-        settings: for `patch`.
+        measured: the cases; they are generated once to measure their hardness, unless the runner's
+            settings have `apply_moreg`.
         profile: gives the sensitivity; None for an equal sensitivity of all steps.
     """
+    settings = measured.runner.settings
     known = profile or measured.recording.profile()
     plan = Plan(known.gram, known.sensitivity, settings.get("forecast", 0))
     warmup = settings.get("max_warmup_steps", 1)

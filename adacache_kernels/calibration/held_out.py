@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config.calibration_file import HeldOutResult
+from .measured_cases import MeasuredCases
 from .outcomes import capped_psnr, squared_error
-from .record import Case, Progress
-from .timed_runs import Runner, StepCosts, TimedRun
+from .record import Case
+from .timed_runs import StepCosts, TimedRun
 
 
 @dataclass(frozen=True)
@@ -36,25 +37,26 @@ class RunComparison:
 
 
 def run_held_out(
-    runner: Runner[Case],
-    cases: Sequence[Case],
-    settings: dict[str, Any],
-    peak: float,
-    progress: Progress,
+    fitted: MeasuredCases[Case], cases: Sequence[Case], settings: dict[str, Any]
 ) -> tuple[list[RunComparison], StepCosts]:
     """Generate every case unpatched and patched, and compare the two.
 
     The unpatched generation comes first in every second case.
+
+    Args:
+        fitted: the cases that the settings were fitted to; their runner generates these, too.
+        cases: the held-out ones.
+        settings: for `patch`.
     """
-    comparisons, costs = [], StepCosts()
+    runner, comparisons, costs = fitted.runner, [], StepCosts()
     for index, case in enumerate(cases):
         if index % 2:
             run, full = runner.patched(case, settings), runner.full(case)
         else:
             full, run = runner.full(case), runner.patched(case, settings)
-        comparisons.append(RunComparison.of(full, run, peak))
+        comparisons.append(RunComparison.of(full, run, fitted.peak))
         costs.add(full, run)
-        progress("held-out cases", index + 1, len(cases))
+        fitted.progress("held-out cases", index + 1, len(cases))
     return comparisons, costs
 
 

@@ -17,8 +17,9 @@ import numpy as np
 from ..schedule import Plan, evenly_spread
 from ..schedule.profile import Profile
 from .fit_sensitivity import KNOTS, Trial, fit_sensitivity
-from .outcomes import as_array
-from .record import Array, CalibrationRecording, Case, Progress, no_progress, patched, record
+from .measured_cases import MeasuredCases
+from .record import Array, Case, Progress, no_progress, record
+from .timed_runs import Runner
 
 # Random schedules: their computed steps, as parts of all steps; the most that a step moves, as a
 # part of the mean interval; the deviation of the logarithms of the random sensitivities.
@@ -64,7 +65,9 @@ def make_profile(
     settings = {"forecast": 1, "correct": True} | settings
     progress = progress or no_progress
     recording = record(pipe, cases, generate, settings, progress)
-    return fit_profile(pipe, cases, generate, recording, settings, trials, seed, progress)
+    runner = Runner(pipe, generate, recording.num_steps, settings)
+    measured = MeasuredCases(cases, recording, runner, peak=1.0, progress=progress)
+    return fit_profile(measured, trials, seed)
 
 
 def check_cases(cases: int, trials: int) -> None:
@@ -94,57 +97,32 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         )
 
 
-def fit_profile(
-    pipe: Any,
-    cases: Sequence[Case],
-    generate: Callable[[Case], Any],
-    recording: CalibrationRecording,
-    settings: dict[str, Any],
-    trials: int,
-    seed: int,
-    progress: Progress,
-) -> Profile:
+def fit_profile(measured: MeasuredCases[Case], trials: int, seed: int) -> Profile:
     """Fit a profile to recorded cases, which are generated again with random schedules.
+
+    Args:
+        measured: the cases; the runner's settings are those of the profile.
+        trials: generations with a random schedule for each case.
+        seed: of the schedules.
 
     Raises:
         ValueError: an outcome is not finite, or no schedule changes it.
     """
-    order = settings.get("forecast", 0)
-    profile = recording.profile()
-    draw = random.Random(seed)
-    plans = [_random_plan(profile, order, draw) for _ in range(PLANS)]
-    measured: list[Trial] = []
-    for done in range(trials * len(cases)):
-        case = done % len(cases)
-        steps = random_schedule(draw.choice(plans), draw)
-        with patched(pipe, settings | {"profile": profile, "schedule": steps}):
-            outcome = as_array(generate(cases[case]))
-        error = recording.cases[case].outcome.squared_error(outcome)
-        if not np.isfinite(error):
-            raise ValueError(f"the outcome of {cases[case]!r} is not finite with schedule {steps}")
-        if error > 0:
-            measured.append(Trial(case, steps, error))
-        progress("random schedules", done + 1, trials * len(cases))
-    unchanged = sorted(set(range(len(cases))) - {trial.case for trial in measured})
+    cases, recording, settings = measured.cases, measured.recording, measured.runner.settings
+    profile, order = recording.profile(), settings.get("forecast", 0)
+    done = _run_trials(measured, profile, order, trials, random.Random(seed))
+    unchanged = sorted(set(range(len(cases))) - {trial.case for trial in done})
     if unchanged:
         raise ValueError(
-            f"no schedule changed the outcome of {cases[unchanged[0]]!r}; is it what was generated?"
+            f"no schedule changed the outcome of {cases[unchanged[0]]!r}; check that generate "
+            "returns the result of the patched pipeline"
         )
-    return _fitted(profile, recording, settings, measured)
-
-
-def _fitted(
-    profile: Profile,
-    recording: CalibrationRecording,
-    settings: dict[str, Any],
-    trials: Sequence[Trial],
-) -> Profile:
-    plan = Plan(profile.gram, np.ones(profile.num_steps), settings.get("forecast", 0))
-    sensitivity, hardness, unexplained = fit_sensitivity(plan, trials)
+    plan = Plan(profile.gram, np.ones(profile.num_steps), order)
+    sensitivity, hardness, unexplained = fit_sensitivity(plan, done)
     motions = [recording.mean_motion(case.motion) for case in recording.cases]
     notes = {
-        "cases": len(recording.cases),
-        "trials": len(trials),
+        "cases": len(cases),
+        "trials": len(done),
         "settings": settings,
         "motion": [float(f"{value:.3g}") for value in motions],
         "hardness_db": [round(float(value), 1) for value in hardness],
@@ -152,6 +130,23 @@ def _fitted(
     }
     moreg_hyp = fit_moreg(motions, hardness)
     return replace(profile, sensitivity=sensitivity, moreg_hyp=moreg_hyp, notes=notes)
+
+
+def _run_trials(
+    measured: MeasuredCases[Case], profile: Profile, order: int, trials: int, draw: random.Random
+) -> list[Trial]:
+    """Generate every case with random schedules, and return the trials with an error."""
+    plans = [_random_plan(profile, order, draw) for _ in range(PLANS)]
+    done: list[Trial] = []
+    total = trials * len(measured.cases)
+    for number in range(total):
+        case = number % len(measured.cases)
+        steps = random_schedule(draw.choice(plans), draw)
+        error = measured.squared_error(case, {"profile": profile, "schedule": steps})
+        if error > 0:
+            done.append(Trial(case, steps, error))
+        measured.progress("random schedules", number + 1, total)
+    return done
 
 
 def fit_moreg(motions: Sequence[float], hardness: Array) -> tuple[float, float, float]:

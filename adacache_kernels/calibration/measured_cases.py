@@ -38,6 +38,15 @@ class MeasuredCases(Generic[Case]):
         """Return the number of steps of a generation."""
         return self.recording.num_steps
 
+    def squared_error(self, index: int, settings: dict[str, Any]) -> float:
+        """Generate one case, and return the mean squared error of its outcome.
+
+        Raises:
+            ValueError: the outcome is not finite.
+        """
+        run = self.runner.patched(self.cases[index], settings)
+        return self.recording.cases[index].outcome.squared_error(run.outcome)
+
     def psnrs(
         self, settings: dict[str, Any], doing: str, at_most: int | None = None
     ) -> list[float]:
@@ -45,9 +54,7 @@ class MeasuredCases(Generic[Case]):
         psnrs: list[float] = []
         chosen = self._chosen(at_most or len(self.cases))
         for index in chosen:
-            run = self.runner.patched(self.cases[index], settings)
-            error = self.recording.cases[index].outcome.squared_error(run.outcome)
-            psnrs.append(capped_psnr(error, self.peak))
+            psnrs.append(capped_psnr(self.squared_error(index, settings), self.peak))
             self.progress(doing, len(psnrs), len(chosen))
         return psnrs
 

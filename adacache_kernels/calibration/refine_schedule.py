@@ -81,24 +81,20 @@ def _with_step_moved(
 
 
 def refine_planned(
-    measured: MeasuredCases[Case],
-    planned: dict[str, Any],
-    settings: dict[str, Any],
-    sweeps: int,
+    measured: MeasuredCases[Case], planned: dict[str, Any], sweeps: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Refine the plan of a profile.
 
     Args:
         measured: the cases.
         planned: settings for `patch` with a profile and computed_steps.
-        settings: other settings for `patch`.
         sweeps: at most.
 
     Returns:
         The better ones of the planned settings and those of the refined schedule; and notes.
     """
     profile: Profile = planned["profile"]
-    plan, schedules = profile.plan(settings.get("forecast", 0)), 0
+    plan, schedules = profile.plan(measured.runner.settings.get("forecast", 0)), 0
 
     def quality(candidate: dict[str, Any]) -> float:
         nonlocal schedules

@@ -4,18 +4,40 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
-from typing import get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, get_args
 
 from ..config.calibration_file import Kind, Target
 from ..config.validation import check_choice, check_int
 from ..measure.psnr_ssim import EQUAL_PSNR
+from ..schedule.profile import Profile
 from .outcomes import StoredOutcome
 from .record import Case
 
 # Part of the cases that is held out.
 HELD_OUT = 0.25
 FEWEST_CASES = 2
+
+
+@dataclass(frozen=True)
+class Request(Generic[Case]):
+    """The checked arguments of `calibrate`, which explains them.
+
+    `cases` are those to fit to, without the held-out ones.
+    """
+
+    target: Target
+    kind: Kind
+    cases: Sequence[Case]
+    held_out: Sequence[Case]
+    profile: Profile | None
+    trials: int
+    rounds: int
+    refine: int
+    peak: float | None
+    seed: int
+    settings: Mapping[str, Any]
 
 
 def parse_target(speedup: float | None, psnr: float | None) -> Target:

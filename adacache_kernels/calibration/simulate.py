@@ -6,7 +6,7 @@ A family of settings has one knob. The larger the knob, the more steps are compu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -56,7 +56,7 @@ class ProfileFamily:
     """
 
     def __init__(
-        self, profile: Profile, recording: CalibrationRecording, settings: dict[str, Any]
+        self, profile: Profile, recording: CalibrationRecording, settings: Mapping[str, Any]
     ) -> None:
         self._profile = profile
         self._cases = recording.cases

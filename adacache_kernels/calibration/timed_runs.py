@@ -113,7 +113,9 @@ class Runner(Generic[Case]):
                 outcome = as_array(self.generate(case))
             computed = list(summary(self.pipe).computed_steps)
         if not np.isfinite(outcome).all():
-            raise ValueError(f"the outcome of {case!r} is not finite with {dict(settings)}")
+            raise ValueError(
+                f"the outcome of {case!r} is not finite with the computed steps {computed}"
+            )
         return TimedRun(outcome, self._by_step(seconds), computed)
 
     @property
