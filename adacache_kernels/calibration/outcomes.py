@@ -13,8 +13,8 @@ from ..measure.psnr_ssim import EQUAL_PSNR, mean_squared_error, psnr_of_error
 
 Outcome = NDArray[np.float32]
 
-# Elements that are stored of an outcome, 4 MiB. Even if the standard deviation of the squared
-# errors is 20 times their mean, which is much, the PSNR of so many is right to 0.1 dB.
+# Elements that are stored of an outcome, 4 MiB. Their PSNR is right to 0.1 dB even if the standard
+# deviation of the squared errors is 20 times their mean.
 OUTCOME_SAMPLE = 2**20
 
 

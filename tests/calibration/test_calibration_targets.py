@@ -157,7 +157,7 @@ def test_it_is_saved_loaded_and_patched(faster: Calibration, tmp_path: Path) -> 
         model = ak.patch(TINY_WAN.build(), given)
         outcomes.append((denoising(model)(3), ak.summary(model).computed_steps))
     assert all(steps == outcomes[0][1] for _, steps in outcomes)
-    assert all(torch.allclose(found, outcomes[0][0], atol=1e-5) for found, _ in outcomes)
+    assert all(torch.allclose(outcome, outcomes[0][0], atol=1e-5) for outcome, _ in outcomes)
     json.dumps(ak.summary(model).to_dict())
 
 
@@ -184,9 +184,9 @@ def test_settings_can_be_changed(faster: Calibration) -> None:
 def test_it_is_a_method_of_bench_quality(
     faster: Calibration, plain: Calibration, tmp_path: Path
 ) -> None:
-    for name, found in (("faster", faster), ("plain", plain)):
+    for name, calibration in (("faster", faster), ("plain", plain)):
         path = tmp_path / f"{name}.json"
-        found.save(path)
+        calibration.save(path)
         model = TINY_WAN.build()
         with method_spec.parse_method(f"{path}", STEPS).applied(model) as last_summary:
             denoising(model)(3)
@@ -198,15 +198,15 @@ def test_it_is_a_method_of_bench_quality(
 def test_another_model_or_number_of_steps_is_refused(
     name: str, request: pytest.FixtureRequest
 ) -> None:
-    found: Calibration = request.getfixturevalue(name)
+    calibration: Calibration = request.getfixturevalue(name)
     with pytest.raises(ValueError, match=r"calibration was made for another model: class 'Wan"):
-        ak.patch(TINY["latte"].build(), found)
+        ak.patch(TINY["latte"].build(), calibration)
     with pytest.raises(ValueError, match=r"the calibration was made for 12 steps .* has 20"):
-        ak.patch(TINY_WAN.build(), found, num_inference_steps=20)
+        ak.patch(TINY_WAN.build(), calibration, num_inference_steps=20)
     other = TINY_WAN.build()
     other.register_to_config(num_layers=30)
     with pytest.raises(ValueError, match="num_layers 3, here 30; calibrate for this one"):
-        ak.patch(other, found)
+        ak.patch(other, calibration)
     assert not ak.is_patched(other)
 
 
@@ -214,11 +214,11 @@ def test_another_scheduler_is_refused(tmp_path: Path) -> None:
     from diffusers import DPMSolverMultistepScheduler
 
     pipe = latte()
-    found = calibrate(
+    calibration = calibrate(
         pipe, range(3), of_pipeline(pipe), target_speedup=1.5, rounds=1, kind="codebook"
     )
-    assert found.made_for.num_steps == 8
-    found.save(tmp_path / "latte.json")
+    assert calibration.made_for.num_steps == 8
+    calibration.save(tmp_path / "latte.json")
     ak.patch(pipe, tmp_path / "latte.json")
     with pytest.raises(ValueError, match="made for 8 steps and this generation has 6"):
         run_latte(pipe, 6)
@@ -392,11 +392,11 @@ def test_the_command(
     assert f"Written to {out}" in printed.out and "held-out cases" in printed.err
     # 3 in full, 3 to measure motion, 6 for costs, 2 held out, and 6 in each round.
     assert re.search(r"It took (20|26|32|38) generations, \d+ s in all", printed.out)
-    found = Calibration.load(out)
-    assert found.notes["cases"] == 3 and found.held_out.cases == 1
+    calibration = Calibration.load(out)
+    assert calibration.notes["cases"] == 3 and calibration.held_out.cases == 1
     assert cli.main([*words, "--held-out", "abcde", "abcdef", "--rounds", "1"]) == 0
-    found = Calibration.load(out)
-    assert found.notes["cases"] == 4 and found.held_out.cases == 2
+    calibration = Calibration.load(out)
+    assert calibration.notes["cases"] == 4 and calibration.held_out.cases == 2
 
 
 @pytest.mark.parametrize(

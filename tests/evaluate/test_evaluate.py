@@ -371,8 +371,8 @@ def test_methods_with_about_equal_work_share_a_table() -> None:
 
     near = {paper_table.ours(50, 25): (25, 40.0), "even:25": (27, 35.0)}
     far = {"fast": (11, 30.0), paper_table.ours(50, 17): (17, 38.0)}
-    found = [fixed_row(name, psnr, count, 1.0) for name, (count, psnr) in (near | far).items()]
-    halves = paper_table.matched(found, 50).split("17 of 50")[0].splitlines()
+    rows = [fixed_row(name, psnr, count, 1.0) for name, (count, psnr) in (near | far).items()]
+    halves = paper_table.matched(rows, 50).split("17 of 50")[0].splitlines()
     cells = [line.split(" | ") for line in halves if line.startswith("| ")][1:]
     assert [cell[0].strip("| ") for cell in cells] == list(near)
     assert [cell[3] for cell in cells] == ["+0.00 +- 0.00", "-5.00 +- 0.00"]
@@ -388,10 +388,10 @@ def test_the_variants_of_the_ablations_compute_as_much(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(ablations, "load_pipeline", lambda weights: None)
     monkeypatch.setattr(ablations, "mean_computed", mean_computed)
-    found = ablations.codebook_methods()
-    assert len(found) == len(ablations.VARIANTS) + 2
-    assert all(parse_method(name, ablations.STEPS) for name in found.values())
-    codebook = found["L2"].split("{")[1]
+    variants = ablations.codebook_methods()
+    assert len(variants) == len(ablations.VARIANTS) + 2
+    assert all(parse_method(name, ablations.STEPS) for name in variants.values())
+    codebook = variants["L2"].split("{")[1]
     assert float(codebook.split(":")[0]) == pytest.approx(0.15, rel=0.05)
 
 

@@ -101,8 +101,8 @@ def test_taylorseer_of_diffusers_forecasts_what_ours_does(make: Any, run: Any) -
 def test_taylorseer_of_diffusers_does_nothing_without_workarounds() -> None:
     pipe = latte()
     plain, _, all_work = ran(pipe, run_latte, "steps:8")
-    found, method, work = ran(pipe, run_latte, "TaylorSeerCache:cache_interval=2:help=False")
-    assert torch.equal(found, plain) and work == all_work and method.notes == []
+    output, method, work = ran(pipe, run_latte, "TaylorSeerCache:cache_interval=2:help=False")
+    assert torch.equal(output, plain) and work == all_work and method.notes == []
 
 
 WITH_WORKAROUNDS = [
