@@ -11,24 +11,6 @@ class BuildConfig(TypedDict):
     instruction_sets: list[str]
     instruction_set: str
 
-@type_check_only
-class Stats(TypedDict):
-    budget: int
-    reserved: int
-    mapped: int
-    peak_mapped: int
-    planned: int
-    in_use: int
-    peak_in_use: int
-    chunks: int
-    slots: int
-    leases: int
-    maps: int
-    unmaps: int
-    failures: int
-    is_virtual: bool
-    why_not_virtual: str
-
 class ArenaError(RuntimeError): ...
 class OutOfMemory(ArenaError): ...
 class OverBudget(OutOfMemory): ...
@@ -60,7 +42,7 @@ class Lease:
 class Arena:
     def __init__(self, device_type: str, device: int, budget: int, chunk_bytes: int) -> None: ...
     def lease(self) -> Lease: ...
-    def stats(self) -> Stats: ...
+    def stats(self) -> dict[str, Any]: ...  # The fields of `memory.arena.ArenaStats`.
     def close(self, stream: int) -> None: ...
 
 class Mailbox:

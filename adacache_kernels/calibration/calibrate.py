@@ -12,7 +12,7 @@ from typing import Any
 
 from ..config.calibration_file import Calibration, Kind, is_calibration
 from ..config.validation import parse_profile
-from ..schedule.calibrated_for import MadeFor
+from ..schedule.calibrated_for import CalibratedFor
 from ..schedule.profile import Profile
 from .choose_codebook import choose_codebook
 from .held_out import RunComparison, held_out_result, run_held_out
@@ -136,7 +136,7 @@ def _calibrated(
     return Calibration(
         kind=request.kind,
         settings={**request.settings, **best},
-        made_for=measured.recording.made_for,
+        calibrated_for=measured.recording.calibrated_for,
         target=request.target,
         held_out=held_out_result(comparisons, costs, measured.num_steps),
         profile=profile,
@@ -147,13 +147,13 @@ def _calibrated(
 def _recorded_cases(
     pipe: Any, generate: Callable[[Case], Any], request: Request[Case], progress: Progress
 ) -> MeasuredCases[Case]:
-    def accept(made_for: MadeFor, outcome: StoredOutcome) -> None:
+    def accept(calibrated_for: CalibratedFor, outcome: StoredOutcome) -> None:
         check_range(outcome, request.peak)
         if request.profile is not None:
-            request.profile.made_for.check(
-                made_for.model,
-                made_for.scheduler,
-                made_for.num_steps,
+            request.profile.calibrated_for.check(
+                calibrated_for.model,
+                calibrated_for.scheduler,
+                calibrated_for.num_steps,
                 "the profile",
                 "without profile=",
             )

@@ -13,7 +13,8 @@ from torch import Tensor
 from ..schedule import Plan
 
 # Points between which the logarithm of the sensitivity is linear. The demo's sensitivity rises
-# suddenly at its sixth step. 8 points smooth that away, which costs 2 dB at 17 of 50 computed steps.
+# suddenly at its sixth step. 8 points smooth that away, which costs 2 dB at 17 of 50 computed
+# steps.
 KNOTS = 14
 # Weights of the squared differences between neighbouring knots and of the squared logarithms, as
 # against the mean squared deviation in dB.

@@ -89,7 +89,9 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     Raises:
         ValueError: they choose steps.
     """
-    planned = {"codebook", "computed_steps", "made_for", "profile", "schedule"} & set(settings)
+    planned = {"codebook", "computed_steps", "calibrated_for", "profile", "schedule"} & set(
+        settings
+    )
     if planned:
         raise ValueError(
             f"{', '.join(sorted(planned))}: calibration sets the schedules itself; leave these "

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..api.patch import patch, summary, unpatch
 from ..api.target import attached_engine
 from ..options import Metric
-from ..schedule.calibrated_for import MadeFor, identity
+from ..schedule.calibrated_for import CalibratedFor, identity
 from ..schedule.presets import moreg_window
 from ..schedule.profile import Profile
 from .outcomes import Outcome, StoredOutcome, as_array
@@ -55,20 +55,20 @@ class RecordedCase:
 class CalibrationRecording:
     """All cases, generated in full with one model, scheduler and number of steps."""
 
-    made_for: MadeFor
+    calibrated_for: CalibratedFor
     cases: list[RecordedCase]
 
     @property
     def num_steps(self) -> int:
         """Return the number of steps of a generation."""
-        return self.made_for.num_steps
+        return self.calibrated_for.num_steps
 
     def profile(self) -> Profile:
         """Return a profile with the mean inner products and a sensitivity of 1 at every step."""
         names = self.cases[0].span_grams
         return Profile(
-            model=self.made_for.model,
-            scheduler=self.made_for.scheduler,
+            model=self.calibrated_for.model,
+            scheduler=self.calibrated_for.scheduler,
             num_steps=self.num_steps,
             gram=np.mean([case.gram for case in self.cases], axis=0),
             span_grams={
@@ -86,7 +86,7 @@ class CalibrationRecording:
 
 @dataclass(frozen=True, eq=False)
 class _FullRun:
-    made_for: MadeFor
+    calibrated_for: CalibratedFor
     outcome: Outcome
     recorder: ResidualRecorder
     metric: Metric
@@ -98,7 +98,7 @@ def record(
     generate: Callable[[Case], Any],
     settings: Mapping[str, Any],
     progress: Progress,
-    accept: Callable[[MadeFor, StoredOutcome], None] = lambda made_for, outcome: None,
+    accept: Callable[[CalibratedFor, StoredOutcome], None] = lambda calibrated_for, outcome: None,
     *,
     distances: bool = False,
 ) -> CalibrationRecording:
@@ -118,17 +118,17 @@ def record(
             differ; or an outcome is not finite.
     """
     recorded: list[RecordedCase] = []
-    made_for: MadeFor | None = None
+    calibrated_for: CalibratedFor | None = None
     for case in cases:
         run = _run_in_full(pipe, case, generate, settings)
-        made_for = made_for or run.made_for
-        _check_steps(made_for.num_steps, run.made_for.num_steps, case)
+        calibrated_for = calibrated_for or run.calibrated_for
+        _check_steps(calibrated_for.num_steps, run.calibrated_for.num_steps, case)
         outcome = StoredOutcome.of(run.outcome)
-        accept(run.made_for, outcome)
+        accept(run.calibrated_for, outcome)
         recorded.append(_recorded_case(run, outcome, distances))
         progress("full generations", len(recorded), len(cases))
-    assert made_for is not None
-    return CalibrationRecording(made_for, recorded)
+    assert calibrated_for is not None
+    return CalibrationRecording(calibrated_for, recorded)
 
 
 def _run_in_full(
@@ -140,7 +140,7 @@ def _run_in_full(
         engine.recorder = recorder = ResidualRecorder(RESIDUAL_SAMPLE)
         outcome = as_array(generate(case))
         scheduler = engine.clock.scheduler
-        made_for = MadeFor(
+        calibrated_for = CalibratedFor(
             identity(engine.model),
             None if scheduler is None else identity(scheduler),
             summary(pipe).num_steps,
@@ -148,12 +148,12 @@ def _run_in_full(
         metric = engine.config.metric
     if not np.isfinite(outcome).all():
         raise ValueError(f"the outcome of {case!r} is not finite")
-    return _FullRun(made_for, outcome, recorder, metric)
+    return _FullRun(calibrated_for, outcome, recorder, metric)
 
 
 def _recorded_case(run: _FullRun, outcome: StoredOutcome, distances: bool) -> RecordedCase:
     total, by_span = run.recorder.grams()
-    scale = run.made_for.num_steps / np.trace(total)
+    scale = run.calibrated_for.num_steps / np.trace(total)
     return RecordedCase(
         outcome=outcome,
         gram=total * scale,

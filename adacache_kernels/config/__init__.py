@@ -1,6 +1,6 @@
 """Check settings, and read and write calibration files.
 
-It may import schedule, and what stands below it.
+This wing may import schedule, and the wings below it.
 """
 
 from .adacache_config import AdaCacheConfig

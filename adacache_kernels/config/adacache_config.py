@@ -1,4 +1,4 @@
-"""`AdaCacheConfig`: what a user can set, checked once, when it is made."""
+"""The settings of Adaptive Caching: `AdaCacheConfig`, and the values that follow from it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..options import (
     Metric,
     OverBudget,
 )
-from ..schedule.calibrated_for import MadeFor, parse_made_for
+from ..schedule.calibrated_for import CalibratedFor, parse_calibrated_for
 from ..schedule.codebook import Codebook, parse_codebook, plain_pairs
 from ..schedule.presets import PRESETS, moreg_window, preset_codebook
 from ..schedule.profile import Profile
@@ -28,10 +28,13 @@ from .validation import (
     check_budget,
     check_choice,
     check_finite,
+    check_graph_mode,
     check_int,
     check_order,
+    check_profile_settings,
     parse_locations,
     parse_moreg_hyp,
+    parse_over_budget,
     parse_profile,
     parse_steps,
     parse_strides,
@@ -39,86 +42,111 @@ from .validation import (
 )
 
 ASSUMED_STEPS = 50
-RELEASED_MOREG, RELEASED_GRADIENT = (0.385, 8.0, 1.0), 10.0
+"""Steps of a generation for which presets are made if the number is not known."""
+RELEASED_MOREG = (0.385, 8.0, 1.0)
+"""(a, b, d) of the released code."""
+RELEASED_GRADIENT = 10.0
+"""Factor of the motion gradient in the released code."""
 
 
 @dataclass(frozen=True)
 class AdaCacheConfig:
-    """Settings of Adaptive Caching (arXiv 2411.02397); the names are the paper's.
+    """Settings of Adaptive Caching (arXiv 2411.02397); the names are those of the released code.
 
-        distance = ||c - p||_1 / ||c||_1 / k * (score + |grad|)
+        distance = ||p - c||_1 / ||c||_1 / k * (score + |grad|)
         next computed step = this step + rate(codebook, distance)
 
-    with `p` the residual of the metric block now, `c` the one `k` steps ago, and `score`, `grad` of
-    motion regularisation (1 and 0 without it).
+    with `p` the residual of the metric block in this step, `c` the one stored `k` steps ago, and
+    `score` and `grad` of motion regularization (MoReg), 1 and 0 without it:
+
+        score = (motion / a) ** b / d
+        grad = mograd_mul * (score - previous score) / k
+
+    Decision by distance:
 
     Args:
-        codebook: a preset's name ("fast", "slow"), or `{threshold: rate}` as a dict or as a
-            sequence of pairs, thresholds rising, rates integers >= 1. The rate of the first
-            threshold that the distance is below holds, else the last one.
-        cache_loc: metric block(s): an index (negative ones count from the end), "start", "middle",
-            "end", or several of them, whose distances are averaged.
-        cache_res: residual that is measured: "t-attn", "s-attn" (the gated attention residual),
-            "ca-mlp" (cross attention plus gated MLP), "block" (the whole block). None: the first of
-            t-attn, s-attn, block that the model has.
-        metric: "l1", "l2" or "cosine".
-        apply_moreg: motion regularisation.
-        moreg_strides: frame distances of the motion score, averaged.
-        moreg_steps: first and last step, counted from 1, of the window in which the score is
-            measured. None: steps 4 to 26 at 30 steps, 10 to 90 at 100, in between linear.
-        moreg_hyp: (a, b, d) of `score = (motion / a) ** b / d`. None: the profile's, else those of
-            the released code, (0.385, 8, 1).
-        mograd_mul: factor of the motion gradient. None: 0 with a profile, else 10, as released.
-        num_inference_steps: steps of a generation. A pipeline tells it by itself. A bare model
-            cannot: without it presets are those for 50 steps, and the end of a generation is told
-            by timesteps if they are on the CPU, else by `reset`.
-        calls_per_step: forward calls that make one step of a bare model (2 for guidance in two
-            calls). Named cache contexts need none.
-        batch: of several videos in one batch: "any" goes by the largest of their distances, so that
-            a step is computed if one of them needs it; "mean" by the mean; with "each", every video
-            has its own schedule and its own calls of the model, which must take its rows alone.
-        guidance_rows: rows of guidance that each video has in the batch of one call; their sums are
-            pooled, as in the released code. Row `r` is of video `r % videos`. None: 2 where a
-            pipeline says that there is guidance and its rows share a call, else 1; 2 on a bare
-            model, and in a pipeline that does not say, if guidance of such models shares a call, a
-            step is one call, and the batch is even. Unguided batches then need a 1.
-        decide_for: "step" makes one decision for all branches of guidance, by the first call of a
-            step, or by a conditional one where names tell that the first is not; "branch" lets each
-            decide for itself, at one metric residual more for each.
-        forecast: order of the forecast of a residual in reused steps: 0 repeats the last one (the
-            paper), 1 goes on along a straight line, 2 along a parabola, at one more tensor per
-            stream each.
-        forecast_time: along what the forecast is drawn: "step", or the scheduler's "timestep",
-            "sigma" or "log-snr", which only a pipeline has. With a profile the forecast is fitted.
-        correct: computed steps make up for what the forecasts before them missed, at one more
-            tensor per stream.
-        measure: what decides about the next computed step: the "distance" of the metric block's
-            residual to the one before (the paper), or the "forecast-error", the distance of the
-            residual of all blocks to its forecast; cache_loc and cache_res then do not matter.
-        schedule: steps to compute, counted from 1, whatever the video; nothing is measured, so that
-            residuals that are not finite go unnoticed.
-        profile: a `Profile`, or the JSON file of one: the schedule that it plans, stretched or
-            shortened by the error of this video's forecasts; the forecasts fitted to it.
-        computed_steps: how many steps the profile's plan computes; videos differ from it.
-        adaptivity: 0 to 1, how much a profile's plan gives way to this video.
-        made_for: what a calibration's settings hold for, see `Calibration`: other runs are refused.
-        max_cache_bytes: most bytes that the cache may take on the model's device: a number of them,
-            "2GiB", or a fraction (0.25) of the memory that is free at the first generation. None:
-            what the device has. The plan is made from the shapes of the first forward.
-        cache_dtype: "int8" or "fp8" stores residuals in eight bits with one scale a token; None:
-            in the model's dtype. What distances are measured to stays in the model's dtype.
-        decision: how it is learnt which steps to compute. "async": the device writes to pinned host
-            memory, and the host looks there when the next step begins; "sync": the host reads it
-            where it is made, to find faults by; "graph": the device chooses by itself in a CUDA
-            graph of a step, see the README. On a CPU the decision is there at once.
-        over_budget: what to do if the plan does not fit, in this order: store in "int8" or "fp8",
-            in "host" memory (which is copied to the device piece by piece), or "refuse" with a
-            `CacheBudgetError` that has the plan, as always if nothing else helps.
-        max_warmup_steps: first steps that are always computed (the paper: 1).
-        max_continuous_cached_steps: most reused steps in a row. None: what the codebook says.
+        codebook: name of a preset, "fast" (default) or "slow", or pairs {threshold: rate}, as a
+            dict or a sequence. Thresholds rise; rates are integers of at least 1. The first
+            threshold above the distance gives the rate; if there is none, the last rate.
+        cache_loc: metric block: its index (a negative one counts from the end), "start", "middle"
+            (default) or "end", or a sequence of these. Their distances are averaged.
+        cache_res: measured residual: "t-attn" or "s-attn" (gated temporal or spatial attention),
+            "ca-mlp" (cross attention and gated MLP) or "block" (the whole block). Default None: the
+            first of t-attn, s-attn and block that the model has.
+        metric: metric of the distance: "l1" (default), "l2" or "cosine".
+        apply_moreg: True applies motion regularization. Default False.
+        moreg_strides: frame strides of the motion score, which is averaged over them. Default (1,).
+        moreg_steps: first and last step, counted from 1, in which the motion score is measured.
+            Default None: 4 to 26 of 30 steps, 10 to 90 of 100, and interpolated in between.
+        moreg_hyp: (a, b, d) of the motion score. Default None: those of the profile, or without one
+            those of the released code, (0.385, 8, 1).
+        mograd_mul: factor of the motion gradient. Default None: 10 as in the released code, or 0
+            with a profile.
+        num_inference_steps: number of steps of a generation. Default None: the pipeline's. A bare
+            model does not know it. Then presets are those for 50 steps, and the engine recognises a
+            new generation by timesteps on the CPU, or by `reset`.
+        calls_per_step: number of forward calls that make one step of a bare model; 2 for guidance
+            in two calls. Default None: 1. Named cache contexts do not need it.
+        batch: decision for several videos in a batch. "any" (default): the largest distance
+            decides. "mean": the mean distance decides. "each": every video has its own schedule and
+            its own calls of the model, which must accept single rows.
+        guidance_rows: number of batch rows that each video has in one call. Their sums are added,
+            as in the released code; row `r` belongs to video `r % videos`. Default None: 2 if a
+            pipeline uses guidance with both branches in one call, else 1. For a bare model, or a
+            pipeline that does not report guidance: 2 if such models have both branches in one
+            call, a step is one call, and the batch is even. Set 1 for a batch without guidance.
+        decide_for: "step" (default): one decision for all guidance branches, made by the first call
+            of a step, or by the conditional call if the names show which one it is. "branch": one
+            decision for each branch, which stores one more metric residual each.
+
+    Forecasts and fixed schedules:
+
+    Args:
+        forecast: order of the forecast of residuals. 0 (default) repeats the last one, as the paper
+            does; 1 is a straight line, 2 a parabola. Each order stores one more residual a stream.
+        forecast_time: time variable of the forecast: "step" (default), or "timestep", "sigma" or
+            "log-snr" of the scheduler, for pipelines only. Not with a profile.
+        correct: True lets computed steps compensate for the errors of the forecasts before them.
+            It stores one more residual a stream. Default False.
+        measure: quantity that decides. "distance" (default): from the metric block's residual to
+            the stored one, as in the paper. "forecast-error": from the residual of all blocks to
+            its forecast; cache_loc and cache_res do not matter then.
+        schedule: steps to compute, counted from 1, for every video. Nothing is measured then, so
+            residuals that are not finite go unnoticed. Default None.
+        profile: a `Profile`, its dict, or the path of its JSON file. The profile plans the schedule
+            and fits the forecasts; the plan adapts to the forecast errors of the video. Default
+            None.
+        computed_steps: number of steps that the plan of the profile computes on average. Default
+            None.
+        adaptivity: 0 to 1, how far the plan adapts to the video. Default 1.
+        calibrated_for: model, scheduler and number of steps that a calibration is for, or the dict
+            of them. Another one raises ValueError. Default None: no check.
+
+    Memory:
+
+    Args:
+        max_cache_bytes: most bytes of the cache on the model's device: an integer, a text such as
+            "2GiB", or a fraction (0.25) of the memory that is free at the first generation. Default
+            None: all memory of the device. The plan is made at the first forward call.
+        cache_dtype: "int8" or "fp8" stores residuals in eight bits, with one scale for each token.
+            Default None: the model's dtype. Residuals of metric blocks keep the model's dtype.
+        over_budget: alternatives to try, in this order, if the plan does not fit. "int8", "fp8": in
+            eight bits. "host": in host memory, copied to the device in chunks. "refuse": none. If
+            no alternative fits, `CacheBudgetError` is raised with the plan. Default ("refuse",).
+
+    Decision on host or device, and limits:
+
+    Args:
+        decision: "async" (default): the device writes the decision to pinned host memory, and the
+            host reads it at the next step. "sync": the host waits for it, for debugging. "graph":
+            the device decides, in a CUDA graph of the step. No difference on a CPU, except "graph".
+        max_warmup_steps: number of first steps that are always computed. Default 1, as the paper.
+        max_continuous_cached_steps: most reused steps in a row. Default None: no limit besides the
+            codebook.
 
     Raises:
-        TypeError, ValueError: name the field, its value and what it may be.
+        TypeError, ValueError: a setting is wrong. The message names it, its value and the values
+            that it may have.
     """
 
     codebook: str | Mapping[float, int] | Iterable[tuple[float, int]] = "fast"
@@ -143,7 +171,7 @@ class AdaCacheConfig:
     profile: Profile | Mapping[str, Any] | str | Path | None = None
     computed_steps: float | None = None
     adaptivity: float = 1.0
-    made_for: MadeFor | Mapping[str, Any] | None = None
+    calibrated_for: CalibratedFor | None = None
     max_cache_bytes: int | float | str | None = None
     cache_dtype: CacheDtype | None = None
     over_budget: Iterable[OverBudget] = ("refuse",)
@@ -154,14 +182,20 @@ class AdaCacheConfig:
     _profile: Profile | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        self._check_decision_by_distance()
+        self._check_steps_and_calls()
+        self._check_forecast()
+        self._check_memory()
+        self._check_decision_mode()
+
+    def _check_decision_by_distance(self) -> None:
         if isinstance(self.codebook, str):
             check_choice("codebook", self.codebook, PRESETS)
         else:
             _set(self, "codebook", parse_codebook(self.codebook))
-        _set(self, "_locations", parse_locations(self.cache_loc))
-        _set(
-            self, "cache_loc", self._locations[0] if len(self._locations) == 1 else self._locations
-        )
+        locations = parse_locations(self.cache_loc)
+        _set(self, "_locations", locations)
+        _set(self, "cache_loc", locations[0] if len(locations) == 1 else locations)
         if self.cache_res is not None:
             check_choice("cache_res", self.cache_res, get_args(CacheRes))
         check_choice("metric", self.metric, get_args(Metric))
@@ -173,57 +207,85 @@ class AdaCacheConfig:
             _set(self, "moreg_hyp", parse_moreg_hyp(self.moreg_hyp))
         if self.mograd_mul is not None:
             check_finite("mograd_mul", self.mograd_mul, at_least=0.0)
-        check_int("num_inference_steps", self.num_inference_steps, at_least=1, optional=True)
-        check_int("calls_per_step", self.calls_per_step, at_least=1, optional=True)
+
+    def _check_steps_and_calls(self) -> None:
+        for name in ("num_inference_steps", "calls_per_step", "guidance_rows"):
+            check_int(name, getattr(self, name), at_least=1, optional=True)
         check_choice("batch", self.batch, get_args(BatchPolicy))
-        check_int("guidance_rows", self.guidance_rows, at_least=1, optional=True)
         check_choice("decide_for", self.decide_for, get_args(DecideFor))
+        check_int("max_warmup_steps", self.max_warmup_steps, at_least=1)
+        most = self.max_continuous_cached_steps
+        check_int("max_continuous_cached_steps", most, at_least=0, optional=True)
+
+    def _check_forecast(self) -> None:
         check_order(self.forecast)
         check_choice("forecast_time", self.forecast_time, get_args(ForecastTime))
         check_bool("correct", self.correct)
         if self.schedule is not None:
             _set(self, "schedule", parse_steps(self.schedule))
-        _set(self, "_profile", parse_profile(self.profile))
-        _check_profile_settings(self)
-        if self._profile is not None:
-            # The plan is made for the error of forecasts.
+        profile = parse_profile(self.profile)
+        _set(self, "_profile", profile)
+        check_profile_settings(profile, self.computed_steps, self.schedule, self.forecast_time)
+        if profile is not None:
+            # The plan minimises the errors of forecasts.
             _set(self, "measure", "forecast-error")
         check_choice("measure", self.measure, get_args(Measure))
         check_finite("adaptivity", self.adaptivity, at_least=0.0, at_most=1.0)
-        _set(self, "made_for", parse_made_for(self.made_for))
-        _check_memory(self)
-        _check_decision(self)
-        check_int("max_warmup_steps", self.max_warmup_steps, at_least=1)
-        check_int(
-            "max_continuous_cached_steps",
-            self.max_continuous_cached_steps,
-            at_least=0,
-            optional=True,
-        )
+        _set(self, "calibrated_for", parse_calibrated_for(self.calibrated_for))
+
+    def _check_memory(self) -> None:
+        check_budget(self.max_cache_bytes)
+        if self.cache_dtype is not None:
+            check_choice("cache_dtype", self.cache_dtype, get_args(CacheDtype))
+        _set(self, "over_budget", parse_over_budget(self.over_budget))
+
+    def _check_decision_mode(self) -> None:
+        check_choice("decision", self.decision, get_args(DecisionMode))
+        if self.decision == "graph":
+            check_graph_mode(
+                {
+                    "schedule": self.schedule is not None,
+                    "profile": self._profile is not None,
+                    "forecast": self.forecast > 0,
+                    "correct": self.correct,
+                    "measure": self.measure != "distance",
+                    "over_budget": "host" in self.over_budget,
+                }
+            )
 
     @property
     def locations(self) -> tuple[Location, ...]:
-        """`cache_loc` as a tuple, however it was given."""
+        """Return `cache_loc` as a tuple."""
         return self._locations
 
     @property
     def loaded_profile(self) -> Profile | None:
-        """`profile`, however it was given."""
+        """Return `profile` as a `Profile`."""
         return self._profile
 
     @property
-    def calibrated_for(self) -> MadeFor | None:
-        """`made_for`, however it was given."""
-        return parse_made_for(self.made_for)
-
-    @property
     def measured_metric(self) -> Metric:
-        """`metric`, or with a profile the one that its errors are known in."""
+        """Return the metric of the distance: "l2" with a profile, else `metric`."""
         return "l2" if self._profile is not None else self.metric
 
     @property
+    def decides_by_measurement(self) -> bool:
+        """Return True if measurements decide, False for a fixed `schedule`."""
+        return self.schedule is None
+
+    @property
+    def decides_by_codebook(self) -> bool:
+        """Return True if the codebook decides, and neither a schedule nor a profile."""
+        return self.decides_by_measurement and self._profile is None
+
+    @property
+    def compares_forecasts(self) -> bool:
+        """Return True if forecast errors are measured instead of metric blocks."""
+        return self.decides_by_measurement and self.measure == "forecast-error"
+
+    @property
     def moreg(self) -> tuple[float, float, float, float]:
-        """(a, b, d) and the gradient's factor, as they are in force."""
+        """Return (a, b, d) of the motion score, and the factor of the motion gradient."""
         profile = self._profile
         hyp = self.moreg_hyp or (RELEASED_MOREG if profile is None else profile.moreg_hyp)
         by_default = RELEASED_GRADIENT if profile is None else 0.0
@@ -231,13 +293,14 @@ class AdaCacheConfig:
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Frame strides of the motion score; empty without motion regularisation."""
+        """Return the frame strides of the motion score; () without motion regularization."""
         return tuple(self.moreg_strides) if self.apply_moreg else ()
 
     def codebook_for(self, num_steps: int) -> Codebook:
-        """The codebook for a generation of `num_steps`, capped by `max_continuous_cached_steps`.
+        """Return the codebook, with no rate above `max_continuous_cached_steps` + 1.
 
-        Where no number is known (0 or less), a preset is that for `ASSUMED_STEPS`.
+        Args:
+            num_steps: number of steps of the generation; 0 or less if it is not known.
         """
         if isinstance(self.codebook, str):
             codebook = preset_codebook(self.codebook, num_steps if num_steps > 0 else ASSUMED_STEPS)
@@ -247,86 +310,30 @@ class AdaCacheConfig:
         return codebook if cap is None else codebook.capped(cap + 1)
 
     def window_for(self, num_steps: int) -> tuple[int, int]:
-        """First and last step in which the motion score is measured."""
+        """Return the first and last step in which the motion score is measured.
+
+        Args:
+            num_steps: number of steps of the generation; 0 or less if it is not known.
+        """
         steps = num_steps if num_steps > 0 else ASSUMED_STEPS
         return moreg_window(steps) if self.moreg_steps is None else self.moreg_steps
 
     def to_dict(self) -> dict[str, Any]:
-        """Numbers, strings and lists, for JSON; `AdaCacheConfig(**d)` gives the config back."""
+        """Return numbers, strings and lists, for JSON; `AdaCacheConfig(**d)` reads them."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        for name, value in values.items():
+            if isinstance(value, tuple):
+                values[name] = list(value)
         if isinstance(self.codebook, Codebook):
             values["codebook"] = plain_pairs(self.codebook)
-        for name in _TUPLES:
-            if isinstance(values[name], tuple):
-                values[name] = list(values[name])
         if isinstance(self.profile, Path):
             values["profile"] = str(self.profile)
         elif self._profile is not None and not isinstance(self.profile, str):
             values["profile"] = self._profile.to_dict()
-        if isinstance(self.made_for, MadeFor):
-            values["made_for"] = self.made_for.to_dict()
+        if self.calibrated_for is not None:
+            values["calibrated_for"] = self.calibrated_for.to_dict()
         return values
-
-
-_TUPLES = ("cache_loc", "moreg_strides", "moreg_steps", "moreg_hyp", "schedule", "over_budget")
 
 
 def _set(config: AdaCacheConfig, name: str, value: object) -> None:
     object.__setattr__(config, name, value)
-
-
-def _check_profile_settings(config: AdaCacheConfig) -> None:
-    if config.loaded_profile is None:
-        if config.computed_steps is not None:
-            raise ValueError(
-                f"computed_steps={config.computed_steps} is for a profile's plan; give profile=, "
-                "or the steps themselves with schedule="
-            )
-        return
-    if config.forecast_time != "step":
-        raise ValueError(
-            f"forecast_time={config.forecast_time!r}: a profile's forecasts are fitted and know "
-            "no time; leave it out"
-        )
-    if (config.computed_steps is None) == (config.schedule is None):
-        raise ValueError(
-            "a profile needs either computed_steps=, how many steps its plan is to compute, or "
-            "schedule=, which ones to compute"
-        )
-    if config.computed_steps is not None:
-        check_finite("computed_steps", config.computed_steps, at_least=1.0)
-
-
-def _check_memory(config: AdaCacheConfig) -> None:
-    check_budget(config.max_cache_bytes)
-    if config.cache_dtype is not None:
-        check_choice("cache_dtype", config.cache_dtype, get_args(CacheDtype))
-    given: object = config.over_budget
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise TypeError(
-            f"over_budget is {given!r}; it must be a sequence, such as ('int8', 'host')"
-        )
-    ways = tuple(given)
-    for way in ways:
-        check_choice("over_budget", way, get_args(OverBudget))
-    if "refuse" in ways[:-1]:
-        raise ValueError(f"over_budget is {ways}; nothing can come after 'refuse'")
-    _set(config, "over_budget", ways)
-
-
-def _check_decision(config: AdaCacheConfig) -> None:
-    check_choice("decision", config.decision, get_args(DecisionMode))
-    on_host = {
-        "schedule": config.schedule is not None,
-        "profile": config.loaded_profile is not None,
-        "forecast": config.forecast > 0,
-        "correct": config.correct,
-        "measure": config.measure != "distance",
-        "over_budget": "host" in config.over_budget,
-    }
-    wanted = [name for name, needs_host in on_host.items() if needs_host]
-    if config.decision == "graph" and wanted:
-        raise ValueError(
-            f'decision="graph" cannot do what {" and ".join(wanted)} asks for: the device goes by '
-            'the codebook, and reuses the last residual; leave them out, or use decision="async"'
-        )

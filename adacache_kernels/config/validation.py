@@ -1,32 +1,52 @@
-"""Checks of settings: each names the setting, the value, and what it may be."""
+"""Checks of settings. Each message names the setting, its value, and the values it may have."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import get_args
 
 from ..memory.byte_sizes import parse_bytes
+from ..options import OverBudget
 from ..schedule.profile import Profile
 
 Location = int | str
+"""A block's index, or one of `LOCATION_NAMES`."""
 ORDERS = (0, 1, 2)
+"""Orders of a forecast."""
 LOCATION_NAMES = ("start", "middle", "end")
 _LOCATION_HELP = "it may be a block's index, 'start', 'middle', 'end', or several of them"
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Check that a setting is one of some strings.
+
+    Raises:
+        ValueError: it is not.
+    """
     known = tuple(choices)
     if value not in known:
         raise ValueError(f"{name} is {value!r}; it may be one of {', '.join(map(repr, known))}")
 
 
 def check_bool(name: str, value: object) -> None:
+    """Check that a setting is a bool.
+
+    Raises:
+        TypeError: it is not.
+    """
     if not isinstance(value, bool):
         raise TypeError(f"{name} is {value!r}; it may be True or False")
 
 
 def check_int(name: str, value: object, *, at_least: int, optional: bool = False) -> None:
+    """Check that a setting is an integer of at least `at_least`, or None if it is optional.
+
+    Raises:
+        TypeError: it is not an integer.
+        ValueError: it is too small.
+    """
     if value is None and optional:
         return
     if isinstance(value, bool) or not isinstance(value, int):
@@ -36,6 +56,12 @@ def check_int(name: str, value: object, *, at_least: int, optional: bool = False
 
 
 def check_finite(name: str, value: object, *, at_least: float, at_most: float = math.inf) -> None:
+    """Check that a setting is a finite number from `at_least` to `at_most`.
+
+    Raises:
+        TypeError: it is not a number.
+        ValueError: it is not finite, too small or too large.
+    """
     expected = f">= {at_least}" + (f" and <= {at_most}" if at_most < math.inf else "")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} is {value!r}; it must be a number {expected}")
@@ -44,12 +70,24 @@ def check_finite(name: str, value: object, *, at_least: float, at_most: float = 
 
 
 def check_order(order: object) -> None:
+    """Check `forecast`, the order of a forecast.
+
+    Raises:
+        TypeError: it is not an integer.
+        ValueError: it is not one of `ORDERS`.
+    """
     check_int("forecast", order, at_least=0)
     if order not in ORDERS:
         raise ValueError(f"forecast is {order}; its order may be 0, 1 or 2")
 
 
 def check_budget(value: object) -> None:
+    """Check `max_cache_bytes`: bytes, a text such as "2GiB", a fraction from 0 to 1, or None.
+
+    Raises:
+        TypeError: it is of another type.
+        ValueError: it is less than one byte, no amount of memory, or no such fraction.
+    """
     if value is None:
         return
     if isinstance(value, str):
@@ -63,7 +101,84 @@ def check_budget(value: object) -> None:
         check_int("max_cache_bytes", value, at_least=1)
 
 
+def check_profile_settings(
+    profile: Profile | None,
+    computed_steps: object,
+    schedule: object,
+    forecast_time: str,
+) -> None:
+    """Check the settings that depend on whether there is a profile.
+
+    Raises:
+        TypeError: `computed_steps` is not a number.
+        ValueError: `computed_steps` without a profile or below 1; a profile with both or none of
+            `computed_steps` and `schedule`, or with another `forecast_time` than "step".
+    """
+    if profile is None:
+        if computed_steps is not None:
+            raise ValueError(
+                f"computed_steps={computed_steps} is for the plan of a profile; give profile=, or "
+                "the steps themselves with schedule="
+            )
+        return
+    if forecast_time != "step":
+        raise ValueError(
+            f"forecast_time={forecast_time!r}: a profile's forecasts are fitted and use no time; "
+            "leave it out"
+        )
+    if (computed_steps is None) == (schedule is None):
+        raise ValueError(
+            "a profile needs either computed_steps=, the number of steps that its plan computes, "
+            "or schedule=, the steps to compute"
+        )
+    if computed_steps is not None:
+        check_finite("computed_steps", computed_steps, at_least=1.0)
+
+
+def check_graph_mode(needs_host: Mapping[str, bool]) -> None:
+    """Check that no setting needs the host to decide, for decision="graph".
+
+    Args:
+        needs_host: for each setting, True if its value needs the host.
+
+    Raises:
+        ValueError: a setting does.
+    """
+    names = [name for name, needed in needs_host.items() if needed]
+    if names:
+        raise ValueError(
+            f'decision="graph" cannot do what {" and ".join(names)} asks for: the device decides '
+            'by the codebook and reuses the last residual; leave them out, or use decision="async"'
+        )
+
+
+def parse_over_budget(value: object) -> tuple[OverBudget, ...]:
+    """Return `over_budget` as a tuple.
+
+    Raises:
+        TypeError: it is not a sequence.
+        ValueError: an entry is unknown, or follows "refuse".
+    """
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(
+            f"over_budget is {value!r}; it must be a sequence, such as ('int8', 'host')"
+        )
+    entries = tuple(value)
+    for entry in entries:
+        check_choice("over_budget", entry, get_args(OverBudget))
+    if "refuse" in entries[:-1]:
+        raise ValueError(f"over_budget is {entries}; nothing can come after 'refuse'")
+    return entries
+
+
 def parse_profile(value: object) -> Profile | None:
+    """Return the profile of a `Profile`, its dict, the path of its JSON file, or None.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        TypeError: `value` is of another type.
+        ValueError: the dict or the file has no profile.
+    """
     if value is None or isinstance(value, Profile):
         return value
     if isinstance(value, str | Path):
@@ -74,6 +189,12 @@ def parse_profile(value: object) -> Profile | None:
 
 
 def parse_steps(value: object) -> tuple[int, ...]:
+    """Return `schedule` as sorted, different steps.
+
+    Raises:
+        TypeError: it is not a sequence of integers.
+        ValueError: a step is below 1.
+    """
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise TypeError(f"schedule is {value!r}; it must be a sequence of steps, counted from 1")
     steps = tuple(value)
@@ -83,6 +204,12 @@ def parse_steps(value: object) -> tuple[int, ...]:
 
 
 def parse_locations(value: object) -> tuple[Location, ...]:
+    """Return `cache_loc`, a location or a sequence of them, as a tuple.
+
+    Raises:
+        TypeError: it is of another type.
+        ValueError: it is empty, or has an unknown name.
+    """
     if isinstance(value, int | str):
         given: tuple[object, ...] = (value,)
     elif isinstance(value, Iterable):
@@ -95,6 +222,12 @@ def parse_locations(value: object) -> tuple[Location, ...]:
 
 
 def parse_location(value: object) -> Location:
+    """Return a location: a block's index, or one of `LOCATION_NAMES`.
+
+    Raises:
+        TypeError: it is of another type.
+        ValueError: it is an unknown name.
+    """
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, str) and value in LOCATION_NAMES:
@@ -105,6 +238,12 @@ def parse_location(value: object) -> Location:
 
 
 def parse_strides(value: object) -> tuple[int, ...]:
+    """Return `moreg_strides` as a tuple.
+
+    Raises:
+        TypeError: it is not a sequence of integers.
+        ValueError: it is empty, or a stride is below 1.
+    """
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise TypeError(f"moreg_strides is {value!r}; it must be a sequence of integers >= 1")
     strides = tuple(value)
@@ -116,6 +255,12 @@ def parse_strides(value: object) -> tuple[int, ...]:
 
 
 def parse_window(value: object) -> tuple[int, int]:
+    """Return `moreg_steps` as a pair.
+
+    Raises:
+        TypeError: it is not a sequence of integers.
+        ValueError: it is not a first and a last step, in this order, counted from 1.
+    """
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise TypeError(f"moreg_steps is {value!r}; it must be (first step, last step)")
     window = tuple(value)
@@ -129,6 +274,12 @@ def parse_window(value: object) -> tuple[int, int]:
 
 
 def parse_moreg_hyp(value: object) -> tuple[float, float, float]:
+    """Return `moreg_hyp` as three floats (a, b, d).
+
+    Raises:
+        TypeError: it is not a sequence of numbers.
+        ValueError: it is not three finite numbers of at least 0, or a or d is 0.
+    """
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise TypeError(f"moreg_hyp is {value!r}; it must be three numbers (a, b, d)")
     given = tuple(value)

@@ -1,6 +1,6 @@
-"""Hold residuals: the arena, its plan, its slots and its budget.
+"""Store residuals: the arena, its plan, its slots and its budget.
 
-It may import models, ops and kernels.
+This wing may import models, ops and kernels.
 """
 
 from .arena import ArenaStats, CacheArena

@@ -1,4 +1,4 @@
-"""Memory for caches: mapped once, in few large pieces, under a budget, and never moved."""
+"""Memory for caches: mapped once in few large chunks, within a budget, and never moved."""
 
 from __future__ import annotations
 
@@ -22,33 +22,37 @@ if TYPE_CHECKING:
     from .. import _C
 
 Spec = tuple[Sequence[int], torch.dtype]
-"""Shape and dtype of a tensor."""
+"""The shape and dtype of a tensor."""
+
+_Allocate = Callable[[Sequence[int], int], Sequence[Any]]
+"""A function from sizes in bytes and a stream to slots."""
 
 DEFAULT_CHUNK_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
 class ArenaStats:
-    """What an arena holds, in bytes unless it says otherwise.
+    """The state of an arena. Amounts of memory are in bytes.
 
-    ``torch.cuda.memory_allocated`` and the like do not see this memory.
+    `torch.cuda.memory_allocated` and similar functions do not count this memory.
 
     Attributes:
-        budget: most that may be mapped.
-        reserved: addresses, which cost no memory. 0 without virtual memory.
+        budget: most memory that may be mapped.
+        reserved: reserved addresses, which use no memory. 0 without virtual memory.
         mapped: memory that is taken from the device.
-        peak_mapped: the most that has been since the arena was made.
-        planned: what the tensors that leases hold were asked for.
-        in_use: the part of what is mapped that is in slots, each rounded up to 256 bytes.
-        peak_in_use: the most that has been.
-        chunks: number of pieces that are mapped.
-        slots: number of tensors that leases hold.
-        leases: number of leases that live.
-        maps: number of pieces mapped so far.
-        unmaps: number of pieces unmapped so far.
+        peak_mapped: the most that `mapped` has been since the arena was made.
+        planned: sum of the sizes of the tensors of all leases.
+        in_use: mapped memory that is in slots, each rounded up to 256 bytes.
+        peak_in_use: the most that `in_use` has been.
+        chunks: number of mapped chunks.
+        slots: number of tensors of all leases.
+        leases: number of leases that are alive.
+        maps: number of chunks mapped so far.
+        unmaps: number of chunks unmapped so far.
         failures: number of requests refused so far.
-        is_virtual: whether pieces are mapped to reserved addresses. Else each is one allocation.
-        why_not_virtual: the reason, or nothing.
+        is_virtual: True if chunks are mapped to reserved addresses. False if each chunk is one
+            allocation.
+        why_not_virtual: the reason if `is_virtual` is False, else "".
     """
 
     budget: int
@@ -69,11 +73,12 @@ class ArenaStats:
 
 
 class Lease:
-    """What one user holds of an arena. ``CacheArena.lease`` makes it.
+    """The part of an arena that one user holds. `CacheArena.lease` makes it.
 
-    A tensor keeps its memory mapped for as long as it, or a view of it, lives: after ``release``,
-    after ``CacheArena.close``, and after both objects are gone. Its contents are undefined until
-    they are written. A forked child has none of this memory: it must not touch the tensors.
+    A tensor keeps its memory mapped for as long as it, or a view of it, lives: after `release`,
+    after `CacheArena.close`, and after both objects are gone. The contents of a tensor are
+    undefined until they are written. A forked child has none of this memory: it must not touch the
+    tensors.
     """
 
     def __init__(self, native: _C.Lease | TorchLease, device: torch.device) -> None:
@@ -81,66 +86,77 @@ class Lease:
         self._device = device
 
     def tensors(self, specs: Sequence[Spec]) -> list[Tensor]:
-        """More tensors of these shapes and dtypes, contiguous, at addresses divisible by 256.
+        """Allocate more tensors, contiguous, at addresses divisible by 256.
 
-        Those that there are keep their addresses and contents. All are made, or none.
+        Earlier tensors keep their addresses and contents. All tensors are made, or none.
+
+        Args:
+            specs: shape and dtype of each tensor.
 
         Raises:
             OverBudgetError: the budget does not allow it.
-            ArenaOutOfMemoryError: the device has less, also after torch's cache was emptied.
-            CaptureError: memory would have to be mapped during the capture of a CUDA graph.
+            ArenaOutOfMemoryError: the device has too little memory, also after torch's cache was
+                emptied.
+            CaptureError: memory would have to be mapped while a CUDA graph is captured.
             ArenaError: the arena is closed.
-            TypeError: something else than (shape, dtype).
-            ValueError: a negative size.
+            TypeError: a spec is not a pair (shape, dtype).
+            ValueError: a size is negative.
         """
         return self._make(self._native.grow, specs)
 
     def replan(self, specs: Sequence[Spec]) -> list[Tensor]:
-        """Forgets all tensors and makes new ones; raises as ``tensors`` does.
+        """Replace all tensors by new ones.
 
-        If they take as much memory as is mapped, they get the addresses that the same specs had
-        before, and nothing is mapped or unmapped. After an error the lease is empty.
+        If they need as much memory as is mapped, nothing is mapped or unmapped. The same specs then
+        get the same addresses. After an error the lease is empty.
+
+        Args:
+            specs: shape and dtype of each tensor.
+
+        Raises:
+            OverBudgetError, ArenaOutOfMemoryError, CaptureError, ArenaError, TypeError, ValueError:
+                as `tensors`.
         """
         return self._make(self._native.replan, specs)
 
     def release(self) -> None:
-        """Gives back all memory: now what no tensor uses any longer, the rest after its last one.
+        """Give all memory back: unused memory now, the rest after its last tensor.
 
-        On a GPU that is when the arena next maps or unmaps memory, or is closed: nobody may wait
-        for a device at the moment when Python happens to drop a tensor.
+        On a GPU the rest is unmapped when the arena next maps or unmaps memory, or is closed. To
+        unmap it when Python drops the tensor would make the host wait for the device.
 
         Raises:
-            CaptureError: memory would have to be unmapped during the capture of a CUDA graph.
+            CaptureError: memory would have to be unmapped while a CUDA graph is captured.
         """
         with package_errors():
             self._native.release(_stream(self._device))
 
     def acquire(self) -> None:
-        """The current stream will use the tensors: it waits for what the others have marked.
+        """Make the current stream wait for the work that other streams have marked.
 
-        The device waits, not the host. Nothing to do on a CPU, or with one stream.
+        The device waits, not the host. On a CPU, or with a single stream, nothing happens.
+
+        Raises:
+            CaptureError: a stream under capture would have to wait for work outside the capture.
         """
         with package_errors():
             self._native.acquire(_stream(self._device))
 
     def mark(self) -> None:
-        """The current stream has been given work that uses the tensors."""
+        """Record that work on the tensors was launched on the current stream."""
         with package_errors():
             self._native.mark(_stream(self._device))
 
-    def _make(
-        self, plan: Callable[[Sequence[int], int], Sequence[Any]], specs: Sequence[Spec]
-    ) -> list[Tensor]:
+    def _make(self, allocate: _Allocate, specs: Sequence[Spec]) -> list[Tensor]:
         sizes = [_bytes_of(spec) for spec in specs]
-        slots = self._plan(plan, sizes)
+        slots = self._allocate(allocate, sizes)
         return [_tensor(slot, spec) for slot, spec in zip(slots, specs, strict=True)]
 
-    def _plan(
-        self, plan: Callable[[Sequence[int], int], Sequence[Any]], sizes: list[int]
-    ) -> Sequence[Any]:
+    def _allocate(self, allocate: _Allocate, sizes: list[int]) -> Sequence[Any]:
+        """Return the slots; try a second time after torch's cache was emptied."""
         try:
             with package_errors():
-                return plan(sizes, _stream(self._device))
+                return allocate(sizes, _stream(self._device))
         except OverBudgetError:
             raise
         except ArenaOutOfMemoryError:
@@ -148,25 +164,26 @@ class Lease:
                 raise
         torch.cuda.empty_cache()
         with package_errors():
-            return plan(sizes, _stream(self._device))
+            return allocate(sizes, _stream(self._device))
 
 
 class CacheArena:
-    """One budget of memory on one device, for the caches of any number of models.
+    """A budget of memory on one device, for the caches of any number of models.
 
     On a CPU and with NVIDIA's driver, addresses are reserved once and memory is mapped to them as
-    it is needed. Elsewhere each piece is one allocation of torch, and ``stats()`` says why.
+    it is needed. On other devices each chunk is one allocation of torch; `stats` gives the reason.
 
     Args:
-        device: where; ``"cuda"`` is the current CUDA device.
-        max_bytes: most memory that may ever be mapped: a number of bytes, a text such as
-            ``"2GiB"``, ``"512MiB"`` or ``"1.5GB"``, or a float in (0, 1] for that fraction of what
-            is free now. None: all that the device has, as far as it tells.
-        chunk_bytes: least memory that is mapped when a lease grows for a second time.
+        device: device of the memory; "cuda" is the current CUDA device.
+        max_bytes: most memory that may be mapped at any time: a number of bytes, a text such as
+            "2GiB", "512MiB" or "1.5GB", or a float in (0, 1] for that fraction of the memory that
+            is free now. None: all memory of the device, or no limit if the device does not report
+            it.
+        chunk_bytes: least number of bytes that is mapped when a lease grows for a second time.
 
     Raises:
         ArenaError: the device cannot be used.
-        TypeError, ValueError: an argument that is not as described.
+        ValueError: `max_bytes` or `chunk_bytes` is not as described.
     """
 
     def __init__(
@@ -184,16 +201,16 @@ class CacheArena:
 
     @property
     def device(self) -> torch.device:
-        """Where the memory is, with an index unless it is the CPU."""
+        """Return the device of the memory, with an index unless it is the CPU."""
         return self._device
 
     @property
     def max_bytes(self) -> int:
-        """Most memory that may ever be mapped."""
+        """Return the most bytes that may be mapped at any time."""
         return self._max_bytes
 
     def lease(self) -> Lease:
-        """A new, empty lease. One that is no longer referenced gives its memory back.
+        """Return a new, empty lease. A lease gives its memory back when nothing refers to it.
 
         Raises:
             ArenaError: the arena is closed.
@@ -202,11 +219,11 @@ class CacheArena:
             return Lease(self._native.lease(), self._device)
 
     def stats(self) -> ArenaStats:
-        """The figures of this moment."""
+        """Return the state of the arena now."""
         return ArenaStats(**self._native.stats())
 
     def close(self) -> None:
-        """Refuses every further request. Memory goes with the leases and tensors that hold it."""
+        """Refuse all further requests. Leases and tensors keep their memory until they are gone."""
         with package_errors():
             self._native.close(_stream(self._device))
 
@@ -237,7 +254,7 @@ def _usable(device: torch.device) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ArenaError(
             f"an arena on {device} needs a CUDA device, and torch {torch.__version__} sees none; "
-            f"`adacache info` says more. Use device='cpu', or a machine and a torch with CUDA"
+            f"run `adacache info` for details. Use device='cpu', or a machine and a torch with CUDA"
         )
     if device.index is not None:
         return device
@@ -264,7 +281,7 @@ def _all_of(device: torch.device) -> int:
     try:
         return total_memory(device)
     except ValueError:
-        # Only devices of ordinary allocations keep that to themselves; nothing is reserved there.
+        # Such devices have ordinary allocations only: nothing is reserved in advance.
         return sys.maxsize
 
 
@@ -285,7 +302,7 @@ def _stream(device: torch.device) -> int:
 
 
 def _torch_may_hold_memory(device: torch.device) -> bool:
-    """Torch keeps what tensors free; during a capture it must not give that back."""
+    """Return True if torch may have cached memory that it can free, as outside a capture."""
     return device.type == "cuda" and not torch.cuda.is_current_stream_capturing()
 
 
@@ -302,7 +319,8 @@ def _bytes_of(spec: Spec) -> int:
 
 
 def _tensor(slot: Any, spec: Spec) -> Tensor:
-    # A tensor that is made in inference mode could not be written outside of it.
+    """Return the tensor of a spec in a slot, uint8 [bytes]."""
+    # A tensor made in inference mode could not be written outside of it.
     with torch.inference_mode(False):
         memory = slot if isinstance(slot, Tensor) else from_dlpack(slot)
         shape, dtype = spec

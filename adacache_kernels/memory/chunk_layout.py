@@ -1,4 +1,4 @@
-"""How a residual in host memory is cut into pieces that come to the device one at a time."""
+"""The division of a residual in host memory into chunks that are copied one at a time."""
 
 from __future__ import annotations
 
@@ -12,47 +12,52 @@ _ALIGNMENT = 256
 
 @dataclass(frozen=True)
 class ChunkLayout:
-    """A residual [B, F, S, C] cut along its tokens S: each piece contiguous, then its scales.
+    """A residual [B, F, S, C] in chunks of tokens S: the values of a chunk, then its scales.
 
     Args:
-        shape: of the residual.
-        dtype: that it is stored in.
-        has_scale: whether there is a float32 scale a token.
-        most: bytes of a piece, unless a single token of all frames has more.
+        shape: [B, F, S, C] of the residual.
+        dtype: stored dtype of the values.
+        has_scale: True if there is one float32 scale for each token.
+        max_bytes: most bytes of a chunk. A single token of all frames may have more.
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     has_scale: bool
-    most: int
+    max_bytes: int
 
     @property
     def count(self) -> int:
-        """How many pieces there are."""
+        """Return the number of chunks."""
         return -(-self.shape[2] // self._tokens)
 
     @property
     def largest(self) -> int:
-        """Bytes of the first piece, which no other exceeds."""
+        """Return the bytes of the first chunk, which is the largest."""
         return self._bytes(min(self._tokens, self.shape[2]))
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all pieces."""
+        """Return the bytes of all chunks."""
         return self.extent(self.count - 1)[1] if self.count else 0
 
     def tokens(self, index: int) -> tuple[int, int]:
-        """First token of a piece, and how many."""
+        """Return the first token of a chunk, and its number of tokens."""
         start = index * self._tokens
         return start, min(self._tokens, self.shape[2] - start)
 
     def extent(self, index: int) -> tuple[int, int]:
-        """First byte of a piece in the stored residual, and the one after its last."""
+        """Return the first byte of a chunk in the stored residual, and its end."""
         start = index * self._bytes(self._tokens)
         return start, start + self._bytes(self.tokens(index)[1])
 
     def views(self, buffer: Tensor, index: int) -> tuple[Tensor, Tensor | None]:
-        """The values [B, F, s, C] and scales [B, F, s, 1] of a piece that lies in `buffer`."""
+        """Return the values [B, F, s, C] and scales [B, F, s, 1] of a chunk.
+
+        Args:
+            buffer: uint8, one dimension; the chunk begins at its first byte.
+            index: number of the chunk.
+        """
         batch, frames, _, channels = self.shape
         tokens = self.tokens(index)[1]
         rows = batch * frames * tokens
@@ -65,12 +70,12 @@ class ChunkLayout:
         return values, scales.view(batch, frames, tokens, 1)
 
     def cut(self, x: Tensor, index: int) -> Tensor:
-        """The tokens of a piece in a tensor [B, F, S, C]."""
+        """Return the tokens of a chunk in `x`: [B, F, S, C] to [B, F, s, C]."""
         return x.narrow(2, *self.tokens(index))
 
     @property
     def _tokens(self) -> int:
-        return max(1, self.most // max(1, self._bytes_of_a_token))
+        return max(1, self.max_bytes // max(1, self._bytes_of_a_token))
 
     @property
     def _bytes_of_a_token(self) -> int:

@@ -7,30 +7,30 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-ROWS, COLUMNS = 1024, 4
-"""Rows of a table: more than a generation has different forecasts; most coefficients of one."""
+ROWS = 1024
+"""Rows of a table: a generation has fewer different forecasts."""
+COLUMNS = 4
+"""Columns of a table: the most coefficients of one forecast."""
 
 
 class DeviceConstants:
-    """Rows of coefficients, and a flag that is set, for each device: 16 KiB."""
+    """Rows of coefficients, and the flag 1, for each device: 16 KiB."""
 
     def __init__(self) -> None:
         self._tables: dict[torch.device, _Table] = {}
 
-    def floats(self, device: torch.device, values: Sequence[float]) -> Tensor:
-        """`values` in float32 on the device."""
-        table = self._table(device)
-        if table.is_full:
+    def coefficients(self, device: torch.device, values: Sequence[float]) -> Tensor:
+        """Return `values` on the device: float32 [n], with n at most `COLUMNS`."""
+        if self._table(device).is_full:
             del self._tables[device]
-            table = self._table(device)
-        return table.row(tuple(values))
+        return self._table(device).row(tuple(values))
 
-    def true(self, device: torch.device) -> Tensor:
-        """int32 [1]: 1."""
+    def flag(self, device: torch.device) -> Tensor:
+        """Return the flag 1 on the device: int32 [1], for `ops.conditional_add`."""
         return self._table(device).flag
 
     def clear(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         self._tables.clear()
 
     def _table(self, device: torch.device) -> _Table:
@@ -42,9 +42,11 @@ class DeviceConstants:
 
 
 class _Table:
+    """Rows of float32 [ROWS, COLUMNS] on the host and on one device."""
+
     def __init__(self, device: torch.device) -> None:
         self._on_host = torch.zeros(ROWS, COLUMNS, device="cpu", pin_memory=device.type == "cuda")
-        # Not the host's rows copied over: the host would wait for that, even from pinned memory.
+        # Not a copy of the host's table: the host would wait for it, even from pinned memory.
         on_cpu = device.type == "cpu"
         self._on_device = self._on_host if on_cpu else torch.zeros(ROWS, COLUMNS, device=device)
         self._rows: dict[tuple[float, ...], Tensor] = {}
@@ -64,6 +66,6 @@ class _Table:
         for column, value in enumerate(values):
             host[column].fill_(value)
         if host.device != row.device:
-            # No row of the host is written again, so that the copy may take its time.
+            # The host never writes this row again, so the copy may be late.
             row.copy_(host, non_blocking=True)
         return row[: len(values)]

@@ -1,4 +1,8 @@
-"""Stored residuals on the model's device: written by the distance update, read by the add."""
+"""Residuals on the model's device: the distance update writes them, the conditional add reads them.
+
+A stream is a hidden tensor in the layout of its block list, such as [B, F*S, C] or [B*F, S, C]. A
+view function turns it into [B, F, S, C] without a copy.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +18,24 @@ from .device_constants import DeviceConstants
 from .plan import Key, scale_key
 
 View = Callable[[Tensor], Tensor]
-"""From a stream to four dimensions: the video as [B, F, S, C]."""
+"""A function from a stream to its view [B, F, S, C]."""
 
 
 @dataclass(frozen=True)
 class ResidualWrite:
-    """A residual that is to be stored.
+    """A residual to store, and the stored residuals to compare it with.
 
     Args:
-        x_out: after the blocks; a stream, or with the four dimensions that `view` gives it.
-        x_in: before them; None where `x_out` is the residual.
-        view: of both, and of the slot.
-        slot_holds: "nothing", "previous" or "sum", as `ops.distance_update` has it.
-        previous: keys of the residuals that it is compared with, without the slot itself.
-        coefficients: of those, and of the slot if it holds the oldest one.
+        x_out: stream after the blocks, as a stream or as [B, F, S, C].
+        x_in: stream before the blocks, in the shape of `x_out`. None: `x_out` is the residual.
+        view: from a stream to [B, F, S, C].
+        slot_holds: content of the slot so far. "nothing": none that counts; "previous": the oldest
+            residual of the comparison. See `ops.distance_update`.
+        previous: keys of the other residuals of the comparison.
+        coefficients: one for each residual of `previous`, and then one for the slot's content if
+            `slot_holds` is "previous". The comparison is with their weighted sum.
         strides: frame strides of the motion sums.
-        metric: of the distance.
+        metric: metric of the distance.
     """
 
     x_out: Tensor
@@ -43,29 +49,33 @@ class ResidualWrite:
 
     @property
     def terms(self) -> int:
-        """How many residuals it is compared with."""
+        """Return the number of residuals in the comparison."""
         return len(self.previous) + (self.slot_holds == "previous")
 
 
 class Slots(Protocol):
-    """Where residuals are stored; keys as in `cache_plan`."""
+    """The storage of residuals. `memory.plan` makes the keys."""
 
     def update(self, key: Key, update: ResidualWrite) -> Tensor | None:
-        """Store a residual; sums as `ops.distance_update` returns them, if it is compared."""
+        """Store a residual; return the sums of `ops.distance_update` if it is compared."""
 
     def add(
         self, x: Tensor, keys: Sequence[Key], coefficients: Sequence[float], view: View
     ) -> None:
-        """x = x + sum_i coefficients[i] * residual_i, in place: decided on the host.
+        """Add the sum of coefficients[i] * residual_i to `x`, in place.
 
-        `x` is a stream, or has the four dimensions that `view` gives the residuals.
+        Args:
+            x: a stream, or [B, F, S, C].
+            keys: keys of the residuals.
+            coefficients: one for each residual.
+            view: from a stream to [B, F, S, C].
         """
 
     def read(self, key: Key, view: View) -> Tensor:
-        """A copy of a residual in four dimensions, in floating point."""
+        """Return a copy of a residual: [B, F, S, C], floating point."""
 
     def prefetch(self, keys: Sequence[Key]) -> None:
-        """The next thing is `add` of these."""
+        """Prepare the next call, which is an `add` of these residuals."""
 
 
 @dataclass(frozen=True)
@@ -73,19 +83,19 @@ class DeviceSlots:
     """Slots on the model's device.
 
     Args:
-        tensors: by key, in the shape of their stream.
-        constants: coefficients and flags on the device.
+        tensors: the slots by key, each in the shape of its stream.
+        constants: coefficients and the flag on the device.
     """
 
     tensors: Mapping[Key, Tensor]
     constants: DeviceConstants = field(default_factory=DeviceConstants)
 
     def update(self, key: Key, update: ResidualWrite) -> Tensor | None:
-        view, scale = update.view, self.tensors.get(scale_key(key))
+        """Store a residual; return the sums of `ops.distance_update` if it is compared."""
+        view, scale = update.view, self._scale(key, update.view)
         if update.x_in is not None and update.terms == 0 and scale is None:
-            accumulate = update.slot_holds == "sum"
             slot = self.tensors[key] if update.x_out.dim() != 4 else view(self.tensors[key])
-            ops.residual_update(slot, update.x_out, update.x_in, accumulate)
+            ops.residual_update(slot, update.x_out, update.x_in)
             return None
         device = update.x_out.device
         return ops.distance_update(
@@ -93,33 +103,36 @@ class DeviceSlots:
             view(update.x_out),
             None if update.x_in is None else view(update.x_in),
             [view(self.tensors[previous]) for previous in update.previous],
-            self.constants.floats(device, update.coefficients) if update.terms else None,
+            self.constants.coefficients(device, update.coefficients) if update.terms else None,
             update.strides,
             update.metric,
             slot_holds=update.slot_holds,
-            scale=None if scale is None else view(scale),
+            scale=scale,
             previous_scales=[self._scale(previous, view) for previous in update.previous],
         )
 
     def add(
         self, x: Tensor, keys: Sequence[Key], coefficients: Sequence[float], view: View
     ) -> None:
+        """Add the sum of coefficients[i] * residual_i to `x`, a stream or [B, F, S, C]."""
         tensors = [self.tensors[key] for key in keys]
         scales = [self.tensors.get(scale_key(key)) for key in keys]
-        if x.dim() == 4:  # As streams they have longer rows to walk along.
+        if x.dim() == 4:  # Streams stay as they are: their rows are longer.
             tensors = [view(tensor) for tensor in tensors]
             scales = [None if scale is None else view(scale) for scale in scales]
-        given = self.constants.floats(x.device, coefficients)
-        ops.conditional_add(x, tensors, given, self.constants.true(x.device), scales)
+        weights = self.constants.coefficients(x.device, coefficients)
+        ops.conditional_add(x, tensors, weights, self.constants.flag(x.device), scales)
 
     def read(self, key: Key, view: View) -> Tensor:
+        """Return a copy of a residual: [B, F, S, C], floating point."""
         scale = self._scale(key, view)
         residual = view(self.tensors[key])
         return residual.clone() if scale is None else residual.float() * scale
 
     def prefetch(self, keys: Sequence[Key]) -> None:
-        """They are there."""
+        """Do nothing: the residuals are on the device."""
 
     def _scale(self, key: Key, view: View) -> Tensor | None:
+        """Return the scales [B, F, S, 1] of a slot of eight bits."""
         scale = self.tensors.get(scale_key(key))
         return None if scale is None else view(scale)

@@ -1,4 +1,4 @@
-"""What can go wrong with a cache arena."""
+"""Errors of the cache's memory, and the translation of the compiled arena's errors."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from .. import _native
 
 
 class ArenaError(RuntimeError):
-    """The memory of a cache could not be had, or not given back."""
+    """An arena could not allocate or free memory."""
 
 
 class CaptureError(ArenaError):
-    """It would have meant mapping memory or waiting while a CUDA graph is being captured."""
+    """A call would have mapped memory, or waited, while a CUDA graph is captured."""
 
 
 class ArenaOutOfMemoryError(ArenaError, torch.OutOfMemoryError):
-    """There is less memory, or less of the arena's budget, than was asked for.
+    """A request for more memory than the device, or the arena's budget, has left.
 
-    Whoever catches ``torch.OutOfMemoryError`` catches this too.
+    An `except torch.OutOfMemoryError` catches it too.
     """
 
 
 class OverBudgetError(ArenaOutOfMemoryError):
-    """The budget is what there is less of: no memory that is freed elsewhere would help."""
+    """A request that exceeds the arena's budget: freeing memory elsewhere does not help."""
 
 
 class CacheBudgetError(ArenaError):
-    """The cache fits in none of the ways that the settings allow."""
+    """A cache that fits with none of the storages that the settings allow."""
 
 
 @contextmanager
 def package_errors() -> Iterator[None]:
-    """Raises the errors of the compiled arena as those of this package."""
+    """Raise the errors of the compiled arena as the classes of this module."""
     native = _native.module()
     try:
         yield

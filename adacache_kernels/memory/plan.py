@@ -1,7 +1,7 @@
-"""The plan of the cache: which slots a patched model needs, of which shape and dtype.
+"""The plan of the cache: the slots that a patched model needs, with their shapes and dtypes.
 
-Pure arithmetic on shapes. A branch of guidance needs one residual for every block list, stream and
-place of the ring; the first branch also the residuals that distances are measured to.
+A plan is arithmetic on shapes. Each guidance branch needs one residual for every block list, stream
+and ring index. The first branch also needs the residuals of the metric blocks.
 """
 
 from __future__ import annotations
@@ -20,34 +20,36 @@ from .byte_sizes import format_bytes
 from .chunk_layout import ChunkLayout
 
 Key = tuple[object, ...]
-PIECE_BYTES = 32 << 20
-"""Most bytes of a piece of a residual in host memory: 1.3 ms on a bus of 25 GB/s."""
+"""Name of a slot."""
+CHUNK_BYTES = 32 << 20
+"""Most bytes of a chunk of a residual in host memory: 1.3 ms on a bus of 25 GB/s."""
 STAGING = "staging"
-TURNS = 2
-"""Sets of pieces on the device: while one is added, the next one comes."""
+STAGING_SETS = 2
+"""Sets of staging buffers on the device: one is copied while the other is in use."""
 STORED: dict[CacheDtype, torch.dtype] = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
 
 
 @dataclass(frozen=True)
 class StreamShape:
-    """Shape and dtype of a hidden stream between the blocks."""
+    """The shape and dtype of one stream."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
 
     @classmethod
     def of(cls, x: Tensor | None) -> StreamShape | None:
-        """None where there is no such stream."""
+        """Return the shape and dtype of a stream of any layout; None if there is no stream."""
         return None if x is None else cls(tuple(x.shape), x.dtype)
 
 
 @dataclass(frozen=True)
 class StreamShapes:
-    """What a branch brings along. Branches may differ: a batch of two, and one beside it.
+    """The shapes of all streams of one guidance branch. Branches may differ in batch size.
 
     Args:
-        video: videos and frames.
-        streams: that enter the first list, by parameter; None for one that this call has not.
+        video: number of videos and of frames.
+        streams: the streams that enter the first block list, by the name of the block's parameter;
+            None for a stream that the call does not have.
     """
 
     video: tuple[int, int]
@@ -57,43 +59,52 @@ class StreamShapes:
     def of(
         cls, video: tuple[int, int], first: BlockList, arguments: Mapping[str, Any]
     ) -> StreamShapes:
-        """From the arguments of the first block of the list `first`."""
+        """Return the shapes of the streams of a call.
+
+        Args:
+            video: number of videos and of frames.
+            first: the first block list.
+            arguments: arguments of its first block, by parameter name.
+        """
         names = [stream.parameter for stream in first.streams]
         return cls(video, {name: StreamShape.of(arguments.get(name)) for name in names})
 
 
 @dataclass(frozen=True)
 class SlotSpec:
-    """One slot.
+    """One slot of a plan.
 
     Args:
-        key: its name, see the functions that make keys.
-        shape: of the tensor.
-        dtype: of the tensor.
-        pieces: how it is cut, if it lies in host memory while the model runs on a device.
+        key: its name.
+        shape: shape of the tensor.
+        dtype: dtype of the tensor.
+        chunks: its chunks if it lies in host memory while the model runs on a device, else None.
     """
 
     key: Key
     shape: tuple[int, ...]
     dtype: torch.dtype
-    pieces: ChunkLayout | None = None
+    chunks: ChunkLayout | None = None
 
     @property
     def on_host(self) -> bool:
-        return self.pieces is not None
+        """Return True if the slot lies in host memory while the model runs on a device."""
+        return self.chunks is not None
 
     @property
     def nbytes(self) -> int:
+        """Return the bytes of the slot."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
 class Storage:
-    """How residuals are kept.
+    """The form in which residuals are stored.
 
     Args:
-        dtype: None: as the model has them; "int8" or "fp8": in eight bits, with one scale a token.
-        on_host: in host memory, brought to the device piece by piece where they are needed.
+        dtype: "int8" or "fp8": eight bits, with one float32 scale for each token. None: the dtype
+            of the model.
+        on_host: True: in host memory, copied to the device in chunks.
     """
 
     dtype: CacheDtype | None = None
@@ -106,111 +117,114 @@ class Storage:
 
 @dataclass(frozen=True)
 class SlotDemand:
-    """What the engine keeps, however it is stored.
+    """The residuals that an engine stores, independent of their storage.
 
     Args:
-        lists: block lists.
-        places: of each ring.
-        sites: attribute and index of the metric blocks.
+        lists: block lists of the model.
+        ring_slots: number of slots of each ring.
+        metric_blocks: attribute of the block list, and index, of each metric block.
     """
 
     lists: tuple[BlockList, ...]
-    places: int
-    sites: tuple[tuple[str, int], ...]
+    ring_slots: int
+    metric_blocks: tuple[tuple[str, int], ...]
 
-    def slots(self, branch: int, entering: StreamShapes, storage: Storage) -> list[SlotSpec]:
-        """The slots of one branch, whose streams enter the first list in these shapes."""
+    def slots(self, branch: int, shapes: StreamShapes, storage: Storage) -> list[SlotSpec]:
+        """Return the slots of one guidance branch.
+
+        Args:
+            branch: number of the branch, from 0. Branch 0 has the metric blocks.
+            shapes: shapes of the branch's streams before the first block list.
+            storage: form of the residuals.
+        """
         specs: dict[Key, SlotSpec] = {}
         largest = 0
         for blocks in self.lists:
             if blocks.leads or not blocks.kept:
                 continue
-            for index, stream in enumerate(self.streams(blocks, entering)):
+            for index, stream in enumerate(self._streams(blocks, shapes)):
                 if stream is None:
                     continue
-                pieces = self.pieces(blocks, index, stream, storage, entering.video)
-                largest = max(largest, pieces.largest)
-                for place in range(self.places):
-                    key = residual_key(branch, blocks.name, index, place)
-                    specs |= _stored(key, stream, storage, pieces)
-        for attribute, block in self.sites if branch == 0 else ():
-            blocks = next(blocks for blocks in self.lists if blocks.attribute == attribute)
-            stream, key = self.first(blocks, entering), metric_key(attribute, block)
-            specs[key] = SlotSpec(key, stream.shape, stream.dtype)
+                chunks = _chunks(blocks, index, stream, storage, shapes.video)
+                largest = max(largest, chunks.largest)
+                for ring_index in range(self.ring_slots):
+                    key = residual_key(branch, blocks.name, index, ring_index)
+                    specs |= _residual_specs(key, stream, storage, chunks)
+        if branch == 0:
+            specs |= self._metric_specs(shapes)
         if storage.on_host:
-            for turn in range(TURNS):
-                for term in range(self.places):
-                    key = staging_key(turn, term, largest)
-                    specs[key] = SlotSpec(key, (largest,), torch.uint8)
+            specs |= self._staging_specs(largest)
         return list(specs.values())
 
-    def streams(self, blocks: BlockList, entering: StreamShapes) -> tuple[StreamShape | None, ...]:
-        """The streams of a list, from those that enter the first list; None where there is none.
+    def _metric_specs(self, shapes: StreamShapes) -> dict[Key, SlotSpec]:
+        specs = {}
+        for attribute, block in self.metric_blocks:
+            blocks = next(blocks for blocks in self.lists if blocks.attribute == attribute)
+            stream, key = self._video_stream(blocks, shapes), metric_key(attribute, block)
+            specs[key] = SlotSpec(key, stream.shape, stream.dtype)
+        return specs
 
-        A stream that does not enter the first list is taken to be as large as the video.
+    def _staging_specs(self, nbytes: int) -> dict[Key, SlotSpec]:
+        keys = [
+            staging_key(staging_set, term, nbytes)
+            for staging_set in range(STAGING_SETS)
+            for term in range(self.ring_slots)
+        ]
+        return {key: SlotSpec(key, (nbytes,), torch.uint8) for key in keys}
+
+    def _streams(self, blocks: BlockList, shapes: StreamShapes) -> tuple[StreamShape | None, ...]:
+        """Return the streams of a block list, the video first; None for a missing one.
+
+        A stream that does not enter the first list counts as large as the video.
         """
-        first = self.first(blocks, entering)
-        return (
-            first,
-            *(entering.streams.get(stream.parameter, first) for stream in blocks.streams[1:]),
-        )
+        video = self._video_stream(blocks, shapes)
+        others = (shapes.streams.get(other.parameter, video) for other in blocks.streams[1:])
+        return (video, *others)
 
-    def first(self, blocks: BlockList, entering: StreamShapes) -> StreamShape:
-        """The video stream: the same elements in every list, in the order of the list's layout."""
-        whole = entering.streams[self.lists[0].streams[0].parameter]
-        assert whole is not None
+    def _video_stream(self, blocks: BlockList, shapes: StreamShapes) -> StreamShape:
+        """Return the video stream: equally large in every list, in the layout of `blocks`."""
+        first = shapes.streams[self.lists[0].streams[0].parameter]
+        assert first is not None
+        channels = first.shape[-1]
         if blocks.joined:
-            parts = (entering.streams[parameter] for parameter in blocks.joined)
+            parts = (shapes.streams[parameter] for parameter in blocks.joined)
             tokens = sum(part.shape[1] for part in parts if part is not None)
-            return StreamShape((whole.shape[0], tokens, whole.shape[-1]), whole.dtype)
-        batch, frames = entering.video
-        channels = whole.shape[-1]
-        tokens = math.prod(whole.shape[:-1]) // (batch * frames)
-        return StreamShape(blocks.layout.shape(batch, frames, tokens, channels), whole.dtype)
-
-    def pieces(
-        self,
-        blocks: BlockList,
-        index: int,
-        stream: StreamShape,
-        storage: Storage,
-        video: tuple[int, int],
-    ) -> ChunkLayout:
-        """How a residual in host memory is cut."""
-        split = blocks.split(torch.empty(stream.shape, device="meta"), index, video)
-        dtype = stream.dtype if storage.dtype is None else STORED[storage.dtype]
-        has_scale = storage.dtype is not None
-        return ChunkLayout(tuple(split.shape), dtype, has_scale, PIECE_BYTES)
+            return StreamShape((first.shape[0], tokens, channels), first.dtype)
+        batch, frames = shapes.video
+        tokens = math.prod(first.shape[:-1]) // (batch * frames)
+        return StreamShape(blocks.layout.shape(batch, frames, tokens, channels), first.dtype)
 
 
-def residual_key(branch: int, attribute: str, stream: int, place: int) -> Key:
-    """A residual."""
-    return ("residual", branch, attribute, stream, place)
+def residual_key(branch: int, attribute: str, stream: int, ring_index: int) -> Key:
+    """Return the key of a residual."""
+    return ("residual", branch, attribute, stream, ring_index)
 
 
 def scale_key(key: Key) -> Key:
-    """The scales of a residual in eight bits, one a token."""
+    """Return the key of the scales, one for each token, of a residual in eight bits."""
     return ("scale", *key)
 
 
 def metric_key(attribute: str, block: int) -> Key:
-    """What the next distance is measured to. Always in full precision: codebooks tell distances of
-    a few percent apart."""
+    """Return the key of a metric block's residual.
+
+    It is stored in full precision: codebooks distinguish distances of a few percent.
+    """
     return ("metric", attribute, block)
 
 
-def staging_key(turn: int, term: int, nbytes: int) -> Key:
-    """A piece of a residual on its way between host and device."""
-    return (STAGING, turn, term, nbytes)
+def staging_key(staging_set: int, term: int, nbytes: int) -> Key:
+    """Return the key of a staging buffer, which holds a chunk between host and device."""
+    return (STAGING, staging_set, term, nbytes)
 
 
 def total_bytes(specs: Iterable[SlotSpec], *, on_host: bool = False) -> int:
-    """Bytes of the slots on the device, or of those in host memory."""
+    """Return the bytes of the slots on the device, or with `on_host` of those in host memory."""
     return _sum(spec for spec in specs if spec.on_host is on_host)
 
 
 def describe(specs: Sequence[SlotSpec]) -> str:
-    """A line for each kind of slot: how many, of what, how much."""
+    """Return one line for each kind of slot: number, kind, shape, dtype and bytes."""
     kinds: dict[tuple[object, ...], list[SlotSpec]] = {}
     for spec in specs:
         kinds.setdefault((spec.key[0], spec.shape, spec.dtype, spec.on_host), []).append(spec)
@@ -225,11 +239,21 @@ def _sum(specs: Iterable[SlotSpec]) -> int:
     return sum(spec.nbytes for spec in specs)
 
 
-def _stored(
-    key: Key, stream: StreamShape, storage: Storage, pieces: ChunkLayout
+def _chunks(
+    blocks: BlockList, index: int, stream: StreamShape, storage: Storage, video: tuple[int, int]
+) -> ChunkLayout:
+    """Return the chunks of a residual, as they are if it lies in host memory."""
+    view = blocks.split(torch.empty(stream.shape, device="meta"), index, video)
+    dtype = stream.dtype if storage.dtype is None else STORED[storage.dtype]
+    has_scale = storage.dtype is not None
+    return ChunkLayout(tuple(view.shape), dtype, has_scale, CHUNK_BYTES)
+
+
+def _residual_specs(
+    key: Key, stream: StreamShape, storage: Storage, chunks: ChunkLayout
 ) -> dict[Key, SlotSpec]:
     if storage.on_host:
-        return {key: SlotSpec(key, (pieces.nbytes,), torch.uint8, pieces)}
+        return {key: SlotSpec(key, (chunks.nbytes,), torch.uint8, chunks)}
     if storage.dtype is None:
         return {key: SlotSpec(key, stream.shape, stream.dtype)}
     scales = scale_key(key)

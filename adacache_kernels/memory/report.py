@@ -1,4 +1,4 @@
-"""Report the memory of a cache."""
+"""The report on the memory of a cache."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from .arena import ArenaStats
 
 @dataclass(frozen=True)
 class MemoryReport:
-    """What the cache takes.
+    """The memory that a cache uses.
 
     Args:
         planned: bytes of the plan's slots on the device.
-        in_use: bytes of the tensors that were made for them.
-        slots: number of slots, those in host memory included.
+        in_use: bytes of the tensors that were allocated for them.
+        slots: number of slots, including those in host memory.
         on_host: bytes in host memory while the model runs on a device.
-        storage: how residuals are kept.
-        refused: how they would be kept if that fitted, and why it does not, in the order tried.
-        arena: statistics of the arena; None while there is no plan.
+        storage: storage of the residuals, such as "full precision" or "int8".
+        refused: for each storage that was tried before and did not fit, the reason.
+        arena: statistics of the arena; None before there is a plan.
     """
 
     planned: int = 0
@@ -32,7 +32,7 @@ class MemoryReport:
 
 
 def joined_reports(reports: Sequence[MemoryReport]) -> MemoryReport:
-    """Of caches in one arena."""
+    """Return one report on several caches that share an arena."""
     return MemoryReport(
         planned=sum(report.planned for report in reports),
         in_use=sum(report.in_use for report in reports),

@@ -1,6 +1,7 @@
-"""An arena of ordinary tensors, for devices whose virtual memory cannot be managed from here.
+"""An arena of ordinary tensors, for devices whose virtual memory the package cannot manage.
 
-The methods and figures are those of the compiled arena, ``_C.Arena`` and ``_C.Lease``.
+It has the methods and statistics of the compiled arena, `_C.Arena` and `_C.Lease`. Their argument
+`stream` is ignored here: torch's current stream is used.
 """
 
 from __future__ import annotations
@@ -23,17 +24,18 @@ ALIGNMENT = 256
 
 @dataclass
 class Chunk:
-    """One allocation, filled from its start."""
+    """One allocation, uint8 [bytes], filled from its start."""
 
     memory: Tensor
     filled: int = 0
 
     @property
     def bytes(self) -> int:
+        """Return the bytes of the allocation."""
         return self.memory.numel()
 
     def take(self, size: int) -> Tensor | None:
-        """The next bytes, if there are as many."""
+        """Return the next `size` bytes, uint8 [size], or None if fewer are left."""
         if self.filled + _aligned(size) > self.bytes:
             return None
         slot = self.memory[self.filled : self.filled + size]
@@ -43,7 +45,7 @@ class Chunk:
 
 @dataclass
 class ArenaCounters:
-    """What happened so far."""
+    """Counters of an arena: most bytes, and numbers of events, so far."""
 
     peak_mapped: int = 0
     peak_in_use: int = 0
@@ -53,15 +55,21 @@ class ArenaCounters:
 
 
 @dataclass
-class Mapped:
-    """A chunk that lives as long as anything uses its storage, known only by a weak reference."""
+class MappedChunk:
+    """A weak reference to a chunk, which lives as long as anything uses its storage."""
 
     storage: StorageWeakRef
     bytes: int
 
 
 class TorchArena:
-    """Counts chunks against the budget, whoever keeps them alive."""
+    """An arena that counts all living chunks against its budget.
+
+    Args:
+        device: device of the memory.
+        budget: most bytes that may be allocated.
+        chunk_bytes: least bytes of a further chunk of a lease.
+    """
 
     def __init__(self, device: torch.device, budget: int, chunk_bytes: int) -> None:
         self.device = device
@@ -69,11 +77,16 @@ class TorchArena:
         self.chunk_bytes = chunk_bytes
         self.lock = threading.RLock()
         self.closed = False
-        self.counts = ArenaCounters()
+        self.counters = ArenaCounters()
         self.leases: weakref.WeakSet[TorchLease] = weakref.WeakSet()
-        self._mapped: list[Mapped] = []
+        self._mapped: list[MappedChunk] = []
 
     def lease(self) -> TorchLease:
+        """Return a new, empty lease.
+
+        Raises:
+            ArenaError: the arena is closed.
+        """
         with self.lock:
             self.check_open()
             made = TorchLease(self)
@@ -81,6 +94,7 @@ class TorchArena:
             return made
 
     def stats(self) -> dict[str, Any]:
+        """Return the fields of `ArenaStats`."""
         with self.lock:
             mapped = self.mapped()
             return {
@@ -93,28 +107,36 @@ class TorchArena:
                 "slots": sum(lease.slots for lease in self.leases),
                 "leases": len(self.leases),
                 "is_virtual": False,
-                "why_not_virtual": f"each chunk is a tensor: no way is known to manage the virtual "
+                "why_not_virtual": f"each chunk is a tensor: the package cannot manage the virtual "
                 f"memory of a device of type {self.device.type}",
-                **vars(self.counts),
+                **vars(self.counters),
             }
 
     def close(self, stream: int) -> None:
+        """Refuse all further requests."""
         with self.lock:
             self.closed = True
 
     def check_open(self) -> None:
+        """Raise `ArenaError` if the arena is closed."""
         if self.closed:
             raise ArenaError("this arena is closed: make a new one, or close it later")
 
     def mapped(self) -> int:
-        """Bytes of all chunks that still live."""
-        lives = [chunk for chunk in self._mapped if not chunk.storage.expired()]
-        self.counts.unmaps += len(self._mapped) - len(lives)
-        self._mapped = lives
-        return sum(chunk.bytes for chunk in lives)
+        """Return the bytes of all chunks that are alive."""
+        alive = [chunk for chunk in self._mapped if not chunk.storage.expired()]
+        self.counters.unmaps += len(self._mapped) - len(alive)
+        self._mapped = alive
+        return sum(chunk.bytes for chunk in alive)
 
     def map(self, size: int, lease: TorchLease) -> Chunk:
-        """A new chunk of at least ``size`` bytes."""
+        """Allocate a chunk of at least `size` bytes for a lease.
+
+        Raises:
+            OverBudgetError: the budget does not allow it.
+            CaptureError: a CUDA graph is being captured.
+            ArenaOutOfMemoryError: the device has too little memory.
+        """
         mapped = self.mapped()
         left = self.budget - mapped
         if size > left:
@@ -131,19 +153,20 @@ class TorchArena:
                 memory = torch.empty(size, dtype=torch.uint8, device=self.device)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             raise ArenaOutOfMemoryError(self._refused(size, lease, str(error))) from error
-        self._mapped.append(Mapped(StorageWeakRef(memory.untyped_storage()), size))
-        self.counts.maps += 1
-        self.counts.peak_mapped = max(self.counts.peak_mapped, mapped + size)
+        self._mapped.append(MappedChunk(StorageWeakRef(memory.untyped_storage()), size))
+        self.counters.maps += 1
+        self.counters.peak_mapped = max(self.counters.peak_mapped, mapped + size)
         return Chunk(memory)
 
     def count_use(self) -> None:
-        self.counts.peak_in_use = max(self.counts.peak_in_use, self._in_use())
+        """Record the bytes in use for the peak."""
+        self.counters.peak_in_use = max(self.counters.peak_in_use, self._in_use())
 
     def _in_use(self) -> int:
         return sum(lease.in_use for lease in self.leases)
 
     def _refused(self, size: int, lease: TorchLease, why: str) -> str:
-        self.counts.failures += 1
+        self.counters.failures += 1
         mapped = self.mapped()
         others = [other.mapped for other in self.leases if other is not lease and other.mapped]
         views = mapped - lease.mapped - sum(others)
@@ -157,7 +180,15 @@ class TorchArena:
 
 @dataclass(eq=False)
 class TorchLease:
-    """What one user holds. ``stream`` is for likeness: the current stream of torch is used."""
+    """The chunks of one user of an arena.
+
+    Args:
+        arena: arena of the chunks.
+        chunks: allocations of the lease.
+        slots: number of tensors.
+        planned: sum of their sizes in bytes.
+        events: for each stream, the event after its last work on the tensors.
+    """
 
     arena: TorchArena
     chunks: list[Chunk] = field(default_factory=list)
@@ -167,13 +198,16 @@ class TorchLease:
 
     @property
     def mapped(self) -> int:
+        """Return the bytes of the chunks."""
         return sum(chunk.bytes for chunk in self.chunks)
 
     @property
     def in_use(self) -> int:
+        """Return the bytes in slots, each rounded up to 256 bytes."""
         return sum(chunk.filled for chunk in self.chunks)
 
     def grow(self, sizes: Sequence[int], stream: int) -> list[Tensor]:
+        """Allocate more slots: uint8 [size] each. Raises as `Lease.tensors`."""
         with self.arena.lock:
             self.arena.check_open()
             filled = [chunk.filled for chunk in self.chunks]
@@ -196,6 +230,7 @@ class TorchLease:
             return [slot for slot in made if slot is not None]
 
     def replan(self, sizes: Sequence[int], stream: int) -> list[Tensor]:
+        """Replace all slots by new ones: uint8 [size] each. Raises as `Lease.replan`."""
         with self.arena.lock:
             self.arena.check_open()
             if len(self.chunks) == 1 and sum(map(_aligned, sizes)) == self.mapped:
@@ -205,30 +240,37 @@ class TorchLease:
             return self.grow(sizes, stream)
 
     def release(self, stream: int) -> None:
+        """Give all chunks up. Torch frees each after its last tensor."""
         with self.arena.lock:
             self.chunks.clear()
             self.events.clear()
             self.slots = self.planned = 0
 
     def acquire(self, stream: int) -> None:
+        """Make the current stream wait for the work that other streams have marked.
+
+        Raises:
+            CaptureError: a stream under capture would have to wait for work outside the capture.
+        """
         now = _current_stream(self.arena.device)
         for marked, event in self.events.items():
             if marked == now:
                 continue
             if _is_capturing(self.arena.device):
                 raise CaptureError(
-                    "a stream that is captured would have to wait for work outside of the capture: "
-                    "call acquire() before it"
+                    "a stream under capture would have to wait for work outside of the capture: "
+                    "call acquire() before the capture"
                 )
             now.wait_event(event)
 
     def mark(self, stream: int) -> None:
+        """Record the work that was launched on the current stream."""
         now = _current_stream(self.arena.device)
         if now is None or _is_capturing(self.arena.device):
             return
         self.events[now] = now.record_event()
         for chunk in self.chunks:
-            chunk.memory.record_stream(now)  # Else torch may hand it out before the work is done.
+            chunk.memory.record_stream(now)  # Else torch may reuse it too early.
 
     def _first_fit(self, size: int) -> Tensor | None:
         if size == 0:
@@ -245,7 +287,7 @@ def _aligned(size: int) -> int:
 
 
 def _current_stream(device: torch.device) -> Any:
-    """None where there is but one."""
+    """Return the current stream, or None if the device has a single one."""
     if device.type in ("cpu", "mps"):
         return None
     return torch.get_device_module(device).current_stream(device)

@@ -1,4 +1,7 @@
-"""Policies: from what is known of a generation to what a step does. No torch."""
+"""Decide which steps are computed: policies, forecasts, profiles and presets.
+
+This wing is pure Python with NumPy. It may import options only.
+"""
 
 from .adacache import AdaCachePolicy
 from .decision import Decision

@@ -1,4 +1,4 @@
-"""What settings were calibrated for: a model, a scheduler, a number of steps."""
+"""The model, the scheduler and the number of steps that settings were calibrated for."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class MadeFor:
-    """A model, a scheduler and a number of steps, to be compared with those of a run.
+class CalibratedFor:
+    """A model, a scheduler and a number of steps, to compare with those of a generation.
 
     Args:
-        model: class and config of the transformer.
+        model: class and config of the transformer, as `identity` returns them.
         scheduler: class and config of the scheduler; None for a bare model.
-        num_steps: steps of a generation.
+        num_steps: number of steps of a generation.
     """
 
     model: Mapping[str, Any]
@@ -30,58 +30,65 @@ class MadeFor:
         what: str,
         without: str,
     ) -> None:
-        """Refuse a run that `what` was not made for.
+        """Raise if a generation differs from what the settings were calibrated for.
 
         Args:
-            model, scheduler, num_steps: of the run.
-            what: was made, for the message.
-            without: how to do without it.
+            model: class and config of the transformer.
+            scheduler: class and config of the scheduler; None for a bare model, which fits any.
+            num_steps: number of steps of the generation.
+            what: name of the settings in the message, such as "the profile".
+            without: advice in the message besides a new calibration, such as "patch without
+                profile=".
 
         Raises:
-            ValueError: another model, scheduler or number of steps; names what differs.
+            ValueError: model, scheduler or number of steps differ. The message names the
+                difference.
         """
-        help_ = f"calibrate for this one, or {without}"
-        _check_same(f"{what} was made for another model", self.model, model, help_)
+        advice = f"calibrate for this one, or {without}"
+        _check_same(f"{what} is for another model", self.model, model, advice)
         if self.scheduler is not None and scheduler is not None:
-            _check_same(f"{what} was made for another scheduler", self.scheduler, scheduler, help_)
+            other = f"{what} is for another scheduler"
+            _check_same(other, self.scheduler, scheduler, advice)
         if num_steps != self.num_steps:
             raise ValueError(
-                f"{what} was made for {self.num_steps} steps and this generation has "
+                f"{what} is for {self.num_steps} steps and this generation has "
                 f"{num_steps}; calibrate for that number, or {without}"
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Numbers, strings and lists, for JSON; `parse_made_for` gives it back."""
+        """Return numbers, strings and lists, for JSON; `parse_calibrated_for` reads them."""
         return asdict(self)
 
 
-def parse_made_for(value: object) -> MadeFor | None:
-    """From a `MadeFor`, the dict of one, or None.
+def parse_calibrated_for(value: object) -> CalibratedFor | None:
+    """Return the `CalibratedFor` of a `CalibratedFor`, of the dict of one, or of None.
 
     Raises:
-        TypeError: something else.
-        ValueError: a dict without model, scheduler and num_steps.
+        TypeError: `value` is of another type.
+        ValueError: a dict has no model, scheduler and num_steps, or has wrong ones.
     """
-    if value is None or isinstance(value, MadeFor):
+    if value is None or isinstance(value, CalibratedFor):
         return value
     if not isinstance(value, Mapping):
         raise TypeError(
-            f"made_for is {value!r}; it may be what a calibration was made for, or None"
+            f"calibrated_for is {value!r}; it may be the calibrated_for of a calibration, or None"
         )
     try:
-        made = MadeFor(value["model"], value["scheduler"], value["num_steps"])
+        parsed = CalibratedFor(value["model"], value["scheduler"], value["num_steps"])
     except KeyError as missing:
-        raise ValueError(f"made_for has no {missing}; it has model, scheduler, num_steps") from None
-    for part in (made.model, made.scheduler):
+        raise ValueError(
+            f"calibrated_for has no {missing}; it has model, scheduler, num_steps"
+        ) from None
+    for part in (parsed.model, parsed.scheduler):
         if part is not None and not (isinstance(part, Mapping) and "class" in part):
-            raise ValueError(f"made_for holds {part!r}, expected a class and its config")
-    if isinstance(made.num_steps, bool) or not isinstance(made.num_steps, int):
-        raise ValueError(f"made_for has num_steps={made.num_steps!r}, expected an integer")
-    return made
+            raise ValueError(f"calibrated_for holds {part!r}, expected a class and its config")
+    if isinstance(parsed.num_steps, bool) or not isinstance(parsed.num_steps, int):
+        raise ValueError(f"calibrated_for has num_steps={parsed.num_steps!r}, expected an integer")
+    return parsed
 
 
 def identity(part: object) -> dict[str, Any]:
-    """Class and config of a model or scheduler, without what changes from copy to copy."""
+    """Return class and config of a model or scheduler, without private entries of the config."""
     config = getattr(part, "config", None)
     plain = {
         name: value
@@ -93,15 +100,15 @@ def identity(part: object) -> dict[str, Any]:
 
 
 def _check_same(
-    what: str, made_for: Mapping[str, Any], found: Mapping[str, Any], help_: str
+    message: str, calibrated: Mapping[str, Any], present: Mapping[str, Any], advice: str
 ) -> None:
-    ours, theirs = _flat(made_for), _flat(found)
+    ours, theirs = _flat(calibrated), _flat(present)
     if ours["class"] != theirs["class"]:
         ours, theirs = {"class": ours["class"]}, {"class": theirs["class"]}
     differing = sorted(name for name in ours | theirs if ours.get(name) != theirs.get(name))
     if differing:
-        told = ", ".join(f"{n} {ours.get(n)!r}, here {theirs.get(n)!r}" for n in differing[:4])
-        raise ValueError(f"{what}: {told}; {help_}")
+        first = ", ".join(f"{n} {ours.get(n)!r}, here {theirs.get(n)!r}" for n in differing[:4])
+        raise ValueError(f"{message}: {first}; {advice}")
 
 
 def _flat(part: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The codebook: from a distance to the number of steps until the next computed one."""
+"""Codebooks, which map a distance to a rate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ _HELP = "a codebook is {threshold: rate}, thresholds rising, rates integers >= 1
 
 @dataclass(frozen=True)
 class Codebook:
-    """rate(distance) = rates[i] of the first i with distance < thresholds[i], else rates[-1]."""
+    """Pairs of a distance threshold and a rate (arXiv 2411.02397, "Adaptive Caching").
+
+        rate(c) = rates[i] of the first i with c < thresholds[i], else rates[-1]
+
+    with `c` the distance.
+
+    Args:
+        thresholds: distances, strictly rising; the last one may be infinite.
+        rates: numbers of steps from a computed step to the next one, at least 1.
+    """
 
     thresholds: tuple[float, ...]
     rates: tuple[int, ...]
@@ -24,22 +33,25 @@ class Codebook:
         return len(self.rates)
 
     def rate(self, distance: float) -> int:
-        """Steps from a computed step to the next one; 1 where the distance is not a number."""
+        """Return the steps from a computed step to the next one; 1 if the distance is NaN."""
         if math.isnan(distance):
             return 1
         return next((r for t, r in self if distance < t), self.rates[-1])
 
     def capped(self, most: int) -> Codebook:
-        """The same thresholds with no rate above `most`."""
+        """Return a codebook with the same thresholds, and no rate above `most`."""
         return Codebook(self.thresholds, tuple(min(rate, most) for rate in self.rates))
 
 
 def parse_codebook(value: object) -> Codebook:
-    """A `Codebook` from a dict or a sequence of pairs `(threshold, rate)`; None is infinity.
+    """Return the codebook of a dict or of a sequence of pairs (threshold, rate).
+
+    A threshold of None is infinite.
 
     Raises:
-        TypeError: not a dict or pairs, or a threshold or rate of a wrong type.
-        ValueError: empty, thresholds that do not rise, a rate below 1. Both name the entry.
+        TypeError: `value` is not a dict or pairs, or a threshold is not a number.
+        ValueError: `value` is empty, thresholds do not rise, or a rate is not an integer of at
+            least 1. The message names the entry.
     """
     if isinstance(value, Codebook):
         return value
@@ -54,7 +66,7 @@ def parse_codebook(value: object) -> Codebook:
 
 
 def plain_pairs(pairs: Iterable[tuple[float, int]]) -> list[list[float | int | None]]:
-    """Pairs for JSON, which has no infinity: there, the threshold is None."""
+    """Return pairs for JSON; an infinite threshold, which JSON lacks, becomes None."""
     return [[None if math.isinf(threshold) else threshold, rate] for threshold, rate in pairs]
 
 
@@ -75,11 +87,13 @@ def _pair(entry: object) -> tuple[float, int]:
     threshold, rate = items
     threshold = math.inf if threshold is None else threshold
     if isinstance(threshold, bool) or not isinstance(threshold, int | float):
-        raise TypeError(f"the codebook's threshold {threshold!r} is no number; {_HELP}")
+        raise TypeError(f"the codebook's threshold {threshold!r} is not a number; {_HELP}")
     if math.isnan(threshold):
-        raise ValueError(f"the codebook's threshold {threshold} is no number; {_HELP}")
+        raise ValueError(f"the codebook's threshold {threshold} is not a number; {_HELP}")
     if isinstance(rate, bool) or not isinstance(rate, int):
-        raise ValueError(f"the codebook's rate {rate!r} (at {threshold}) is no integer; {_HELP}")
+        raise ValueError(
+            f"the codebook's rate {rate!r} (at {threshold}) is not an integer; {_HELP}"
+        )
     if rate < 1:
         raise ValueError(f"the codebook's rate {rate} (at {threshold}) is below 1; {_HELP}")
     return float(threshold), rate

@@ -1,4 +1,4 @@
-"""What a computed step decided."""
+"""The decision of a computed step."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Decision:
-    """Outcome of the decide op at one computed step.
+    """The result of the decide op in one computed step.
 
     Args:
         step: the computed step, counted from 1.
-        rate: steps until the next computed one.
-        distance: what the codebook was asked with; None at the first computed step, or where it was
-            not finite.
-        raw_distance: the same before motion regularisation.
-        motion: motion score; 1 without motion regularisation or outside its window.
-        not_finite: the distance was NaN or infinite.
-        zero_denominator: what the distance divides by was zero: a residual of zeros throughout.
+        rate: number of steps from this computed step to the next one.
+        distance: distance that the codebook maps to the rate, with motion regularization. None in
+            the first computed step, and if the distance is not finite.
+        raw_distance: the distance without motion regularization.
+        motion: motion score; 1 without motion regularization or outside its window.
+        not_finite: True if the distance is NaN or infinite.
+        zero_denominator: True if the distance divides by zero, as with a residual of zeros.
     """
 
     step: int

@@ -1,4 +1,4 @@
-"""What every policy can be asked."""
+"""The interface of all policies."""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ from .decision import Decision
 
 
 class Policy(Protocol):
-    """Which steps of one generation run the blocks; steps are counted from 1."""
+    """The rule that decides which steps of one generation are computed. Steps count from 1."""
 
     def observe(self, decision: Decision) -> Decision:
-        """A computed step has been measured; the same with the rate that is followed."""
+        """Take the decision of a computed step; return it with the rate that the policy follows."""
 
     def compute(self, step: int, last: Decision | None) -> bool:
-        """Whether `step` runs the blocks, given the last computed step's decision."""
+        """Return True if `step` is computed, False if it is reused.
+
+        Args:
+            step: the step, counted from 1.
+            last: decision of the last computed step; None before there is one.
+        """
 
     def may_reuse_after(self, step: int) -> bool:
-        """Whether the step after `step` may turn out a reused one, so that residuals are needed."""
+        """Return True if step + 1 may be reused, so that `step` has to store its residuals."""
 
     @property
     def last_reusable_step(self) -> int:
-        """No later step can be a reused one; 0 where none can."""
+        """Return the last step that may be reused; 0 if none may."""
 
     @property
     def most_reusable_steps(self) -> int:
-        """Steps that may be reused at all."""
+        """Return the most steps that one generation may reuse."""

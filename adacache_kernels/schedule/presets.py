@@ -1,13 +1,14 @@
-"""The presets "fast" and "slow" for any number of steps.
+"""The presets, for any number of steps.
 
-Published are, for Open-Sora 1.2, "fast" at 30 and at 100 steps and "slow" at 30 (arXiv 2411.02397
-and the code released with it). The other numbers of steps are derived:
+The paper and its code (arXiv 2411.02397, "Adaptive Caching") publish codebooks for Open-Sora 1.2:
+"fast" at 30 and at 100 steps, and "slow" at 30 steps. Codebooks of other step counts are derived:
 
-- between two published ones, thresholds and rates are interpolated linearly in the number of steps;
-- beyond them, one step of N covers 1/N of the trajectory: thresholds scale with (published N) / N,
-  rates with N / (published N), rounded down and at least 1.
+- Between two published counts, thresholds and rates are interpolated linearly in the step count.
+- Below and above them, one step of N covers 1/N of the trajectory: with `P` the nearest published
+  count, thresholds scale with P / N and rates with N / P.
 
-Rates of a derived codebook are rounded down, so that it reuses rather less than the published one.
+Derived rates are rounded down, but not below 1, so that a derived codebook reuses fewer steps
+rather than more.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ PUBLISHED: dict[str, dict[int, Codebook]] = {
 }
 PRESETS = tuple(PUBLISHED)
 
-# Settings by name, for `patch(model, name)`. "fast" and "slow" are the paper's. "forecast" reuses
-# while a residual's forecast is wrong by a few percent; at 50 steps of the demo model it computes
-# about 20. With more steps the error of a step is smaller and its rates could be larger, with fewer
-# it is larger and more of them are computed: either way it errs on the side of quality.
+# Settings of `patch(model, name)`. "fast" and "slow" are the paper's. "forecast" reuses steps while
+# the forecast error is a few percent: it computes about 20 of 50 steps of the demo model. With more
+# steps its rates could be larger; with fewer steps it computes a larger part of them. Both favour
+# quality over speed.
 SETTINGS: dict[str, dict[str, Any]] = {
     **{name: {"codebook": name} for name in PRESETS},
     "forecast": {
@@ -42,11 +43,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 
+# First and last step of motion regularization, by step count.
 PUBLISHED_WINDOWS = {30: (4, 26), 100: (10, 90)}
 
 
 def preset_codebook(name: str, num_steps: int) -> Codebook:
-    """The preset's codebook for a generation of `num_steps`; published ones are given unchanged."""
+    """Return the codebook of the preset `name`, "fast" or "slow", for `num_steps` steps."""
     published = PUBLISHED[name]
     if num_steps in published:
         return published[num_steps]
@@ -61,9 +63,10 @@ def preset_codebook(name: str, num_steps: int) -> Codebook:
 
 
 def moreg_window(num_steps: int) -> tuple[int, int]:
-    """First and last step of motion regularisation, counted from 1.
+    """Return the first and last step of motion regularization, counted from 1.
 
-    Published are (4, 26) of 30 and (10, 90) of 100 steps; in between linear, beyond in proportion.
+    The released code has steps 4 to 26 of 30, and 10 to 90 of 100. Windows in between are
+    interpolated linearly in the step count; others scale with it.
     """
     (low, low_window), (high, high_window) = PUBLISHED_WINDOWS.items()
     if num_steps <= low:
@@ -95,5 +98,5 @@ def _mix(a: float, b: float, weight: float) -> float:
 
 
 def _floor(rate: float) -> int:
-    # 1e-9: a rate that is whole on paper (3 * 60 / 30) must not fall below through rounding.
+    # 1e-9: rounding errors must not push an exact integer (3 * 60 / 30) below itself.
     return max(1, math.floor(rate + 1e-9))

@@ -1,4 +1,4 @@
-"""A calibrated profile: what was learned of one model, scheduler and number of steps."""
+"""Calibrated profiles: the forecast errors and sensitivities of a model."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import FittedForecast, Plan
-from .calibrated_for import MadeFor
-from .forecast import fit
+from .calibrated_for import CalibratedFor
+from .forecast import FittedForecast, fit
+from .planner import Plan
 
 FORMAT = 1
 Array = NDArray[np.float64]
@@ -23,20 +23,20 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Profile:
-    """Inner products of residuals and the sensitivity of the video, from calibration runs.
+    """Inner products of residuals, and sensitivities of the video, from calibration generations.
 
     Args:
         model: class and config of the transformer.
         scheduler: class and config of the scheduler; None for a bare model.
-        num_steps: steps of a generation.
-        gram: [steps, steps], inner products of the residuals of any two steps, mean over the runs,
-            scaled to a trace of `num_steps`.
-        span_grams: the same for each residual that is kept, by its block list.
-        moreg_hyp: (a, b, d) of motion regularisation, so that its score is how much harder a video
-            of that motion is than the mean.
-        sensitivity: [steps], squared error of the video for a squared error of the residuals seen
-            at a step; only ratios matter.
-        notes: how it was made, for people to read.
+        num_steps: number of steps of a generation.
+        gram: float64 [steps, steps]; inner products of the residuals of any two steps, averaged
+            over the generations and scaled to a trace of `num_steps`.
+        span_grams: the same for the residual of each span, by the name of its block list.
+        sensitivity: float64 [steps]; squared error of the video per squared error of the residuals
+            at a step. Only ratios matter.
+        moreg_hyp: (a, b, d) of motion regularization, fitted so that the motion score is the
+            expected error of a video with that motion, relative to the mean.
+        notes: notes on the calibration, for people.
     """
 
     model: Mapping[str, Any]
@@ -52,34 +52,54 @@ class Profile:
         return f"Profile({self.model.get('class')}, {self.num_steps} steps)"
 
     def plan(self, order: int) -> Plan:
-        """Schedules for a forecast of `order`."""
+        """Return the best schedules for a forecast of this order, 0 to 2."""
         return _plan(self, order)
 
     def forecast(self, order: int) -> FittedForecast:
-        """The least-squares forecast."""
+        """Return the least-squares forecast of this order, 0 to 2."""
         return FittedForecast(order, self.gram)
 
     def expected_error(self, order: int, history: Sequence[int], step: int) -> float:
-        """Mean over the residuals of ||R - F|| / ||F||; `history`, newest first, makes F."""
+        """Return the forecast error ||R - F|| / ||F|| that the calibration expects at a step.
+
+        Args:
+            order: order of the forecast F, 0 to 2.
+            history: computed steps before `step`, the newest first.
+            step: the step, counted from 1, whose residual is R.
+
+        Returns:
+            The mean over the spans.
+        """
         return forecast_error(self.gram, self.span_grams, order, history, step)
 
     def check(
         self, model: Mapping[str, Any], scheduler: Mapping[str, Any] | None, num_steps: int
     ) -> None:
-        """Refuse a run that the profile was not made for.
+        """Raise if a generation differs from what the profile is calibrated for.
+
+        Args:
+            model: class and config of the transformer.
+            scheduler: class and config of the scheduler; None for a bare model.
+            num_steps: number of steps of the generation.
 
         Raises:
-            ValueError: another model, scheduler or number of steps; names what differs.
+            ValueError: model, scheduler or number of steps differ. The message names the
+                difference.
         """
-        self.made_for.check(model, scheduler, num_steps, "the profile", "patch without profile=")
+        self.calibrated_for.check(
+            model, scheduler, num_steps, "the profile", "patch without profile="
+        )
 
     @property
-    def made_for(self) -> MadeFor:
-        """Model, scheduler and number of steps."""
-        return MadeFor(self.model, self.scheduler, self.num_steps)
+    def calibrated_for(self) -> CalibratedFor:
+        """Return the model, the scheduler and the number of steps."""
+        return CalibratedFor(self.model, self.scheduler, self.num_steps)
 
     def to_dict(self) -> dict[str, Any]:
-        """Numbers, strings and lists, for JSON. Of each matrix the upper triangle, by rows."""
+        """Return numbers, strings and lists, for JSON.
+
+        Of a matrix it has the upper triangle, row after row.
+        """
         return {
             "format": FORMAT,
             "model": dict(self.model),
@@ -93,15 +113,15 @@ class Profile:
         }
 
     def save(self, path: str | Path) -> None:
-        """Write it as JSON."""
+        """Write the profile to a JSON file."""
         Path(path).write_text(json.dumps(self.to_dict()) + "\n")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Profile:
-        """The profile that `to_dict` gave.
+        """Return the profile of a dict that `to_dict` returned.
 
         Raises:
-            ValueError: something is missing, or does not fit the number of steps.
+            ValueError: an entry is missing, or does not fit the number of steps.
         """
         try:
             if values["format"] != FORMAT:
@@ -127,11 +147,11 @@ class Profile:
 
     @classmethod
     def load(cls, path: str | Path) -> Profile:
-        """Read what `save` wrote.
+        """Read the profile of a JSON file that `save` wrote.
 
         Raises:
-            FileNotFoundError: no such file.
-            ValueError: the file holds no profile; names the file.
+            FileNotFoundError: the file does not exist.
+            ValueError: the file has no profile. The message names the file.
         """
         try:
             return cls.from_dict(read_json(path))
@@ -140,11 +160,11 @@ class Profile:
 
 
 def read_json(path: str | Path) -> Any:
-    """What a file holds.
+    """Return the contents of a JSON file.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is no JSON.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not JSON.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}")
@@ -158,10 +178,18 @@ def read_json(path: str | Path) -> Any:
 def forecast_error(
     gram: Array, span_grams: Mapping[str, Array], order: int, history: Sequence[int], step: int
 ) -> float:
-    """Mean over `span_grams` of ||R - F|| / ||F||, F fitted to `gram`; `history`, newest first."""
+    """Return the mean over `span_grams` of the forecast error ||R - F|| / ||F||.
+
+    Args:
+        gram: inner products to which F is fitted, float64 [steps, steps].
+        span_grams: inner products of each span, float64 [steps, steps].
+        order: order of the forecast F, 0 to 2.
+        history: computed steps before `step`, the newest first.
+        step: the step, counted from 1, whose residual is R.
+    """
     known = [s - 1 for s in history[: order + 1]]
     coefficients = fit(gram, known, step - 1)
-    # Only these rows of a gram count: the steps that F is made of, and the one that it is for.
+    # These rows count: the steps that F combines, and `step`.
     inside = np.ix_([*known, step - 1], [*known, step - 1])
     forecast, error = np.append(coefficients, 0.0), np.append(-coefficients, 1.0)
     ratios = []
@@ -185,7 +213,7 @@ def _moreg_hyp(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def _upper(matrix: Array) -> list[float]:
-    # Neighbouring residuals are parallel to 1e-3 and their forecast errors to 1e-5 of the whole.
+    # Nine digits: squared forecast errors are about 1e-5 of the squared residuals.
     return [float(f"{value:.9g}") for value in matrix[np.triu_indices(len(matrix))]]
 
 

@@ -1,4 +1,4 @@
-"""The schedule of a calibrated profile, stretched or shortened by what this video shows."""
+"""The policy of a calibrated profile: its plan, adapted to the forecast errors of this video."""
 
 from __future__ import annotations
 
@@ -10,26 +10,29 @@ from .adacache import PROTECTED_LAST_STEPS
 from .decision import Decision
 from .planner import Plan
 
-# How much of the mean of the log ratios the newest one makes. With 0.15 and 0.7 the demo's videos
-# were the same within the standard error.
+# Weight of the newest log ratio in the running mean. With 0.15 and 0.7 the PSNR of the demo's
+# videos was the same within the standard error.
 NEWEST = 0.35
 
 
 class ProfilePolicy:
-    """next computed step = that of the plan at price / ratio^(2 * adaptivity).
+    """The policy that follows the plan of a profile at a price adapted to the video.
 
-        log ratio <- (1 - NEWEST) * log ratio + NEWEST * log(forecast error / calibrated error)
+        log r <- (1 - NEWEST) * log r + NEWEST * log(e / E)
+        price <- P * r^(-2 * A)
 
-    A video whose residuals are forecast worse than those of the calibration runs by a factor has
-    costs that are larger by its square; costs that grow are the same as a price that falls.
+    with `e` the measured forecast error, `E` the calibrated one, `r` their running ratio, `P` the
+    price of the plan, and `A` the adaptivity. Errors that are larger by a factor make the costs of
+    the plan larger by its square, which equals a price that is lower by its square. The method is
+    this package's; the paper has no counterpart.
 
     Args:
-        plan: of the profile.
-        price: of a computed step, which sets how many there are.
-        expected: from a history (newest first) and a step to the calibrated forecast error.
-        adaptivity: 0 follows the plan whatever the video, 1 believes the ratio.
-        warmup_steps: first steps that are always computed.
-        longest: most steps from a computed one to the next.
+        plan: plan of the profile.
+        price: price P of a computed step, which determines their number.
+        expected: function from a history (newest step first) and a step to the calibrated error E.
+        adaptivity: A, 0 to 1; 0 follows the plan for every video.
+        warmup_steps: number of first steps that are always computed.
+        longest: most steps from a computed step to the next one; None: no limit.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class ProfilePolicy:
         self.log_ratio = 0.0
 
     def observe(self, decision: Decision) -> Decision:
-        """Plan the next computed step; where there is no finite error, it is the very next one."""
+        """Return the decision with the plan's rate; 1 if there is no finite forecast error."""
         self._next = decision.step + self._rate(decision)
         return replace(decision, rate=self._next - decision.step)
 
@@ -62,7 +65,7 @@ class ProfilePolicy:
         if decision.not_finite or decision.zero_denominator:
             return 1
         if history and decision.distance:
-            # Motion regularisation included, where it is on.
+            # The distance includes motion regularization if that is on.
             error = decision.distance * (step - history[0])
             ratio = math.log(error / self._expected(history, step))
             self.log_ratio += NEWEST * (ratio - self.log_ratio)
@@ -71,17 +74,21 @@ class ProfilePolicy:
         return min(self._longest, self._plan.gap(price, step, before))
 
     def compute(self, step: int, last: Decision | None) -> bool:
+        """Return True if `step` is computed."""
         if last is None or step <= self._warmup_steps or step > self.last_reusable_step:
             return True
         return step >= self._next
 
     def may_reuse_after(self, step: int) -> bool:
+        """Return True if step + 1 may be reused."""
         return self._warmup_steps < step + 1 <= self.last_reusable_step
 
     @property
     def last_reusable_step(self) -> int:
+        """Return the last step that may be reused."""
         return self._plan.num_steps - PROTECTED_LAST_STEPS
 
     @property
     def most_reusable_steps(self) -> int:
+        """Return the most steps that may be reused."""
         return max(0, self.last_reusable_step - self._warmup_steps)

@@ -1,26 +1,31 @@
-"""A scheduler's own time variables, along which a forecast may be drawn."""
+"""The time variables of a scheduler, in which a forecast may extrapolate."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-import torch
-
 from ..options import ForecastTime
 
 
 def scheduler_times(scheduler: Any, num_steps: int, kind: ForecastTime) -> list[float]:
-    """Time of each of the last `num_steps` steps that the scheduler has set.
+    """Return the time of each of the last `num_steps` steps of the scheduler.
 
-        timestep    as the model is given it
-        sigma       noise per signal: sqrt(1 - a) / sqrt(a), or the scheduler's own sigmas
-        log-snr     log(signal^2 / noise^2); the signal of a flow is 1 - sigma
+        timestep    the argument of the model
+        sigma       noise / signal: the scheduler's own sigmas, or sqrt(1 - a) / sqrt(a)
+        log-snr     log(signal^2 / noise^2)
 
-    Read once a generation, before its first step.
+    with `a` the cumulative product `alphas_cumprod` of DDPM (arXiv 2006.11239), the squared signal.
+    The signal of a flow is 1 - sigma. The function is called once a generation, before its first
+    step.
+
+    Args:
+        scheduler: a scheduler of diffusers whose timesteps are set.
+        num_steps: number of steps of the generation.
+        kind: "timestep", "sigma" or "log-snr".
 
     Raises:
-        ValueError: the scheduler does not tell, or some time is infinite.
+        ValueError: the scheduler has neither sigmas nor alphas_cumprod, or a time is infinite.
     """
     timesteps = _values(scheduler.timesteps)[-num_steps:]
     if kind == "timestep":
@@ -29,8 +34,8 @@ def scheduler_times(scheduler: Any, num_steps: int, kind: ForecastTime) -> list[
     times = sigmas if kind == "sigma" else [_log_snr(scheduler, sigma) for sigma in sigmas]
     if not all(map(math.isfinite, times)):
         raise ValueError(
-            f"forecast_time={kind!r}: {type(scheduler).__name__} begins or ends at an infinite "
-            'one; choose "step" or "sigma"'
+            f"forecast_time={kind!r}: the first or last time of {type(scheduler).__name__} is "
+            'infinite; choose "step" or "sigma"'
         )
     return times
 
@@ -45,8 +50,8 @@ def _sigmas(scheduler: Any, timesteps: list[float], num_steps: int) -> list[floa
             f"{type(scheduler).__name__} has neither sigmas nor alphas_cumprod; choose "
             'forecast_time="step" or "timestep"'
         )
-    kept = [float(signal[int(timestep)]) for timestep in timesteps]
-    return [math.sqrt((1 - a) / a) if a > 0 else math.inf for a in kept]
+    squared = [float(signal[int(timestep)]) for timestep in timesteps]
+    return [math.sqrt((1 - a) / a) if a > 0 else math.inf for a in squared]
 
 
 def _log_snr(scheduler: Any, sigma: float) -> float:
@@ -65,5 +70,6 @@ def _is_flow(scheduler: Any) -> bool:
     )
 
 
-def _values(tensor: torch.Tensor) -> list[float]:
+def _values(tensor: Any) -> list[float]:
+    """Return the elements of a tensor [steps]."""
     return [float(value) for value in tensor.tolist()]

@@ -199,9 +199,9 @@ def test_another_model_or_number_of_steps_is_refused(
     name: str, request: pytest.FixtureRequest
 ) -> None:
     calibration: Calibration = request.getfixturevalue(name)
-    with pytest.raises(ValueError, match=r"calibration was made for another model: class 'Wan"):
+    with pytest.raises(ValueError, match=r"calibration is for another model: class 'Wan"):
         ak.patch(TINY["latte"].build(), calibration)
-    with pytest.raises(ValueError, match=r"the calibration was made for 12 steps .* has 20"):
+    with pytest.raises(ValueError, match=r"the calibration is for 12 steps .* has 20"):
         ak.patch(TINY_WAN.build(), calibration, num_inference_steps=20)
     other = TINY_WAN.build()
     other.register_to_config(num_layers=30)
@@ -217,14 +217,14 @@ def test_another_scheduler_is_refused(tmp_path: Path) -> None:
     calibration = calibrate(
         pipe, range(3), of_pipeline(pipe), target_speedup=1.5, rounds=1, kind="codebook"
     )
-    assert calibration.made_for.num_steps == 8
+    assert calibration.calibrated_for.num_steps == 8
     calibration.save(tmp_path / "latte.json")
     ak.patch(pipe, tmp_path / "latte.json")
-    with pytest.raises(ValueError, match="made for 8 steps and this generation has 6"):
+    with pytest.raises(ValueError, match="is for 8 steps and this generation has 6"):
         run_latte(pipe, 6)
     ak.unpatch(pipe)
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
-    with pytest.raises(ValueError, match=r"made for another scheduler: class .*Scheduler', here"):
+    with pytest.raises(ValueError, match=r"is for another scheduler: class .*Scheduler', here"):
         ak.patch(pipe, tmp_path / "latte.json")
 
 
@@ -242,9 +242,12 @@ def of_pipeline(pipe: Any) -> Generate:
         ({"format": 99}, "its format is 99, this version reads 1"),
         ({"what": "a recipe"}, "this is no calibration of adacache_kernels"),
         ({"kind": "magic"}, "broken: kind is 'magic'"),
-        ({"made_for": None}, "broken: kind is 'codebook', made_for None"),
-        ({"made_for": {"model": {}}}, "broken: made_for has no 'scheduler'"),
-        ({"made_for": {"model": {}, "scheduler": None, "num_steps": 12}}, "made_for holds {}"),
+        ({"calibrated_for": None}, "broken: kind is 'codebook', calibrated_for is None"),
+        ({"calibrated_for": {"model": {}}}, "broken: calibrated_for has no 'scheduler'"),
+        (
+            {"calibrated_for": {"model": {}, "scheduler": None, "num_steps": 12}},
+            "calibrated_for holds {}",
+        ),
         ({"settings": {"codebook": [[0.1, 0]]}}, "broken: the codebook's rate 0"),
         ({"settings": {"turbo": True}}, "broken: .*'turbo'"),
         ({"target": {"of": "speedup"}}, "broken: .*'value'"),
@@ -355,7 +358,7 @@ def test_a_profile_of_something_else(faster: Calibration, plain: Calibration) ->
     profile = faster.profile
     assert profile is not None
     other = Profile.from_dict(profile.to_dict() | {"model": {"class": "Other", "config": {}}})
-    message = "profile was made for another model: class 'Other', .* or without profile="
+    message = "profile is for another model: class 'Other', .* or without profile="
     reports: list[str] = []
     with pytest.raises(ValueError, match=message):
         calibrated(target_speedup=2.0, profile=other, progress=lambda *now: reports.append(now[0]))

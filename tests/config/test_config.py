@@ -1,4 +1,4 @@
-"""`AdaCacheConfig`: defaults, normal forms, and what is refused."""
+"""`AdaCacheConfig`: defaults, normal forms, and refused settings."""
 
 from __future__ import annotations
 

@@ -106,8 +106,8 @@ def test_one_arena_and_one_budget_for_both() -> None:
     pipe = ak.patch(experts(), codebook={1e9: 3})
     run(pipe)
     memories = [attached_engine(getattr(pipe, name))._memory for name in NAMES]
-    arena = memories[0]._arena
-    assert arena is not None and arena is memories[1]._arena
+    arena = memories[0].arena
+    assert arena is not None and arena is memories[1].arena
     summary = ak.summary(pipe)
     parts = [ak.summary(getattr(pipe, name)).cache_bytes for name in NAMES]
     assert summary.cache_bytes == sum(parts) and min(parts) > 0

@@ -1,4 +1,4 @@
-"""The arena for Python: tensors, budgets, errors and figures. Both kinds have one contract."""
+"""The arena for Python: tensors, budgets, errors and statistics. Both kinds have one contract."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 import adacache_kernels as ak
 from adacache_kernels.memory import arena as arena_module
 from adacache_kernels.memory.byte_sizes import free_memory, total_memory
-from tests.support.arenas import KINDS, MIB, PAGE, byte_spec, extent, make
+from tests.support.arenas import KINDS, MIB, PAGE, byte_spec, extent, make_arena
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -32,7 +32,7 @@ SPECS = [
 
 @both_kinds
 def test_tensors_are_as_asked_for(kind: str) -> None:
-    lease = make(kind).lease()
+    lease = make_arena(kind).lease()
     for make_tensors in (lease.tensors, lease.replan):
         tensors = make_tensors(SPECS)
         assert [(tuple(t.shape), t.dtype) for t in tensors] == SPECS
@@ -41,7 +41,7 @@ def test_tensors_are_as_asked_for(kind: str) -> None:
 
 @both_kinds
 def test_memory_of_a_virtual_arena_is_aligned_and_apart(kind: str) -> None:
-    tensors = make(kind).lease().tensors([byte_spec(n) for n in (1, 256, 257, 3, 5000)])
+    tensors = make_arena(kind).lease().tensors([byte_spec(n) for n in (1, 256, 257, 3, 5000)])
     extents = sorted(map(extent, tensors))
     assert all(end <= start for (_, end), (start, _) in itertools.pairwise(extents))
     if kind == "virtual":  # Tensors on a CPU are aligned to 64 bytes only.
@@ -51,7 +51,7 @@ def test_memory_of_a_virtual_arena_is_aligned_and_apart(kind: str) -> None:
 @both_kinds
 def test_tensors_made_in_inference_mode_can_be_written_outside(kind: str) -> None:
     with torch.inference_mode():
-        (tensor,) = make(kind).lease().tensors([((4,), torch.float32)])
+        (tensor,) = make_arena(kind).lease().tensors([((4,), torch.float32)])
     assert not tensor.is_inference()
     weight = torch.ones(4, requires_grad=True)
     tensor.copy_(torch.arange(4.0))
@@ -62,7 +62,7 @@ def test_tensors_made_in_inference_mode_can_be_written_outside(kind: str) -> Non
 
 @both_kinds
 def test_growth_keeps_addresses_and_bytes(kind: str) -> None:
-    lease = make(kind, chunk_bytes=PAGE).lease()
+    lease = make_arena(kind, chunk_bytes=PAGE).lease()
     held = []
     for number in range(1, 20):
         (tensor,) = lease.tensors([byte_spec(number * 300)])
@@ -72,7 +72,7 @@ def test_growth_keeps_addresses_and_bytes(kind: str) -> None:
 
 @both_kinds
 def test_replan_of_the_same_size_maps_nothing(kind: str) -> None:
-    arena = make(kind)
+    arena = make_arena(kind)
     lease = arena.lease()
     specs = [byte_spec(5 * PAGE), byte_spec(3 * PAGE)]
     before = [t.data_ptr() for t in lease.tensors(specs)]
@@ -83,7 +83,7 @@ def test_replan_of_the_same_size_maps_nothing(kind: str) -> None:
 
 @both_kinds
 def test_empty_tensors_are_counted_as_others(kind: str) -> None:
-    arena = make(kind)
+    arena = make_arena(kind)
     lease = arena.lease()
     for _ in range(3):
         lease.replan([byte_spec(0)])
@@ -94,7 +94,7 @@ def test_empty_tensors_are_counted_as_others(kind: str) -> None:
 
 @both_kinds
 def test_replan_to_less_gives_memory_back(kind: str) -> None:
-    arena = make(kind)
+    arena = make_arena(kind)
     lease = arena.lease()
     lease.tensors([byte_spec(100 * PAGE)])
     (small,) = lease.replan([byte_spec(2 * PAGE)])
@@ -104,7 +104,7 @@ def test_replan_to_less_gives_memory_back(kind: str) -> None:
 
 @both_kinds
 def test_first_chunk_is_the_plan_and_later_ones_are_large(kind: str) -> None:
-    arena = make(kind, chunk_bytes=8 * PAGE)
+    arena = make_arena(kind, chunk_bytes=8 * PAGE)
     lease = arena.lease()
     lease.tensors([byte_spec(2 * PAGE)])
     assert arena.stats().mapped == 2 * PAGE
@@ -116,7 +116,7 @@ def test_first_chunk_is_the_plan_and_later_ones_are_large(kind: str) -> None:
 
 @both_kinds
 def test_budget_is_kept_and_shared(kind: str) -> None:
-    arena = make(kind, max_bytes=64 * PAGE)
+    arena = make_arena(kind, max_bytes=64 * PAGE)
     first, second = arena.lease(), arena.lease()
     first_tensors = first.tensors([byte_spec(48 * PAGE)])
     before = dataclasses.replace(arena.stats(), failures=1)
@@ -136,7 +136,7 @@ def test_budget_is_kept_and_shared(kind: str) -> None:
 
 @both_kinds
 def test_view_counts_against_the_budget(kind: str) -> None:
-    arena = make(kind, max_bytes=8 * PAGE)
+    arena = make_arena(kind, max_bytes=8 * PAGE)
     lease = arena.lease()
     view = lease.tensors([byte_spec(8 * PAGE)])[0].fill_(7)[5:6]
     lease.release()
@@ -151,7 +151,7 @@ def test_view_counts_against_the_budget(kind: str) -> None:
 
 @both_kinds
 def test_failed_replan_leaves_an_empty_lease(kind: str) -> None:
-    arena = make(kind, max_bytes=8 * PAGE)
+    arena = make_arena(kind, max_bytes=8 * PAGE)
     lease = arena.lease()
     lease.tensors([byte_spec(PAGE)])
     with pytest.raises(ak.memory.ArenaOutOfMemoryError):
@@ -162,7 +162,7 @@ def test_failed_replan_leaves_an_empty_lease(kind: str) -> None:
 
 def test_out_of_memory_is_that_of_torch_too() -> None:
     with pytest.raises(torch.OutOfMemoryError):
-        make("virtual", max_bytes=PAGE).lease().tensors([byte_spec(2 * PAGE)])
+        make_arena("virtual", max_bytes=PAGE).lease().tensors([byte_spec(2 * PAGE)])
     assert issubclass(ak.memory.ArenaOutOfMemoryError, ak.ArenaError)
     assert issubclass(ak.memory.CaptureError, ak.ArenaError)
     assert issubclass(ak.ArenaError, RuntimeError)
@@ -170,7 +170,7 @@ def test_out_of_memory_is_that_of_torch_too() -> None:
 
 @both_kinds
 def test_closed_arena_refuses(kind: str) -> None:
-    with make(kind) as arena:
+    with make_arena(kind) as arena:
         lease = arena.lease()
         (tensor,) = lease.tensors([byte_spec(10)])
     for refused in (arena.lease, lambda: lease.tensors([byte_spec(1)])):
@@ -186,7 +186,7 @@ def test_closed_arena_refuses(kind: str) -> None:
 
 @both_kinds
 def test_lease_that_is_dropped_gives_back(kind: str) -> None:
-    arena = make(kind)
+    arena = make_arena(kind)
     lease = arena.lease()
     lease.tensors([byte_spec(10)])
     del lease
@@ -197,8 +197,8 @@ def test_lease_that_is_dropped_gives_back(kind: str) -> None:
 
 
 @both_kinds
-def test_figures(kind: str) -> None:
-    arena = make(kind, max_bytes=1 << 20)
+def test_stats(kind: str) -> None:
+    arena = make_arena(kind, max_bytes=1 << 20)
     lease = arena.lease()
     tensors = lease.tensors([byte_spec(300), byte_spec(PAGE), byte_spec(0)])
     now = arena.stats()
@@ -215,8 +215,8 @@ def test_figures(kind: str) -> None:
 
 
 @both_kinds
-def test_streams_are_nothing_on_a_cpu(kind: str) -> None:
-    lease = make(kind).lease()
+def test_streams_do_not_matter_on_a_cpu(kind: str) -> None:
+    lease = make_arena(kind).lease()
     lease.tensors([byte_spec(10)])
     lease.mark()
     lease.acquire()
@@ -236,7 +236,7 @@ def test_streams_are_nothing_on_a_cpu(kind: str) -> None:
 def test_specs_that_cannot_be(
     kind: str, spec: tuple[tuple[int, ...], torch.dtype], error: type[Exception], message: str
 ) -> None:
-    arena = make(kind)
+    arena = make_arena(kind)
     with pytest.raises(error, match=message):
         arena.lease().tensors([byte_spec(1), spec])
     assert arena.stats().mapped == 0
@@ -266,17 +266,17 @@ def test_budgets() -> None:
     assert ak.CacheArena("cpu:0").device == cpu
 
 
-def test_other_devices_get_plain_memory() -> None:
+def test_other_devices_get_a_torch_arena() -> None:
     made = arena_module._make_arena(torch.device("meta"), 100, 10)
     assert made.stats()["why_not_virtual"].endswith("device of type meta")
 
 
-def test_no_budget_where_the_device_does_not_tell() -> None:
+def test_no_budget_if_the_device_does_not_report_its_memory() -> None:
     lease = ak.CacheArena("meta").lease()
     assert [slot.shape for slot in lease.tensors([((3, 4), torch.float32)])] == [(3, 4)]
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device")
 def test_no_cuda_device() -> None:
     with pytest.raises(ak.ArenaError, match=r"on cuda needs a CUDA device.*Use device='cpu'"):
         ak.CacheArena("cuda")
@@ -284,7 +284,7 @@ def test_no_cuda_device() -> None:
 
 @both_kinds
 def test_threads_share_an_arena(kind: str) -> None:
-    arena = make(kind, chunk_bytes=PAGE)
+    arena = make_arena(kind, chunk_bytes=PAGE)
     wrong: list[int] = []
 
     def work(number: int) -> None:
@@ -305,7 +305,7 @@ def test_threads_share_an_arena(kind: str) -> None:
 
 
 def test_huge_arena_costs_no_memory() -> None:
-    arena = make("virtual", max_bytes=512 * MIB)
+    arena = make_arena("virtual", max_bytes=512 * MIB)
     lease = arena.lease()
     (tensor,) = lease.tensors([byte_spec(512 * MIB)])
     tensor[-1] = 5

@@ -1,7 +1,7 @@
-"""The arena for Python on a CUDA device, by the fake driver of tests/support/cuda_driver_stub.
+"""The compiled arena on a CUDA device, with the driver of tests/support/cuda_driver_stub.
 
-That driver is found by LD_LIBRARY_PATH, so each test is a process of its own. Torch is not in it:
-one without CUDA cannot have tensors there.
+LD_LIBRARY_PATH selects that driver, so each test runs a process of its own. The processes do not
+import torch: a torch without CUDA has no tensors on such a device.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.arenas import run_script
-
-MIB = 1 << 20
+from tests.support.arenas import MIB, run_script
 
 START = """
 import ctypes
@@ -31,6 +29,11 @@ def error(kind, call, *arguments, **named):
         assert type(caught) is kind, type(caught)
         return str(caught)
     raise AssertionError("nothing was raised")
+
+def dltensor(capsule):
+    get = ctypes.pythonapi.PyCapsule_GetPointer
+    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    return get(capsule, b"dltensor")
 """
 
 DRIVER = """
@@ -70,15 +73,18 @@ Run = Callable[..., None]
 
 @pytest.fixture
 def run(driver: Path) -> Run:
-    """Runs a script on the fake driver, with these settings of it."""
+    """Return a function that runs a script on the stub driver, with settings of the driver."""
 
-    def on_fake_driver(code: str, **settings: str) -> None:
-        environment = {f"FAKECUDA_{name}": value for name, value in settings.items()}
-        path = str(driver / "lib")
-        printed = run_script(START + DRIVER + code + END, LD_LIBRARY_PATH=path, **environment)
-        assert printed == "ended well\n"
+    def on_stub(code: str, **settings: str) -> None:
+        assert run_on(driver / "lib", START + DRIVER + code + END, **settings) == "ended well\n"
 
-    return on_fake_driver
+    return on_stub
+
+
+def run_on(folder: Path, code: str, **settings: str) -> str:
+    """Return what a script prints that loads the CUDA driver of a folder."""
+    environment = {f"FAKECUDA_{name}": value for name, value in settings.items()}
+    return run_script(code, LD_LIBRARY_PATH=str(folder), **environment)
 
 
 def test_life(run: Run) -> None:
@@ -101,7 +107,7 @@ lease.acquire(stream=0)
 lease.release(stream=0)
 assert made.stats()["mapped"] == 46 * MIB
 del slots, slot
-assert made.stats()["mapped"] == 46 * MIB  # Until a call comes with a stream.
+assert made.stats()["mapped"] == 46 * MIB  # Until the next call that passes a stream.
 lease.release(stream=0)
 assert made.stats()["mapped"] == 0
 del lease, made
@@ -112,14 +118,12 @@ assert live() == {}
 
 @pytest.mark.parametrize("device", [0, 1])
 def test_capsules_name_the_device(run: Run, device: int) -> None:
-    """DLManagedTensor begins with the address, the type of the device and its number."""
+    """A DLManagedTensor begins with the address, the device type and the device number."""
     code = f"""
 (slot,) = arena(device={device}).lease().grow([7], stream=0)
-get = ctypes.pythonapi.PyCapsule_GetPointer
-get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
 for stream in (None, 1, 2, 12345):
     capsule = slot.__dlpack__(stream=stream, dl_device=(2, {device}))
-    tensor = get(capsule, b"dltensor")
+    tensor = dltensor(capsule)
     assert ctypes.c_uint64.from_address(tensor).value == slot.address
     assert tuple((ctypes.c_int32 * 2).from_address(tensor + 8)) == (2, {device})
 assert driver.fakecuda_calls(b"cuStreamSynchronize") == driver.fakecuda_calls(b"cuCtxSynchronize")
@@ -168,7 +172,7 @@ def test_device_without_memory(run: Run) -> None:
     code = """
 made = arena(budget=1024 * MIB)
 lease = made.lease()
-kept = lease.grow([32 * MIB], stream=0)
+slots = lease.grow([32 * MIB], stream=0)
 message = error(native.OutOfMemory, lease.grow, [40 * MIB], stream=0)
 for part in ("cuMemCreate", "CUDA_ERROR_OUT_OF_MEMORY", str(40 * MIB), str(1024 * MIB)):
     assert part in message, message
@@ -191,7 +195,7 @@ assert lease.grow([100], stream=0)
 del lease, made
 assert live() == {{}}
 """
-    # Arenas may try a call out when they are made: the fault begins afterwards.
+    # A new arena may try a call out, so the fault begins later.
     fault = f'driver.fakecuda_reset(); driver.fakecuda_set(b"FAIL", b"{call}:1=1")'
     run(code.replace("lease = made.lease()", f"lease = made.lease(); {fault}", 1))
 
@@ -216,9 +220,7 @@ def test_device_that_is_not_there(run: Run) -> None:
 def test_deleter_in_another_thread_after_everything_else(run: Run) -> None:
     code = """
 capsule = arena().lease().grow([7], stream=0)[0].__dlpack__()
-get = ctypes.pythonapi.PyCapsule_GetPointer
-get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-tensor = get(capsule, b"dltensor")
+tensor = dltensor(capsule)
 used = ctypes.c_char_p(b"used_dltensor")
 ctypes.pythonapi.PyCapsule_SetName(ctypes.py_object(capsule), used)
 del capsule
@@ -260,22 +262,19 @@ assert lease.grow([3 * MIB], stream=0)
     ("settings", "line"),
     [({}, "yes"), ({"VMM": "0"}, "no: .")],
 )
-def test_info_tells(driver: Path, settings: dict[str, str], line: str) -> None:
-    environment = {f"FAKECUDA_{name}": value for name, value in settings.items()}
-    code = "import re; from adacache_kernels import info; "
+def test_info_reports_virtual_memory(driver: Path, settings: dict[str, str], line: str) -> None:
+    code = "import re; from adacache_kernels.cli import info; "
     code += f"print(re.fullmatch({line + '*'!r}, info.describe()['virtual memory']) is not None)"
-    printed = run_script(code, LD_LIBRARY_PATH=str(driver / "lib"), **environment)
-    assert printed == "True\n"
+    assert run_on(driver / "lib", code, **settings) == "True\n"
 
 
 def test_old_driver(driver: Path) -> None:
     code = "made = arena(); made.lease().grow([5], stream=0); now = made.stats(); print(now)"
-    printed = run_script(START + code, LD_LIBRARY_PATH=str(driver / "old"))
-    assert "'is_virtual': False" in printed
+    assert "'is_virtual': False" in run_on(driver / "old", START + code)
 
 
 def test_no_driver(tmp_path: Path) -> None:
     (tmp_path / "libcuda.so.1").write_bytes(b"no library")
     code = 'message = error(native.ArenaError, arena); print("libcuda.so.1" in message, message)'
-    printed = run_script(START + code, LD_LIBRARY_PATH=str(tmp_path))
+    printed = run_on(tmp_path, START + code)
     assert printed.startswith("True"), printed

@@ -1,4 +1,4 @@
-"""How slots leave the compiled arena: DLPack capsules, read field by field."""
+"""DLPack capsules of the compiled arena's slots, read field by field."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ USED = {b"dltensor": b"used_dltensor", b"dltensor_versioned": b"used_dltensor_ve
 
 
 def consume(capsule: object) -> Managed | Versioned:
-    """Takes what a capsule owns, as another library does."""
+    """Take over what a capsule owns, as another library does."""
     name = api.PyCapsule_GetName(capsule)
     kind = Versioned if name == b"dltensor_versioned" else Managed
     handle = kind.from_address(api.PyCapsule_GetPointer(capsule, name))
@@ -80,7 +80,7 @@ def arena() -> Any:
 
 
 def only_slot(arena: Any) -> Any:
-    """Its lease is gone: what is mapped is there for the slot only."""
+    """Return a slot without a lease: memory is mapped for the slot only."""
     return arena.lease().grow([SIZE], stream=0)[0]
 
 
@@ -156,7 +156,7 @@ def test_capsules_of_one_slot_are_independent(arena: Any) -> None:
 
 @pytest.mark.parametrize("max_version", [None, (1, 0)])
 def test_deleter_needs_no_interpreter(arena: Any, max_version: tuple[int, int] | None) -> None:
-    """It runs in a thread that Python has never seen, without the GIL."""
+    """The deleter runs in a thread that Python does not know, without the GIL."""
     slot = only_slot(arena)
     handle = consume(slot.__dlpack__(max_version=max_version))
     del slot
@@ -180,7 +180,7 @@ def test_every_stream_and_later_argument_is_accepted(arena: Any, stream: int | N
     ("arguments", "message"),
     [({"copy": True}, "copy=True is not possible"), ({"dl_device": (2, 0)}, "stays on its device")],
 )
-def test_what_a_slot_cannot_do(arena: Any, arguments: dict[str, Any], message: str) -> None:
+def test_unsupported_arguments(arena: Any, arguments: dict[str, Any], message: str) -> None:
     slot = only_slot(arena)
     with pytest.raises(BufferError, match=message):
         slot.__dlpack__(**arguments)
@@ -241,7 +241,7 @@ def test_other_threads_run_while_capsules_are_freed(arena: Any) -> None:
 
 
 def test_other_threads_run_while_slots_are_freed() -> None:
-    """Each is freed once only, so chance may keep the other thread from running: ten times."""
+    """Each slot is freed once, so the other thread may miss its chance: ten attempts."""
     count = 200_000
     for _ in range(10):
         arena = _C.Arena("cpu", 0, 256 * count, 1)
@@ -256,7 +256,7 @@ def test_the_test_of_the_gil() -> None:
 
 
 def gives_up_the_gil(call: Callable[[], object], seconds: float = 20) -> bool:
-    """Whether another thread, which waits for the GIL, gets it while this is called repeatedly."""
+    """Return True if another thread gets the GIL while `call` runs again and again."""
     ready, ran = threading.Lock(), []
     ready.acquire()
 
@@ -267,7 +267,7 @@ def gives_up_the_gil(call: Callable[[], object], seconds: float = 20) -> bool:
     thread = threading.Thread(target=run)
     thread.start()
     before = sys.getswitchinterval()
-    sys.setswitchinterval(1000)  # Python itself never switches.
+    sys.setswitchinterval(1000)  # Python does not switch threads by itself.
     try:
         ready.release()
         end = time.perf_counter() + seconds

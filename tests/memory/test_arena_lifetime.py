@@ -1,4 +1,4 @@
-"""Who keeps what alive: every order of dropping, the end of the interpreter, forks, and leaks."""
+"""Lifetimes: every order of dropping, the end of the interpreter, forks, and leaks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.arenas import KINDS, MIB, PAGE, byte_spec, make, mappings, run_script
+from tests.support.arenas import KINDS, MIB, PAGE, byte_spec, make_arena, mappings, run_script
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -22,7 +22,7 @@ KEEP_MEMORY = {"lease", "tensor", "view", "array"}
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_memory_goes_with_its_last_holder_in_every_order(kind: str) -> None:
-    watcher = make(kind)  # Kept: its figures tell what is mapped.
+    watcher = make_arena(kind)  # Stays alive: its stats show what is mapped.
     for order in itertools.permutations(HOLDERS):
         lease = watcher.lease()
         (tensor,) = lease.tensors([byte_spec(3 * PAGE)])
@@ -38,7 +38,7 @@ def test_memory_goes_with_its_last_holder_in_every_order(kind: str) -> None:
 
 def test_view_outlives_arena_and_lease() -> None:
     before = mappings()
-    arena = make("virtual", max_bytes=8 * MIB)
+    arena = make_arena("virtual", max_bytes=8 * MIB)
     lease = arena.lease()
     view = lease.tensors([byte_spec(MIB)])[0].fill_(4)[-5:]
     lease.release()
@@ -100,14 +100,14 @@ def test_interpreter_exits_well(ending: str) -> None:
 
 
 def child_uses(arena: object) -> None:
-    """What a child may do with an arena of its parent: drop it."""
+    """Drop an arena of the parent, which is all that a child may do with it."""
     del arena
     gc.collect()
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_fork_leaves_the_memory_of_the_parent() -> None:
-    arena = make("virtual")
+    arena = make_arena("virtual")
     lease = arena.lease()
     tensor = lease.tensors([byte_spec(MIB)])[0].fill_(5)
     before = arena.stats()
@@ -131,7 +131,7 @@ def test_fork_leaves_the_memory_of_the_parent() -> None:
 def test_forked_interpreters_exit_well() -> None:
     code = """
 import warnings
-warnings.simplefilter("ignore", DeprecationWarning)  # Of forks beside threads, since 3.12.
+warnings.simplefilter("ignore", DeprecationWarning)  # Forks beside threads, since 3.12.
 child = os.fork()
 if child:
     status = os.waitpid(child, 0)[1]
@@ -145,7 +145,7 @@ if child:
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_multiprocessing_fork() -> None:
-    arena = make("virtual")
+    arena = make_arena("virtual")
     tensor = arena.lease().tensors([byte_spec(MIB)])[0].fill_(5)
     process = multiprocessing.get_context("fork").Process(target=child_uses, args=(arena,))
     process.start()
@@ -164,7 +164,7 @@ def descriptors() -> int:
 
 
 def live_a_life(kind: str) -> None:
-    arena = make(kind, max_bytes=2 * MIB, chunk_bytes=PAGE)
+    arena = make_arena(kind, max_bytes=2 * MIB, chunk_bytes=PAGE)
     lease = arena.lease()
     tensors = lease.tensors([byte_spec(30 * PAGE), byte_spec(5)])
     tensors[0].fill_(1)

@@ -1,4 +1,4 @@
-"""In whatever order an arena is used: nothing overlaps, moves, changes or is too much."""
+"""Random sequences of calls: no tensor overlaps, moves or changes, and the budget holds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adacache_kernels.memory import ArenaOutOfMemoryError
 from adacache_kernels.memory.arena import Lease
-from tests.support.arenas import PAGE, byte_spec, extent, make
+from tests.support.arenas import PAGE, aligned, byte_spec, extent, make_arena
 
 BUDGET = 48 * PAGE
 SIZES = st.lists(
@@ -24,7 +24,7 @@ CHOICE = st.integers(0, 2**16)
 
 @dataclass
 class View:
-    """A tensor that somebody still holds, and what is written in it."""
+    """A tensor that is still in use, and the value written in it."""
 
     tensor: Tensor
     value: int
@@ -34,8 +34,8 @@ class View:
 @dataclass
 class User:
     lease: Lease
-    sizes: list[int] = field(default_factory=list)  # of the slots that the lease holds
-    views: list[View] = field(default_factory=list)  # of slots that it holds or has held
+    sizes: list[int] = field(default_factory=list)  # of the slots in the lease
+    views: list[View] = field(default_factory=list)  # of slots that are, or were, in the lease
 
 
 class ArenaMachine(RuleBasedStateMachine):
@@ -43,7 +43,7 @@ class ArenaMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.arena = make(self.kind, max_bytes=BUDGET, chunk_bytes=4 * PAGE)
+        self.arena = make_arena(self.kind, max_bytes=BUDGET, chunk_bytes=4 * PAGE)
         self.users: list[User] = []
         self.orphans: list[View] = []  # views whose lease is gone
         self.values = itertools.cycle(range(1, 256))
@@ -57,7 +57,7 @@ class ArenaMachine(RuleBasedStateMachine):
     def views(self) -> list[View]:
         return [*self.orphans, *(view for user in self.users for view in user.views)]
 
-    def keep(self, user: User, tensors: list[Tensor]) -> None:
+    def fill(self, user: User, tensors: list[Tensor]) -> None:
         for tensor in tensors:
             value = next(self.values)
             user.views.append(View(tensor.fill_(value), value, tensor.data_ptr()))
@@ -77,10 +77,10 @@ class ArenaMachine(RuleBasedStateMachine):
             after = self.arena.stats()
             assert after.failures == before.failures + 1
             assert {**vars(after), "failures": 0} == {**vars(before), "failures": 0}
-            assert before.mapped + aligned(sizes, PAGE) > BUDGET  # not refused for nothing
+            assert before.mapped + aligned(sizes, PAGE) > BUDGET  # refused for a reason
             return
         user.sizes += sizes
-        self.keep(user, tensors)
+        self.fill(user, tensors)
 
     @precondition(lambda self: self.users)
     @rule(choice=CHOICE, sizes=SIZES, keep_views=st.booleans())
@@ -96,10 +96,10 @@ class ArenaMachine(RuleBasedStateMachine):
             self.orphans += views
             return
         user.sizes = sizes
-        # Without a new chunk the old one is used again, and what views see may change.
+        # Without a new chunk the old one is reused, and old views may change.
         self.orphans += views if self.arena.stats().maps > maps else []
         del views
-        self.keep(user, tensors)
+        self.fill(user, tensors)
 
     @precondition(lambda self: self.users)
     @rule(choice=CHOICE)
@@ -116,7 +116,7 @@ class ArenaMachine(RuleBasedStateMachine):
         sized = [(a, b) for a, b in zip(first, again, strict=True) if a.numel()]
         assert all(a.data_ptr() == b.data_ptr() for a, b in sized)
         assert (before.maps, before.unmaps) == (self.arena.stats().maps, self.arena.stats().unmaps)
-        self.keep(user, again)
+        self.fill(user, again)
 
     @precondition(lambda self: self.users)
     @rule(choice=CHOICE)
@@ -157,7 +157,7 @@ class ArenaMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.kind == "virtual")
     @invariant()
     def addresses_are_in_the_reservation(self) -> None:
-        # Where it has holes only, a chunk has addresses of its own for as long as it lives.
+        # If the reservation is fragmented, a new chunk gets addresses outside of it.
         self.has_others |= self.arena.stats().reserved != self.reserved
         self.seen += [
             address for view in self.views() for address in extent(view.tensor) if address
@@ -167,7 +167,7 @@ class ArenaMachine(RuleBasedStateMachine):
             assert self.has_others or self.seen[1] - self.seen[0] <= self.reserved
 
     @invariant()
-    def figures_are_right(self) -> None:
+    def stats_are_right(self) -> None:
         now = self.arena.stats()
         assert now.mapped <= now.peak_mapped <= now.budget == BUDGET
         assert now.in_use <= now.peak_in_use <= now.peak_mapped
@@ -184,17 +184,12 @@ class ArenaMachine(RuleBasedStateMachine):
         assert (now.mapped, now.in_use, now.chunks, now.slots, now.leases) == (0, 0, 0, 0, 0)
 
 
-class PlainArenaMachine(ArenaMachine):
-    kind = "plain"
-
-
-def aligned(sizes: list[int], granularity: int = 1) -> int:
-    total = sum(-(-size // 256) * 256 for size in sizes)
-    return -(-total // granularity) * granularity
+class TorchArenaMachine(ArenaMachine):
+    kind = "torch"
 
 
 FEW = settings(max_examples=200, stateful_step_count=30, deadline=None)
 TestVirtualArena = pytest.mark.filterwarnings("error")(ArenaMachine.TestCase)
 TestVirtualArena.settings = FEW
-TestPlainArena = PlainArenaMachine.TestCase
-TestPlainArena.settings = FEW
+TestTorchArena = TorchArenaMachine.TestCase
+TestTorchArena.settings = FEW

@@ -1,4 +1,4 @@
-"""Amounts of memory as text, and what devices have."""
+"""Amounts of memory as text, and the memory of devices."""
 
 from __future__ import annotations
 
@@ -70,6 +70,6 @@ def test_memory_of_the_cpu() -> None:
     assert 2**20 < free_memory(cpu) < total_memory(cpu) < 2**50
 
 
-def test_memory_of_a_device_that_does_not_tell() -> None:
-    with pytest.raises(ValueError, match=r"device meta does not tell .* give max_bytes in bytes"):
+def test_memory_of_a_device_that_does_not_report_it() -> None:
+    with pytest.raises(ValueError, match=r"device meta does not report .* give max_bytes in bytes"):
         total_memory(torch.device("meta"))

@@ -1,4 +1,4 @@
-"""Residuals in host memory: the same as on the device, whatever order the queues run in."""
+"""Residuals in host memory equal those on the device, in any order of the queues."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from tests.support.stream_simulator import TwoQueues
 
 SHAPE = (2, 3, 7, 16)
 DTYPES = {None: torch.float32, "int8": torch.int8, "fp8": torch.float8_e4m3fn}
-KEYS = [("residual", 0, "blocks", 0, place) for place in range(3)]
+KEYS = [("residual", 0, "blocks", 0, ring_index) for ring_index in range(3)]
 
 
 def split(x: torch.Tensor) -> torch.Tensor:
     return x.view(*SHAPE[:3], -1)
 
 
-def on_host(transfer, dtype: str | None = None, most: int = 2 * 2 * 3 * 16 * 4) -> HostSlots:
-    """Slots cut into pieces of two tokens of float32, or some more of eight bits."""
-    pieces = ChunkLayout(SHAPE, DTYPES[dtype], has_scale=dtype is not None, most=most)
-    tensors = {key: torch.empty(pieces.nbytes, dtype=torch.uint8) for key in KEYS}
-    staging = [[torch.empty(pieces.largest, dtype=torch.uint8) for _ in KEYS] for _ in range(2)]
-    return HostSlots(tensors, dict.fromkeys(KEYS, pieces), staging, transfer, DeviceConstants())
+def on_host(copies, dtype: str | None = None, max_bytes: int = 2 * 2 * 3 * 16 * 4) -> HostSlots:
+    """Return slots in chunks of two tokens in float32, or of more tokens in eight bits."""
+    chunks = ChunkLayout(SHAPE, DTYPES[dtype], has_scale=dtype is not None, max_bytes=max_bytes)
+    tensors = {key: torch.empty(chunks.nbytes, dtype=torch.uint8) for key in KEYS}
+    staging = [[torch.empty(chunks.largest, dtype=torch.uint8) for _ in KEYS] for _ in range(2)]
+    return HostSlots(tensors, dict.fromkeys(KEYS, chunks), staging, copies, DeviceConstants())
 
 
 def on_device(dtype: str | None = None) -> DeviceSlots:
@@ -52,35 +52,35 @@ def stream() -> torch.Tensor:
     tokens=st.integers(1, 30),
     channels=st.integers(1, 20),
     dtype=st.sampled_from(list(DTYPES)),
-    most=st.integers(1, 5000),
+    max_bytes=st.integers(1, 5000),
 )
-def test_pieces_cover_every_token_once_and_lie_apart(
-    batch, frames, tokens, channels, dtype, most
+def test_chunks_cover_every_token_once_and_lie_apart(
+    batch, frames, tokens, channels, dtype, max_bytes
 ) -> None:
     shape = (batch, frames, tokens, channels)
-    pieces = ChunkLayout(shape, DTYPES[dtype], has_scale=dtype is not None, most=most)
-    buffer = torch.zeros(pieces.nbytes, dtype=torch.uint8)
+    chunks = ChunkLayout(shape, DTYPES[dtype], dtype is not None, max_bytes)
+    buffer = torch.zeros(chunks.nbytes, dtype=torch.uint8)
     covered = []
-    for index in range(pieces.count):
-        first, count = pieces.tokens(index)
+    for index in range(chunks.count):
+        first, count = chunks.tokens(index)
         covered += range(first, first + count)
-        start, end = pieces.extent(index)
-        assert start % 256 == 0 and end - start <= pieces.largest
-        values, scale = pieces.views(buffer[start:end], index)
+        start, end = chunks.extent(index)
+        assert start % 256 == 0 and end - start <= chunks.largest
+        values, scale = chunks.views(buffer[start:end], index)
         assert values.shape == (batch, frames, count, channels)
         values.view(torch.uint8).add_(1)
         if dtype is not None:
             assert scale is not None and scale.shape == (batch, frames, count, 1)
             scale.view(torch.uint8).add_(1)
     assert covered == list(range(tokens))
-    # Nothing was written twice, and all of it is there.
-    size = sum(shape_bytes for shape_bytes in [torch.Size(shape).numel() * DTYPES[dtype].itemsize])
+    # Every byte was written exactly once.
+    size = torch.Size(shape).numel() * DTYPES[dtype].itemsize
     scales = 4 * batch * frames * tokens if dtype is not None else 0
     assert buffer.max() == 1 and buffer.sum() == size + scales
 
 
 @pytest.mark.parametrize("dtype", list(DTYPES))
-def test_an_add_from_the_host_has_the_bits_of_one_on_the_device(dtype) -> None:
+def test_an_add_from_the_host_equals_one_on_the_device_bit_for_bit(dtype) -> None:
     host, device = on_host(DirectCopies(), dtype), on_device(dtype)
     streams = [(stream(), stream()) for _ in KEYS]
     for slots in (host, device):
@@ -97,7 +97,7 @@ def test_an_add_from_the_host_has_the_bits_of_one_on_the_device(dtype) -> None:
 
 @pytest.mark.parametrize("dtype", list(DTYPES))
 @pytest.mark.parametrize("holds", ["nothing", "previous"])
-def test_a_comparison_from_the_host_is_that_of_the_device(dtype, holds) -> None:
+def test_a_comparison_from_the_host_equals_one_on_the_device(dtype, holds) -> None:
     host, device = on_host(DirectCopies(), dtype), on_device(dtype)
     streams = [(stream(), stream()) for _ in range(4)]
     sums = []

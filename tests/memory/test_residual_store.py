@@ -1,9 +1,10 @@
-"""The memory of the cache: planned from the first forward, within the budget, in the arena."""
+"""The residual store: planned from the first forward call, in the arena, within the budget."""
 
 from __future__ import annotations
 
 import gc
 import json
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -12,8 +13,9 @@ from torch import nn
 
 import adacache_kernels as ak
 from adacache_kernels.api.target import attached_engine
-from adacache_kernels.memory import plan as cache_plan
-from adacache_kernels.memory import residual_store as cache_memory
+from adacache_kernels.memory import plan as memory_plan
+from adacache_kernels.memory import storage_choice
+from tests.support.arenas import aligned
 from tests.support.oracles.two_residuals_per_block import relative
 from tests.support.rounding import close
 from tests.support.tiny_models.common_models import FOUR, TINY, denoise
@@ -25,13 +27,13 @@ KIB = 1024
 
 
 def patched(name: str, **settings: object) -> nn.Module:
-    """A tiny model, by default with the forecast and its three places."""
+    """Return a tiny patched model, by default with the forecast and its three ring slots."""
     model = TINY[name].build()
     return ak.patch(model, num_inference_steps=STEPS, **{**FORECAST, **settings})
 
 
 def arena_of(model: nn.Module) -> ak.CacheArena:
-    arena = attached_engine(model)._memory._arena
+    arena = attached_engine(model)._memory.arena
     assert arena is not None
     return arena
 
@@ -43,15 +45,15 @@ def addresses(model: nn.Module) -> list[int]:
 
 
 @pytest.fixture
-def host_is_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a device: host memory is another one than the model's. Pieces of one token or two."""
-    monkeypatch.setattr(cache_memory, "has_host_memory", lambda device: True)
-    monkeypatch.setattr(cache_plan, "PIECE_BYTES", 600)
+def separate_host_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Treat host memory as separate, as on a GPU; chunks have one or two tokens."""
+    monkeypatch.setattr(storage_choice, "has_host_memory", lambda device: True)
+    monkeypatch.setattr(memory_plan, "CHUNK_BYTES", 600)
 
 
 @pytest.mark.parametrize("dtype", [None, "int8", "fp8"])
 @pytest.mark.parametrize("name", FOUR)
-def test_what_is_used_is_what_was_planned(name, dtype) -> None:
+def test_the_plan_is_what_is_used(name, dtype) -> None:
     model = patched(name, cache_dtype=dtype)
     denoise(TINY[name], model, 1)
     after_one_step = ak.summary(model).memory
@@ -60,10 +62,9 @@ def test_what_is_used_is_what_was_planned(name, dtype) -> None:
     assert memory == after_one_step
     assert memory.planned == memory.in_use == ak.summary(model).cache_bytes > 0
     assert memory.arena is not None
-    rounded = sum(
-        -(-t.nbytes // 256) * 256 for t in attached_engine(model)._memory._plan.tensors.values()
-    )
-    assert memory.arena.in_use == rounded and memory.arena.planned == memory.planned
+    tensors = attached_engine(model)._memory._plan.tensors.values()
+    assert memory.arena.in_use == aligned(t.nbytes for t in tensors)
+    assert memory.arena.planned == memory.planned
     assert (memory.arena.maps, memory.arena.unmaps, memory.arena.chunks) == (1, 0, 1)
 
 
@@ -82,7 +83,7 @@ def test_a_reused_step_allocates_nothing() -> None:
 
     add, slots.__dict__["add"] = slots.add, counted
     denoise(TINY["cogvideox"], model, STEPS)
-    # Five reused steps of two streams, and what computed steps correct.
+    # Five reused steps of two streams, and the corrections of computed steps.
     assert len(allocated) >= 10 and not any(allocated)
     assert ak.summary(model).memory.arena == first_run
 
@@ -91,7 +92,7 @@ def test_too_much_is_refused_with_the_plan() -> None:
     model = patched("latte", max_cache_bytes=8 * KIB)
     with pytest.raises(ak.CacheBudgetError) as error:
         denoise(TINY["latte"], model, 1)
-    # 4 frames of 16 tokens of 16 channels, three places; one residual for both lists.
+    # 4 frames of 16 tokens of 16 channels, three ring slots; one residual for both lists.
     message = str(error.value)
     assert "3 x residual [16, 4, 16] torch.float32" in message and "[4, 16, 16]" not in message
     assert (
@@ -113,8 +114,8 @@ def test_too_much_is_refused_with_the_plan() -> None:
         ("cogvideox", 8 * KIB, ("host", "int8"), "full precision, in host memory"),
     ],
 )
-def test_what_does_not_fit_is_stored_as_the_settings_say(
-    host_is_elsewhere, name, budget, over_budget, storage
+def test_a_plan_that_does_not_fit_is_stored_as_the_settings_say(
+    separate_host_memory, name, budget, over_budget, storage
 ) -> None:
     model = patched(name, max_cache_bytes=budget, over_budget=over_budget)
     denoise(TINY[name], model, STEPS)
@@ -128,7 +129,7 @@ def test_what_does_not_fit_is_stored_as_the_settings_say(
     json.dumps(summary.to_dict())
 
 
-def test_on_the_cpu_host_memory_is_no_other_memory() -> None:
+def test_on_the_cpu_host_memory_is_not_separate() -> None:
     model = patched("wan", max_cache_bytes=8 * KIB, over_budget=("host",))
     with pytest.raises(ak.CacheBudgetError, match="host memory: the model runs in it"):
         denoise(TINY["wan"], model, 1)
@@ -138,12 +139,13 @@ def test_on_the_cpu_host_memory_is_no_other_memory() -> None:
 @pytest.mark.parametrize(
     "settings", [FORECAST, {"codebook": EVERY_THIRD}], ids=["forecast", "fast"]
 )
-def test_in_host_memory_the_latents_are_the_same(host_is_elsewhere, name, settings) -> None:
+def test_in_host_memory_the_latents_are_the_same(separate_host_memory, name, settings) -> None:
     plain = TINY[name].build()
     ak.patch(plain, num_inference_steps=STEPS, **settings)
     spilled = TINY[name].build()
     ak.patch(spilled, num_inference_steps=STEPS, **settings)
-    attached_engine(spilled)._memory._wanted = cache_memory.Storage(on_host=True)
+    store = attached_engine(spilled)._memory
+    store._choice = replace(store._choice, preferred=memory_plan.Storage(on_host=True))
     expected = denoise(TINY[name], plain, STEPS)
     assert close(denoise(TINY[name], spilled, STEPS), expected)
     assert ak.summary(spilled).memory.on_host > 0
@@ -153,8 +155,10 @@ def test_in_host_memory_the_latents_are_the_same(host_is_elsewhere, name, settin
 @pytest.mark.parametrize("dtype", ["int8", "fp8"])
 @pytest.mark.parametrize("name", FOUR)
 def test_eight_bits_cost_little(name, dtype) -> None:
-    """A stored residual is off by at most 1/254 (int8) or 2^-4 (fp8) of its token's largest
-    element, so that the latents, of which it makes a part, are off by less."""
+    """The error of the latents is below that of a stored residual.
+
+    That is at most 1/254 (int8) or 2^-4 (fp8) of the token's largest element.
+    """
     plain, eight = patched(name), patched(name, cache_dtype=dtype)
     expected = denoise(TINY[name], plain, STEPS)[-1]
     seen = denoise(TINY[name], eight, STEPS)[-1]
@@ -195,7 +199,7 @@ def test_branches_that_were_not_expected_get_slots_beside_the_others() -> None:
         assert ak.summary(model).recomputed == {}
     assert torch.equal(*runs)
     stats = arena_of(model).stats()
-    # The second branch came in the first generation; the next one knew of it.
+    # The first generation added the second branch; the next one planned both.
     assert (stats.maps, stats.unmaps) == (2, 0)
     assert ak.summary(model).memory.planned == 2 * 3 * 4 * tiny.frames * 16 * 24
 
@@ -219,7 +223,7 @@ def test_calls_per_step_are_planned_at_once() -> None:
 
 
 def in_two_contexts(model: nn.Module, named: bool = True) -> torch.Tensor:
-    """Guidance in two calls."""
+    """Denoise with guidance in two calls a step; return the latents."""
     tiny = TINY["wan"]
     latents = tiny.noise()
     with torch.no_grad():
@@ -250,7 +254,7 @@ def test_two_models_share_an_arena_and_its_budget() -> None:
             denoise(TINY["wan"], models[2], STEPS)
         ak.unpatch(models[0])
         assert close(denoise(TINY["wan"], models[2], STEPS)[-1], expected)
-        # The one in the middle has kept what it has.
+        # The second model still has its slots.
         assert close(denoise(TINY["wan"], models[1], STEPS)[-1], expected)
         for model in models[1:]:
             ak.unpatch(model)
@@ -271,22 +275,24 @@ def test_a_tensor_outlives_model_and_arena() -> None:
     model = patched("wan")
     denoise(TINY["wan"], model, STEPS)
     arena, plan = arena_of(model), attached_engine(model)._memory._plan
-    kept = next(iter(plan.tensors.values()))
-    before = kept.clone()
+    tensor = next(iter(plan.tensors.values()))
+    before = tensor.clone()
     ak.unpatch(model)
     del model, plan
     gc.collect()
-    assert arena.stats().mapped > 0 and torch.equal(kept, before)
-    view = kept[0]
-    del kept
+    assert arena.stats().mapped > 0 and torch.equal(tensor, before)
+    view = tensor[0]
+    del tensor
     assert arena.stats().mapped > 0 and torch.equal(view, before[0])
     del view
     assert arena.stats().mapped == 0
 
 
 def test_hundreds_of_rounds_leave_nothing_behind() -> None:
-    """What is resident after 100 rounds and after 400 differs by less than 1 MiB; a forgotten arena
-    of 16 KiB a round would make it 4.7 MiB."""
+    """Resident memory grows by less than 1 MiB from round 100 to round 400.
+
+    A leaked arena of 16 KiB a round would be 4.7 MiB.
+    """
     tiny, model = TINY["wan"], TINY["wan"].build()
     resident = {}
     for round_ in range(1, 401):
@@ -320,6 +326,6 @@ def test_an_arena_and_a_budget_exclude_each_other() -> None:
         ({"over_budget": ("refuse", "int8")}, ValueError, "after 'refuse'"),
     ],
 )
-def test_settings_that_mean_nothing(settings, error, match) -> None:
+def test_wrong_settings(settings, error, match) -> None:
     with pytest.raises(error, match=match):
         ak.AdaCacheConfig(**settings)

@@ -1,4 +1,4 @@
-"""What arenas do on devices that are not here: the calls they make of torch, by stand-ins."""
+"""Arenas on devices that this machine lacks: their calls of torch, recorded by mocks."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ import torch
 
 import adacache_kernels as ak
 from adacache_kernels import _native
-from adacache_kernels.memory import arena
-from adacache_kernels.memory import torch_arena as plain_arena
+from adacache_kernels.memory import arena, torch_arena
 from adacache_kernels.memory.arena import Lease
 from adacache_kernels.memory.torch_arena import TorchArena
-from tests.support.arenas import byte_spec, make
+from tests.support.arenas import byte_spec, make_arena
 
 CUDA = torch.device("cuda", 1)
 
 
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> mock.Mock:
-    """As much of torch.cuda as an arena calls."""
+    """Replace `torch.cuda` by a mock of the functions that an arena calls."""
     stand_in = mock.Mock(spec_set=["current_stream", "empty_cache", "is_current_stream_capturing"])
     stand_in.is_current_stream_capturing.return_value = False
     stand_in.current_stream.return_value = SimpleNamespace(cuda_stream=77)
@@ -31,7 +30,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> mock.Mock:
 
 
 def refusing(*errors: Exception) -> Any:
-    """A compiled lease that raises these, then hands out one byte."""
+    """Return a compiled lease that raises these errors, then allocates one byte."""
     slot = torch.zeros(1, dtype=torch.uint8)
     return mock.Mock(grow=mock.Mock(side_effect=[*errors, [slot]]))
 
@@ -46,7 +45,7 @@ def test_torch_gives_its_cache_back_once(cuda: mock.Mock) -> None:
         Lease(refusing(*map(out_of_memory, ("second", "third"))), CUDA).tensors([byte_spec(1)])
 
 
-def test_the_budget_is_no_reason_to_empty_the_cache(cuda: mock.Mock) -> None:
+def test_a_budget_error_does_not_empty_the_cache(cuda: mock.Mock) -> None:
     with pytest.raises(ak.memory.OverBudgetError, match="too much"):
         Lease(refusing(_native.module().OverBudget("too much")), CUDA).tensors([byte_spec(1)])
     cuda.empty_cache.assert_not_called()
@@ -74,7 +73,7 @@ def test_errors_of_a_capture_are_those_of_the_package() -> None:
 
 
 class Stream:
-    """Of torch.cuda or torch.xpu."""
+    """A stream as in `torch.cuda` or `torch.xpu`."""
 
     def __init__(self) -> None:
         self.waited: list[object] = []
@@ -88,18 +87,18 @@ class Stream:
 
 @pytest.fixture
 def streams(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Streams for a plain arena on the CPU; `now` is the current one."""
+    """Give a torch arena on the CPU two streams; `now` is the current one."""
     state = SimpleNamespace(now=Stream(), other=Stream(), capturing=False, recorded=[])
-    monkeypatch.setattr(plain_arena, "_current_stream", lambda device: state.now)
-    monkeypatch.setattr(plain_arena, "_is_capturing", lambda device: state.capturing)
+    monkeypatch.setattr(torch_arena, "_current_stream", lambda device: state.now)
+    monkeypatch.setattr(torch_arena, "_is_capturing", lambda device: state.capturing)
     monkeypatch.setattr(
         torch.Tensor, "record_stream", lambda self, stream: state.recorded.append(stream)
     )
     return state
 
 
-def test_a_plain_arena_waits_for_other_streams(streams: SimpleNamespace) -> None:
-    lease = make("plain").lease()
+def test_a_torch_arena_waits_for_other_streams(streams: SimpleNamespace) -> None:
+    lease = make_arena("torch").lease()
     lease.tensors([byte_spec(10)])
     first = streams.now
     lease.mark()
@@ -110,13 +109,13 @@ def test_a_plain_arena_waits_for_other_streams(streams: SimpleNamespace) -> None
     assert streams.other.waited == [first.record_event()]
 
 
-def test_a_plain_arena_allocates_nothing_during_a_capture(streams: SimpleNamespace) -> None:
-    arena = make("plain")
+def test_a_torch_arena_allocates_nothing_during_a_capture(streams: SimpleNamespace) -> None:
+    arena = make_arena("torch")
     lease = arena.lease()
     lease.tensors([byte_spec(600)])
     lease.mark()
     streams.capturing = True
-    lease.replan([byte_spec(700)])  # Both take 768.
+    lease.replan([byte_spec(700)])  # Both plans need 768 bytes.
     with pytest.raises(
         ak.memory.CaptureError, match=r"bytes would have to be .* reserve them before"
     ):
@@ -124,8 +123,8 @@ def test_a_plain_arena_allocates_nothing_during_a_capture(streams: SimpleNamespa
     assert (arena.stats().mapped, arena.stats().slots) == (768, 1)
 
 
-def test_a_plain_arena_waits_for_nothing_outside_of_a_capture(streams: SimpleNamespace) -> None:
-    lease = make("plain").lease()
+def test_a_torch_arena_waits_for_nothing_outside_of_a_capture(streams: SimpleNamespace) -> None:
+    lease = make_arena("torch").lease()
     lease.tensors([byte_spec(10)])
     lease.mark()
     streams.capturing = True
@@ -137,13 +136,13 @@ def test_a_plain_arena_waits_for_nothing_outside_of_a_capture(streams: SimpleNam
         lease.acquire()
 
 
-def test_hip_gets_plain_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hip_gets_a_torch_arena(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "hip", "7.0")
     assert isinstance(arena._make_arena(CUDA, 100, 10), TorchArena)
 
 
-def test_a_device_without_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    arena = make("plain")
+def test_a_device_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    arena = make_arena("torch")
     lease = arena.lease()
     monkeypatch.setattr(torch, "empty", mock.Mock(side_effect=torch.OutOfMemoryError("card full")))
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""The schedule: the policy against the paper's rule, written out a second time."""
+"""The policy of AdaCache against a second implementation of the paper's rule."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FAST_30 = {0.08: 6, 0.16: 5, 0.24: 4, 0.32: 3, 0.40: 2, 1.00: 1}
 
 
 def paper_schedule(distances: list[float], codebook: dict[float, int]) -> list[int]:
-    """Computed steps as in the released code: steps 1, N-1, N, and wherever the rate points."""
+    """Return the computed steps of the released code: 1, N-1, N, and the steps that rates give."""
     thresholds, rates = list(codebook), list(codebook.values())
     rate, last, computed = 1, 0, []
     for step in range(1, len(distances) + 1):
@@ -28,7 +28,7 @@ def paper_schedule(distances: list[float], codebook: dict[float, int]) -> list[i
 
 
 def policy_schedule(distances: list[float], codebook: dict[float, int]) -> list[int]:
-    """Computed steps as the policy says, with decisions as the meter makes them."""
+    """Return the computed steps of the policy, with the decisions of a codebook."""
     policy, parsed = AdaCachePolicy(len(distances)), parse_codebook(codebook)
     last: Decision | None = None
     computed = []
@@ -68,7 +68,7 @@ def test_nothing_is_reusable_in_short_generations() -> None:
 @pytest.mark.parametrize("warmup", [1, 2, 5])
 @pytest.mark.parametrize("num_steps", [1, 4, 5, 9, 30])
 def test_residuals_are_recorded_where_a_reused_step_may_follow(num_steps: int, warmup: int) -> None:
-    """Against the schedule of the highest rate: what follows a recorded step is what it reuses."""
+    """A step is recorded if the schedule of the highest rate reuses the step after it."""
     policy = AdaCachePolicy(num_steps, warmup)
     always = Decision(2, num_steps, 0.0, 0.0, 1.0)
     reused = [s for s in range(3, num_steps + 1) if not policy.compute(s, always)]

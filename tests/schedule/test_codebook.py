@@ -18,11 +18,11 @@ def test_rate_is_that_of_the_first_threshold_above_the_distance() -> None:
     ]  # fmt: skip
 
 
-def test_a_distance_that_is_not_a_number_has_rate_1() -> None:
+def test_a_distance_of_nan_has_rate_1() -> None:
     assert parse_codebook({0.5: 3, 1.0: 2}).rate(math.nan) == 1
 
 
-def test_pairs_of_any_length_are_taken() -> None:
+def test_codebooks_of_any_length() -> None:
     assert parse_codebook([(0.1, 4)]) == Codebook((0.1,), (4,))
     assert parse_codebook(((0.1, 9), (0.2, 4), (0.3, 1))) == parse_codebook(
         {0.1: 9, 0.2: 4, 0.3: 1}
@@ -55,7 +55,7 @@ def test_wrong_codebooks(value: Any, error: type[Exception], named: str) -> None
         parse_codebook(value)
 
 
-def test_published_presets_are_given_unchanged() -> None:
+def test_published_presets_are_unchanged() -> None:
     assert tuple(preset_codebook("fast", 30)) == (
         (0.08, 6), (0.16, 5), (0.24, 4), (0.32, 3), (0.40, 2), (math.inf, 1),
     )  # fmt: skip

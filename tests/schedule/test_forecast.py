@@ -1,4 +1,4 @@
-"""Forecasts by themselves: polynomials are exact, fits are least squares, corrections add up."""
+"""Forecasts: polynomials are exact, fits are least squares, corrections add up."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def test_a_polynomial_of_its_order_is_forecast_exactly(order: int, seed: int) ->
     coefficients = PolynomialForecast(order).coefficients(history, 34)
     assert len(coefficients) == order + 1
     assert sum(coefficients) == pytest.approx(1)
-    found = sum(a * truth(t) for a, t in zip(coefficients, history, strict=True))
-    assert found == pytest.approx(truth(34), rel=1e-9)
+    result = sum(a * truth(t) for a, t in zip(coefficients, history, strict=True))
+    assert result == pytest.approx(truth(34), rel=1e-9)
 
 
 @pytest.mark.parametrize("order", [0, 1])
 @pytest.mark.parametrize("seed", range(5))
-def test_a_polynomial_of_one_order_more_is_made_up_for_exactly(order: int, seed: int) -> None:
-    """What the forecasts missed, summed, is what the correction adds."""
+def test_a_polynomial_of_one_order_more_is_corrected_exactly(order: int, seed: int) -> None:
+    """The correction adds the sum of the errors of the forecasts."""
     truth = polynomial(order + 1, seed)
     forecast, history, now = PolynomialForecast(order), [9, 5][: order + 1], 14
 
@@ -58,7 +58,7 @@ def test_only_the_newest_residuals_count() -> None:
     assert PolynomialForecast(1).coefficients([9, 7, 2], 11) == (2.0, -1.0)
 
 
-def test_a_forecast_goes_along_the_times_that_it_is_given() -> None:
+def test_a_forecast_uses_the_given_times() -> None:
     times = [1.0, 0.9, 0.6, 0.1]
     a, b = PolynomialForecast(1, times).coefficients([2, 1], 4)
     assert a * 0.9 + b * 1.0 == pytest.approx(0.1)
@@ -71,7 +71,7 @@ def test_times_that_do_not_fit_are_refused(times: list[float]) -> None:
 
 
 def residuals(steps: int = 12, seed: int = 0) -> np.ndarray:
-    """A slow drift, and an offset of its own in every step."""
+    """Return residuals [steps, 300]: a slow drift, and noise in every step."""
     draw = np.random.default_rng(seed)
     drift = np.outer(np.linspace(0, 1, steps), draw.normal(size=300)) + draw.normal(size=300)
     return drift + 0.1 * draw.normal(size=(steps, 300))
@@ -79,17 +79,20 @@ def residuals(steps: int = 12, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("order", [0, 1, 2])
 def test_the_fit_is_least_squares(order: int) -> None:
-    """Against numpy's lstsq; the ridge moves coefficients by at most its size over the smallest
-    eigenvalue of the scaled products (0.004 here)."""
+    """The fit equals numpy's lstsq within the influence of the ridge.
+
+    The ridge changes coefficients by at most its size over the smallest eigenvalue of the scaled
+    products, 0.004 here.
+    """
     rows = residuals()
     history, step = [8, 5, 3][: order + 1], 10
-    found = FittedForecast(order, rows @ rows.T).coefficients(history, step)
+    result = FittedForecast(order, rows @ rows.T).coefficients(history, step)
     known = rows[[s - 1 for s in history]].T
     expected = np.linalg.lstsq(known, rows[step - 1], rcond=None)[0]
-    assert np.allclose(found, expected, atol=5 * RIDGE / 0.004)
+    assert np.allclose(result, expected, atol=5 * RIDGE / 0.004)
 
 
-def test_the_fitted_correction_is_the_part_of_the_miss_that_shows_at_the_end() -> None:
+def test_the_fitted_correction_projects_the_errors_on_the_last_one() -> None:
     rows = residuals()
     forecast = FittedForecast(1, rows @ rows.T)
     history, now = [6, 3], 10
@@ -110,18 +113,18 @@ def test_nothing_is_corrected_where_nothing_was_missed() -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
-def test_a_ring_holds_the_newest_steps_each_in_a_place_of_its_own(depth: int) -> None:
+def test_a_ring_holds_the_newest_steps_each_at_its_own_index(depth: int) -> None:
     ring = Ring(depth)
     for step in range(1, 12):
-        place = ring.claim()
-        assert 0 <= place < depth
-        assert place not in ring.places
-        ring.push(step, place)
+        ring_index = ring.claim()
+        assert 0 <= ring_index < depth
+        assert ring_index not in ring.places
+        ring.push(step, ring_index)
         assert ring.steps == tuple(range(step, max(0, step - depth), -1))
         assert len(set(ring.places)) == len(ring.places)
 
 
-def test_a_ring_forgets_what_it_is_told_to() -> None:
+def test_a_ring_drops_steps() -> None:
     ring = Ring(3)
     for step in (1, 2, 3):
         ring.push(step, ring.claim())
@@ -133,10 +136,10 @@ def test_a_ring_forgets_what_it_is_told_to() -> None:
 
 @pytest.mark.parametrize(("count", "steps"), [(25, 50), (17, 50), (12, 50), (9, 50), (34, 100)])
 def test_evenly_spread_steps(count: int, steps: int) -> None:
-    found = evenly_spread(count, steps)
-    assert len(set(found)) == count
-    assert (found[0], found[-2], found[-1]) == (1, steps - 1, steps)
-    gaps = [b - a for a, b in itertools.pairwise(found[:-1])]
+    result = evenly_spread(count, steps)
+    assert len(set(result)) == count
+    assert (result[0], result[-2], result[-1]) == (1, steps - 1, steps)
+    gaps = [b - a for a, b in itertools.pairwise(result[:-1])]
     assert max(gaps) - min(gaps) <= 1
 
 
@@ -146,16 +149,16 @@ def test_evenly_spread_is_checked() -> None:
 
 
 def test_times_of_schedulers() -> None:
-    """Against the definitions: DDPM's products, a flow's own sigmas."""
+    """Times follow their definitions: the products of DDPM, and the sigmas of a flow."""
     from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
     ddim = DDIMScheduler(timestep_spacing="trailing")
     ddim.set_timesteps(10)
-    kept = ddim.alphas_cumprod[ddim.timesteps]
+    squared = ddim.alphas_cumprod[ddim.timesteps]
     assert scheduler_times(ddim, 10, "timestep") == ddim.timesteps.tolist()
-    sigma = ((1 - kept) / kept).sqrt()
+    sigma = ((1 - squared) / squared).sqrt()
     assert scheduler_times(ddim, 10, "sigma") == pytest.approx(sigma.tolist(), rel=1e-5)
-    expected = (kept / (1 - kept)).log().tolist()
+    expected = (squared / (1 - squared)).log().tolist()
     assert scheduler_times(ddim, 10, "log-snr") == pytest.approx(expected, rel=1e-4)
     assert scheduler_times(ddim, 4, "timestep") == ddim.timesteps.tolist()[-4:]
 

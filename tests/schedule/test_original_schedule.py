@@ -1,4 +1,4 @@
-"""STDiT3's schedule is that of the authors' code, step for step."""
+"""The schedule of STDiT3 equals that of the authors' code, step for step."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ CODEBOOKS = {
     "100 steps": {0.03: 12, 0.05: 10, 0.07: 8, 0.09: 6, 0.11: 4, 1.00: 3},
 }
 PLAIN: dict[str, Any] = {}
-# As released; and one by which these doubles, which move more, are not always recomputed.
+# As released; and milder constants, because these models have more motion than real ones.
 MOREG: dict[str, Any] = {"apply_moreg": True, "moreg_steps": (4, 26)}
 MILD: dict[str, Any] = {**MOREG, "moreg_hyp": (0.6, 2, 1), "moreg_strides": (1, 2)}
 VIDEOS = ("STDiT3, AdaCache", "STDiT3, first frame given")
 
 
 def patched_run(model: nn.Module, settings: Settings, run: Any) -> list[Tensor]:
-    """What `run(model)` returns patched with the same settings."""
+    """Return the result of `run(model)` with the model patched with the same settings."""
     options = asdict(settings)
     steps, hyp = options.pop("num_sampling_steps"), options.pop("moreg_hyp")
     options["cache_loc"] = list(options["cache_loc"])
     ak.patch(model, num_inference_steps=steps, moreg_hyp=hyp[:3], **options)
-    found: list[Tensor] = run(model)
-    return found
+    result: list[Tensor] = run(model)
+    return result
 
 
 def denoise(double: Original, seed: int, model: nn.Module) -> list[Tensor]:
@@ -43,7 +43,7 @@ def denoise(double: Original, seed: int, model: nn.Module) -> list[Tensor]:
 
 
 def compare(official: Official, summary: ak.Summary) -> None:
-    """Steps and rates; distances and scores within 1e-5, float32 sums in another order."""
+    """Compare steps and rates exactly; distances and scores within 1e-5 for float32 rounding."""
     assert summary.computed_steps == official.computed
     columns = summary.distances, summary.motion_scores, summary.rates
     compared = in_time(official)
@@ -57,7 +57,7 @@ def compare(official: Official, summary: ak.Summary) -> None:
 
 
 def codebook_of(name: str, which: str) -> dict[float, int]:
-    """That codebook, such that several rates occur: ca-mlp changes less than half as much."""
+    """Return a codebook with which several rates occur: ca-mlp changes by less than half."""
     factor = 0.4 if which == "ca-mlp" else 1
     return {factor * threshold: rate for threshold, rate in CODEBOOKS[name].items()}
 
@@ -74,16 +74,16 @@ def test_the_schedule_is_the_authors(
     settings = Settings(STEPS, codebook_of(codebook, which), which, (1,), **moreg)
     official = Official(settings)
     expected = expected_run(official, model, run)
-    found = patched_run(model, settings, run)
+    result = patched_run(model, settings, run)
     compare(official, ak.summary(model))
-    assert relative(found[-1], expected[-1]) < 1e-5
+    assert relative(result[-1], expected[-1]) < 1e-5
     assert len(set(official.rates.values())) > 1
 
 
 @pytest.mark.parametrize("moreg", [PLAIN, MILD], ids=["plain", "MoReg"])
 @pytest.mark.parametrize("which", MEASURED)
 def test_two_metric_blocks(which: str, moreg: dict[str, Any]) -> None:
-    """Distances are averaged; the last block's motion counts."""
+    """Distances are averaged; the motion score is that of the last block."""
     double = ORIGINALS["STDiT3, AdaCache"]
     model, run = double.build(), partial(denoise, double, 3)
     settings = Settings(STEPS, codebook_of("fine", which), which, (0, 2), **moreg)
@@ -95,8 +95,11 @@ def test_two_metric_blocks(which: str, moreg: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("window", [(4, 26), (4, 30)])
 def test_the_second_video(window: tuple[int, int]) -> None:
-    """The authors keep the last score of the video before. It is 1 if the window ends before step
-    N - 1, as theirs do, so that it takes another window to see it; here it is not kept."""
+    """The first video does not influence the second.
+
+    The authors' code keeps the last motion score of the video before. That is 1 if the window ends
+    before step N - 1, as in their settings, so one case has a longer window.
+    """
     double = ORIGINALS["STDiT3, AdaCache"]
     model, first, second = double.build(), partial(denoise, double, 4), partial(denoise, double, 5)
     settings = Settings(STEPS, CODEBOOKS["fine"], cache_loc=(1,), **{**MILD, "moreg_steps": window})

@@ -1,4 +1,4 @@
-"""Profiles: made, saved, planned with, followed, and refused where they do not fit."""
+"""Profiles: calibration, files, plans, the policy, and refusals of what does not fit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PROFILES = Path(ak.__file__).parent / "demo" / "profiles"
 
 
 def gram(steps: int = STEPS, seed: int = 0) -> np.ndarray:
-    """Of residuals that drift along a random curve."""
+    """Return the inner products of residuals that drift along a random curve: [steps, steps]."""
     draw = np.random.default_rng(seed)
     time = np.linspace(0, 1, steps)[:, None]
     rows = sum(time**power * draw.normal(size=(1, 400)) for power in range(5))
@@ -48,7 +48,7 @@ def plan() -> Plan:
 
 @pytest.fixture(scope="module")
 def calibrated() -> Profile:
-    """Of a tiny model, by the public function."""
+    """Calibrate a profile of a tiny model."""
     tiny = TINY["wan"]
     model = tiny.build()
 
@@ -62,22 +62,22 @@ def calibrated() -> Profile:
     return make_profile(model, range(3), run, trials=6, num_inference_steps=STEPS)
 
 
-def test_the_cost_of_an_interval_is_what_its_forecasts_miss(plan: Plan) -> None:
-    """Against the forecasts' own errors, summed."""
+def test_the_cost_of_an_interval_is_the_error_of_its_forecasts(plan: Plan) -> None:
+    """The cost equals the summed errors of the forecasts."""
     forecast, products = FittedForecast(1, gram()), gram()
     steps = [1, 2, 5, 8, 12]
-    found = dict(plan.intervals(steps))
+    result = dict(plan.intervals(steps))
     for before, start, end in zip(steps, steps[1:], steps[2:], strict=False):
         missed = sum(
             (forecast.error([start, before], j) for j in range(start + 1, end)), np.zeros(STEPS)
         )
         expected = sensitivity()[end - 1] * (missed @ products @ missed)
-        assert found[end] == pytest.approx(expected, rel=1e-6, abs=1e-9)
+        assert result[end] == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
 @pytest.mark.parametrize("price", [1e-2, 1.0, 30.0, 1e3])
 def test_the_plan_is_the_best_of_all_schedules(plan: Plan, price: float) -> None:
-    """Against every one of them that computes the last two steps."""
+    """Compare with every schedule that computes the last two steps."""
     inner = range(2, STEPS - 1)
     longest = max(2, math.ceil(0.28 * STEPS))
     best = math.inf
@@ -88,8 +88,8 @@ def test_the_plan_is_the_best_of_all_schedules(plan: Plan, price: float) -> None
                 cost = sum(c for _, c in plan.intervals(steps)) + price * len(steps)
                 best = min(best, cost)
     steps = plan.schedule(price)
-    found = sum(cost for _, cost in plan.intervals(steps)) + price * len(steps)
-    assert found == pytest.approx(best, rel=1e-9)
+    result = sum(cost for _, cost in plan.intervals(steps)) + price * len(steps)
+    assert result == pytest.approx(best, rel=1e-9)
 
 
 def test_a_higher_price_computes_no_more_steps(plan: Plan) -> None:
@@ -111,7 +111,7 @@ def test_a_number_of_steps_that_no_plan_has(plan: Plan, count: int) -> None:
 
 
 def follow(plan: Plan, error: float, adaptivity: float, **settings: Any) -> list[int]:
-    """Computed steps of a video whose forecast errors are `error` times the expected ones."""
+    """Return the computed steps of a video with `error` times the expected forecast errors."""
     policy = ProfilePolicy(
         plan, plan.price_for(7), lambda history, step: 0.1, adaptivity, **settings
     )
@@ -142,7 +142,7 @@ def test_limits_of_a_plan(plan: Plan) -> None:
     assert follow(plan, 1.0, 1.0, warmup_steps=5)[:5] == [1, 2, 3, 4, 5]
 
 
-def test_after_an_error_that_is_no_number_comes_a_computed_step(plan: Plan) -> None:
+def test_a_computed_step_follows_an_error_that_is_not_finite(plan: Plan) -> None:
     policy = ProfilePolicy(plan, 1e9, lambda history, step: 0.1, 1.0)
     policy.observe(Decision(1, 1, None, None, 1.0))
     assert not policy.compute(2, Decision(1, 1, None, None, 1.0))
@@ -152,8 +152,11 @@ def test_after_an_error_that_is_no_number_comes_a_computed_step(plan: Plan) -> N
 
 
 def test_a_planted_sensitivity_is_found() -> None:
-    """Errors made by the model that is fitted, with 1 dB of noise: within a factor of two over a
-    range of 50, but for the first and last knot, which few intervals see."""
+    """Errors with a known sensitivity and 1 dB of noise: it is fitted within a factor of two.
+
+    The sensitivity has a range of 50. The first and last knots are excluded: few intervals
+    determine them.
+    """
     steps = 30
     draw = np.random.default_rng(0)
     truth = np.exp(2 * np.sin(np.linspace(0, 6, steps)))
@@ -167,15 +170,15 @@ def test_a_planted_sensitivity_is_found() -> None:
         hardness = (index % 4) - 2.0
         noise = draw.normal(scale=0.1)
         trials.append(Trial(index % 4, schedule, error * 10 ** (hardness + noise)))
-    found, hardness, unexplained = fit_sensitivity(plan, trials)
-    ratio = found / truth
+    fitted, hardness, unexplained = fit_sensitivity(plan, trials)
+    ratio = fitted / truth
     ratio /= np.exp(np.log(ratio[5:-5]).mean())
     assert np.all(np.abs(np.log2(ratio[5:-5])) < 1)
     assert np.diff(hardness) == pytest.approx([10, 10, 10], abs=1)
     assert unexplained < 2
 
 
-def test_the_recorder_keeps_inner_products_of_the_sum_of_all_lists() -> None:
+def test_the_recorder_has_inner_products_of_the_sum_of_all_lists() -> None:
     draw = torch.Generator().manual_seed(0)
     steps = [
         {name: torch.randn(1, 4, 6, 8, generator=draw) for name in ("a", "b")} for _ in range(5)
@@ -195,7 +198,7 @@ def test_the_recorder_keeps_inner_products_of_the_sum_of_all_lists() -> None:
     twice = ResidualRecorder(100)
     for step in (steps[0], steps[0]):
         twice.take("0", step)
-    # The same elements of every step.
+    # Every step samples the same elements.
     assert np.ptp(twice.grams()[0]) == 0
     video = steps[0]["b"]
     changes = float((video[:, 1:] - video[:, :-1]).abs().sum())
@@ -203,7 +206,7 @@ def test_the_recorder_keeps_inner_products_of_the_sum_of_all_lists() -> None:
     assert everything.motion[0] == pytest.approx(changes / size)
 
 
-def test_motion_regularisation_is_fitted() -> None:
+def test_motion_regularization_is_fitted() -> None:
     motions = np.array([0.1, 0.2, 0.4, 0.8])
     a, b, d = fit_moreg(motions, 20 * 0.7 * np.log10(motions) + 3)
     assert (b, d) == (pytest.approx(0.7), 1)
@@ -248,8 +251,8 @@ def test_a_model_runs_with_its_profile(calibrated: Profile, tmp_path: Path) -> N
     assert all(torch.allclose(run, runs[0], atol=1e-5) for run in runs)
 
 
-def test_the_expected_error_is_what_a_calibration_case_shows(calibrated: Profile) -> None:
-    """On the model that was calibrated, measured and expected errors agree within a factor of 2."""
+def test_the_expected_error_is_that_of_a_calibration_case(calibrated: Profile) -> None:
+    """On the calibrated model, measured and expected errors agree within a factor of 2."""
     tiny = TINY["wan"]
     model = ak.patch(
         tiny.build(), profile=calibrated, forecast=1, computed_steps=6, num_inference_steps=STEPS
@@ -264,7 +267,7 @@ def test_the_expected_error_is_what_a_calibration_case_shows(calibrated: Profile
         history.insert(0, step)
 
 
-def test_motion_regularisation_has_the_profiles_constants(calibrated: Profile) -> None:
+def test_motion_regularization_has_the_profiles_constants(calibrated: Profile) -> None:
     config = ak.AdaCacheConfig(profile=calibrated, computed_steps=6, apply_moreg=True)
     assert (config.metric, config.measured_metric) == ("l1", "l2")
     assert config.measure == "forecast-error"
@@ -275,8 +278,8 @@ def test_motion_regularisation_has_the_profiles_constants(calibrated: Profile) -
     assert given.moreg == (0.2, 1.0, 1.0, 3.0)
 
 
-def test_harder_by_its_motion_is_harder_by_its_errors(calibrated: Profile) -> None:
-    """A score of 30 for every step is as if every error were 30 times the expected one."""
+def test_a_motion_score_scales_the_errors(calibrated: Profile) -> None:
+    """A motion score of 30 in every step acts like errors 30 times as large."""
     tiny, counts = TINY["wan"], []
     for hyp in ((1.0, 0.0, 1.0), (1.0, 0.0, 1 / 30)):
         model = ak.patch(
@@ -293,10 +296,10 @@ def test_harder_by_its_motion_is_harder_by_its_errors(calibrated: Profile) -> No
         summary = ak.summary(model)
         counts.append(len(summary.computed_steps))
         gaps = [b - a for a, b in itertools.pairwise(summary.computed_steps)]
-        told = [rate for rate in summary.rates[:-1] if rate is not None]
-        # The last steps, which no reused one can follow, are not measured.
-        assert len(told) >= len(gaps) - 2
-        assert told == gaps[: len(told)]
+        rates = [rate for rate in summary.rates[:-1] if rate is not None]
+        # The last steps are not measured: no reused step can follow them.
+        assert len(rates) >= len(gaps) - 2
+        assert rates == gaps[: len(rates)]
         assert summary.codebook == []
     assert counts[0] < counts[1]
 
@@ -352,7 +355,7 @@ def test_a_profile_of_another_scheduler_or_number_of_steps_is_refused_by_a_pipel
         ({"moreg_hyp": [0, 1, 1]}, "moreg_hyp"),
     ],
 )
-def test_a_broken_profile_is_told(
+def test_a_broken_profile_is_refused(
     calibrated: Profile, tmp_path: Path, broken: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "broken.json"
@@ -403,7 +406,7 @@ def test_settings_that_do_not_go_with_a_profile(calibrated: Profile) -> None:
     ("made", "message"),
     [(0.0, "no schedule changed the outcome of 5"), (float("inf"), "outcome of 5 is not finite")],
 )
-def test_outcomes_that_tell_nothing(made: float, message: str) -> None:
+def test_outcomes_without_information(made: float, message: str) -> None:
     tiny = TINY["wan"]
     model = tiny.build()
 

@@ -1,4 +1,4 @@
-"""The extension module by itself. Through its package, torch would be imported too."""
+"""The extension module without its package, whose import would import torch too."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 
 def load() -> Any:
+    """Load `_C` from the package's folder."""
     package = importlib.util.find_spec("adacache_kernels")
     assert package is not None and package.submodule_search_locations
     folder = Path(package.submodule_search_locations[0])

@@ -17,7 +17,7 @@ from adacache_kernels import ops
 
 
 class TwoQueues:
-    """The queues, and the two faces that `HostSlots` sees of them: `transfer` and `ops`."""
+    """The queues, and the two faces that `HostSlots` sees of them: `copies` and `ops`."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
