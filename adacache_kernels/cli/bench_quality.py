@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluate.method_spec import parse_methods
+from ..evaluate.plots import save_plots
 from ..evaluate.results import Case, check_same_study
 from ..evaluate.runner import Study
+from ..evaluate.table_lines import table_lines
+from ..evaluate.tables import write_tables
 from ..measure.lpips_vbench import check_installed
 from .common import (
     add_pipeline_arguments,
@@ -71,8 +74,6 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--against is {arguments.against!r}, which is none of --methods")
     check_installed([name for name in ("lpips", "vbench") if getattr(arguments, name)])
 
-    from ..evaluate import plots, table_lines, tables
-
     check_same_study(arguments.out, _identity(arguments))
     subject = load_subject(arguments, prompts)
     cases = [Case(prompt, seed) for seed in seeds_of(arguments) for prompt in prompts]
@@ -82,9 +83,9 @@ def run(arguments: argparse.Namespace) -> None:
     with progress_bar() as show:
         rows = study.run(cases, arguments.out, show)
     scores = study.vbench_means(cases) if arguments.vbench else None
-    lines = table_lines.table_lines(rows, scores, arguments.against)
-    tables.write_tables(lines, arguments.out, study.failures)
-    plots.save_plots(rows, lines, arguments.out)
+    lines = table_lines(rows, scores, arguments.against)
+    write_tables(lines, arguments.out, study.failures)
+    save_plots(rows, lines, arguments.out)
     print((arguments.out / "table.md").read_text())
     print(f"Written to {arguments.out}/")
     if methods and len(study.failures) == len(methods):

@@ -13,7 +13,6 @@ from ..config.calibration_file import Calibration
 from ..measure.psnr_ssim import Video
 from .common import (
     add_pipeline_arguments,
-    call_arguments,
     check_counts,
     check_extras,
     load_subject,
@@ -81,7 +80,6 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.out.is_dir():
         raise ValueError(f"--out is {arguments.out}, a folder; give the JSON file to write")
     parse_target(arguments.target_speedup, arguments.target_psnr)
-    call_arguments(arguments.call)
     subject = load_subject(arguments, [*prompts, *held_out])
     generations = 0
 

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from .. import _native
+from ..evaluate import pipelines
 from ..evaluate.option_values import literal, split_outside_brackets
-
-if TYPE_CHECKING:
-    from ..evaluate.pipelines import Subject
 
 EXTRAS = ("diffusers", "matplotlib", "PIL", "skimage", "tqdm")
 
@@ -48,17 +48,13 @@ def check_counts(arguments: argparse.Namespace) -> None:
         )
 
 
-def load_subject(arguments: argparse.Namespace, prompts: Sequence[str]) -> Subject:
+def load_subject(arguments: argparse.Namespace, prompts: Sequence[str]) -> pipelines.Subject:
     """Load the pipeline, and check that it knows the prompts.
 
     Raises:
         ValueError: it does not, or there is no such pipeline.
         OSError: diffusers cannot load the pipeline.
     """
-    import torch
-
-    from ..evaluate import pipelines
-
     torch.set_num_threads(arguments.threads)
     call = call_arguments(arguments.call)
     subject = pipelines.load(arguments.pipeline, device=arguments.device, arguments=call)

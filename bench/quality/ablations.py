@@ -49,8 +49,8 @@ ROUNDS = 7
 # fast motion. Other digits and seeds were generated with the exponents 0.25, 0.5, 1 and the windows
 # 3 to 48, 5 to 30, 5 to 20, 3 to 14. No window was clearly best. The window 3 to 48 was then
 # measured on the compared prompts (fast motion +2.1 +- 0.6 dB, matched on it alone -1.8 +- 0.7).
-# This window replaced it, so seed 0 influenced the choice. `results/ablations/moreg_seed_7.md` measures these
-# constants on videos that influenced nothing.
+# This window replaced it, so seed 0 influenced the choice. `results/ablations/moreg_seed_7.md`
+# measures these constants on videos that influenced nothing.
 MOREG = {
     "apply_moreg": True,
     "moreg_hyp": (0.035, 0.5, 1.0),
