@@ -1,6 +1,6 @@
-"""What users call: patch, unpatch, reset, summary; and what these set on a model.
+"""Patch models: `patch`, `unpatch`, `reset`, `summary`, and the attributes that these set.
 
-It may import baselines, engine, and what stands below them.
+The wing may import baselines, engine, and the wings below them.
 """
 
 from .patch import is_patched, patch, reset, summary, unpatch

@@ -1,4 +1,4 @@
-"""What `patch` sets on a transformer's instance, and how it is taken off again."""
+"""Set the patch on the instance of a transformer, and remove it again."""
 
 from __future__ import annotations
 
@@ -15,21 +15,26 @@ from torch import nn
 from ..engine.base import AnyEngine
 from ..engine.cache_context import cache_context
 from ..models.method_proxy import MethodProxy
-from ..models.other_libraries.conflicting_patches import refusal_of_another_cache
+from ..models.other_libraries.conflicting_patches import second_cache_error
 from ..models.other_libraries.forward_wrappers import (
-    ForwardAttribute,
-    innermost,
+    forward_attributes,
+    innermost_forward,
     own_forward,
-    places,
 )
 from ..models.other_libraries.torch_compile import refuse_to_be_traced, uncompiled
 from ..options import AdaCacheWarning
 
 INSTALLATION = "_adacache_installation"
+"""The attribute of a patched transformer that contains its `Installation`."""
 
 
 class PatchedForward(MethodProxy):
-    """The forward of a patched model."""
+    """The forward of a patched model.
+
+    Args:
+        model: the transformer.
+        engine: runs the forward calls.
+    """
 
     def __init__(self, model: nn.Module, engine: AnyEngine) -> None:
         super().__init__(own_forward(model))
@@ -39,6 +44,11 @@ class PatchedForward(MethodProxy):
         self._busy = threading.Lock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a forward call by the engine.
+
+        Raises:
+            RuntimeError: another call of the model is running, or `torch.compile` traces this one.
+        """
         if self._engine is None:
             return self._original(*args, **kwargs)
         if torch.compiler.is_compiling():
@@ -47,15 +57,18 @@ class PatchedForward(MethodProxy):
             return self._engine.forward(self._original, args, kwargs)
 
     @contextmanager
-    def alone(self, what: str) -> Iterator[None]:
-        """Nothing else may happen to the model inside.
+    def alone(self, event: str) -> Iterator[None]:
+        """Exclude calls of the model while the context is entered.
+
+        Args:
+            event: what happens to the model inside, for the message of the error.
 
         Raises:
             RuntimeError: a call of the model is running.
         """
         if not self._busy.acquire(blocking=False):
             raise RuntimeError(
-                f"this patched {self._model} {what} while a call of it was running, in another "
+                f"this patched {self._model} {event} while a call of it was running, in another "
                 "thread or further up in this one; it caches one generation at a time, so give "
                 "each thread a model of its own, patched by itself"
             )
@@ -65,16 +78,16 @@ class PatchedForward(MethodProxy):
             self._busy.release()
 
     def use(self, engine: AnyEngine) -> None:
-        """Go through this engine from now on."""
+        """Run forward calls by this engine from now on."""
         self._engine = engine
 
     def retire(self) -> None:
-        """Call the original from now on, wherever this object is still held."""
+        """Call the original from now on, even if somebody still has this object."""
         self._engine = None
 
 
 class NamedContext(MethodProxy):
-    """A model's own `cache_context`, which names the branch for this package, too."""
+    """A model's own `cache_context`; it also names the guidance branch for this package."""
 
     @contextmanager
     def _entered(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
@@ -84,95 +97,109 @@ class NamedContext(MethodProxy):
     def __call__(
         self, name: str, *args: Any, **kwargs: Any
     ) -> contextlib.AbstractContextManager[Any]:
+        """Return the model's own context, entered together with the one of this package."""
         return self._entered(name, args, kwargs)
 
 
 class RefusedCache(MethodProxy):
-    """A model's own `enable_cache`, which says why not."""
+    """A model's own `enable_cache`; it refuses a second cache."""
 
     def __call__(self, config: Any = None, *_args: Any, **_kwargs: Any) -> NoReturn:
-        raise refusal_of_another_cache(config)
+        """Refuse a second cache.
+
+        Raises:
+            ValueError: always.
+        """
+        raise second_cache_error(config)
 
 
-STANDING: dict[str, type[MethodProxy]] = {
+PROXIES: dict[str, type[MethodProxy]] = {
     "cache_context": NamedContext,
     "enable_cache": RefusedCache,
 }
+"""The methods, beside `forward`, that are replaced on a patched model."""
 
 
 class Installation:
-    """What `patch` set on a transformer, and how it is taken off again."""
+    """The patch on one transformer.
+
+    Args:
+        transformer: the transformer; the patch is set on it.
+        engine: runs its forward calls.
+    """
 
     def __init__(self, transformer: nn.Module, engine: AnyEngine) -> None:
         attributes = vars(transformer)
         self.engine = engine
         self._transformer = transformer
         self._forward = PatchedForward(transformer, engine)
-        self._set: dict[str, MethodProxy] = {}
-        for name, kind in STANDING.items():
+        self._proxies: dict[str, MethodProxy] = {}
+        for name, kind in PROXIES.items():
             original = getattr(transformer, name, None)
             if callable(original):
-                self._set[name] = kind(original)
-        self._previous = {name: attributes[name] for name in self._set if name in attributes}
-        place = innermost(transformer)
-        self._is_first = place.name == "forward" and place.value is None
-        place.put(self._forward)
-        attributes.update(self._set)
+                self._proxies[name] = kind(original)
+        self._previous = {name: attributes[name] for name in self._proxies if name in attributes}
+        attribute = innermost_forward(transformer)
+        self._was_unset = attribute.name == "forward" and attribute.value is None
+        attribute.set(self._forward)
+        attributes.update(self._proxies)
         attributes[INSTALLATION] = self
 
     def use(self, engine: AnyEngine) -> None:
-        """Go through this engine from now on."""
+        """Run forward calls by this engine from now on."""
         self.engine = engine
         self._forward.use(engine)
 
-    def alone(self, what: str) -> contextlib.AbstractContextManager[None]:
-        """No call of the model may run inside; see `PatchedForward.alone`."""
-        return self._forward.alone(what)
+    def alone(self, event: str) -> contextlib.AbstractContextManager[None]:
+        """Exclude calls of the model; see `PatchedForward.alone`."""
+        return self._forward.alone(event)
 
     @property
-    def was_set_aside(self) -> bool:
-        """Whether the model runs without the patch, for another library has set its forward."""
-        values = [place.value for place in places(self._transformer)]
+    def is_bypassed(self) -> bool:
+        """Return True if another library has set the model's forward, without the patch in it."""
+        values = [attribute.value for attribute in forward_attributes(self._transformer)]
         return self._forward not in values and values[-1] in (None, self._forward._original)
 
-    def say_if_set_aside(self) -> None:
-        """Warn where nothing is reused for that reason."""
-        if self.was_set_aside:
+    def warn_if_bypassed(self) -> None:
+        """Warn the user if the model runs without the patch."""
+        if self.is_bypassed:
             warnings.warn(
-                "another library has set this model's forward since patch(), so that it runs "
+                "another library has set this model's forward since patch(), so the model runs "
                 "without adacache_kernels; unpatch() and patch() it again, after that library",
                 AdaCacheWarning,
                 stacklevel=3,
             )
 
     def remove(self) -> None:
-        """Set back what was there, and warn where somebody else's wrapper lies on top."""
-        was_set_aside = self.was_set_aside
+        """Restore the model's own methods; warn if another library has wrapped one of them."""
+        was_bypassed = self.is_bypassed
         self._forward.retire()
         attributes = vars(self._transformer)
         del attributes[INSTALLATION]
-        if not (was_set_aside or self._removed_forward()):
+        if not (was_bypassed or self._remove_forward()):
             self._warn_wrapped("forward")
-        for name, ours in self._set.items():
-            if attributes.get(name) is not ours:
+        for name, proxy in self._proxies.items():
+            if attributes.get(name) is not proxy:
                 self._warn_wrapped(name)
             elif name in self._previous:
                 attributes[name] = self._previous[name]
             else:
                 del attributes[name]
 
-    def _removed_forward(self) -> bool:
-        """Whether it was found, below whatever lies on it."""
-        found = [place for place in places(self._transformer) if place.value is self._forward]
-        for place in found:
-            if place.name == "forward" and self._is_first and self._is_the_instances(place):
-                place.clear()
+    def _remove_forward(self) -> bool:
+        """Restore the model's own forward; return False if it is below an unknown wrapper."""
+        ours = [
+            attribute
+            for attribute in forward_attributes(self._transformer)
+            if attribute.value is self._forward
+        ]
+        for attribute in ours:
+            is_the_instances = attribute.attributes is vars(self._transformer)
+            if attribute.name == "forward" and self._was_unset and is_the_instances:
+                attribute.clear()
             else:
-                place.put(self._forward._original)
-        return bool(found)
-
-    def _is_the_instances(self, place: ForwardAttribute) -> bool:
-        return place.attributes is vars(self._transformer)
+                attribute.set(self._forward._original)
+        return bool(ours)
 
     @staticmethod
     def _warn_wrapped(name: str) -> None:
@@ -184,23 +211,22 @@ class Installation:
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
-        """A copy of a patched model is not patched."""
-        return None
+        """Return None: a copy of a patched model is not patched."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Nor is one that was pickled."""
+        """Pickle None: an unpickled model is not patched."""
         return type(None), ()
 
 
 def engine_of(transformer: nn.Module) -> AnyEngine | None:
-    """The engine of a patched transformer; None of one that is not patched."""
-    # A wrapper that torch.compile has put around a patched model is not patched itself.
+    """Return the engine of a patched transformer; None if it is not patched."""
+    # The wrapper that torch.compile puts around a patched model is not patched itself.
     installation = vars(uncompiled(transformer)).get(INSTALLATION)
     return installation.engine if isinstance(installation, Installation) else None
 
 
 def installation_of(transformer: nn.Module) -> Installation:
-    """What was set on a transformer that is patched."""
+    """Return the patch on a transformer that is patched."""
     installation = vars(uncompiled(transformer))[INSTALLATION]
     assert isinstance(installation, Installation)
     return installation

@@ -1,4 +1,4 @@
-"""`patch`, `unpatch` and what else the user calls. Instances are patched, never classes."""
+"""Patch pipelines and models, and ask what they did. Instances are patched, never classes."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
+from torch import nn
+
 from .. import _native
 from ..baselines import BaselineConfig
 from ..config.adacache_config import AdaCacheConfig
 from ..config.calibration_file import Calibration
-from ..engine.clocks.scheduler_clock import clocks
-from ..engine.summary import Summary, joined
+from ..engine.base import AnyEngine
+from ..engine.clocks.clock import StepClock
+from ..engine.clocks.expert_clock import clocks_of_experts
+from ..engine.merge_summaries import merge_experts
+from ..engine.summary import Summary
 from ..memory.arena import CacheArena
 from ..memory.arena_provider import ArenaProvider
-from ..models.other_libraries.conflicting_patches import check_neighbours
-from ..models.other_libraries.inspection import _look_at
-from ..models.other_libraries.torch_compile import check_not_compiled
+from ..models import Adapter
+from ..models.other_libraries.inspection import inspect
+from .find_adapter import find_adapter
 from .installation import Installation, engine_of, installation_of
-from .make_clock import _clock
-from .make_engine import _check_arena, _make
-from .resolve_config import settings_of
-from .target import _require, _transformers, installed_engines
+from .make_clock import make_clock
+from .make_engine import check_arena, make_engine
+from .resolve_config import resolve_config
+from .target import installed_engines, require_engine, transformers_of
 
 T = TypeVar("T")
 
@@ -35,85 +40,73 @@ def patch(
     blocks: str | Sequence[str] = (),
     **overrides: Any,
 ) -> T:
-    """Patch a diffusers pipeline, or a transformer, so that it reuses what changes little.
+    """Patch a diffusers pipeline or a transformer, so that it reuses residuals that change little.
 
         x_out = x_in + R        R = residual of the last computed step, on a reused step
 
     Args:
-        model: a pipeline with `.transformer` and `.scheduler`, which tell the number of steps and
-            where a step ends; with a `.transformer_2` as Wan 2.2 has it, both are patched; or the
-            transformer itself, see `num_inference_steps`.
-        config: an `AdaCacheConfig`, a preset's name, or None for the defaults ("fast"). "fast" and
-            "slow" are the paper's; "forecast" forecasts residuals and goes by the forecast's error.
-            A `Calibration`, or the path of its JSON file, see `calibrate`.
-            Or the config of another method to compare with, such as a `PABConfig`.
-        arena: memory that several patched models share, within its budget; by default each has its
-            own, see `max_cache_bytes`.
-        blocks: names of the model's block lists, where the model is not one that is known and they
-            cannot be told by themselves. The first forward of such a model shows how its blocks are
-            connected; nothing is stored in it, so that the third step is computed as well.
+        model: a pipeline with `.transformer` and `.scheduler`; the scheduler reports the number of
+            steps and the end of each step. If the pipeline has a `.transformer_2`, as Wan 2.2 has,
+            both are patched. Or the transformer itself, see `num_inference_steps`.
+        config: an `AdaCacheConfig`, the name of a preset, or None for the defaults ("fast"). "fast"
+            and "slow" are the paper's presets; "forecast" extrapolates residuals, and the forecast
+            error decides. Or a `Calibration`, or the path of its JSON file, see `calibrate`. Or
+            the config of a baseline, such as `baselines.PABConfig`.
+        arena: memory that several patched models share, within its budget. By default each model
+            has its own arena, see `max_cache_bytes`.
+        blocks: names of the model's block lists, if its class is not known and the lists cannot be
+            detected. The first forward of such a model shows how its blocks are connected. It
+            stores nothing, so the third step is computed as well.
         overrides: fields of the config to change.
 
     Returns:
         `model`, patched in place.
 
     Raises:
-        FileNotFoundError: no such calibration.
+        FileNotFoundError: the calibration file does not exist.
         ImportError: the package's compiled part is missing.
-        TypeError: neither a pipeline nor a module; an unknown setting.
-        ValueError: already patched, cached or split over ranks by another library, compiled as a
-            whole, a class that must not be cached, blocks that cannot be told, a setting that does
-            not fit the model, a calibration of something else or a file that holds none.
+        TypeError: `model` is neither a pipeline nor a module, or a setting is unknown.
+        ValueError: the model is patched already; another library caches it or splits it over
+            ranks; it is compiled as a whole; its class must not be cached; its blocks cannot be
+            detected; a setting does not fit the model; a calibration belongs to another model, or
+            its file is not a calibration.
 
-    The first forward raises `CacheBudgetError` where the cache does not fit its budget, and
-    `ValueError` where a model that is not known turns out to be connected in an unclear way, or
-    where another cache has been put on it since. A forward raises `RuntimeError` while another one
-    of the same model is running.
+    The first forward raises `CacheBudgetError` if the cache does not fit its budget. It raises
+    `ValueError` if the connections of an unknown model are unclear, or if another library has begun
+    to cache the model. A forward raises `RuntimeError` while another forward of the same model
+    runs.
     """
     _native.module()
-    settings = settings_of(config, overrides)
-    _check_arena(arena, settings)
-    transformers = _transformers(model)
+    settings = resolve_config(config, overrides)
+    check_arena(arena, settings)
+    transformers = transformers_of(model)
     for transformer in transformers:
-        check_not_compiled(transformer)
+        inspection = inspect(transformer)
+        inspection.check_not_compiled()
         if engine_of(transformer) is not None:
             raise ValueError(
                 f"this {type(transformer).__name__} is patched already; unpatch it first to change "
                 "its settings"
             )
-        check_neighbours(transformer)
-    found = [_look_at(transformer, blocks) for transformer in transformers]
-    clock = _clock(model, settings)
-    source = (
-        ArenaProvider(settings.max_cache_bytes, arena)
-        if isinstance(settings, AdaCacheConfig)
-        else None
-    )
-    try:
-        engines = [
-            _make(transformer, what, settings, own, source)
-            for transformer, what, own in zip(
-                transformers, found, clocks(clock, len(transformers)), strict=True
-            )
-        ]
-    except BaseException:
-        clock.detach()
-        raise
+        inspection.check_no_conflict()
+    found = [find_adapter(transformer, blocks) for transformer in transformers]
+    clock = make_clock(model, settings)
+    engines = _make_engines(transformers, found, settings, clock, arena)
     for transformer, engine in zip(transformers, engines, strict=True):
         Installation(transformer, engine)
     return model
 
 
 def unpatch(model: T) -> T:
-    """Set the model's own methods back and give all memory back.
+    """Restore the model's own methods and release all memory.
 
     Raises:
+        RuntimeError: a call of the model is running.
+        TypeError: `model` is neither a pipeline nor a module.
         ValueError: the model is not patched.
-        RuntimeError: a call of it is running.
     """
-    transformers = _transformers(model)
-    engines = [_require(transformer) for transformer in transformers]
-    installations = [installation_of(transformer) for transformer in transformers]
+    engines = installed_engines(model)
+    installations = [installation_of(transformer) for transformer in transformers_of(model)]
     with ExitStack() as idle:
         for installation in installations:
             idle.enter_context(installation.alone("was unpatched"))
@@ -125,32 +118,63 @@ def unpatch(model: T) -> T:
 
 
 def is_patched(model: object) -> bool:
-    """Whether the pipeline's transformers, or the transformer, are patched."""
-    return all(engine_of(transformer) is not None for transformer in _transformers(model))
+    """Return whether the transformer, or every transformer of the pipeline, is patched.
+
+    Raises:
+        TypeError: `model` is neither a pipeline nor a module.
+    """
+    return all(engine_of(transformer) is not None for transformer in transformers_of(model))
 
 
 def reset(model: object) -> None:
-    """Forget what is stored: the next call is the first step of a new generation.
+    """Forget all stored residuals: the next call is the first step of a new generation.
 
-    A pipeline does so by itself. A bare model needs it when a run was broken off.
+    A pipeline needs no reset. A bare model needs one after a generation that did not run to its
+    end.
 
     Raises:
+        RuntimeError: a call of the model is running.
+        TypeError: `model` is neither a pipeline nor a module.
         ValueError: the model is not patched.
-        RuntimeError: a call of it is running.
     """
-    for transformer in _transformers(model):
-        engine = _require(transformer)
+    for transformer in transformers_of(model):
+        engine = require_engine(transformer)
         with installation_of(transformer).alone("was reset"):
             engine.reset()
 
 
 def summary(model: object) -> Summary:
-    """What the last generation computed and reused; of two experts, what they did together.
+    """Return what the last generation computed and reused, over all transformers of a pipeline.
 
     Raises:
+        TypeError: `model` is neither a pipeline nor a module.
         ValueError: the model is not patched.
     """
     engines = installed_engines(model)
-    for transformer in _transformers(model):
-        installation_of(transformer).say_if_set_aside()
-    return joined([engine.summary() for engine in engines])
+    for transformer in transformers_of(model):
+        installation_of(transformer).warn_if_bypassed()
+    return merge_experts([engine.summary() for engine in engines])
+
+
+def _make_engines(
+    transformers: Sequence[nn.Module],
+    found: Sequence[Adapter | list[str]],
+    settings: AdaCacheConfig | BaselineConfig,
+    clock: StepClock,
+    arena: CacheArena | None,
+) -> list[AnyEngine]:
+    """Return an engine for each transformer. They share the generation, its clock and the arena."""
+    provider = None
+    if isinstance(settings, AdaCacheConfig):
+        provider = ArenaProvider(settings.max_cache_bytes, arena)
+    own_clocks = clocks_of_experts(clock, len(transformers))
+    try:
+        return [
+            make_engine(transformer, adapter_or_names, settings, own_clock, provider)
+            for transformer, adapter_or_names, own_clock in zip(
+                transformers, found, own_clocks, strict=True
+            )
+        ]
+    except BaseException:
+        clock.detach()
+        raise

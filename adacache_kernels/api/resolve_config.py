@@ -1,4 +1,4 @@
-"""From what `patch` was given to its settings."""
+"""Turn the arguments of `patch` into a config object."""
 
 from __future__ import annotations
 
@@ -11,23 +11,30 @@ from ..config.adacache_config import AdaCacheConfig
 from ..config.calibration_file import Calibration
 from ..schedule.presets import SETTINGS
 
-Given = AdaCacheConfig | Calibration | BaselineConfig | str | Path | None
+ConfigArgument = AdaCacheConfig | Calibration | BaselineConfig | str | Path | None
 
 
-def settings_of(config: Given, overrides: dict[str, Any]) -> AdaCacheConfig | BaselineConfig:
-    """The config that was named, with `overrides`.
+def resolve_config(
+    config: ConfigArgument, overrides: dict[str, Any]
+) -> AdaCacheConfig | BaselineConfig:
+    """Return the config that `config` names, with the fields in `overrides` changed.
+
+    Args:
+        config: a config, a calibration or the path of its file, the name of a preset, or None for
+            the defaults.
+        overrides: new values of fields, by name.
 
     Raises:
-        FileNotFoundError: no such file.
-        TypeError: no config, or an unknown setting.
-        ValueError: no such preset, or a file that holds no calibration.
+        FileNotFoundError: the calibration file does not exist.
+        TypeError: `config` has a wrong type, or a setting is unknown.
+        ValueError: the preset is unknown, the file is no calibration, or a setting is wrong.
     """
-    found = _named(config)
-    known = [f.name for f in fields(found) if f.init]
+    named = _named(config)
+    known = [f.name for f in fields(named) if f.init]
     unknown = [name for name in overrides if name not in known]
     if unknown:
         raise TypeError(f"unknown setting {', '.join(unknown)}; there are {', '.join(known)}")
-    return replace(found, **overrides)
+    return replace(named, **overrides)
 
 
 def _named(config: object) -> AdaCacheConfig | BaselineConfig:
@@ -47,8 +54,8 @@ def _named(config: object) -> AdaCacheConfig | BaselineConfig:
             f"config is {config!r}; the presets are {presets}, and a calibration is a .json file"
         )
     raise TypeError(
-        f"config is {config!r}; it may be an AdaCacheConfig, the config of another method, a "
-        "preset's name, a Calibration or the path of its file, or None"
+        f"config is {config!r}; it may be an AdaCacheConfig, the config of a baseline, the name of "
+        "a preset, a Calibration or the path of its file, or None"
     )
 
 

@@ -1,167 +1,161 @@
-"""The engine of the other methods: the clock, branches, lifecycle and summary of `Engine`, around
-forwards that reuse modules, ranges of blocks, or blocks by their own schedules.
+"""The engine of the baselines.
 
-What is kept are plain tensors: these are methods to compare with, not to save memory by.
+A baseline reuses modules, ranges of blocks, or single blocks. It stores plain tensors and has no
+arena: baselines are for comparisons of quality and speed, not of memory.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from ..engine import user_warnings as notices
-from ..engine.cache_context import current_context
-from ..engine.call_signature import signature_of
+from ..engine.base import EngineBase
 from ..engine.clocks.clock import Call, StepClock
 from ..engine.clocks.timestep_clock import RepeatedTimestepCheck
 from ..engine.eligibility import why_not_cached
+from ..engine.forward_call import ForwardCall
 from ..engine.summary import Summary
 from ..memory.report import MemoryReport
 from ..models import Adapter
-from ..models.block_calls import Parameters
 from .base import BaselineConfig
 from .counters import Counters
 from .make_mechanism import BranchState, mechanism_for
-from .mechanisms.reuse_modules import Original
 
-Forward = Callable[..., Any]
 TIMESTEP = ("timestep", "timesteps", "t")
+"""Names that models give to the timestep."""
 
 
-class BaselineEngine:
-    """State of one model that is patched with a method other than `AdaCacheConfig`.
+class BaselineGeneration:
+    """Everything that a `BaselineEngine` remembers from one call of a generation to the next.
+
+    Args:
+        num_steps: the number of steps, 0 if no generation has begun.
+    """
+
+    def __init__(self, num_steps: int) -> None:
+        self.counters = Counters(num_steps)
+        self.branches: dict[str, BranchState] = {}
+        self.signatures: dict[str, object] = {}
+        self.timesteps: list[float] | None = None
+        """The timesteps of the scheduler, once they have been read."""
+
+
+class BaselineEngine(EngineBase[BaselineConfig]):
+    """The engine of one model that is patched with a baseline.
 
     Args:
         model: the transformer.
-        adapter: what is known of its class.
-        config: the method and its settings.
-        clock: tells steps and branches apart.
+        adapter: the description of the model.
+        config: the baseline and its settings.
+        clock: assigns a step and a branch to every call.
 
     Raises:
-        ValueError: the model lacks what the method needs.
+        ValueError: the model lacks what the baseline needs.
     """
 
     def __init__(
         self, model: nn.Module, adapter: Adapter, config: BaselineConfig, clock: StepClock
     ) -> None:
-        self.model = model
-        self.config = config
-        self.clock = clock
+        super().__init__(model, config, clock)
         self._adapter = adapter
-        self._notices = notices.UserWarnings(type(model).__name__)
-        self.mechanism = mechanism_for(model, adapter, config, self._notices)
-        self._parameters = Parameters(model)
-        self._repeats = RepeatedTimestepCheck(self._notices)
-        self._start_generation(clock.num_steps)
+        self.mechanism = mechanism_for(model, adapter, config, self.user_warnings)
+        self._repeats = RepeatedTimestepCheck(self.user_warnings)
+        self._generation = self._new_generation(clock.num_steps)
 
-    def forward(self, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """One forward call of the model, `original` being its own forward."""
-        arguments = self._parameters.bind(args, kwargs)
-        call = self.clock.next_call(current_context(), arguments)
-        if call is None:
-            self._notices.say("lost steps", notices.LOST_STEPS)
-            return original(*args, **kwargs)
-        try:
-            if call.first_in_generation:
-                self._start_generation(self.clock.num_steps)
-            return self._run(call, arguments, partial(original, *args, **kwargs))
-        except BaseException:
-            self.reset()
-            raise
-
-    def reset(self) -> None:
-        """Forget the generation and what it holds; the next call begins a new one."""
-        self.clock.restart()
-        self._start_generation(0)
+    @property
+    def reason_not_single(self) -> str:
+        """Return the reason: the model has the engine of a baseline."""
+        return f"the model is patched with {type(self.config).__name__}"
 
     def summary(self) -> Summary:
-        """What happened in the last generation."""
-        tally = self._tally
-        computed = tally.computed_steps
-        decisions = [tally.decisions.get(step) for step in computed]
+        """Return what happened in the last generation."""
+        counters = self._generation.counters
+        computed = counters.computed_steps
+        decisions = [counters.decisions.get(step) for step in computed]
         distances = [None if d is None else d.distance for d in decisions]
-        storage = "tensors as the model makes them"
         return Summary(
             model=type(self.model).__name__,
             found=self._adapter.describe(self.model),
-            num_steps=tally.num_steps,
+            num_steps=counters.num_steps,
             computed_steps=computed,
-            reused_steps=tally.reused_steps,
+            reused_steps=counters.reused_steps,
             distances=distances,
             raw_distances=distances,
             rates=[None for _ in computed],
             motion_scores=[None for _ in computed],
             measured=[],
-            cache_bytes=tally.peak_bytes,
-            cache_tensors=tally.peak_tensors,
+            cache_bytes=counters.peak_bytes,
+            cache_tensors=counters.peak_tensors,
             memory=MemoryReport(
-                planned=tally.peak_bytes,
-                in_use=tally.peak_bytes,
-                slots=tally.peak_tensors,
-                storage=storage,
+                planned=counters.peak_bytes,
+                in_use=counters.peak_bytes,
+                slots=counters.peak_tensors,
+                storage="tensors as the model makes them",
             ),
-            branches=list(self._branches),
-            recomputed={name: list(steps) for name, steps in tally.recomputed.items()},
+            branches=list(self._generation.branches),
+            recomputed={name: list(steps) for name, steps in counters.recomputed.items()},
             lower_order={},
             corrected={},
-            waits=list(tally.waits),
+            waits=list(counters.waits),
             config=self.config.to_dict(),
             codebook=[],
-            units=tally.totals,
+            units=counters.totals,
         )
 
-    def _start_generation(self, num_steps: int) -> None:
-        planned = self.config.num_inference_steps
-        if planned is not None and num_steps not in (0, planned):
-            self._notices.say("number of steps", notices.number_of_steps(planned, num_steps))
-        self._tally = Counters(num_steps)
-        self._branches: dict[str, BranchState] = {}
-        self._signatures: dict[str, object] = {}
-        self._timesteps: list[float] | None = None
-        self.mechanism.begin(num_steps, self._tally)
+    def _begin_generation(self) -> None:
+        self._generation = self._new_generation(self.clock.num_steps)
 
-    def _run(self, call: Call, arguments: Mapping[str, Any], original: Original) -> Any:
-        obstacle = why_not_cached(self.model, self._adapter, arguments)
-        signature = signature_of(arguments)
-        if call.branch not in self._branches:
-            self._branches[call.branch] = self.mechanism.branch(call.branch)
-        branch = self._branches[call.branch]
-        if obstacle is not None or self._signatures.get(call.branch) != signature:
+    def _forget_generation(self) -> None:
+        self._generation = self._new_generation(0)
+
+    def _new_generation(self, num_steps: int) -> BaselineGeneration:
+        self._warn_of_other_num_steps(num_steps)
+        generation = BaselineGeneration(num_steps)
+        self.mechanism.begin(num_steps, generation.counters)
+        return generation
+
+    def _run(self, call: Call, forward: ForwardCall) -> Any:
+        generation = self._generation
+        reason = why_not_cached(self.model, self._adapter, forward.arguments)
+        if call.branch not in generation.branches:
+            generation.branches[call.branch] = self.mechanism.branch(call.branch)
+        branch = generation.branches[call.branch]
+        if reason is not None or generation.signatures.get(call.branch) != forward.signature:
             branch.forget()
-        self._signatures[call.branch] = signature
+        generation.signatures[call.branch] = forward.signature
         if call.first_in_step:
-            self._repeats.note(arguments)
-            self._begin_step(call.step, arguments)
-        if obstacle is not None:
-            self._notices.say("not cached", obstacle)
-            self._tally.count(call.step, computed=True)
-            return original()
-        video = self._adapter.frames(self.model, arguments)
-        output = self.mechanism.run(branch, arguments, video, original)
-        self._tally.hold(x for state in self._branches.values() for x in state.tensors())
+            self._repeats.note(forward.arguments)
+            self._begin_step(call.step, forward.arguments)
+        if reason is not None:
+            self.user_warnings.warn("not cached", reason)
+            generation.counters.count(call.step, computed=True)
+            return forward.run()
+        video = self._adapter.frames(self.model, forward.arguments)
+        output = self.mechanism.run(branch, forward.arguments, video, forward.run)
+        states = generation.branches.values()
+        generation.counters.hold(x for state in states for x in state.tensors())
         return output
 
     def _begin_step(self, step: int, arguments: Mapping[str, Any]) -> None:
         timestep = self._timestep(step, arguments) if self.mechanism.by_timestep else None
         guided = self.clock.has_guidance is True
-        self.mechanism.begin_step(step, timestep, self._branches, guided=guided)
+        self.mechanism.begin_step(step, timestep, self._generation.branches, guided=guided)
 
     def _timestep(self, step: int, arguments: Mapping[str, Any]) -> float:
-        """Of a pipeline's scheduler, read once a generation; else of the call."""
-        scheduler = self.clock.scheduler
+        """Return the timestep by the scheduler, read once a generation, or the one of the call."""
+        generation, scheduler = self._generation, self.clock.scheduler
         if scheduler is not None:
-            if self._timesteps is None:
-                self._timesteps = self._read(scheduler.timesteps)[-self.clock.num_steps :]
-            return self._timesteps[step - 1]
+            if generation.timesteps is None:
+                generation.timesteps = self._read(scheduler.timesteps)[-self.clock.num_steps :]
+            return generation.timesteps[step - 1]
         given = next((arguments[name] for name in TIMESTEP if name in arguments), None)
         if given is None:
             raise ValueError(
-                f"{type(self.model).__name__} was called without a timestep, by whose window this "
-                "method decides; name it in the call, or patch the pipeline"
+                f"{type(self.model).__name__} was called without a timestep, but this method "
+                "decides by a window of timesteps; name it in the call, or patch the pipeline"
             )
         return self._read(given)[0]
 
@@ -171,5 +165,5 @@ class BaselineEngine:
         start = time.perf_counter()
         numbers: list[float] = value.reshape(-1).tolist()
         if value.device.type != "cpu":
-            self._tally.waits.append(time.perf_counter() - start)
+            self._generation.counters.waits.append(time.perf_counter() - start)
         return numbers

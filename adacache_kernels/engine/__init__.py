@@ -1,6 +1,6 @@
-"""Run the forwards of one model under a policy.
+"""Run the forward calls of one model under a policy.
 
-It may import config, memory, schedule, models, ops and kernels.
+The wing may import config, memory, schedule, models, ops and kernels.
 """
 
 from .cache_context import cache_context

@@ -1,26 +1,115 @@
-"""The protocol of every engine."""
+"""The lifecycle that all engines share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-from .clocks.clock import StepClock
+from torch import nn
+
+from ..config.adacache_config import AdaCacheConfig
+from ..models.block_calls import Parameters
+from . import user_warnings
+from .cache_context import current_context
+from .clocks.clock import Call, StepClock
+from .forward_call import Forward, ForwardCall
 from .summary import Summary
 
 
-class AnyEngine(Protocol):
-    """What a patched model's forward goes through."""
+class EngineConfig(Protocol):
+    """The settings that every engine reads."""
 
-    clock: StepClock
+    @property
+    def num_inference_steps(self) -> int | None:
+        """Return the number of steps that the user has given, or None."""
 
-    def forward(
-        self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Any:
-        """One forward call of the model."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as numbers, strings and lists, for JSON."""
+
+
+ConfigT = TypeVar("ConfigT", bound=EngineConfig)
+
+
+class EngineBase(ABC, Generic[ConfigT]):
+    """The engine of one patched model.
+
+    A generation begins with the first call that the clock reports as such. It ends with the next
+    one, with `reset`, or with an exception.
+
+    Args:
+        model: the transformer.
+        config: the settings.
+        clock: assigns a step and a branch to every call.
+    """
+
+    def __init__(self, model: nn.Module, config: ConfigT, clock: StepClock) -> None:
+        self.model = model
+        self.config = config
+        self.clock = clock
+        self.user_warnings = user_warnings.UserWarnings(type(model).__name__)
+        self._parameters = Parameters(model)
+
+    def forward(self, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Run one forward call of the model, whose own forward is `original`."""
+        forward = ForwardCall(original, args, kwargs, self._parameters)
+        return self.run(self.clock.next_call(current_context(), forward.arguments), forward)
+
+    def run(self, call: Call | None, forward: ForwardCall) -> Any:
+        """Run a forward call whose step and branch are known; None: they are not.
+
+        Any exception ends the generation.
+        """
+        if call is None:
+            self.user_warnings.warn("lost steps", user_warnings.LOST_STEPS)
+            return forward.run()
+        try:
+            if call.first_in_generation:
+                self._begin_generation()
+            return self._run(call, forward)
+        except BaseException:
+            self.reset()
+            raise
 
     def reset(self) -> None:
-        """Forget the generation."""
+        """Forget the generation and release its memory. The next call begins a new generation."""
+        self.clock.restart()
+        self._forget_generation()
 
+    @abstractmethod
     def summary(self) -> Summary:
-        """What happened in the last generation."""
+        """Return what happened in the last generation."""
+
+    @property
+    @abstractmethod
+    def reason_not_single(self) -> str | None:
+        """Return the reason why no single `Engine` runs the model, or None if one does."""
+
+    @abstractmethod
+    def _begin_generation(self) -> None:
+        """Prepare a generation, before its first call runs."""
+
+    @abstractmethod
+    def _run(self, call: Call, forward: ForwardCall) -> Any:
+        """Run a forward call of the present generation."""
+
+    @abstractmethod
+    def _forget_generation(self) -> None:
+        """Forget the generation and release its memory."""
+
+    def _warn_of_other_num_steps(self, num_steps: int) -> None:
+        planned = self.config.num_inference_steps
+        if planned is not None and num_steps not in (0, planned):
+            text = user_warnings.number_of_steps(planned, num_steps)
+            self.user_warnings.warn("number of steps", text)
+
+
+AnyEngine: TypeAlias = EngineBase[Any]
+
+
+class AdaCacheEngine(EngineBase[AdaCacheConfig]):
+    """An engine of a model whose blocks are known, under an `AdaCacheConfig`."""
+
+    @abstractmethod
+    def join(self, call: Call) -> None:
+        """Join a generation whose first call, `call`, was computed without this engine."""

@@ -1,4 +1,4 @@
-"""Named cache contexts: which branch of guidance a forward call belongs to."""
+"""Name the guidance branch of forward calls."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ _CURRENT: ContextVar[str | None] = ContextVar("adacache_context", default=None)
 
 
 def current_context() -> str | None:
-    """Name of the innermost `cache_context`, None outside of any."""
+    """Return the name of the innermost `cache_context`; None outside of any."""
     return _CURRENT.get()
 
 
 def leads_before(branch: str, leader: str) -> bool:
-    """Whether the branch `branch` should decide in place of `leader`: a conditional one, by its
-    name, in place of an unconditional one."""
+    """Return True if `branch` should decide instead of `leader`, judged by their names.
+
+    A conditional branch leads before an unconditional one.
+    """
     return _is_unconditional(leader) and not _is_unconditional(branch)
 
 
@@ -26,12 +28,15 @@ def _is_unconditional(branch: str) -> bool:
 
 @contextmanager
 def cache_context(name: str) -> Iterator[None]:
-    """Forward calls inside belong to the branch `name`, for example "cond" and "uncond".
+    """Assign the forward calls inside to the guidance branch `name`.
 
-    Each branch has residuals of its own. On a bare model, a step ends when a name comes again.
+    Each branch has its own residuals. On a bare model, a step ends when a name comes again.
+
+    Args:
+        name: for example "cond" or "uncond".
 
     Raises:
-        TypeError: `name` is no string.
+        TypeError: `name` is not a string.
         ValueError: `name` is empty.
     """
     if not isinstance(name, str):

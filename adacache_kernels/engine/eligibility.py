@@ -1,4 +1,4 @@
-"""Find what keeps a call from being cached."""
+"""Check whether a forward call may be cached."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..models import Adapter
 
 
 def why_not_cached(model: nn.Module, adapter: Adapter, arguments: Mapping[str, Any]) -> str | None:
-    """What keeps every step from being reused, if anything does."""
+    """Return the reason why a call must be computed, or None if it may be cached."""
     given = [name for name in arguments if "controlnet" in name and arguments[name] is not None]
     if given:
         return (
-            f"{' and '.join(given)} came with the call, which the model adds between its blocks; "
-            "that is not supported yet, so every step is computed"
+            f"{' and '.join(given)} came with the call; the model adds it between its blocks, "
+            "which caching does not support yet, so every step is computed"
         )
     if model.training:
         return "the model is in training mode, so every step is computed; call model.eval()"

@@ -1,4 +1,4 @@
-"""How many videos the rows of a batch are."""
+"""Count the videos of a batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .clocks.clock import StepClock
 
 
 def videos_of(rows: int, config: AdaCacheConfig, adapter: Adapter, clock: StepClock) -> int:
-    """Videos in a batch of `rows`, the rows of guidance of each being pooled.
+    """Return the number of videos in a batch of `rows` rows, each with its guidance rows.
 
     Raises:
         ValueError: `guidance_rows` does not divide the batch.
@@ -17,10 +17,10 @@ def videos_of(rows: int, config: AdaCacheConfig, adapter: Adapter, clock: StepCl
     if given is not None and rows % given:
         raise ValueError(
             f"guidance_rows={given}: the batch has {rows} rows, which is not a multiple of it; "
-            "give the rows of guidance that each video has in one call"
+            "give the number of guidance rows that each video has in one call"
         )
     guidance = given or _usual_guidance_rows(adapter, clock)
-    # A batch that does not divide has other rows than is thought: each counts by itself.
+    # If the usual number does not divide the batch, it is wrong: each row counts as a video.
     return rows // guidance if rows % guidance == 0 else rows
 
 

@@ -1,4 +1,4 @@
-"""From the settings to the policy and the forecast of one generation."""
+"""Make the policy and the forecast of one generation from the settings."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ NO_END = 2**31
 
 
 def make_policy(config: AdaCacheConfig, num_steps: int) -> Policy:
-    """The policy of a generation of `num_steps`, as a clock says it.
+    """Return the policy of a generation of `num_steps`, as the clock reports them.
 
     Raises:
-        ValueError: a schedule that goes beyond the last step.
+        ValueError: the schedule in the settings goes beyond the last step.
     """
     if config.schedule is not None:
         return FixedPolicy(num_steps, config.schedule) if num_steps else AdaCachePolicy(0)
@@ -50,10 +50,11 @@ def make_policy(config: AdaCacheConfig, num_steps: int) -> Policy:
 
 
 def make_forecast(config: AdaCacheConfig, num_steps: int, scheduler: Any) -> Forecast:
-    """The forecast of a generation of `num_steps`.
+    """Return the forecast of a generation of `num_steps`.
 
     Raises:
-        ValueError: a time that the scheduler does not tell, or that does not fit a forecast.
+        ValueError: `forecast_time` needs a scheduler and there is none, the scheduler does not
+            have such a time, or the time does not fit a forecast.
     """
     profile = config.loaded_profile
     if profile is not None:
@@ -71,36 +72,41 @@ def make_forecast(config: AdaCacheConfig, num_steps: int, scheduler: Any) -> For
 
 
 def check_profile(config: AdaCacheConfig, model: nn.Module, scheduler: Any, num_steps: int) -> None:
-    """A profile, or a calibration, is for one model, scheduler and number of steps.
+    """Check that the profile and the calibration in the settings fit model, scheduler and steps.
+
+    Args:
+        config: the settings.
+        model: the transformer.
+        scheduler: the scheduler of the pipeline, None for a bare model.
+        num_steps: the number of steps; 0, before the first generation of a pipeline, fits any.
 
     Raises:
-        ValueError: it is another's.
+        ValueError: one of them was made for another model, scheduler or number of steps.
     """
-    profile, made_for = config.loaded_profile, config.calibrated_for
-    if profile is None and made_for is None:
+    profile, calibrated_for = config.loaded_profile, config.calibrated_for
+    if profile is None and calibrated_for is None:
         return
-    made_by = None if scheduler is None else identity(scheduler)
-    # Before a pipeline's first generation the number of steps is not known.
-    if made_for is not None:
-        steps = num_steps or made_for.num_steps
+    own_model = identity(model)
+    own_scheduler = None if scheduler is None else identity(scheduler)
+    if calibrated_for is not None:
+        steps = num_steps or calibrated_for.num_steps
         without = "patch with other settings"
-        made_for.check(identity(model), made_by, steps, "the calibration", without)
+        calibrated_for.check(own_model, own_scheduler, steps, "the calibration", without)
     if profile is not None:
-        profile.check(identity(model), made_by, num_steps or profile.num_steps)
+        profile.check(own_model, own_scheduler, num_steps or profile.num_steps)
 
 
 def check_correctable(model: nn.Module, adapter: Adapter) -> None:
-    """Correction adds to what leaves the last list of blocks.
+    """Check that every stream leaves the last block list, where a correction is added.
 
     Raises:
         ValueError: a stream does not leave it.
     """
-    last = adapter.residual_lists[-1]
-    leaving = {stream.parameter for stream in last.streams} | set(last.joined)
     lists = adapter.residual_lists
+    leaving = {stream.parameter for stream in lists[-1].streams} | set(lists[-1].joined)
     entering = {stream.parameter for blocks in lists for stream in blocks.streams}
     if not entering <= leaving:
         raise ValueError(
             f"correct=True: in {type(model).__name__}, {', '.join(entering - leaving)} does not "
-            "leave the last list of blocks, so that it cannot be corrected"
+            "leave the last list of blocks, so it cannot be corrected"
         )

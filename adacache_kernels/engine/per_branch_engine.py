@@ -1,30 +1,30 @@
-"""`decide_for="branch"`: every branch of guidance by itself, with an engine of its own."""
+"""The engine with `decide_for="branch"`: every guidance branch has an engine of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from ..config.adacache_config import AdaCacheConfig
-from ..models.block_calls import Parameters
-from .cache_context import current_context
+from .base import AdaCacheEngine
 from .clocks.clock import Call, StepClock
-from .engine import Engine, Forward
-from .per_video_engine import PerVideoEngine, SharedCall
-from .summary import Summary, together
+from .clocks.shared_clock import SharedClock
+from .forward_call import ForwardCall
+from .merge_summaries import merge_parallel
+from .summary import Summary
 
 
-class PerBranchEngine:
-    """Hands each call to its branch's engine; what an `Engine` is for all branches together.
+class PerBranchEngine(AdaCacheEngine):
+    """Passes each call to the engine of its branch.
 
     Args:
         model: the transformer.
         config: the settings.
-        clock: tells steps and branches apart.
-        make: the engine of a branch, from its clock.
+        clock: assigns a step and a branch to every call.
+        make: makes the engine of one branch, from its clock.
     """
 
     def __init__(
@@ -32,64 +32,55 @@ class PerBranchEngine:
         model: nn.Module,
         config: AdaCacheConfig,
         clock: StepClock,
-        make: Callable[[StepClock], Engine | PerVideoEngine],
+        make: Callable[[StepClock], AdaCacheEngine],
     ) -> None:
-        self.model, self.config, self.clock = model, config, clock
-        self._parameters = Parameters(model)
-        self._shared = SharedCall(clock, calls=1)
+        super().__init__(model, config, clock)
         self._make = make
-        # To check the settings, and for a summary before the first call.
-        self._unused: Engine | PerVideoEngine | None = make(self._shared)
-        self._engines: dict[str, Engine | PerVideoEngine] = {}
-        self._begun: set[str] = set()
+        self._shared_clock = SharedClock(clock, calls_per_step=1)
+        # Made now, so that wrong settings raise in `patch`. The first branch gets it.
+        self._spare: AdaCacheEngine | None = make(self._shared_clock)
+        self._engines: dict[str, AdaCacheEngine] = {}
+        self._present: set[str] = set()
+        """The branches of the present generation."""
 
-    def forward(self, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """One forward call of the model, `original` being its own forward."""
-        arguments = self._parameters.bind(args, kwargs)
-        call = self.clock.next_call(current_context(), arguments)
-        try:
-            return self._engine_for(call).forward(original, args, kwargs)
-        except BaseException:
-            self.reset()
-            raise
+    @property
+    def reason_not_single(self) -> str:
+        """Return the reason: each branch has an engine."""
+        return 'decide_for="branch": each branch has an engine; patch without it'
 
     def join(self, call: Call) -> None:
-        """The generation has begun without the engines: this call was computed."""
-        self._engine_for(call).join(call)
-
-    def reset(self) -> None:
-        """Forget the generation and give its memory back; the next call begins a new one."""
-        self.clock.restart()
-        for engine in self._engines.values():
-            engine.reset()
-        self._begun = set()
+        """Join a generation whose first call, `call`, was computed without the engines."""
+        self._present.add(call.branch)
+        self._engine_of(call.branch).join(call)
 
     def summary(self) -> Summary:
-        """What happened in the last generation, with each branch's own."""
-        by_branch = {name: self._engines[name].summary() for name in sorted(self._begun)}
+        """Return what happened in the last generation, with a summary for each branch."""
+        by_branch = {name: self._engines[name].summary() for name in sorted(self._present)}
         if not by_branch:
-            engine = self._unused or next(iter(self._engines.values()))
+            engine = self._spare or next(iter(self._engines.values()))
             return engine.summary()
-        whole = together(list(by_branch.values()))
+        whole = merge_parallel(list(by_branch.values()))
         return replace(whole, videos=[], branches=list(by_branch), by_branch=by_branch)
 
-    def _engine_for(self, call: Call | None) -> Engine | PerVideoEngine:
-        """Of a call that is the first of its step there, and where the branch first appears the
-        first of its generation."""
-        if call is None:
-            self._shared.call = None
-            return self._take("")
-        if call.first_in_generation:
-            for name in set(self._engines) - self._begun:
-                self._engines.pop(name).reset()
-            self._begun = set()
-        is_new = call.branch not in self._begun
-        self._begun.add(call.branch)
-        self._shared.call = replace(call, first_in_step=True, first_in_generation=is_new)
-        return self._take(call.branch)
+    def _begin_generation(self) -> None:
+        """Release the engines of branches that the last generation did not have."""
+        for name in set(self._engines) - self._present:
+            self._engines.pop(name).reset()
+        self._present = set()
 
-    def _take(self, branch: str) -> Engine | PerVideoEngine:
+    def _forget_generation(self) -> None:
+        for engine in self._engines.values():
+            engine.reset()
+        self._present = set()
+
+    def _run(self, call: Call, forward: ForwardCall) -> Any:
+        is_new = call.branch not in self._present
+        self._present.add(call.branch)
+        own = replace(call, first_in_step=True, first_in_generation=is_new)
+        return self._engine_of(call.branch).run(own, forward)
+
+    def _engine_of(self, branch: str) -> AdaCacheEngine:
         if branch not in self._engines:
-            self._engines[branch] = self._unused or self._make(self._shared)
-            self._unused = None
+            self._engines[branch] = self._spare or self._make(self._shared_clock)
+            self._spare = None
         return self._engines[branch]

@@ -1,4 +1,4 @@
-"""The interface of an object that records every computed step, as calibration does."""
+"""The interface through which a calibration records computed steps."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class StepRecorder(Protocol):
-    """Receives the residuals of every computed step."""
+    """A receiver of the residuals of every computed step."""
 
     def take(self, branch: str, residuals: Mapping[str, Tensor]) -> None:
         """Store the residuals of one computed step, `[B, F, S, C]` each, by block list."""
 
-    def take_metric(self, place: tuple[str, int], residual: Tensor) -> None:
-        """Store the residual `[B, F, S, C]` of the metric block at (block list, index)."""
+    def take_metric(self, metric_block: tuple[str, int], residual: Tensor, /) -> None:
+        """Store the residual `[B, F, S, C]` of the metric block with this list and index."""

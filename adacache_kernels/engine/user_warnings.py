@@ -1,4 +1,4 @@
-"""What a patched model tells its user, each thing once."""
+"""The warnings about a patched model, each given once."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from ..schedule.codebook import Codebook
 from .summary import History
 
 LOST_STEPS = (
-    "the scheduler's steps cannot be told from the calls (no scheduler step was seen for long, or "
-    "more than set_timesteps announced), so calls are computed in full; in a loop of your own, "
-    "patch the transformer itself with num_inference_steps="
+    "the scheduler's steps cannot be assigned to the calls (many calls came without a scheduler "
+    "step, or more steps than set_timesteps announced), so calls are computed in full; in a loop "
+    "of your own, patch the transformer itself with num_inference_steps="
 )
 IN_PLACE = (
-    "a block wrote into its input, so that what it added cannot be told; every step is computed"
+    "a block wrote into its input, so its residual cannot be measured; every step is computed"
 )
 METRIC_BLOCK = (
-    "the metric block did not run in this forward, so that nothing was decided and the next step "
-    "is computed"
+    "the metric block did not run in this forward, so nothing was decided and the next step is "
+    "computed"
 )
 SAME_TIMESTEP = (
     "two steps in a row were called with the very same timestep tensor. If they are the two calls "
@@ -26,48 +26,51 @@ SAME_TIMESTEP = (
     "video: name the branches with ak.cache_context, or give calls_per_step=2"
 )
 PLANNED_ANEW = (
-    "the cache was planned anew in the middle of a generation, for a forward came that it had no "
-    "slots for (more branches of guidance than expected, or other shapes); what was stored is lost "
-    "and the steps that needed it are computed"
+    "the cache was planned anew in the middle of a generation, because a forward needed slots that "
+    "the plan did not have (more guidance branches than expected, or other shapes); the stored "
+    "residuals are lost, and the steps that needed them are computed"
 )
 
 
 class UserWarnings:
-    """Warnings about one patched model.
+    """The warnings about one patched model.
 
     Args:
-        model: its class.
+        model: the name of its class.
     """
 
     def __init__(self, model: str) -> None:
         self._model = model
-        self.said: set[str] = set()
-        """Topics."""
+        self.given: set[str] = set()
+        """The topics of the warnings that were given."""
 
-    def say(self, topic: str, message: str | None) -> None:
-        """Unless there is nothing to say, or something was said about it before."""
-        if message is None or topic in self.said:
+    def warn(self, topic: str, message: str | None) -> None:
+        """Warn the user, unless the message is None or the topic had a warning before."""
+        if message is None or topic in self.given:
             return
-        self.said.add(topic)
+        self.given.add(topic)
         text = f"adacache_kernels, {self._model}: {message}"
         warnings.warn(text, AdaCacheWarning, stacklevel=3)
 
 
 def number_of_steps(planned: int, num_steps: int) -> str:
+    """Return the message for a setting that differs from the scheduler's number of steps."""
     return (
         f"num_inference_steps={planned}, but the scheduler runs {num_steps} steps; the scheduler's "
-        "number holds, leave the setting out"
+        "number is used, so leave the setting out"
     )
 
 
 def last_list(attribute: str) -> str:
+    """Return the message for a last block list that did not run to its end."""
     return (
-        f"{attribute} did not run to its end in this forward, so that forecasts are neither "
-        "compared nor corrected"
+        f"{attribute} did not run to its end in this forward, so forecasts are neither compared "
+        "nor corrected"
     )
 
 
 def not_finite(step: int) -> str:
+    """Return the message for a distance that is not finite."""
     return (
         f"the distance at step {step} is not finite (NaN or infinity in the metric block's "
         "residual); the step after such a distance is computed"
@@ -75,15 +78,19 @@ def not_finite(step: int) -> str:
 
 
 def zero(step: int) -> str:
+    """Return the message for a residual of zeros."""
     return (
-        f"the metric block's residual is zero throughout at step {step}, so that there is no "
-        "distance and the next step is computed; measure another block (cache_loc) or residual "
-        "(cache_res)"
+        f"the metric block's residual is zero throughout at step {step}, so there is no distance "
+        "and the next step is computed; measure another block (cache_loc) or residual (cache_res)"
     )
 
 
 def never_engaged(history: History, codebook: Codebook) -> str | None:
-    """Where no step was reused, although distances were measured and the codebook reuses at all."""
+    """Return the message for a generation without a reused step.
+
+    Returns:
+        None if a step was reused, no distance was measured, or the codebook never reuses.
+    """
     distances = [d.distance for d in history.decisions.values() if d.distance is not None]
     reusing = [threshold for threshold, rate in codebook if rate > 1]
     if history.reused or not distances or not reusing:

@@ -30,7 +30,7 @@ from functools import partial
 from typing import Any
 
 from ..api.patch import patch, summary, unpatch
-from ..api.resolve_config import settings_of
+from ..api.resolve_config import resolve_config
 from ..config.calibration_file import is_calibration
 from ..demo.presets import PROFILES, SCHEDULES
 from ..engine.summary import Summary
@@ -120,7 +120,7 @@ def parse(text: str, steps: int) -> Method:
 
 def _patched(text: str, curve: str, steps: int, config: Any, settings: Mapping[str, Any]) -> Method:
     try:
-        settings_of(config, dict(settings))
+        resolve_config(config, dict(settings))
     except (TypeError, ValueError) as error:
         raise ValueError(f"method {text!r}: {error}") from error
 

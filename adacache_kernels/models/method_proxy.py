@@ -1,4 +1,4 @@
-"""What is set on an instance in the place of one of its methods."""
+"""Replace a method on one instance, without a trace in its copies."""
 
 from __future__ import annotations
 
@@ -9,22 +9,29 @@ from typing import Any
 
 
 class MethodProxy:
-    """Stands on an instance for one of its methods; what is copied or pickled is that method."""
+    """A callable that replaces a method on one instance; it copies and pickles as that method.
+
+    Args:
+        original: the bound method that is replaced.
+    """
 
     def __init__(self, original: Callable[..., Any]) -> None:
-        # First, for it takes over all attributes of what it wraps.
+        # This comes first, because it copies all attributes of the original.
         functools.update_wrapper(self, original)
         self._original = original
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the original method."""
         return self._original(*args, **kwargs)
 
     def __get__(self, _instance: object, _owner: object = None) -> MethodProxy:
-        """Bound already, as the method is; cache-dit binds again what it has found."""
+        """Return the proxy itself: it is bound already. cache-dit binds what it finds again."""
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Return a copy of the original method."""
         return copy.deepcopy(self._original, memo)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the original method."""
         return copy.copy, (self._original,)

@@ -1,4 +1,4 @@
-"""Compiled blocks: the patch costs no graph, no graph break and no recompilation."""
+"""Compiled blocks: the patch adds no graph, no graph break and no recompilation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def compile_all(tiny: Tiny, model: nn.Module, way: Callable[..., None], **option
 
 
 def generate(tiny: Tiny, model: nn.Module, generations: int = 2) -> list[Tensor]:
-    """The generations after the first recompile nothing."""
+    """Run generations, of which only the first may compile; return the latents of every step."""
     trajectory = denoise(tiny, model, STEPS)
     with no_recompiles():
         for _ in range(generations - 1):
@@ -39,7 +39,7 @@ def generate(tiny: Tiny, model: nn.Module, generations: int = 2) -> list[Tensor]
 
 @functools.cache
 def unpatched_graphs(name: str, way: str) -> tuple[int, int]:
-    """Graphs and operations of a model that is compiled and not patched."""
+    """Return graphs and operations of a model that is compiled and not patched."""
     tiny, counter = TINY[name], Counter()
     model = tiny.build()
     compile_all(tiny, model, WAYS[way], backend=counter.backend)
@@ -50,7 +50,7 @@ def unpatched_graphs(name: str, way: str) -> tuple[int, int]:
 def patched_and_compiled(
     name: str, way: str, when: str, counter: Counter, **settings: Any
 ) -> nn.Module:
-    """A model that is compiled "before patch" or "after patch"."""
+    """Return a patched model that was compiled "before patch" or "after patch"."""
     tiny, options = TINY[name], {"backend": counter.backend}
     model = tiny.build()
     if when == "before patch":
@@ -141,7 +141,7 @@ def test_compile_repeated_blocks() -> None:
 
 @pytest.mark.parametrize("patched", [False, True])
 def test_another_resolution_compiles_once_more(patched: bool) -> None:
-    """Dynamo marks the sizes as dynamic then, with the patch as without it."""
+    """Dynamo then marks the sizes as dynamic, with and without the patch."""
     tiny, counter = TINY["wan"], Counter()
     model = tiny.build()
     compile_all(tiny, model, by_call, backend=counter.backend)
@@ -159,11 +159,11 @@ def test_another_resolution_compiles_once_more(patched: bool) -> None:
 
 @pytest.fixture(scope="module")
 def inductor_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache of its own: what one test has compiled, the next one finds, and no other run."""
+    """Use a cache that the tests of this run share, and no other run."""
     from torch._inductor import config
 
     folder = tmp_path_factory.mktemp("inductor")
-    # Processes that compile would have to import torch first.
+    # Worker processes would have to import torch first.
     with pytest.MonkeyPatch.context() as patch, config.patch(compile_threads=1):
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
         yield folder
@@ -171,9 +171,9 @@ def inductor_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.mark.parametrize("name", ["latte", "wan", "cogvideox"])
 def test_inductor_compiles_nothing_for_the_patch(name: str, inductor_cache: Path) -> None:
-    """The patched model's graphs are all found in the cache that the unpatched model has filled.
+    """Inductor finds all graphs of the patched model in the cache that the unpatched model filled.
 
-    Where every step is computed, the blocks' code and inputs are the same, hence all bits.
+    If every step is computed, code and inputs of the blocks are the same, and so are all bits.
     """
     tiny, counter = TINY[name], Counter("inductor")
     plain = tiny.build()
@@ -194,8 +194,8 @@ def test_inductor_compiles_nothing_for_the_patch(name: str, inductor_cache: Path
     assert (counter.graphs, counter.breaks, counter.inductor_misses) == (graphs, {}, 0)
 
 
-@pytest.mark.parametrize("taken", [0, 1])
-def test_a_model_may_call_the_ops_in_its_own_graph(taken: int, inductor_cache: Path) -> None:
+@pytest.mark.parametrize("flag_value", [0, 1])
+def test_a_model_may_call_the_ops_in_its_own_graph(flag_value: int, inductor_cache: Path) -> None:
     def function(x: Tensor, residual: Tensor, flag: Tensor) -> Tensor:
         inner = x * 2
         ops.conditional_add(inner, [residual], torch.ones(1), flag)
@@ -203,16 +203,16 @@ def test_a_model_may_call_the_ops_in_its_own_graph(taken: int, inductor_cache: P
         return inner + x
 
     x, residual = torch.randn(1, 2, 3, 8), torch.randn(1, 2, 3, 8)
-    flag = torch.tensor([taken], dtype=torch.int32)
+    flag = torch.tensor([flag_value], dtype=torch.int32)
     eager, compiled = x.clone(), x.clone()
     expected = function(eager, residual, flag)
     actual = torch.compile(function, fullgraph=True)(compiled, residual, flag)
     assert_same_bits([actual, compiled], [expected, eager])
-    assert torch.equal(compiled, x) == (taken == 0)
+    assert torch.equal(compiled, x) == (flag_value == 0)
 
 
 def warned(action: Callable[[], object]) -> list[str]:
-    """Texts of our warnings."""
+    """Return the texts of this package's warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         action()
@@ -221,12 +221,12 @@ def warned(action: Callable[[], object]) -> list[str]:
 
 @pytest.mark.parametrize("when", ["before patch", "after patch"])
 @pytest.mark.parametrize("way", list(WAYS))
-def test_of_a_compiled_block_the_whole_is_measured(way: str, when: str) -> None:
-    """And said once; `cache_loc="start"` would be where dynamo meets a hook while it traces."""
+def test_a_compiled_block_is_measured_as_a_whole(way: str, when: str) -> None:
+    """The user is warned once. With `cache_loc="start"`, dynamo would trace through a hook."""
     tiny, counter = TINY["wan"], Counter()
     model = patched_and_compiled("wan", way, when, counter, cache_loc="start")
-    said = warned(lambda: generate(tiny, model))
-    assert len(said) == 1 and "compiled, which hides its 's-attn' residual" in said[0]
+    (text,) = warned(lambda: generate(tiny, model))
+    assert "compiled, which hides its 's-attn' residual" in text
     whole = ak.patch(
         tiny.build(),
         codebook=EVERY_THIRD,
@@ -241,8 +241,8 @@ def test_of_a_compiled_block_the_whole_is_measured(way: str, when: str) -> None:
     assert (counter.graphs[0], counter.breaks) == (1, {})
 
 
-def test_latte_measures_one_block_still() -> None:
-    """Not one of each list, as `cache_res="block"` would: the plan of the memory stays as it is."""
+def test_latte_still_measures_one_block() -> None:
+    """It does not measure one block of each list, as `cache_res="block"` would; the plan stays."""
     tiny, counter = TINY["latte"], Counter()
     model = patched_and_compiled("latte", "block.compile()", "before patch", counter)
     with pytest.warns(ak.AdaCacheWarning, match="hides its 't-attn' residual"):
@@ -254,7 +254,7 @@ def test_latte_measures_one_block_still() -> None:
 
 
 @pytest.mark.parametrize("way", list(WAYS))
-def test_a_hidden_residual_that_was_asked_for_is_refused(way: str) -> None:
+def test_a_hidden_residual_that_the_user_named_is_refused(way: str) -> None:
     tiny, counter = TINY["wan"], Counter()
     message = (
         r"cache_res='s-attn': blocks\[1\] of this WanTransformer3DModel is compiled.*\"block\""
@@ -290,7 +290,7 @@ def test_a_compiled_attention_hides_itself() -> None:
         block.attn1.compile(backend=counter.backend)
     with pytest.warns(ak.AdaCacheWarning, match="the metric block is compiled"):
         generate(tiny, model)
-    # A wrapper runs the hooks outside of what it has compiled.
+    # A wrapper runs the hooks outside of its compiled code.
     other: Any = ak.patch(
         tiny.build(), codebook=EVERY_THIRD, num_inference_steps=STEPS, cache_res="s-attn"
     )
@@ -301,7 +301,7 @@ def test_a_compiled_attention_hides_itself() -> None:
 
 
 def test_compiled_in_the_middle_of_a_generation() -> None:
-    """An attention residual is never compared with that of a whole block."""
+    """An attention residual is never compared with the residual of a whole block."""
     tiny, counter = TINY["wan"], Counter()
     model: Any = ak.patch(tiny.build(), codebook=NEVER, num_inference_steps=STEPS)
     latents = tiny.noise()

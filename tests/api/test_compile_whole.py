@@ -1,4 +1,4 @@
-"""Whole models: a patched one is not compiled, a compiled one is not patched, and both are told."""
+"""Whole models: compiling a patched one and patching a compiled one are both refused."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_patched_model_that_is_compiled_as_a_whole_refuses_to_run(
     assert counter.graphs[0] == 1
 
 
-def test_a_compiled_wrapper_around_a_patched_model_is_seen_through() -> None:
+def test_a_compiled_wrapper_around_a_patched_model_counts_as_patched() -> None:
     tiny = TINY["wan"]
     compiled = torch.compile(ak.patch(tiny.build(), num_inference_steps=STEPS), backend="eager")
     assert ak.is_patched(compiled)
@@ -52,8 +52,8 @@ def test_a_compiled_wrapper_around_a_patched_model_is_seen_through() -> None:
     assert not ak.is_patched(compiled)
 
 
-def test_dynamo_sees_a_patch_that_comes_after_it_has_compiled() -> None:
-    """Its code holds while the instance has no `forward` of its own; nothing runs unpatched."""
+def test_dynamo_detects_a_patch_that_comes_after_it_has_compiled() -> None:
+    """Its code is valid while the instance has no `forward` of its own; nothing runs unpatched."""
     tiny, counter = TINY["wan"], Counter()
     model = tiny.build()
     compiled = torch.compile(model, backend=counter.backend)

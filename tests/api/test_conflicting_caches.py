@@ -1,10 +1,11 @@
-"""What a patched model cannot live with is refused, whoever comes first, and both ways out work."""
+"""Conflicts with other libraries are refused in both orders, and both ways to resolve them work."""
 
 from __future__ import annotations
 
 import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,11 @@ import torch
 from torch import Tensor, nn
 
 import adacache_kernels as ak
+from adacache_kernels.models.other_libraries.conflicting_patches import (
+    OtherPatches,
+    is_cache_module,
+)
+from adacache_kernels.models.other_libraries.inspection import Inspection, inspect
 from tests.pipelines.test_pipelines import run_wan
 from tests.pipelines.test_pipelines import wan as wan_pipeline
 from tests.support.tiny_models.common_models import TINY, denoise
@@ -77,10 +83,11 @@ CONFIGS = [first_block, pyramid, faster, taylor, mag]
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_a_cache_of_diffusers_is_refused_on_a_patched_model(config: Callable[[], Any]) -> None:
-    model, name = build(), type(config()).__name__
+    model = build()
     plain = run(model)
     patch(model)
-    with pytest.raises(ValueError, match=rf"{name}.*unpatch\(\) first, or do without enable_cache"):
+    match = rf"{type(config()).__name__}.*unpatch\(\) first, or do not call enable_cache"
+    with pytest.raises(ValueError, match=match):
         model.enable_cache(config())
     assert not model.is_cache_enabled
     run(model)
@@ -107,8 +114,8 @@ def test_a_model_with_a_cache_of_diffusers_is_not_patched(config: Callable[[], A
     assert ak.summary(model).computed_steps == COMPUTED
 
 
-def test_hooks_without_a_config_are_told_by_name() -> None:
-    """`apply_first_block_cache` notes nothing on the model, and `disable_cache` removes nothing."""
+def test_hooks_without_a_config_are_named() -> None:
+    """`apply_first_block_cache` stores no config on the model; `disable_cache` removes no hook."""
     from diffusers.hooks import HookRegistry, apply_first_block_cache
 
     model = build()
@@ -134,7 +141,7 @@ def test_hooks_that_come_after_patch_are_refused_when_a_generation_begins() -> N
     assert "blocks" not in vars(pipe.transformer)
 
 
-def test_in_a_pipeline_of_which_one_transformer_is_cached_neither_is_patched() -> None:
+def test_if_one_transformer_of_a_pipeline_is_cached_neither_is_patched() -> None:
     from tests.engine.test_experts import experts
 
     pipe = experts()
@@ -146,7 +153,7 @@ def test_in_a_pipeline_of_which_one_transformer_is_cached_neither_is_patched() -
 
 
 def test_context_parallelism_is_refused() -> None:
-    """Whose hooks lie on the first block, where they split the tokens among the ranks."""
+    """Its hooks are on the first block, where they split the tokens among the ranks."""
     from diffusers.hooks import HookRegistry
     from diffusers.hooks.context_parallel import ContextParallelSplitHook
 
@@ -169,11 +176,14 @@ def test_context_parallelism_is_refused() -> None:
 @pytest.mark.parametrize(
     ("mark", "named"),
     [
-        ("_is_cached", r"cache-dit or ParaAttention.*cache_dit.disable_cache\(pipe\).*without"),
-        ("enable_teacache", "TeaCache is on.*load the model.*without patch"),
+        (
+            "_is_cached",
+            r"cache-dit or ParaAttention.*cache_dit.disable_cache\(pipe\).*do not call",
+        ),
+        ("enable_teacache", "TeaCache is on.*load the model.*do not call patch"),
     ],
 )
-def test_the_marks_of_other_libraries_are_seen(mark: str, named: str) -> None:
+def test_the_marks_of_other_libraries_are_recognised(mark: str, named: str) -> None:
     model = build()
     setattr(model, mark, True)
     with pytest.raises(ValueError, match=named):
@@ -188,8 +198,8 @@ def test_the_marks_of_other_libraries_are_seen(mark: str, named: str) -> None:
     assert ak.summary(model).computed_steps == COMPUTED
 
 
-def test_a_hook_of_somebody_else_with_such_a_name_is_no_cache() -> None:
-    """A cache is told by where its hook is from; everyone may call a hook as they like."""
+def test_a_hook_of_another_library_with_such_a_name_is_no_cache() -> None:
+    """The module of a hook's class decides, because anybody may give a hook any name."""
     from diffusers.hooks import HookRegistry, ModelHook
 
     model = build()
@@ -202,14 +212,44 @@ def test_a_hook_of_somebody_else_with_such_a_name_is_no_cache() -> None:
     assert ak.summary(model).computed_steps == COMPUTED
 
 
+def test_an_inspection_names_what_is_on_a_model(tmp_path: Path) -> None:
+    """The model has all kinds of marks at once, and a wrapper of torch.compile around it."""
+    from accelerate.hooks import ModelHook, add_hook_to_module
+    from diffusers.hooks import HookRegistry, apply_first_block_cache, apply_group_offloading
+    from diffusers.hooks.context_parallel import ContextParallelSplitHook
+
+    assert inspect(build()) == Inspection(
+        "WanTransformer3DModel", None, OtherPatches("", (), (), frozenset(), ()), ()
+    )
+    model, cpu = build(), torch.device("cpu")
+    apply_group_offloading(
+        model, cpu, cpu, offload_type="leaf_level", offload_to_disk_path=str(tmp_path)
+    )
+    apply_first_block_cache(model, first_block())
+    registry = HookRegistry.check_if_exists_or_initialize(model.blocks[0])
+    registry.register_hook(ContextParallelSplitHook({}, None), "cp_input---blocks.0")
+    add_hook_to_module(model, ModelHook())
+    model._is_cached = True
+    wrapped: Any = torch.compile(model, backend="eager")
+    found = inspect(wrapped)
+    assert (found.model, found.compiled_by) == ("WanTransformer3DModel", "wrapper")
+    assert found.forward_wrappers[0] == "accelerate.hooks"
+    assert "diffusers.hooks.hooks" in found.forward_wrappers
+    assert found.patches == OtherPatches(
+        cache_config="",
+        cache_hooks=("fbc_block_hook", "fbc_leader_block_hook"),
+        parallel_hooks=("cp_input---blocks.0",),
+        offloading=frozenset({"LEAF_LEVEL"}),
+        marks=("_is_cached",),
+    )
+
+
 def test_every_hook_of_a_cache_of_diffusers_is_known() -> None:
-    """All modules of diffusers' hooks, so that a new cache in a new version is not overlooked."""
+    """This lists all modules of diffusers' hooks, so a cache in a new version fails the test."""
     import diffusers.hooks
 
-    from adacache_kernels.models.other_libraries.conflicting_patches import _is_cache
-
     names = {name.rpartition(".")[2] for name in sys.modules if name.startswith("diffusers.hooks.")}
-    caches = {name for name in names if _is_cache(name)}
+    caches = {name for name in names if is_cache_module(name)}
     others = {
         "_common",
         "_helpers",

@@ -1,8 +1,8 @@
-"""Hooks of diffusers and accelerate on a patched model: before and after, removed in any order.
+"""Hooks of diffusers and accelerate, added before or after the patch and removed in any order.
 
-With a hook and patched at rate 1, a model gives what it gives with the hook alone, bit for bit;
-with reuse, what it gives patched alone. Another model, or one whose parameters a hook has read from
-a file, lies at other addresses: there, but for rounding.
+With a hook and patched at rate 1, a model returns the same bits as with the hook alone. With reuse,
+it returns the same as patched alone. The parameters of another model, or those that a hook has read
+from a file, are at other addresses; outputs are then equal except for rounding.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def same(one: list[Tensor], other: list[Tensor]) -> bool:
 
 
 def by_group(model: nn.Module, folder: Path, **settings: Any) -> None:
-    """Parameters are on disk, and what is in memory is not them, unless a hook has loaded them."""
+    """Keep parameters on disk; memory contains them only after a hook has loaded them."""
     from diffusers.hooks import apply_group_offloading
 
     apply_group_offloading(model, CPU, CPU, offload_to_disk_path=str(folder), **settings)
@@ -116,7 +116,7 @@ def test_a_hook_before_and_after(add: Any, first: str, name: str, tmp_path: Path
 
 @pytest.mark.parametrize("name", ["latte", "allegro"])
 @pytest.mark.parametrize("add", [by_blocks, by_leaves])
-def test_what_is_not_called_is_loaded_when_it_is_needed(
+def test_modules_that_a_step_skips_are_loaded_when_needed(
     add: Any, name: str, tmp_path: Path
 ) -> None:
     never_hooked, model = (patch(build(name), EVERY_THIRD) for _ in range(2))
@@ -128,7 +128,7 @@ def test_what_is_not_called_is_loaded_when_it_is_needed(
 
 @pytest.mark.parametrize("name", ["wan", "latte"])
 @pytest.mark.parametrize("kind", ["block_level", "leaf_level"])
-def test_a_chain_of_prefetches_that_a_reused_step_breaks(kind: str, name: str) -> None:
+def test_a_reused_step_breaks_a_chain_of_prefetches(kind: str, name: str) -> None:
     never_hooked, model = (patch(build(name), EVERY_THIRD) for _ in range(2))
     blocks = {"num_blocks_per_group": 1} if kind == "block_level" else {}
     offload_with_prefetch(model, offload_type=kind, **blocks)
@@ -137,10 +137,10 @@ def test_a_chain_of_prefetches_that_a_reused_step_breaks(kind: str, name: str) -
     assert close(run(model, name), run(never_hooked, name))
 
 
-def test_a_chain_that_nobody_would_mend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In diffusers 0.36, what comes after the skipped blocks runs without being loaded."""
+def test_a_chain_that_diffusers_does_not_repair_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In diffusers 0.36, the modules after the skipped blocks run without being loaded."""
     model = patch(build(), EVERY_THIRD)
-    offload_with_prefetch(model, can_be_told=False, offload_type="leaf_level")
+    offload_with_prefetch(model, is_detectable=False, offload_type="leaf_level")
     assert bool(run(model)[-1].isnan().all())
     ak.unpatch(model)
 
@@ -155,7 +155,7 @@ def test_a_chain_that_nobody_would_mend_is_refused(monkeypatch: pytest.MonkeyPat
     patch(refused, EVERY_THIRD)
 
 
-class Adds:
+class CountingHook:
     """A hook of diffusers on the whole model that counts its calls."""
 
     def __new__(cls) -> Any:
@@ -174,16 +174,16 @@ class Adds:
 def register(model: nn.Module) -> Any:
     from diffusers.hooks import HookRegistry
 
-    hook = Adds()
+    hook = CountingHook()
     HookRegistry.check_if_exists_or_initialize(model).register_hook(hook, "counts")
     return hook
 
 
 def register_new_forward(model: nn.Module) -> Any:
-    """One that calls the model's forward itself, between its own before and after."""
+    """Register a hook that calls the model's forward itself."""
     from diffusers.hooks import HookRegistry
 
-    hook = Adds()
+    hook = CountingHook()
 
     def new_forward(_module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return hook.fn_ref.original_forward(*args, **kwargs)
@@ -227,10 +227,10 @@ LIBRARIES = [
 
 @pytest.mark.parametrize(("add", "remove"), LIBRARIES)
 @pytest.mark.parametrize("order", ["add patch unpatch remove", "add patch remove unpatch"])
-@pytest.mark.parametrize("turned", [False, True])
-def test_the_order_of_removal(add: Any, remove: Any, order: str, turned: bool) -> None:
-    """Also with the patch first: everything is as it would be without it, without a warning."""
-    if turned:
+@pytest.mark.parametrize("patch_first", [False, True])
+def test_the_order_of_removal(add: Any, remove: Any, order: str, patch_first: bool) -> None:
+    """In every order, the patch leaves nothing behind, and there is no warning."""
+    if patch_first:
         order = " ".join({"add": "patch", "patch": "add"}.get(w, w) for w in order.split())
     model, never_patched = build(), build()
     add(never_patched)
@@ -253,8 +253,8 @@ def test_the_order_of_removal(add: Any, remove: Any, order: str, turned: bool) -
         assert not patched or ak.summary(model).computed_steps == COMPUTED
         assert not hooked or hook.calls == before + STEPS
     assert set(vars(model)) - {"forward"} == set(vars(never_patched)) - {"forward"}
-    left = model.forward
-    assert getattr(left, "__func__", None) is type(model).forward and left.__self__ is model
+    forward = model.forward
+    assert getattr(forward, "__func__", None) is type(model).forward and forward.__self__ is model
 
 
 def test_two_libraries_on_one_model() -> None:
@@ -274,21 +274,21 @@ def test_two_libraries_on_one_model() -> None:
 
 
 def test_wrappers_that_hide_the_signature_of_a_block() -> None:
-    """As those of older versions of diffusers do; Wan hands its blocks everything by position."""
+    """Older versions of diffusers do so. Wan passes all arguments of its blocks by position."""
     from diffusers.hooks import HookRegistry
 
     model = patch(build(), EVERY_THIRD)
     expected = run(model)
     ak.unpatch(model)
     for module in (model, *model.blocks):
-        HookRegistry.check_if_exists_or_initialize(module).register_hook(Adds(), "counts")
+        HookRegistry.check_if_exists_or_initialize(module).register_hook(CountingHook(), "counts")
         del module.forward.__wrapped__
     patch(model, EVERY_THIRD)
     assert same(run(model), expected)
     assert ak.summary(model).computed_steps == COMPUTED
 
 
-def test_a_wrapper_of_ones_own_that_stays_does_not_keep_a_later_patch_from_working() -> None:
+def test_a_wrapper_of_the_user_that_stays_does_not_break_a_later_patch() -> None:
     model = patch(build(), EVERY_THIRD)
     reused = run(model)
     ours = model.forward
@@ -302,7 +302,7 @@ def test_a_wrapper_of_ones_own_that_stays_does_not_keep_a_later_patch_from_worki
     assert close(run(model), run(build()))
 
 
-def test_a_forward_that_was_set_back_is_told() -> None:
+def test_a_forward_that_another_library_restores_causes_a_warning() -> None:
     model = build()
     theirs = model.forward
     patch(model, EVERY_THIRD)

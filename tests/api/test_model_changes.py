@@ -1,4 +1,4 @@
-"""A patched model that is changed, copied and saved: LoRA, attention, copies, pickles."""
+"""Change, copy and save a patched model: LoRA, attention, copies, pickles."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def with_update() -> nn.Module:
     return model
 
 
-def test_an_update_that_is_loaded_fused_and_unloaded_between_runs() -> None:
-    """Each run is that of a freshly patched model with these weights, but for rounding."""
+def test_lora_that_is_loaded_fused_and_unloaded_between_runs() -> None:
+    """Each run equals that of a newly patched model with these weights, except for rounding."""
     model = patch(build())
     base = run(model)
     load(model)
@@ -94,7 +94,7 @@ def test_an_update_that_is_loaded_fused_and_unloaded_between_runs() -> None:
     assert relative(loaded, base) > 1e-3
     distances = ak.summary(model).distances
     fuse(model)
-    assert relative(run(model), loaded) < 1e-5, "one product in another order"
+    assert relative(run(model), loaded) < 1e-5, "the order of the products differs"
     for now, before in zip(ak.summary(model).distances, distances, strict=True):
         assert now == before or now == pytest.approx(before, rel=1e-3)
     load(model)
@@ -105,8 +105,8 @@ def test_an_update_that_is_loaded_fused_and_unloaded_between_runs() -> None:
     assert close(run(model), run(fused))
 
 
-def test_an_update_that_is_loaded_in_the_middle_is_in_the_next_computed_step() -> None:
-    """Reused steps cannot see it; the run after it owes nothing to the one before."""
+def test_lora_that_is_loaded_in_the_middle_is_in_the_next_computed_step() -> None:
+    """Reused steps do not have it; the next run does not depend on the run before."""
     tiny, model = TINY["wan"], patch(build())
     with torch.no_grad():
         outputs = [tiny.call(model, tiny.noise(seed=1), 1)]
@@ -155,7 +155,7 @@ def test_a_block_that_is_replaced_between_runs() -> None:
 
 
 @pytest.mark.parametrize("name", ["wan", "cogvideox"])
-def test_attention_that_is_fused_or_exchanged(name: str) -> None:
+def test_attention_that_is_fused_or_replaced(name: str) -> None:
     def change(model: Any) -> None:
         if name == "cogvideox":
             model.fuse_qkv_projections()
@@ -215,7 +215,7 @@ def saved(model: nn.Module) -> nn.Module:
 def test_a_copy_of_a_patched_model_is_a_plain_one(
     way: Callable[[nn.Module], nn.Module], when: str
 ) -> None:
-    """And stands by itself: its weights are its own, and it can be patched."""
+    """The copy is independent: it has its own weights, and it can be patched."""
     tiny, model, plain = TINY["wan"], patch(build()), run(build())
     if when == "in the middle":
         denoise(tiny, model, 3)
@@ -281,7 +281,7 @@ def test_a_saved_pipeline(tmp_path: Path) -> None:
 
 
 def test_pipelines_that_share_a_transformer() -> None:
-    """`from_pipe` shares the scheduler, too: whichever runs, its steps are told."""
+    """`from_pipe` also shares the scheduler, so the steps of both pipelines are counted."""
     from diffusers import WanPipeline
 
     pipe = ak.patch(wan_pipeline(), codebook=EVERY_THIRD)
@@ -299,7 +299,7 @@ def test_pipelines_that_share_a_transformer() -> None:
     assert not ak.is_patched(pipe) and "step" not in vars(pipe.scheduler)
 
 
-def test_a_pipeline_with_a_scheduler_of_its_own_on_a_shared_transformer_is_told() -> None:
+def test_an_unwatched_scheduler_on_a_shared_transformer_causes_a_warning() -> None:
     pipe, other = ak.patch(wan_pipeline(), codebook=EVERY_THIRD), wan_pipeline()
     plain = run_wan(other)
     run_wan(pipe)

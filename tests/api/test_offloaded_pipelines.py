@@ -1,4 +1,4 @@
-"""Pipelines whose models come and go: accelerate hangs its hooks anew after each run."""
+"""Pipelines with offloading: accelerate removes and adds its hooks after each run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def by_model(pipe: Any) -> None:
 
 
 def by_layer(pipe: Any) -> None:
-    # What enable_sequential_cpu_offload does, which itself fails for device="cpu".
+    # enable_sequential_cpu_offload does this, but fails for device="cpu".
     from accelerate import cpu_offload
 
     for model in (pipe.transformer, getattr(pipe, "transformer_2", None)):
@@ -72,7 +72,7 @@ def test_run_after_run(offload: Offload, first: str, build: Callable[[], Any]) -
 
 
 @pytest.mark.parametrize("offload", [by_model, by_layer])
-def test_hooks_that_are_taken_off(offload: Offload) -> None:
+def test_hooks_that_are_removed(offload: Offload) -> None:
     pipe = one_model()
     plain = run(pipe)
     offload(pipe)
@@ -88,8 +88,8 @@ def test_hooks_that_are_taken_off(offload: Offload) -> None:
     assert "_old_forward" not in vars(pipe.transformer)
 
 
-def test_one_expert_leaves_while_the_other_works() -> None:
-    """Its weights are gone; its residuals stay, and are those of its own steps."""
+def test_one_expert_is_offloaded_while_the_other_runs() -> None:
+    """Its weights are offloaded; its residuals stay, and are those of its own steps."""
     reused = run(ak.patch(experts(), codebook=EVERY_THIRD))
     pipe = ak.patch(experts(), codebook=EVERY_THIRD)
     by_layer(pipe)

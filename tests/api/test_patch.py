@@ -1,4 +1,4 @@
-"""`patch` and its kin on bare models: what is accepted, refused, warned about, and cleaned up."""
+"""`patch`, `unpatch`, `reset` and `summary` on bare models: arguments, errors and cleaning up."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_patch_returns_the_model() -> None:
 
 
 @pytest.mark.parametrize("config", ["slow", ak.AdaCacheConfig("slow"), None])
-def test_a_config_is_a_name_an_object_or_nothing(config: Any) -> None:
+def test_a_config_is_a_name_an_object_or_none(config: Any) -> None:
     model = ak.patch(wan(), config, num_inference_steps=STEPS)
     expected = "fast" if config is None else "slow"
     assert ak.summary(model).config["codebook"] == expected
@@ -91,19 +91,19 @@ def test_a_subclass_with_a_forward_of_its_own_is_unknown() -> None:
     assert "the first forward will show how blocks connect" in ak.summary(model).found
 
 
-def test_what_is_no_model_is_refused() -> None:
+def test_a_string_is_no_model() -> None:
     with pytest.raises(TypeError, match=r"str is neither a torch module nor a pipeline"):
         ak.patch("wan")
 
 
 @pytest.mark.parametrize("function", [ak.unpatch, ak.summary, ak.reset])
-def test_an_unpatched_model_is_told(function: Any) -> None:
+def test_an_unpatched_model_is_refused(function: Any) -> None:
     with pytest.raises(ValueError, match="not patched"):
         function(wan())
 
 
 def test_two_calls_a_step_make_one_decision() -> None:
-    """Guidance in two calls: both branches follow the first one's schedule, with residuals each."""
+    """With guidance in two calls, both branches follow one schedule, each with its residuals."""
     tiny, model = TINY["wan"], wan()
     ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS, calls_per_step=2)
     outputs = two_calls(model, STEPS)
@@ -137,7 +137,7 @@ def two_calls(model: nn.Module, steps: int, names: tuple[str, ...] = ()) -> list
 
 
 def alone(model: nn.Module, text_seed: int) -> list[Any]:
-    """One branch by itself, on the schedule that a codebook of one rate gives to each."""
+    """Run one branch alone, on the schedule that a codebook with one rate gives to every branch."""
     tiny = TINY["wan"]
     ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
     with torch.no_grad():
@@ -176,7 +176,7 @@ def test_the_models_own_cache_context_names_the_branch() -> None:
 
 
 def test_a_branch_that_appears_late_is_computed() -> None:
-    """Guidance that begins mid-run: nothing is stored for the second branch, so it computes."""
+    """If guidance begins in the middle, nothing is stored for the second branch yet."""
     tiny, model = TINY["wan"], wan()
     ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
     with torch.no_grad():
@@ -207,8 +207,8 @@ def test_a_deep_copy_is_not_patched_and_runs_its_own_blocks() -> None:
     assert close(denoise(tiny, other, 6)[-1], plain[-1])
 
 
-def test_a_branch_that_paused_does_not_reuse_what_is_outdated() -> None:
-    """The second branch misses computed step 5, so at step 6 its residual of step 2 is too old."""
+def test_a_branch_that_paused_does_not_reuse_outdated_residuals() -> None:
+    """The second branch has no call in step 5, so its residual of step 2 is too old at step 6."""
     tiny, model = TINY["wan"], wan()
     ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
     with torch.no_grad():
@@ -231,7 +231,7 @@ def test_state_dict_and_blocks_stay_as_they_are() -> None:
     assert model.blocks is blocks
 
 
-def test_an_instance_forward_of_somebody_else_is_set_back() -> None:
+def test_an_instance_forward_of_another_library_is_restored() -> None:
     model = wan()
     original = model.forward
 
@@ -244,7 +244,7 @@ def test_an_instance_forward_of_somebody_else_is_set_back() -> None:
     assert model.forward is theirs
 
 
-def test_a_wrapper_put_on_after_patch_survives_unpatch_with_a_warning() -> None:
+def test_a_wrapper_that_comes_after_patch_stays_after_unpatch_with_a_warning() -> None:
     tiny, model = TINY["wan"], wan()
     plain = denoise(tiny, model, 4)
     ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=4)
@@ -281,7 +281,7 @@ def test_the_summary_is_text_and_json() -> None:
     assert len(loaded["distances"]) == len(loaded["motion_scores"]) == 6
 
 
-def test_a_package_that_was_not_built_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patch_refuses_a_package_that_was_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
     from adacache_kernels import _native
 
     _native.module.cache_clear()

@@ -1,4 +1,4 @@
-"""Calls, and `unpatch` and `reset`, from another thread while a forward runs."""
+"""Call, unpatch or reset a model from another thread while a forward runs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(model: nn.Module) -> Tensor:
 
 @contextmanager
 def held(model: nn.Module, module: nn.Module, call: int) -> Iterator[list[Tensor]]:
-    """A run of the model in another thread stops in a call of `module` until the end of this."""
+    """Stop a run of the model, in another thread, in a call of `module` until the context ends."""
     found: list[Tensor] = []
     calls, inside, go_on = [0], threading.Event(), threading.Event()
 
@@ -62,8 +62,8 @@ def held(model: nn.Module, module: nn.Module, call: int) -> Iterator[list[Tensor
 
 
 @pytest.mark.parametrize("call", [2, 3])
-def test_a_second_thread_is_refused_and_spoils_nothing(call: int) -> None:
-    """In a computed step and in a reused one."""
+def test_a_second_thread_is_refused_and_changes_nothing(call: int) -> None:
+    """The first run stops in a computed step, or in a reused one."""
     model = patch(build())
     expected = run(model)
     with held(model, model.norm_out, call) as found:
@@ -111,8 +111,8 @@ def test_a_refused_unpatch_of_two_experts_leaves_both_patched() -> None:
     ak.unpatch(pipe)
 
 
-def test_threads_with_a_copy_each_make_what_one_makes_alone() -> None:
-    """Copies of a patched model are plain; each is patched anew, in one arena for all."""
+def test_threads_with_a_copy_each_return_the_same_as_one_alone() -> None:
+    """Copies of a patched model are not patched; each is patched, with one arena for all."""
     original = patch(build())
     expected = run(original)
     arena = ak.CacheArena("cpu", "16MiB")
@@ -120,14 +120,14 @@ def test_threads_with_a_copy_each_make_what_one_makes_alone() -> None:
     for model in models:
         ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS, arena=arena)
     for _ in range(3):
-        assert all(close(video, expected) for video in together(run, models))
+        assert all(close(video, expected) for video in run_in_threads(run, models))
     assert all(ak.summary(model).computed_steps == COMPUTED for model in models)
     for model in models:
         ak.unpatch(model)
     assert arena.stats().mapped == 0
 
 
-def together(run: Callable[[Any], Tensor], models: list[Any]) -> list[Tensor]:
+def run_in_threads(run: Callable[[Any], Tensor], models: list[Any]) -> list[Tensor]:
     found: list[Any] = [None] * len(models)
     start = threading.Barrier(len(models))
 
@@ -145,7 +145,7 @@ def together(run: Callable[[Any], Tensor], models: list[Any]) -> list[Tensor]:
 
 
 def test_a_scheduler_copied_for_another_thread_ends_no_steps_here() -> None:
-    """While the first pipeline is inside a step, the other makes all of its own."""
+    """While the first pipeline is inside a step, the other one runs all of its steps."""
     pipe, other = ak.patch(wan_pipeline(), codebook=EVERY_THIRD), wan_pipeline()
     expected, schedule = run_wan(pipe), ak.summary(pipe).computed_steps
     other.scheduler = copy.deepcopy(pipe.scheduler)

@@ -203,7 +203,7 @@ def test_settings_are_checked_by_patch() -> None:
         ak.patch(model, ak.baselines.FixedIntervalConfig())
     with pytest.raises(TypeError, match=r"unknown setting codebook; there are .*interval"):
         ak.patch(model, ak.baselines.FixedIntervalConfig(), codebook="fast")
-    with pytest.raises(ValueError, match="FixedIntervalConfig keeps plain tensors"):
+    with pytest.raises(ValueError, match="FixedIntervalConfig stores plain tensors"):
         ak.patch(
             model,
             ak.baselines.FixedIntervalConfig(),
@@ -212,5 +212,5 @@ def test_settings_are_checked_by_patch() -> None:
         )
     with pytest.raises(ValueError, match=r"threshold is -1"):
         ak.patch(model, ak.baselines.FirstBlockCacheConfig(), threshold=-1, num_inference_steps=4)
-    with pytest.raises(TypeError, match="the config of another method"):
+    with pytest.raises(TypeError, match="the config of a baseline"):
         ak.patch(model, 3)  # type: ignore[arg-type]

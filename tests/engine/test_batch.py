@@ -1,7 +1,7 @@
-"""Several videos in one batch: batch="any" and "mean", held to a schedule replayed in plain Python.
+"""Several videos in one batch, with batch="any" and "mean", against a schedule in plain Python.
 
-The latents of every step are given, whatever the model returns, so that what a metric block adds at
-a step does not depend on which steps were computed.
+The latents of every step are fixed, so the residual of a metric block does not depend on the steps
+that were computed before.
 """
 
 from __future__ import annotations
@@ -24,16 +24,15 @@ from tests.support.tiny_models.common_models import TINY, Tiny
 STEPS = 20
 BOOK = {0.012: 5, 0.025: 4, 0.05: 3, 0.2: 2, 9.0: 1}
 MIDDLE = 1
-"""Index of the metric block of three."""
+"""Index of the metric block, among three blocks."""
 CLOSE = 1e-4
-"""How far rounding moves a distance, relatively: a float32 of the residual is off by about 1e-6 of
-its size in a batch of another length, and a distance is the difference of two of them by a size
-that is at most 100 times larger."""
+"""The relative error of a distance. In another batch size, a residual in float32 changes by 1e-6.
+A distance is the difference of two residuals, and the residuals are at most 100 times larger."""
 
 
 @dataclass(frozen=True)
 class Video:
-    """What is given to the model at every step, one row for each kind of guidance."""
+    """The inputs of the model at every step, with one row for each kind of guidance."""
 
     tiny: Tiny
     seed: int
@@ -41,7 +40,7 @@ class Video:
     guidance: int = 1
 
     def latents(self, step: int) -> Tensor:
-        """Waves past each other, so that some steps change more than others."""
+        """Return waves of different speeds, so that some steps change more than others."""
         start, one, other = (self.tiny.noise(1, self.seed + i) for i in range(3))
         phase = torch.tensor(self.speed * step)
         x = start + phase.sin() * one + (phase / 3).cos() * other
@@ -57,7 +56,7 @@ def two_videos(name: str, guidance: int = 1) -> list[Video]:
 
 
 def call(model: nn.Module, videos: list[Video], step: int, **options: Any) -> Any:
-    """One forward: the first rows of guidance of all videos, then the second ones."""
+    """Run one forward: the first guidance rows of all videos, then the second ones."""
     tiny, guidance = videos[0].tiny, videos[0].guidance
     rows = [(video, row) for row in range(guidance) for video in videos]
     arguments: dict[str, Any] = {
@@ -70,7 +69,7 @@ def call(model: nn.Module, videos: list[Video], step: int, **options: Any) -> An
 
 
 def run(model: nn.Module, videos: list[Video], **options: Any) -> list[Tensor]:
-    """A generation of it."""
+    """Run a generation and return the output of each step."""
     with torch.no_grad():
         return [call(model, videos, step, **options)[0] for step in range(1, STEPS + 1)]
 
@@ -83,7 +82,7 @@ def patched(videos: list[Video], **settings: Any) -> nn.Module:
 
 
 def residuals(video: Video) -> list[Tensor]:
-    """What the metric block adds at every step, on the video alone, as [rows, F, S, C]."""
+    """Return the residual `[rows, F, S, C]` of the metric block at each step, for one video."""
     model, found = video.tiny.build(), []
 
     def note(_block: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -98,7 +97,7 @@ def residuals(video: Video) -> list[Tensor]:
 
 
 class Replay:
-    """The decisions of one batch in plain Python, from the residuals of its videos alone."""
+    """The decisions for one batch, in plain Python, from residuals of one video at a time."""
 
     def __init__(self, videos: list[Video], policy: str, *, moreg: bool = False) -> None:
         self._residuals = [residuals(video) for video in videos]
@@ -134,7 +133,7 @@ class Replay:
         return raw * (score + abs(gradient))
 
     def assert_clear(self) -> None:
-        """No distance is so close to a threshold that rounding may move it across."""
+        """Check that no distance is so close to a threshold that rounding could change the rate."""
         for distance, limit in product(self.distances, BOOK):
             assert abs(distance - limit) > 10 * CLOSE * limit
 
@@ -158,8 +157,8 @@ def test_a_batch_decides_step_by_step(name: str, guidance: int, policy: str, mor
     assert 5 < len(expected.computed) < STEPS
 
 
-def test_any_never_waits_longer_than_the_videos_would() -> None:
-    """And "mean" does: the two policies tell these videos apart."""
+def test_any_takes_the_smallest_rate_of_the_videos() -> None:
+    """The policy "mean" does wait longer for these videos, so the test can fail."""
     videos = two_videos("wan")
     model = patched(videos)
     run(model, videos)
@@ -176,7 +175,7 @@ def test_any_never_waits_longer_than_the_videos_would() -> None:
 
 @pytest.mark.parametrize("guidance", [1, 2])
 @pytest.mark.parametrize("moreg", [False, True])
-def test_one_video_decides_alike_by_all_policies(guidance: int, moreg: bool) -> None:
+def test_all_policies_agree_on_one_video(guidance: int, moreg: bool) -> None:
     videos = two_videos("wan", guidance)[1:]
     summaries, outputs = [], []
     for policy in ("any", "mean", "each"):
@@ -192,24 +191,24 @@ def test_one_video_decides_alike_by_all_policies(guidance: int, moreg: bool) -> 
 
 
 def distances(videos: list[Video], **settings: Any) -> list[float]:
-    """Of a generation that computes every step."""
+    """Return the distances of a generation that computes every step."""
     model = patched(videos, codebook={9.0: 1}, **settings)
     run(model, videos)
     return [d for d in ak.summary(model).distances if d is not None]
 
 
-def test_rows_of_guidance_on_a_bare_model() -> None:
-    """By default two where guidance is in one call, which Allegro's is and Wan's is not."""
+def test_guidance_rows_of_a_bare_model() -> None:
+    """The default is two if guidance runs in one call, as with Allegro, and one as with Wan."""
     for name, by_default in (("allegro", 2), ("wan", 1)):
         videos = two_videos(name)
-        told, one, two = (distances(videos, guidance_rows=rows) for rows in (None, 1, 2))
-        assert close_numbers(told, one if by_default == 1 else two)
+        default, one, two = (distances(videos, guidance_rows=rows) for rows in (None, 1, 2))
+        assert close_numbers(default, one if by_default == 1 else two)
         assert not close_numbers(one, two)
     three = [*two_videos("allegro"), Video(TINY["allegro"], 20, 0.2)]
     assert close_numbers(distances(three, guidance_rows=None), distances(three, guidance_rows=1))
 
 
-def test_calls_of_one_step_have_no_rows_of_guidance() -> None:
+def test_two_calls_a_step_have_no_guidance_rows() -> None:
     videos = two_videos("allegro")
     model = patched(videos, codebook={9.0: 1}, guidance_rows=None, calls_per_step=2)
     with torch.no_grad():
@@ -228,7 +227,7 @@ def test_rows_that_do_not_divide_the_batch() -> None:
 
 
 def generate(pipe: Any, which: list[int], guidance_scale: float, steps: int = 6) -> Tensor:
-    """The videos of these numbers, in one batch of a Latte pipeline."""
+    """Generate the videos with these numbers in one batch of a Latte pipeline."""
     frames: Tensor = pipe(
         prompt=None,
         negative_prompt=None,
@@ -246,8 +245,8 @@ def generate(pipe: Any, which: list[int], guidance_scale: float, steps: int = 6)
 
 
 @pytest.mark.parametrize("guidance_scale", [4.0, 1.0])
-def test_a_pipeline_tells_the_rows_of_guidance(guidance_scale: float) -> None:
-    """Two prompts at once: the largest of the distances that each has by itself."""
+def test_a_pipeline_reports_its_guidance_rows(guidance_scale: float) -> None:
+    """The distance of two prompts in one batch is the larger of their two distances."""
 
     def measured(which: list[int], **settings: Any) -> list[float]:
         pipe = ak.patch(latte(), codebook={9.0: 1}, **settings)
@@ -258,7 +257,7 @@ def test_a_pipeline_tells_the_rows_of_guidance(guidance_scale: float) -> None:
     together = measured([0, 1])
     assert together == pytest.approx([max(d) for d in zip(first, second, strict=True)], rel=CLOSE)
     assert first != pytest.approx(second, rel=0.01)
-    # What is given counts more than what the pipeline says.
+    # The setting overrides the pipeline.
     pooled = measured([0, 1], guidance_rows=4 if guidance_scale > 1 else 2)
     assert pooled != pytest.approx(together, rel=10 * CLOSE)
 
@@ -273,23 +272,23 @@ def capture(monkeypatch: pytest.MonkeyPatch) -> Iterator[Closures]:
 
 
 @pytest.mark.parametrize("policy", ["any", "mean", "each"])
-def test_the_device_decides_alike_in_a_graph(capture: Closures, policy: str) -> None:
-    """Two generations, between which the motions of both videos begin anew."""
+def test_the_device_decides_the_same_in_a_graph(capture: Closures, policy: str) -> None:
+    """The second generation shows that the motion scores of both videos are reset."""
     videos = two_videos("wan")
     by_host = patched(videos, batch=policy, decision="sync", **MOREG)
     by_device = patched(videos, batch=policy, decision="graph", **MOREG)
     for _ in range(2):
         expected, found = run(by_host, videos), run(by_device, videos)
-        told, heard = ak.summary(by_host), ak.summary(by_device)
-        assert heard.computed_steps == told.computed_steps
-        assert close_numbers(heard.distances, told.distances)
+        on_host, on_device = ak.summary(by_host), ak.summary(by_device)
+        assert on_device.computed_steps == on_host.computed_steps
+        assert close_numbers(on_device.distances, on_host.distances)
         assert close(found, expected)
     assert "otherwise" in capture.launched
 
 
-def test_motions_begin_anew_with_each_generation_and_number_of_videos() -> None:
+def test_motion_scores_are_reset_with_each_generation_and_number_of_videos() -> None:
     videos = [*two_videos("wan"), Video(TINY["wan"], 20, 0.2)]
-    # To the end, where the last scores would be left over.
+    # The window reaches the last step, so a score that is not reset would show.
     moreg = MOREG | {"moreg_steps": (1, STEPS)}
     model = patched(videos, **moreg)
     for count in (2, 3, 2, 1):

@@ -1,6 +1,6 @@
 """Runs of one patched model that differ from the last one in size, batch, precision or length.
 
-Each is the run of a freshly patched model: but for rounding, as that lies at other addresses.
+Each run equals the run of a freshly patched model, up to rounding: that model has other addresses.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def patch(model: nn.Module, **settings: Any) -> nn.Module:
 
 
 def run(tiny: Tiny, model: nn.Module, batch: int = 1) -> Tensor:
-    """In the model's precision."""
+    """Run a generation in the model's precision and return the last latents."""
     if next(model.parameters()).dtype == torch.float32:
         return denoise(tiny, model, STEPS, batch)[-1]
     latents = tiny.noise(batch).to(torch.bfloat16)
@@ -40,8 +40,8 @@ def run(tiny: Tiny, model: nn.Module, batch: int = 1) -> Tensor:
     return latents
 
 
-def told_alike(model: object, fresh: object, bound: float = BOUND) -> bool:
-    """Compare summaries without the arena's own figures, which are of all runs."""
+def same_summaries(model: object, fresh: object, bound: float = BOUND) -> bool:
+    """Compare two summaries, except for the figures of the arena, which cover all runs."""
     found, expected = ak.summary(model), ak.summary(fresh)
     return close_summaries(replace(found, memory=expected.memory), expected, bound)
 
@@ -63,7 +63,7 @@ def test_runs_that_differ_from_the_last_one(name: str, settings: dict[str, Any])
         for batch in (1, 2):
             fresh = patch(tiny.build(), **settings)
             assert close(run(other, model, batch), run(other, fresh, batch), bound)
-            assert told_alike(model, fresh, bound)
+            assert same_summaries(model, fresh, bound)
             assert ak.summary(model).computed_steps == COMPUTED
 
 
@@ -74,15 +74,17 @@ def test_another_precision_between_runs(name: str) -> None:
     for dtype in (torch.float32, torch.bfloat16, torch.float32):
         model.to(dtype)
         fresh = patch(tiny.build().to(torch.bfloat16).to(dtype))
-        assert torch.equal(run(tiny, model), run(tiny, fresh)), "both lie where they were cast to"
-        assert told_alike(model, fresh)
+        assert torch.equal(run(tiny, model), run(tiny, fresh)), (
+            "both are at the addresses of the cast"
+        )
+        assert same_summaries(model, fresh)
         assert ak.summary(model).computed_steps == COMPUTED
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 @pytest.mark.parametrize("at", [1, 2, 3, 4, 5])
 def test_a_block_that_is_interrupted_on_a_bare_model(at: int, error: type[BaseException]) -> None:
-    """At a computed step; at a reused one, what comes after the blocks is interrupted."""
+    """The interruption comes after the blocks, in computed and in reused steps."""
     tiny, model = TINY["wan"], patch(TINY["wan"].build())
     expected = run(tiny, model)
     calls = [0]
@@ -102,8 +104,8 @@ def test_a_block_that_is_interrupted_on_a_bare_model(at: int, error: type[BaseEx
     assert ak.summary(model).computed_steps == COMPUTED
 
 
-def test_a_model_that_is_not_known_and_interrupted_in_its_first_forward() -> None:
-    """The forward that shows its structure; the one after is the first step all the same."""
+def test_an_unknown_model_that_is_interrupted_in_its_first_forward() -> None:
+    """After the failed forward, which was watched, the next one is the first step again."""
     from diffusers import WanTransformer3DModel
 
     class Unknown(WanTransformer3DModel):  # type: ignore[misc]
@@ -152,7 +154,7 @@ def test_a_pipeline_run_in_another_way_and_back(other: dict[str, Any]) -> None:
     pipe, fresh = (ak.patch(wan_pipeline(), codebook=EVERY_THIRD) for _ in "12")
     expected = run_wan(pipe)
     assert close(run_wan(pipe, **other), run_wan(fresh, **other))
-    assert told_alike(pipe, fresh)
+    assert same_summaries(pipe, fresh)
     assert torch.equal(run_wan(pipe), expected)
 
 

@@ -1,4 +1,4 @@
-"""Steps and branches without reading a timestep."""
+"""Step clocks that assign steps and branches without reading a timestep."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from adacache_kernels.engine.cache_context import cache_context, current_context
-from adacache_kernels.engine.clocks.clock import Call, CallClock
+from adacache_kernels.engine.clocks.call_clock import CallClock
+from adacache_kernels.engine.clocks.clock import Call
 from adacache_kernels.engine.clocks.scheduler_clock import MOST_CALLS_PER_STEP, SchedulerClock
 
 
 class Scheduler:
-    """As much of a diffusers scheduler as the clock looks at."""
+    """The part of a diffusers scheduler that the clock uses."""
 
     def __init__(self) -> None:
         self.timesteps: list[int] = []
@@ -67,7 +68,7 @@ def test_restart_of_a_bare_model() -> None:
     assert (call.step, call.first_in_generation) == (1, True)
 
 
-def test_the_scheduler_tells_the_steps() -> None:
+def test_the_scheduler_counts_the_steps() -> None:
     pipe = pipeline()
     clock = SchedulerClock(pipe)
     pipe.scheduler.set_timesteps(3)
@@ -90,7 +91,7 @@ def test_a_new_generation_and_another_number_of_steps() -> None:
         pipe.scheduler.step(0)
 
 
-def test_the_tail_of_a_schedule_counts_as_the_pipeline_notes_it() -> None:
+def test_the_pipeline_reports_the_length_of_a_partial_schedule() -> None:
     pipe = pipeline()
     clock = SchedulerClock(pipe)
     pipe.scheduler.set_timesteps(10)
@@ -99,8 +100,8 @@ def test_the_tail_of_a_schedule_counts_as_the_pipeline_notes_it() -> None:
     assert clock.num_steps == 6
 
 
-def test_what_an_earlier_run_noted_does_not_count() -> None:
-    """A second pipeline shares the scheduler and notes its steps elsewhere."""
+def test_the_number_of_steps_of_an_earlier_run_is_ignored() -> None:
+    """A second pipeline shares the scheduler, and stores its number of steps on itself."""
     pipe = pipeline()
     clock = SchedulerClock(pipe)
     pipe._num_timesteps = 4
@@ -109,7 +110,7 @@ def test_what_an_earlier_run_noted_does_not_count() -> None:
     assert clock.num_steps == 10
 
 
-def test_more_steps_than_announced_are_told() -> None:
+def test_more_steps_than_announced_have_no_call() -> None:
     pipe = pipeline()
     clock = SchedulerClock(pipe)
     pipe.scheduler.set_timesteps(1)
@@ -118,7 +119,7 @@ def test_more_steps_than_announced_are_told() -> None:
     assert clock.next_call(None) is None
 
 
-def test_calls_without_a_scheduler_step_are_told() -> None:
+def test_too_many_calls_without_a_scheduler_step_have_no_call() -> None:
     pipe = pipeline()
     clock = SchedulerClock(pipe)
     pipe.scheduler.set_timesteps(3)
@@ -161,8 +162,8 @@ def test_a_copy_of_the_scheduler_steps_itself() -> None:
     assert call is not None and call.step == 1
 
 
-def test_copies_of_the_scheduler_step_in_its_stead() -> None:
-    """Diffusion forcing: one for each frame, and some of them step."""
+def test_copies_of_the_scheduler_step_instead_of_it() -> None:
+    """In diffusion forcing each frame has a copy of the scheduler, and some copies step."""
     pipe = pipeline()
     clock = SchedulerClock(pipe)
     for _window in range(2):

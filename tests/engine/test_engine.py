@@ -1,4 +1,4 @@
-"""The engine on the four models: exactness, the plain oracle, the measured residual, memory."""
+"""The engine with the tiny models: exact results, distances, and memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EVERY_THIRD = {float("inf"): 3}
 
 
 def identities(model: nn.Module) -> dict[str, Any]:
-    """Every forward attribute, hook and instance attribute of a model, by identity."""
+    """Return the identity of every forward, hook and instance attribute of a model."""
     found: dict[str, Any] = {}
     for name, module in model.named_modules():
         found[f"{name}.forward"] = getattr(module.forward, "__func__", module.forward)
@@ -33,7 +33,7 @@ def identities(model: nn.Module) -> dict[str, Any]:
 def oracle_run(
     name: str, model: nn.Module, computed: set[int], steps: int = STEPS
 ) -> tuple[list[Tensor], dict[tuple[str, int], TwoResiduals]]:
-    """The latents after each step of the oracle on a given schedule."""
+    """Return the latents of the oracle after each step, and its blocks, for a given schedule."""
     tiny, latents, trajectory, now = TINY[name], TINY[name].noise(), [], [0]
     with (
         two_residuals(name, model, tiny.lists, lambda: now[0] in computed) as blocks,
@@ -74,8 +74,8 @@ def test_unpatch_sets_everything_back(name: str) -> None:
 def test_reuse_on_equal_input_repeats_the_output(name: str) -> None:
     """x_in + (x_out - x_in) is x_out up to two roundings a stream.
 
-    Bound: each rounding is at most eps/2 of a value of the size of the stream; what follows is a
-    normalisation and a linear map, whose gain on these models is below 16.
+    Each rounding is at most eps/2 of the stream. A normalization and a linear map follow; their
+    gain is below 16 in these models.
     """
     tiny = TINY[name]
     model, latents = tiny.build(), tiny.noise()
@@ -109,7 +109,7 @@ def test_one_residual_a_span_equals_two_a_block(
 
 @pytest.mark.parametrize("name", FOUR)
 def test_reuse_changes_the_output(name: str) -> None:
-    """Without it, the test above would pass on an engine that computes everything."""
+    """The test above would pass with an engine that computes every step; this one would not."""
     tiny = TINY[name]
     model = tiny.build()
     plain = denoise(tiny, model, STEPS)
@@ -172,7 +172,7 @@ def test_cache_memory_is_one_residual_a_stream_and_layout_and_the_metric(name: s
 def expected_distances(
     name: str, model: nn.Module, attribute: str, index: int, steps: int
 ) -> tuple[list[float], list[float]]:
-    """Relative L1 distances and motion of the oracle's attention residuals, every step computed."""
+    """Return relative L1 distances and motion scores of the oracle's attention residuals."""
     tiny, latents, now = TINY[name], TINY[name].noise(), [0]
     residuals = []
     with two_residuals(name, model, tiny.lists, lambda: True) as blocks, torch.no_grad():
@@ -186,7 +186,7 @@ def expected_distances(
 
 
 def motion_of(name: str, attribute: str, p: Tensor) -> float:
-    """m of stride 1: ||p[1:] - p[:-1]|| / (||p[1:]|| + ||p[:-1]||) over frames."""
+    """Return the score of stride 1: ||p[1:] - p[:-1]|| / (||p[1:]|| + ||p[:-1]||) over frames."""
     frames = TINY[name].frames
     if attribute == "temporal_transformer_blocks":
         video = p.transpose(0, 1)
@@ -196,7 +196,7 @@ def motion_of(name: str, attribute: str, p: Tensor) -> float:
     return float((later - earlier).abs().sum() / (later.abs().sum() + earlier.abs().sum()))
 
 
-SITES = [
+METRIC_BLOCKS = [
     ("latte", "t-attn", "temporal_transformer_blocks"),
     ("latte", "s-attn", "transformer_blocks"),
     ("allegro", "s-attn", "transformer_blocks"),
@@ -206,11 +206,11 @@ SITES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "res", "attribute"), SITES)
+@pytest.mark.parametrize(("name", "res", "attribute"), METRIC_BLOCKS)
 def test_the_distance_is_that_of_the_gated_attention_residual(
     name: str, res: Any, attribute: str
 ) -> None:
-    """Both sides are sums of float32 differences; the oracle's gate may round otherwise: 1e-5."""
+    """Within 1e-5: sums of float32 differences, and the oracle's gate may round differently."""
     model = TINY[name].build()
     distances, _ = expected_distances(name, model, attribute, 1, 6)
     ak.patch(model, codebook=ALWAYS, cache_res=res, num_inference_steps=6)
@@ -221,11 +221,11 @@ def test_the_distance_is_that_of_the_gated_attention_residual(
 
 
 @pytest.mark.parametrize("last", [6, 8])
-@pytest.mark.parametrize(("name", "res", "attribute"), SITES)
+@pytest.mark.parametrize(("name", "res", "attribute"), METRIC_BLOCKS)
 def test_motion_regularisation(name: str, res: Any, attribute: str, last: int) -> None:
-    """Scores and regularised distances against the paper's formulas, window and all.
+    """Motion scores and regularized distances follow the formulas of the paper and the window.
 
-    Where the window reaches the last step, a score that leaked into the next generation would show.
+    If the window reaches the last step, a score that is not reset shows in the next generation.
     """
     model = TINY[name].build()
     distances, motions = expected_distances(name, model, attribute, 1, 8)
@@ -244,7 +244,7 @@ def test_motion_regularisation(name: str, res: Any, attribute: str, last: int) -
         moreg_steps=(3, last),
         moreg_hyp=(0.5, 2.0, 1.5),
     )
-    for _ in range(2):  # the score is reset at every generation
+    for _ in range(2):  # The score is reset at every generation.
         denoise(TINY[name], model, 8)
         summary = ak.summary(model)
         assert summary.motion_scores[1:] == pytest.approx(scores, rel=1e-4)
@@ -294,7 +294,7 @@ def test_other_residuals_and_metrics(name: str, metric: Any, res: Any) -> None:
 
 @pytest.mark.parametrize("name", FOUR)
 def test_attention_and_the_rest_make_the_block(name: str) -> None:
-    """ca-mlp is what the block adds besides its attention: checked through the adapters."""
+    """The residuals s-attn and ca-mlp of the adapters add up to the residual of the block."""
     from adacache_kernels.models import ADAPTERS
 
     tiny = TINY[name]
@@ -345,7 +345,7 @@ def test_several_locations_are_averaged() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", FOUR)
 def test_half_precision(name: str, dtype: torch.dtype) -> None:
-    """Runs, reuses, stays finite, and keeps the cache in the model's dtype."""
+    """The outputs are finite, and the slots have the dtype of the model."""
     tiny = TINY[name]
     model = tiny.build().to(dtype)
     ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=6)

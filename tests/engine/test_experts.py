@@ -1,4 +1,4 @@
-"""Two transformers that make one video between them, as in Wan 2.2."""
+"""Two transformers that share the steps of one generation, as in Wan 2.2."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = ("transformer", "transformer_2")
 
 
 def experts(boundary: float = 0.5) -> Any:
-    """A pipeline whose first expert makes the steps above the boundary, and the second the rest."""
+    """Return a pipeline whose first expert runs the steps above the boundary."""
     from diffusers import UniPCMultistepScheduler, WanPipeline
 
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)
@@ -42,7 +42,7 @@ def run(pipe: Any, **kwargs: Any) -> Tensor:
 
 
 def by_expert(pipe: Any) -> list[list[int]]:
-    """The steps that each made."""
+    """Return the steps of each expert."""
     summaries = [ak.summary(getattr(pipe, name)) for name in NAMES]
     return [sorted([*s.computed_steps, *s.reused_steps]) for s in summaries]
 
@@ -138,8 +138,8 @@ def test_an_aborted_run_is_forgotten_by_both() -> None:
     assert torch.equal(run(pipe), video)
 
 
-def test_where_the_second_makes_no_step() -> None:
-    """A boundary that no timestep lies below: the other expert has nothing to say."""
+def test_a_second_expert_without_a_step() -> None:
+    """No timestep is below the boundary, so the second expert never runs."""
     pipe = ak.patch(experts(boundary=0.0001), codebook={1e9: 3})
     run(pipe)
     first, second = by_expert(pipe)
@@ -156,7 +156,7 @@ def test_a_failed_patch_leaves_both_alone() -> None:
     assert "step" not in vars(pipe.scheduler)
 
 
-def test_what_asks_for_one_model_is_told_to_name_it() -> None:
+def test_there_is_no_single_engine() -> None:
     pipe = ak.patch(experts())
     with pytest.raises(ValueError, match="has 2 transformers; name one"):
         attached_engine(pipe)

@@ -1,4 +1,4 @@
-"""The engine forecasts, corrects and compares what a plain per-block oracle does."""
+"""Forecasts, corrections and forecast errors of the engine, against an oracle for each block."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EVERY = tuple(range(1, STEPS + 1))
 def oracle_run(
     name: str, model: nn.Module, computed: set[int], order: int, correct: bool = False
 ) -> list[Tensor]:
-    """The latents after each step of the oracle on a given schedule."""
+    """Return the latents of the oracle after each step of a given schedule."""
     tiny, latents, trajectory, now = TINY[name], TINY[name].noise(), [], [0]
     with (
         forecast_blocks(name, model, tiny.lists, order, lambda: now[0], computed) as blocks,
@@ -46,7 +46,7 @@ def total(
     blocks: Mapping[tuple[str, int], ForecastBlock],
     of_block: Callable[[ForecastBlock], Tensor],
 ) -> Tensor:
-    """The sum over all blocks, in the last list's layout."""
+    """Return the sum of a tensor of each block, in the layout of the last list."""
     of_list = [
         torch.stack([of_block(b) for (attribute, _), b in blocks.items() if attribute == name]).sum(
             0
@@ -68,7 +68,7 @@ def corrected(
     step: int,
     computed: set[int],
 ) -> Iterator[None]:
-    """What every block's forecasts missed is added where the hidden states leave the blocks."""
+    """Add the forecast errors of all blocks to the streams that leave the last block."""
     last = getattr(model, tiny.lists[-1])[-1]
 
     def add(_module: nn.Module, _args: Any, output: Any) -> Any:
@@ -93,18 +93,18 @@ def corrected(
 def test_one_forecast_a_span_equals_one_a_block(
     name: str, order: int, correct: bool, seed: int
 ) -> None:
-    """The forecast is linear, so the two differ by rounding only: far below 1e-5 here.
+    """The forecast is linear, so the two differ by rounding only, far below 1e-5.
 
-    Without the forecast, or with another order, they would differ by 1e-3 and more.
+    Without the forecast, or with another order, they differ by 1e-3 and more.
     """
     draw = random.Random(seed)
     computed = {1, *(step for step in range(2, STEPS + 1) if draw.random() < 0.45)}
     if seed == 2:
-        # The last step has forecasts to make up for, and none to come.
+        # The last step is corrected, but no reused step follows it.
         computed = computed - {STEPS - 1} | {STEPS}
     tiny = TINY[name]
     model = tiny.build()
-    # A hook on the last block would be called by the stand-ins as well: the oracle goes first.
+    # The oracle runs first, because stand-ins would call its hook on the last block too.
     expected = oracle_run(name, model, computed, order, correct)
     ak.patch(
         model,
@@ -122,7 +122,7 @@ def test_one_forecast_a_span_equals_one_a_block(
 
 
 class Ramp(nn.Module):
-    """A block whose residual is a polynomial of the step, whatever comes in."""
+    """A block whose residual is a polynomial of the step and independent of its input."""
 
     def __init__(self, shape: tuple[int, ...], order: int, seed: int, step: list[int]) -> None:
         super().__init__()
@@ -139,9 +139,9 @@ class Ramp(nn.Module):
 
 @pytest.mark.parametrize("order", [0, 1, 2])
 def test_a_residual_of_its_order_is_exact(order: int) -> None:
-    """Order 0 with a constant residual, 1 with a linear, 2 with a quadratic one: no step is lost.
+    """Order 0 is exact for a constant residual, 1 for a linear and 2 for a quadratic one.
 
-    Bound: coefficients up to 15 for a parabola, each of their products rounded to eps / 2.
+    Bound: coefficients up to 15 for a parabola, and each product is rounded to eps / 2.
     """
     tiny = TINY["wan"]
     model, now = tiny.build(), [0]
@@ -191,9 +191,9 @@ def test_rate_1_is_bit_equal(name: str, order: int, measure: Any) -> None:
 @pytest.mark.parametrize("order", [0, 1, 2])
 @pytest.mark.parametrize("name", FOUR)
 def test_the_forecast_error_is_that_of_the_spans(name: str, order: int) -> None:
-    """||R - F||_1 / ||F||_1 / k of all blocks, from the oracle's residuals: within 1e-3.
+    """The error is ||R - F||_1 / ||F||_1 / k of all blocks, within 1e-3.
 
-    R - F is 30 times smaller than R, so that rounding of R by 6e-8 shows as 2e-6; sums are float32.
+    R - F is 30 times smaller than R, so a rounding of R by 6e-8 shows as 2e-6; sums are float32.
     """
     tiny, now = TINY[name], [0]
     model = tiny.build()
@@ -220,7 +220,7 @@ def test_the_forecast_error_is_that_of_the_spans(name: str, order: int) -> None:
     )
     denoise(tiny, model, STEPS)
     found = ak.summary(model).distances
-    # The last steps can be followed by no reused one, and are not measured.
+    # No reused step can follow the last steps, so they are not measured.
     assert found[0] is None
     measured = [(f, e) for f, e in zip(found[1:], expected, strict=True) if f is not None]
     assert len(measured) >= STEPS - 4
@@ -230,7 +230,7 @@ def test_the_forecast_error_is_that_of_the_spans(name: str, order: int) -> None:
 
 @pytest.mark.parametrize("name", FOUR)
 def test_motion_is_that_of_the_last_span(name: str) -> None:
-    """||R[1:] - R[:-1]|| / (||R[1:]|| + ||R[:-1]||) over the frames, raised by the constants."""
+    """The score is (||R[1:] - R[:-1]|| / (||R[1:]|| + ||R[:-1]||) / a)^b, over the frames."""
     tiny, now = TINY[name], [0]
     model, latents = tiny.build(), tiny.noise()
     with (
@@ -268,8 +268,8 @@ def test_a_codebook_on_the_forecast_error_decides() -> None:
     tiny = TINY["wan"]
     model = tiny.build()
     counts = []
-    told = pytest.warns(ak.AdaCacheWarning, match="no step of 12 was reused")
-    for threshold, warned in ((1e-9, told), (1e9, nullcontext())):
+    warns = pytest.warns(ak.AdaCacheWarning, match="no step of 12 was reused")
+    for threshold, warned in ((1e-9, warns), (1e9, nullcontext())):
         ak.patch(
             model,
             codebook={threshold: 4, threshold * 2: 1},
@@ -288,7 +288,7 @@ def test_a_codebook_on_the_forecast_error_decides() -> None:
 @pytest.mark.parametrize("name", ["wan", "cogvideox"])
 @pytest.mark.parametrize("order", [0, 1, 2])
 def test_measuring_the_forecast_needs_no_memory(name: str, order: int) -> None:
-    """The new residual goes over the oldest one in the pass that compares them."""
+    """The pass that compares the new residual with the oldest one also overwrites that one."""
     tiny = TINY[name]
     model = tiny.build()
     ak.patch(
@@ -303,10 +303,10 @@ def test_measuring_the_forecast_needs_no_memory(name: str, order: int) -> None:
 
 
 @pytest.mark.parametrize("name", FOUR)
-def test_memory_is_one_tensor_a_step_that_is_kept(name: str) -> None:
+def test_memory_is_one_slot_for_each_stored_step(name: str) -> None:
     tiny = TINY[name]
     model = tiny.build()
-    for settings, kept in (
+    for settings, slots in (
         ({"forecast": 0}, 1),
         ({"forecast": 1}, 2),
         ({"forecast": 2}, 3),
@@ -314,7 +314,7 @@ def test_memory_is_one_tensor_a_step_that_is_kept(name: str) -> None:
     ):
         ak.patch(model, schedule=[1, 2, 3, 5, 7], num_inference_steps=8, **settings)
         denoise(tiny, model, 8)
-        assert ak.summary(model).cache_tensors == kept * tiny.streams
+        assert ak.summary(model).cache_tensors == slots * tiny.streams
         ak.unpatch(model)
 
 
@@ -328,8 +328,8 @@ def test_reused_steps_with_too_little_history_are_counted() -> None:
     assert "lower order 2 4" in str(summary)
 
 
-def test_branches_of_guidance_keep_rings_of_their_own() -> None:
-    """Two named branches in one model are as in two models with one each."""
+def test_each_guidance_branch_has_its_own_ring() -> None:
+    """Two named branches of one model give the outputs of two models with one branch each."""
     tiny = TINY["wan"]
     settings: dict[str, Any] = dict(
         forecast=1, correct=True, schedule=[1, 2, 5, 8, 9, 12], num_inference_steps=STEPS
@@ -361,10 +361,10 @@ def test_another_number_of_steps_starts_with_an_empty_ring() -> None:
 
 
 @pytest.mark.parametrize(("order", "measure"), [(1, "forecast-error"), (2, "distance")])
-def test_what_is_not_a_number_is_not_forecast_from(order: int, measure: Any) -> None:
-    """One step whose residual is NaN: told, and no later step sees it.
+def test_a_residual_that_is_not_finite_is_in_no_forecast(order: int, measure: Any) -> None:
+    """A step with a residual of NaN gives a warning and is in no later forecast.
 
-    With order 2 it would still be among the last three when steps are reused again.
+    With order 2, it would still be among the last three computed steps when reuse resumes.
     """
     tiny = TINY["wan"]
     model = tiny.build()
@@ -391,7 +391,7 @@ def test_what_is_not_a_number_is_not_forecast_from(order: int, measure: Any) -> 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", FOUR)
 def test_half_precision(name: str, dtype: torch.dtype) -> None:
-    """The forecast is computed in float32 and rounded once; the cache has the model's dtype."""
+    """The forecast is computed in float32 and rounded once; the slots have the model's dtype."""
     tiny = TINY[name]
     model = tiny.build().to(dtype)
     latents = tiny.noise().to(dtype)
@@ -408,16 +408,16 @@ def test_half_precision(name: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"correct": True}, {"measure": "forecast-error"}, {}])
-def test_a_list_that_does_not_run_is_told_where_it_matters(settings: dict[str, Any]) -> None:
-    """Latte without its temporal blocks: the spatial residuals are forecast all the same."""
+def test_a_list_that_does_not_run_gives_a_warning_if_it_is_needed(settings: dict[str, Any]) -> None:
+    """Latte without its temporal blocks still forecasts the residuals of the spatial ones."""
     tiny = TINY["latte"]
     model, latents = tiny.build(), tiny.noise()
     needed = bool(settings)
     if "measure" not in settings:
         settings = settings | {"schedule": [1, 2, 5, 8, 12]}
     ak.patch(model, forecast=1, num_inference_steps=STEPS, **settings)
-    told = pytest.warns(ak.AdaCacheWarning, match="temporal_transformer_blocks did not run")
-    with told if needed else nullcontext(), torch.no_grad():
+    warns = pytest.warns(ak.AdaCacheWarning, match="temporal_transformer_blocks did not run")
+    with warns if needed else nullcontext(), torch.no_grad():
         for step in EVERY:
             latents = (
                 latents

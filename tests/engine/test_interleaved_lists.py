@@ -1,4 +1,4 @@
-"""Lists whose blocks take turns: one residual for both, whether or not the second one runs."""
+"""Interleaved lists: one residual for both, whether or not the second one runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def layers(count: int) -> Tiny:
 
 
 def call(tiny: Tiny, model: nn.Module, latents: Tensor, step: int, temporal: bool) -> Tensor:
-    """One step of a denoising loop; without temporal blocks, as for a single image."""
+    """Run one step of a denoising loop; without temporal blocks as for a single image."""
     output: Tensor = model(
         hidden_states=latents,
         encoder_hidden_states=tiny.text(latents.shape[0]),
@@ -37,7 +37,7 @@ def call(tiny: Tiny, model: nn.Module, latents: Tensor, step: int, temporal: boo
 
 
 def expected(tiny: Tiny, model: nn.Module, temporal: bool) -> Tensor:
-    """The latents of the oracle that keeps two residuals a block."""
+    """Return the last latents of the oracle that stores two residuals for each block."""
     now, latents = [0], tiny.noise(batch=2)
     lists = tiny.lists if temporal else tiny.lists[:1]
     with two_residuals("latte", model, lists, lambda: now[0] in COMPUTED), torch.no_grad():
@@ -50,7 +50,7 @@ def expected(tiny: Tiny, model: nn.Module, temporal: bool) -> Tensor:
 @pytest.mark.parametrize("temporal", [True, False])
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_one_residual_is_all_that_the_blocks_add(count: int, temporal: bool) -> None:
-    """Rounding apart: 1e-5, where a residual of one block too few is off by 1e-3 and more."""
+    """Within 1e-5: rounding only. Without one of the blocks, the error is 1e-3 and more."""
     tiny = layers(count)
     model = tiny.build()
     wanted = expected(tiny, model, temporal)
@@ -64,8 +64,8 @@ def test_one_residual_is_all_that_the_blocks_add(count: int, temporal: bool) -> 
     assert relative(latents, wanted) < 1e-5
 
 
-def test_the_second_list_may_come_and_go() -> None:
-    """With other lists it is another computation: nothing is reused across the change."""
+def test_the_second_list_may_be_left_out_in_some_calls() -> None:
+    """No residual is reused in a call that runs other lists."""
     model = LATTE.build()
     ak.patch(model, schedule=[1, 5], num_inference_steps=STEPS)
     latents = LATTE.noise(batch=2)
@@ -77,7 +77,7 @@ def test_the_second_list_may_come_and_go() -> None:
     assert summary.computed_steps == [1, 4, 5]
 
 
-def test_a_write_into_the_first_blocks_input_is_told() -> None:
+def test_a_write_into_the_first_blocks_input_gives_a_warning() -> None:
     model = LATTE.build()
 
     def write(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -93,7 +93,7 @@ def test_a_write_into_the_first_blocks_input_is_told() -> None:
 
 
 def test_a_reused_step_hands_on_contiguous_channels() -> None:
-    """A patch embedding may leave a transposed view, which adds and layers are slow on."""
+    """A patch embedding may return a transposed view, on which the add and layers are slow."""
     seen: list[Tensor] = []
 
     def add(streams: Sequence[Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Generations one after another and broken off; what changes, and what goes wrong, within one."""
+"""Generations that follow each other, are aborted, change their inputs, or give warnings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_new_generation_starts_anew() -> None:
     assert ak.summary(model) == one
 
 
-def test_reset_after_a_run_that_was_broken_off() -> None:
+def test_reset_after_an_aborted_run() -> None:
     tiny, model = TINY["latte"], TINY["latte"].build()
     ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
     whole = denoise(tiny, model, STEPS)
@@ -90,7 +90,7 @@ def test_training_mode_computes_with_one_warning() -> None:
     assert ak.summary(model).cache_bytes == 0
 
 
-def test_gradients_flow_and_are_warned_about_once() -> None:
+def test_gradients_flow_with_one_warning() -> None:
     tiny, model = TINY["wan"], wan()
     ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
     with pytest.warns(ak.AdaCacheWarning, match="gradients are enabled") as warned:
@@ -113,14 +113,14 @@ def test_inference_mode_and_no_grad_may_follow_each_other() -> None:
     assert ak.summary(model).reused_steps == [3, 4, 6, 7]
 
 
-def test_a_cache_that_never_engages_is_told() -> None:
+def test_a_generation_without_reuse_gives_a_warning() -> None:
     tiny, model = TINY["wan"], wan()
     ak.patch(model, codebook={1e-9: 4, 1.0: 1}, num_inference_steps=STEPS)
     with pytest.warns(ak.AdaCacheWarning, match=r"no step of 10 was reused.*below 1e-09"):
         denoise(tiny, model, STEPS)
 
 
-def test_a_distance_that_is_not_finite_is_told_and_followed_by_a_computed_step() -> None:
+def test_a_distance_that_is_not_finite_gives_a_warning_and_a_computed_step() -> None:
     tiny, model = TINY["wan"], wan()
     ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
     poison = {"on": True}
@@ -139,16 +139,16 @@ def test_a_distance_that_is_not_finite_is_told_and_followed_by_a_computed_step()
     assert summary.rates[1] == 1
 
 
-def test_a_metric_block_that_does_not_run_is_told_and_nothing_outdated_is_compared(
+def test_a_metric_block_that_does_not_run_gives_a_warning_and_no_distance(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of two metric blocks, the last is not measured in step 2: the first one's slot is newer."""
+    """In step 2 only the first of two metric blocks is measured, so its slot is newer."""
     tiny, model = TINY["wan"], wan()
     measure, now = DistanceMeter.measure, {"step": 0}
 
-    def measure_unless_skipped(meter: DistanceMeter, site: Any, run: Any) -> None:
-        if (now["step"], site.index) != (2, 2):
-            measure(meter, site, run)
+    def measure_unless_skipped(meter: DistanceMeter, block: Any, run: Any) -> None:
+        if (now["step"], block.index) != (2, 2):
+            measure(meter, block, run)
 
     monkeypatch.setattr(DistanceMeter, "measure", measure_unless_skipped)
     ak.patch(model, codebook=EVERY_THIRD, cache_loc=["start", "end"], num_inference_steps=STEPS)
@@ -161,7 +161,7 @@ def test_a_metric_block_that_does_not_run_is_told_and_nothing_outdated_is_compar
     assert [distance is None for distance in summary.distances] == [True, True, True, False]
 
 
-def test_a_residual_of_zeros_is_told() -> None:
+def test_a_residual_of_zeros_gives_a_warning() -> None:
     tiny, model = TINY["latte"], TINY["latte"].build()
     attention = model.temporal_transformer_blocks[1].attn1.to_out[0]
     nn.init.zeros_(attention.weight)
@@ -171,7 +171,7 @@ def test_a_residual_of_zeros_is_told() -> None:
         denoise(tiny, model, 4)
 
 
-def test_a_block_that_writes_into_its_input_is_told() -> None:
+def test_a_block_that_writes_into_its_input_gives_a_warning() -> None:
     tiny, model = TINY["wan"], wan()
     model.blocks[0].register_forward_pre_hook(write_in_place)
     ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=6)

@@ -1,4 +1,4 @@
-"""Decisions of the branches of guidance: one for all of them, led by a conditional one; or each."""
+"""Decisions for guidance branches: one for all, by the leading branch, or one for each."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def call(model: nn.Module, x: Tensor, step: int, text: int) -> Tensor:
     )[0]
 
 
-# The second branch has steps of its own size, so that its residuals change more.
+# The second branch has larger steps, so its residuals change more.
 SIZES = {"cond": 0.02, "uncond": 0.3}
 
 
 def denoise(model: nn.Module, names: list[str]) -> dict[str, list[Tensor]]:
-    """Every branch has latents of its own, so that one can be told from the other alone."""
+    """Run a generation in which every branch has its own latents, and return all of them."""
     latents = {name: noise(1, 4, 3, 8, 8, seed=index) for index, name in enumerate(names)}
     trajectory: dict[str, list[Tensor]] = {name: [] for name in names}
     with torch.no_grad():
@@ -54,7 +54,7 @@ def patched(**settings: Any) -> nn.Module:
 
 
 def alone(name: str, index: int) -> tuple[list[int], Tensor]:
-    """The branch as a model of its own: same seeds, nothing beside it."""
+    """Return schedule and last latents of a model that runs only this branch."""
     model = patched()
     latents = noise(1, 4, 3, 8, 8, seed=index)
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_together_the_first_decides() -> None:
     assert ak.summary(model).by_branch == {}
 
 
-def test_together_a_conditional_branch_decides_wherever_it_comes() -> None:
+def test_together_a_conditional_branch_decides_in_any_order() -> None:
     model = patched()
     denoise(model, ["uncond", "cond"])
     assert ak.summary(model).computed_steps == alone("cond", 1)[0]
@@ -131,11 +131,11 @@ def test_memory_of_each_branch_is_counted() -> None:
     together, each = patched(), patched(decide_for="branch")
     for model in (together, each):
         denoise(model, ["cond", "uncond"])
-    # A residual for each branch, and what distances are measured to: once, or for each.
+    # A residual for each branch, and the slot of the metric block: one, or one for each branch.
     assert ak.summary(together).cache_tensors == 3
     assert ak.summary(each).cache_tensors == 4
 
 
-def test_what_it_may_be() -> None:
+def test_other_values_of_decide_for_are_refused() -> None:
     with pytest.raises(ValueError, match=r"decide_for.*'step', 'branch'"):
         patched(decide_for="both")

@@ -1,10 +1,11 @@
-"""batch="each": every video of a batch has its own schedule, as if it were alone."""
+"""batch="each": every video of a batch has the schedule that it has in a batch of its own."""
 
 from __future__ import annotations
 
 import json
 import math
 import statistics
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 import adacache_kernels as ak
 from adacache_kernels.api.target import attached_engine
 from adacache_kernels.config.adacache_config import AdaCacheConfig
-from adacache_kernels.engine.summary import joined
+from adacache_kernels.engine.merge_summaries import merge_experts
+from adacache_kernels.memory.arena_provider import ArenaProvider
 from tests.engine.test_batch import (
     STEPS,
     Replay,
@@ -44,7 +46,7 @@ def each(videos: list[Video], **settings: Any) -> nn.Module:
 @pytest.mark.parametrize("guidance", [1, 2])
 @pytest.mark.parametrize("name", FOUR)
 def test_a_batch_equals_its_videos_alone(name: str, guidance: int) -> None:
-    """But for rounding: a video's rows make a call of their own, the same as without the others."""
+    """Up to rounding: the rows of a video make a call of their own, as without the others."""
     videos = two_videos(name, guidance)
     between = statistics.mean(statistics.median(distances([video])) for video in videos)
     book = {between / 2: 4, between: 3, 2 * between: 2, 9.0: 1}
@@ -64,8 +66,8 @@ def test_a_batch_equals_its_videos_alone(name: str, guidance: int) -> None:
 
 
 def test_a_batch_equals_that_of_the_model_where_every_step_is_computed() -> None:
-    """Within what a matrix product is rounded to in a batch of another length: the sum of some
-    hundred products of the size of the output, each of them to 2^-24."""
+    """Within the rounding of a matrix product in another batch size: the sum of some hundred
+    products of the size of the output, each rounded to 2^-24."""
     videos = two_videos("wan", guidance=2)
     found = run(each(videos, codebook={9.0: 1}), videos)
     expected = run(TINY["wan"].build(), videos)
@@ -85,7 +87,7 @@ def test_the_schedules_are_those_of_the_replay() -> None:
 
 
 def counted(model: nn.Module) -> list[int]:
-    """How many rows each run of the first block gets, from now on."""
+    """Return a list that receives the number of rows of each run of the first block."""
     rows: list[int] = []
     model.blocks[0].register_forward_hook(lambda _block, args, _out: rows.append(len(args[0])))
     return rows
@@ -128,7 +130,7 @@ def no_text(videos: Sequence[Video]) -> Tensor:
 
 @pytest.mark.parametrize("guidance_scale", [4.0, 1.0])
 def test_a_pipeline_of_two_prompts(guidance_scale: float) -> None:
-    """Both halves of the guidance of a video go into one call of it."""
+    """One call has both guidance rows of a video."""
     settings = {"batch": "each", "codebook": {0.105: 3, 0.2: 2, 9.0: 1}, "cache_res": "block"}
     pipe = ak.patch(latte(), **settings)
     together = generate(pipe, [0, 1], guidance_scale, STEPS)
@@ -144,7 +146,7 @@ def test_a_pipeline_of_two_prompts(guidance_scale: float) -> None:
 
 
 def test_two_experts() -> None:
-    """Each video has an engine in each expert."""
+    """Each expert has an engine for each video."""
 
     def generate(which: list[int]) -> Any:
         pipe = ak.patch(experts(), batch="each", codebook={0.15: 4, 9.0: 2})
@@ -171,7 +173,7 @@ def test_two_experts() -> None:
 
 
 def test_another_number_of_videos() -> None:
-    """In the next generation, and in the middle of one, where what is stored is of other videos."""
+    """The number changes between generations, and in one, where stored residuals do not fit."""
     videos = [*two_videos("wan"), Video(TINY["wan"], 20, 0.5)]
     model = each(videos)
     for count in (2, 3, 1, 2):
@@ -195,13 +197,13 @@ def schedules(model: nn.Module) -> list[list[int]]:
     return [video.computed_steps for video in found.videos or [found]]
 
 
-def test_a_run_that_was_broken_off() -> None:
+def test_an_aborted_run() -> None:
     videos = two_videos("wan")
     model = each(videos)
     run(model, videos)
     expected = schedules(model)
     second_video_fails = model.blocks[0].register_forward_hook(fails_at(calls=4))
-    with pytest.raises(RuntimeError, match="broken off"):
+    with pytest.raises(RuntimeError, match="aborted"):
         run(model, videos)
     second_video_fails.remove()
     assert "no generation yet" in str(ak.summary(model))
@@ -215,7 +217,7 @@ def fails_at(calls: int) -> Any:
     def hook(*_: Any) -> None:
         seen.append(0)
         if len(seen) == calls:
-            raise RuntimeError("broken off")
+            raise RuntimeError("aborted")
 
     return hook
 
@@ -227,7 +229,7 @@ class TwoOutputs(BaseOutput):
 
 
 def returning(change: Any, videos: list[Video]) -> nn.Module:
-    """A model that returns what `change` makes of its output."""
+    """Return a patched model whose output goes through `change`."""
     model = videos[0].tiny.build()
     original = model.forward
 
@@ -241,7 +243,7 @@ def returning(change: Any, videos: list[Video]) -> nn.Module:
     return ak.patch(model, batch="each", **options)
 
 
-def test_what_a_model_may_return() -> None:
+def test_supported_outputs() -> None:
     videos = two_videos("wan", guidance=2)
     with torch.no_grad():
         exact = torch.stack([call(each([video]), [video], 1)[0] for video in videos], dim=1)
@@ -263,7 +265,7 @@ def test_what_a_model_may_return() -> None:
         (lambda x: x.new_zeros(1, int(1e4 * x.abs().max())), r"\[\(1, "),
     ],
 )
-def test_outputs_that_cannot_be_put_together(change: Any, shown: str) -> None:
+def test_outputs_that_cannot_be_joined(change: Any, shown: str) -> None:
     videos = two_videos("wan")
     message = (
         f'batch="each": WanTransformer3DModel returned .*{shown}.*choose batch="any" or "mean"'
@@ -276,13 +278,13 @@ def test_arguments_without_the_rows_of_the_batch() -> None:
     videos = two_videos("wan")
     model = each(videos)
     engine = vars(model)["_adacache_installation"].engine
-    # As of a model that takes its videos packed into one another.
+    # A model that packs its videos into one sequence reports such numbers.
     engine._adapter = replace(engine._adapter, frames=lambda *_: (3, 1))
     with pytest.raises(ValueError, match=r"no argument of Wan.* has the 3 rows .*choose batch="):
         run(model, videos)
 
 
-def test_what_is_nested_is_split_and_what_has_other_rows_is_not() -> None:
+def test_nested_arguments_are_split_and_other_shapes_are_not() -> None:
     videos = two_videos("wan")
     given: list[Any] = []
     model = videos[0].tiny.build()
@@ -298,39 +300,42 @@ def test_what_is_nested_is_split_and_what_has_other_rows_is_not() -> None:
     rows, whole = torch.arange(2.0), torch.arange(3.0)
     with torch.no_grad(), pytest.warns(ak.AdaCacheWarning, match="metric block did not run"):
         extra = {"a": [rows, (whole, "text")]}
-        places = {"token_indices": torch.arange(2), "rope_pos": [torch.zeros(2), torch.zeros(2, 1)]}
-        model(torch.ones(2, 4, 3, 8, 8), extra, scale=torch.tensor(2.0), **places)
+        positions = {
+            "token_indices": torch.arange(2),
+            "rope_pos": [torch.zeros(2), torch.zeros(2, 1)],
+        }
+        model(torch.ones(2, 4, 3, 8, 8), extra, scale=torch.tensor(2.0), **positions)
     for video, (extra, scale, token_indices, rope_pos) in enumerate(given):
-        (own, (kept, text)) = extra["a"]
+        (own, (unsplit, text)) = extra["a"]
         assert own.tolist() == [video]
-        assert kept is whole
+        assert unsplit is whole
         assert text == "text"
         assert scale.item() == 2.0
-        # Two tokens, which are not the two videos.
-        assert token_indices is places["token_indices"]
+        # It has two tokens, not two videos.
+        assert token_indices is positions["token_indices"]
         assert [x.shape for x in rope_pos] == [(2,), (1, 1)]
 
 
 def test_a_model_that_fails_on_a_part_of_its_batch() -> None:
-    """Its own error, and what may be the reason of it; not so where a part was fine before."""
+    """The error is its own. A warning gives a possible reason, unless a split has worked before."""
     videos = two_videos("wan")
     model = each(videos)
     block = model.blocks[0]
     fails = block.register_forward_hook(fails_at(calls=1))
     reason = 'rows of one video alone has failed.*choose batch="any" or "mean"'
     warned = pytest.warns(ak.AdaCacheWarning, match=reason)
-    with warned, pytest.raises(RuntimeError, match="broken"):
+    with warned, pytest.raises(RuntimeError, match="aborted"):
         run(model, videos)
     fails.remove()
     other = each(videos)
     run(other, videos)
     other.blocks[0].register_forward_hook(fails_at(calls=1))
-    with warnings.catch_warnings(), pytest.raises(RuntimeError, match="broken"):
+    with warnings.catch_warnings(), pytest.raises(RuntimeError, match="aborted"):
         warnings.simplefilter("error")
         run(other, videos)
 
 
-def test_the_summary_tells_of_each_video() -> None:
+def test_the_summary_has_each_video() -> None:
     videos = two_videos("wan")
     model = each(videos, codebook={0.02: 5, 0.05: 3, math.inf: 2})
     assert not ak.summary(model).videos
@@ -346,28 +351,32 @@ def test_the_summary_tells_of_each_video() -> None:
         of_step = [of_first.get(step), of_second.get(step)]
         assert distance == max((d for d in of_step if d is not None), default=None)
     assert f"  video 1   {' '.join(map(str, second.computed_steps))}" in str(found)
-    told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    assert told["videos"][1]["computed_steps"] == second.computed_steps
+    plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert plain["videos"][1]["computed_steps"] == second.computed_steps
     assert AdaCacheConfig(**found.config).batch == "each"
-    both = joined([found, found])
+    both = merge_experts([found, found])
     assert [len(v.computed_steps) for v in both.videos] == [
         2 * len(v.computed_steps) for v in found.videos
     ]
 
 
-def test_memory_is_given_back() -> None:
-    """That of videos that do not come again, and all of it in the end."""
+def test_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory of a video when the next generation does not have it, and all of it by unpatch."""
+    providers: list[ArenaProvider] = []
+
+    def provider(*args: Any) -> ArenaProvider:
+        providers.append(ArenaProvider(*args))
+        return providers[-1]
+
+    monkeypatch.setattr(sys.modules["adacache_kernels.api.patch"], "ArenaProvider", provider)
     videos = two_videos("wan")
     model = each(videos)
     run(model, videos)
-    engine = vars(model)["_adacache_installation"].engine
-    (users,) = engine._arena._users.values()
-    assert users == 2
+    assert [list(made._users.values()) for made in providers] == [[2]]
     run(model, videos[:1])
-    (users,) = engine._arena._users.values()
-    assert users == 1
+    assert [list(made._users.values()) for made in providers] == [[1]]
     ak.unpatch(model)
-    assert not engine._arena._made
+    assert not providers[0]._made
     assert "forward" not in vars(model)
 
 
@@ -376,7 +385,7 @@ def test_there_is_no_single_engine() -> None:
         attached_engine(each(two_videos("wan")))
 
 
-def test_the_same_timestep_twice_is_told() -> None:
+def test_the_same_timestep_twice_gives_a_warning() -> None:
     videos = two_videos("wan")
     model, timestep = each(videos), torch.tensor([900.0, 900.0])
     with torch.no_grad(), pytest.warns(ak.AdaCacheWarning, match="the very same timestep tensor"):

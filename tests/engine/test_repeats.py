@@ -1,4 +1,4 @@
-"""A bare model that is called twice a step without being told so."""
+"""A bare model that is called twice a step although the settings say once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def patched(**settings: Any) -> nn.Module:
 
 
 @pytest.mark.parametrize("decision", ["async", "sync"])
-def test_two_calls_that_nobody_has_told_of(decision: Any) -> None:
+def test_two_calls_a_step_without_the_setting_give_a_warning(decision: Any) -> None:
     model = patched(num_inference_steps=2 * STEPS, decision=decision)
     with pytest.warns(ak.AdaCacheWarning, match=rf"{WARNS}.*cache_context, or give calls_per_step"):
         two_calls(model, 2, anew)
@@ -51,7 +51,7 @@ def written(step: int) -> Tensor:
 
 @pytest.mark.parametrize("timestep_of", [anew, written])
 @pytest.mark.parametrize(("calls", "settings"), [(1, {}), (2, {"calls_per_step": 2})])
-def test_what_is_in_order_is_not_warned_about(
+def test_a_correct_setting_gives_no_warning(
     calls: int, settings: dict[str, Any], timestep_of: Callable[[int], Tensor]
 ) -> None:
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Runs that change on their way or are broken off, and pipelines in threads."""
+"""Runs that change their inputs or are aborted, and pipelines in threads."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def call(model: nn.Module, frames: int, step: int) -> Tensor:
 
 @pytest.mark.filterwarnings("ignore:.*planned anew")
 @pytest.mark.parametrize("shapes", [(3, 2), (2, 3), (3, 2, 3), (1, 3)])
-def test_the_sequence_is_cut_or_grows_on_the_way(shapes: tuple[int, ...]) -> None:
-    """As ChronoEdit cuts its video to two frames: computed at once, reused later, in every part."""
+def test_the_sequence_becomes_shorter_or_longer_during_a_run(shapes: tuple[int, ...]) -> None:
+    """ChronoEdit cuts its video to two frames: each part computes first and reuses later."""
     model = CHRONO.build()
     each = STEPS // len(shapes)
     frames = [shapes[min(step // each, len(shapes) - 1)] for step in range(STEPS)]
@@ -47,7 +47,7 @@ def test_the_sequence_is_cut_or_grows_on_the_way(shapes: tuple[int, ...]) -> Non
 
 
 def test_short_trajectories_one_after_another() -> None:
-    """Windows of a longer video, each a generation of the scheduler (diffusion forcing, Helios)."""
+    """Each window of a longer video is a generation (diffusion forcing, Helios)."""
     pipe = wan()
     plain = [run_wan(pipe, steps) for steps in (6, 6, 9)]
     ak.patch(pipe, codebook=EVERY_THIRD)
@@ -79,7 +79,7 @@ def stopping(error: type[BaseException], at: int) -> Callable[..., Any]:
 def test_a_run_after_an_aborted_one(
     make: Any, run: Any, at: int, error: type[BaseException]
 ) -> None:
-    """Between two steps of the pipeline, by its callback."""
+    """The callback of the pipeline raises between two steps."""
     pipe = ak.patch(make(), codebook=EVERY_THIRD)
     expected = run(pipe)
     schedule = ak.summary(pipe).computed_steps
@@ -89,8 +89,8 @@ def test_a_run_after_an_aborted_one(
     assert ak.summary(pipe).computed_steps == schedule
 
 
-@pytest.mark.parametrize("place", [0, 1, 2])
-def test_a_block_that_fails_once(place: int) -> None:
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_a_block_that_fails_once(index: int) -> None:
     pipe = ak.patch(wan(), codebook=EVERY_THIRD)
     expected = run_wan(pipe)
     calls = [0]
@@ -100,7 +100,7 @@ def test_a_block_that_fails_once(place: int) -> None:
         if calls[0] == 5:
             raise Stop
 
-    handle = pipe.transformer.blocks[place].register_forward_pre_hook(fail)
+    handle = pipe.transformer.blocks[index].register_forward_pre_hook(fail)
     with pytest.raises(Stop):
         run_wan(pipe)
     handle.remove()
@@ -108,7 +108,7 @@ def test_a_block_that_fails_once(place: int) -> None:
 
 
 def in_threads(*tasks: Callable[[], Any]) -> list[Any]:
-    """Results or errors, in order; all begin together."""
+    """Run the tasks in threads that start together; return results or errors, in order."""
     results: list[Any] = [None] * len(tasks)
     ready = threading.Barrier(len(tasks))
 
@@ -142,7 +142,7 @@ def test_two_pipelines_in_two_threads(shared: bool) -> None:
 
 
 def test_a_pipeline_whose_patched_transformer_is_never_called() -> None:
-    """Replaced after the patch: told after a few steps, for nothing is cached."""
+    """The transformer is replaced after the patch, and a warning comes after a few steps."""
     pipe = wan()
     ak.patch(pipe, codebook={float("inf"): 3})
     patched, pipe.transformer = pipe.transformer, copy.deepcopy(pipe.transformer)

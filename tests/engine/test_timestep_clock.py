@@ -1,4 +1,4 @@
-"""A bare model whose number of steps nobody has given."""
+"""A bare model without a given number of steps."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def call(model: nn.Module, timestep: Any, seed: int = 0) -> Tensor:
 
 
 def trailing(steps: int) -> list[float]:
-    """1000 down to one stride above 0."""
+    """Return timesteps from 1000 down to one stride above 0."""
     return [1000.0 * (steps - i) / steps for i in range(steps)]
 
 
 def leading(steps: int) -> list[float]:
-    """One stride below 1000 down to 0."""
+    """Return timesteps from one stride below 1000 down to 0."""
     return [1000.0 * (steps - 1 - i) / steps for i in range(steps)]
 
 
@@ -74,7 +74,7 @@ def test_a_generation_begins_with_its_first_timestep(steps: int) -> None:
 
 
 def test_two_calls_at_one_timestep_are_no_new_generation() -> None:
-    """As a second-order solver makes them (Heun): all but the first and the last twice."""
+    """A second-order solver (Heun) repeats all timesteps but the first and the last."""
     times = [1000.0, *(t for t in trailing(8)[1:] for _ in range(2))]
     calls = clocked(times * 2)
     begins = [index for index, call in enumerate(calls) if call.first_in_generation]
@@ -99,7 +99,7 @@ def test_two_calls_a_step() -> None:
     assert [call.branch for call in calls] == ["0", "1"] * 8
 
 
-def test_what_can_be_read_without_waiting() -> None:
+def test_timesteps_that_can_be_read_without_waiting() -> None:
     assert readable_time({"timestep": torch.tensor([900, 930])}) == 915
     assert readable_time({"t": 0.5}) == 0.5
     assert readable_time({"timestep": torch.ones(1, device="meta")}) is None
@@ -108,7 +108,7 @@ def test_what_can_be_read_without_waiting() -> None:
 
 def test_a_model_reuses_and_protects_its_end() -> None:
     model = ak.patch(wan(), codebook=EVERY_THIRD)
-    with pytest.warns(ak.AdaCacheWarning, match=r"is not known.*50 steps.*hand"):
+    with pytest.warns(ak.AdaCacheWarning, match=r"is not known.*50 steps.*timesteps on the CPU"):
         for index, time in enumerate(trailing(14)):
             call(model, torch.tensor([time]), index)
     summary = ak.summary(model)
@@ -123,7 +123,7 @@ def test_a_model_reuses_and_protects_its_end() -> None:
 
 
 def test_timesteps_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a device: the steps run on, until `reset` says that a generation begins."""
+    """The count goes on, as with timesteps on a device, until `reset` begins a generation."""
     monkeypatch.setattr(
         "adacache_kernels.engine.clocks.timestep_clock.readable_time", lambda arguments: None
     )
@@ -151,6 +151,6 @@ def test_timesteps_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"decision": "graph"}, 'decision="graph" needs the number of steps'),
     ],
 )
-def test_what_needs_the_number_of_steps(settings: dict[str, Any], named: str) -> None:
+def test_settings_that_need_the_number_of_steps(settings: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         ak.patch(wan(), **settings)

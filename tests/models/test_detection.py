@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import adacache_kernels as ak
-from adacache_kernels.api import patch as patching
+from adacache_kernels.api.target import attached_engine
 from adacache_kernels.models import adapter_for
 from tests.models.test_chained_models import CHAINED
 from tests.support.oracles.block_residual import reused_by_blocks
@@ -28,7 +28,9 @@ UNCLEAR = {
 @pytest.fixture
 def unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     """No class and no structure is known."""
-    monkeypatch.setattr(patching, "adapter_for", lambda model: None)
+    monkeypatch.setattr(
+        "adacache_kernels.models.other_libraries.inspection.adapter_for", lambda model: None
+    )
 
 
 @pytest.mark.usefixtures("unknown")
@@ -480,4 +482,4 @@ def test_calibration_needs_known_blocks() -> None:
     model = Model().eval()
     ak.patch(model, **REUSING)
     with pytest.raises(ValueError, match="run it once, so that its blocks are found"):
-        patching.attached_engine(model)
+        attached_engine(model)

@@ -15,8 +15,7 @@ from torch import Tensor
 
 import adacache_kernels as ak
 from adacache_kernels import ops
-from adacache_kernels.engine.decision import distance_meter as meter
-from adacache_kernels.engine.decision import mailbox
+from adacache_kernels.engine.decision import decider, mailbox
 from adacache_kernels.engine.decision.mailbox import DecisionMessage, Mailbox
 from adacache_kernels.ops import reference
 from tests.kernels.test_kernels import driver, on_triton
@@ -164,7 +163,7 @@ def test_a_letter_is_waited_for_once_the_device_is_behind(device: Device) -> Non
 
 def test_letters_stay_for_some_time(device: Device) -> None:
     box = mailbox.TorchMailbox(torch.device("xpu"))
-    for sequence in range(1, 1 + mailbox.PLACES):
+    for sequence in range(1, 1 + mailbox.SLOTS):
         box.post(letter(sequence), sequence)
     assert [box.collect(n).state[0] for n in (1, 2, 3, 4)] == [1, 2, 3, 4]
 
@@ -212,7 +211,7 @@ def test_waits_are_counted_and_change_no_schedule(
     tiny, settings = TINY[name], {"codebook": {0.05: 4, 1e9: 2}, "num_inference_steps": 20}
     by_host = ak.patch(tiny.build(), **settings, decision="sync")
     denoise(tiny, by_host, 20)
-    monkeypatch.setattr(meter, "make_mailbox", lambda device, mode: Late())
+    monkeypatch.setattr(decider, "make_mailbox", lambda device, mode: Late())
     model = ak.patch(tiny.build(), **settings)
     denoise(tiny, model, 20)
     summary, expected = ak.summary(model), ak.summary(by_host)

@@ -194,7 +194,7 @@ def test_a_loop_of_the_users_own_is_told_and_computed() -> None:
     pipe = ak.patch(latte(), codebook=EVERY_THIRD)
     tiny = TINY["latte"]
     pipe.scheduler.set_timesteps(STEPS)
-    warned = pytest.warns(ak.AdaCacheWarning, match="scheduler's steps cannot be told")
+    warned = pytest.warns(ak.AdaCacheWarning, match="scheduler's steps cannot be assigned")
     with warned, torch.no_grad():
         for step in range(1, 13):
             found = tiny.call(pipe.transformer, tiny.noise(), step)

@@ -1,4 +1,4 @@
-"""Counts what `torch.compile` makes of blocks, and the ways in which users compile them."""
+"""Count the graphs that `torch.compile` makes, and compile blocks in the ways of users."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch._dynamo.utils import counters
 
 
 class Counter:
-    """A backend that counts, from a fresh start of dynamo on."""
+    """A backend that counts graphs; making one resets dynamo."""
 
     def __init__(self, backend: str = "eager") -> None:
         torch._dynamo.reset()
@@ -22,22 +22,22 @@ class Counter:
 
     @property
     def graphs(self) -> tuple[int, int]:
-        """Compiled graphs, and the operations in them."""
+        """Return the number of compiled graphs, and of the operations in them."""
         return self.backend.frame_count, self.backend.op_count
 
     @property
     def breaks(self) -> dict[str, int]:
-        """Graph breaks by reason."""
+        """Return the number of graph breaks for each reason."""
         return dict(counters["graph_break"])
 
     @property
     def inductor_misses(self) -> int:
-        """Graphs that inductor had to compile, for it knew no such graph."""
+        """Return the number of graphs that inductor did not find in its cache."""
         return int(counters["inductor"]["fxgraph_cache_miss"])
 
 
 def by_call(blocks: nn.ModuleList, **options: Any) -> None:
-    """As `compile_repeated_blocks` does, which only some classes of diffusers have."""
+    """Compile as `compile_repeated_blocks` does, which only some classes of diffusers have."""
     for block in blocks:
         block.compile(**options)
 
@@ -61,7 +61,7 @@ WAYS: dict[str, Callable[..., None]] = {
 
 @contextmanager
 def no_recompiles() -> Iterator[None]:
-    """Where code that was compiled before does not hold for a call, that raises RecompileError."""
+    """Raise RecompileError if compiled code does not fit a call."""
     with torch._dynamo.config.patch(error_on_recompile=True):
         yield
 

@@ -1,7 +1,7 @@
-"""A device and a copy engine that run side by side, for tests of who waits for whom.
+"""Simulate a device and a copy engine that run side by side, to test their waits.
 
-Work and copies are only written down; `run` then executes them in an order drawn at random among
-all that the waits allow. What passes for every order needs no other wait.
+Work and copies are only recorded. `run` then executes them in a random order among all orders that
+the waits allow. If a test passes for every order, no wait is missing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from adacache_kernels import ops
 
 
 class TwoQueues:
-    """The queues, and the two faces that `HostSlots` sees of them: `copies` and `ops`."""
+    """The two queues. They replace the copy stream and the `ops` that `HostSlots` uses."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
@@ -46,7 +46,7 @@ class TwoQueues:
         self._queues["copies"].append(event)
 
     def run(self) -> None:
-        """Everything that was written down."""
+        """Execute everything that was recorded."""
         while True:
             ready = [name for name in self._queues if self._is_ready(name)]
             if not ready:

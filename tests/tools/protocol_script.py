@@ -1,12 +1,12 @@
-"""A patched generation decided on the fake driver; tests run it in a process of its own.
+"""Run patched generations with decisions on the driver stub; tests run it as a process.
 
     python -m tests.tools.protocol_script MODEL WHAT WAY...     prints a line of JSON for each way
 
-WHAT is "plain", "moreg", or "two" for motion regularisation of two videos in one batch.
-The first line has what decision="sync" gives. A way is a pace of the driver ("fast", "slow",
-"random:3"), for decision="async" at that pace; "misplaced:" before it lets letters leave too early;
-"graph" is decision="graph". The model is on the CPU. What the device decides with are kernels from
-Triton, run as PTX: in the order of a stream, or between the graphs that the driver launches.
+WHAT is "plain", "moreg", or "two" for motion regularization of two videos in one batch.
+The first line is the result of decision="sync". A way is a pace of the driver ("fast", "slow",
+"random:3"), for decision="async" at that pace. With "misplaced:" before it, messages are copied too
+early. "graph" is decision="graph". The model is on the CPU. The kernels that decide are compiled by
+Triton and run as PTX: in the order of a stream, or between the graphs that the driver launches.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ from torch import Tensor, nn
 
 import adacache_kernels as ak
 from adacache_kernels import _native, ops
-from adacache_kernels.engine.decision import distance_meter as meter
-from adacache_kernels.engine.decision import mailbox, step_graphs
+from adacache_kernels.engine.decision import decider, mailbox, step_graphs
 from tests.support.cuda_driver_stub.emulated_device import FakeDevice
 from tests.support.cuda_driver_stub.python_stream import FakeStream, put_on, tensor_on
 from tests.support.ptx_emulator import emulated
@@ -39,7 +38,7 @@ SETTINGS = {"num_inference_steps": STEPS}
 
 
 class TritonOps:
-    """The ops, of which `names` are kernels from Triton."""
+    """The ops of the package, with those in `names` replaced by Triton's kernels."""
 
     names = ("begin_step", "decide")
 
@@ -56,7 +55,7 @@ def on_triton(name: str) -> Callable[..., None]:
 
 
 class StreamedOps(TritonOps):
-    """Those on the state are work of a stream, and the state is in device memory."""
+    """Ops whose work on the state goes to a stream; the state is in device memory."""
 
     def __init__(self, device: FakeDevice, stream: FakeStream, pace: str) -> None:
         self._device, self._stream = device, stream
@@ -76,7 +75,7 @@ class StreamedOps(TritonOps):
 
 
 class StreamMailbox(mailbox.NativeMailbox):
-    """On a stream that torch does not know."""
+    """A mailbox on a stream that torch does not know."""
 
     def __init__(self, stream: FakeStream) -> None:
         super().__init__(torch.device("cuda", 0))
@@ -88,7 +87,7 @@ class StreamMailbox(mailbox.NativeMailbox):
 
 @dataclass
 class DriverCapture:
-    """Graphs of the driver, each with one node: the forward as Python."""
+    """A capture of graphs of the driver, each with one node: the forward in Python."""
 
     device: FakeDevice
 
@@ -114,7 +113,7 @@ class DriverChoice:
 
     def launch(self) -> None:
         self.native.launch(self.stream)
-        self.device.synchronize(self.stream)  # What is outside of the graph is not on the stream.
+        self.device.synchronize(self.stream)  # Work outside the graph is not on the stream.
 
 
 @contextmanager
@@ -126,7 +125,7 @@ def on_device(device: FakeDevice, way: str) -> Iterator[None]:
         stack.enter_context(emulated(90))
         patch = mock.patch.object
         if kind == "graph":
-            stack.enter_context(patch(meter, "ops", TritonOps()))
+            stack.enter_context(patch(decider, "ops", TritonOps()))
             stack.enter_context(patch(step_graphs, "ops", TritonOps()))
             stack.enter_context(
                 patch(step_graphs, "make_capture", lambda *_: DriverCapture(device))
@@ -134,26 +133,26 @@ def on_device(device: FakeDevice, way: str) -> Iterator[None]:
         else:
             stream = FakeStream(device)
             posted_on = FakeStream(device) if kind == "misplaced" else stream
-            stack.enter_context(patch(meter, "ops", StreamedOps(device, stream, pace)))
-            stack.enter_context(patch(meter, "make_mailbox", lambda *_: StreamMailbox(posted_on)))
+            stack.enter_context(patch(decider, "ops", StreamedOps(device, stream, pace)))
+            stack.enter_context(patch(decider, "make_mailbox", lambda *_: StreamMailbox(posted_on)))
         yield
 
 
 def settings(name: str, what: str, batch: int) -> dict[str, Any]:
-    """A codebook whose rates differ from step to step."""
+    """Return settings with a codebook whose rates differ from step to step."""
     chosen = SETTINGS | {"apply_moreg": what != "plain", "guidance_rows": 1}
     model = ak.patch(TINY[name].build(), codebook={1e9: 2}, **chosen)
     denoise(TINY[name], model, STEPS, batch)
-    found = sorted(d for d in ak.summary(model).distances if d is not None)
-    # Between two distances, none of which rounding moves across.
-    middle = sum(found[len(found) // 2 :][:2]) / 2
+    distances = sorted(d for d in ak.summary(model).distances if d is not None)
+    # The threshold is between two distances, so rounding does not move a distance across it.
+    middle = sum(distances[len(distances) // 2 :][:2]) / 2
     return chosen | {"codebook": {middle: 4, 1e9: 2}}
 
 
 def run(
     device: FakeDevice, name: str, model: nn.Module, chosen: dict[str, Any], batch: int, way: str
 ) -> dict[str, Any]:
-    """Make two generations."""
+    """Run two generations, and return their results."""
     waits_before, device.ran[:] = device.driver.fakecuda_waits(), []
     decision: Any = "graph" if way == "graph" else "async"
     with on_device(device, way):
@@ -162,9 +161,9 @@ def run(
         try:
             for _ in range(2):
                 last = denoise(TINY[name], model, STEPS, batch)[-1]
-                found = ak.summary(model)
+                summary = ak.summary(model)
                 video = last.double().sum().item()
-                rows.append([found.computed_steps, found.rates, len(found.waits), video])
+                rows.append([summary.computed_steps, summary.rates, len(summary.waits), video])
         except RuntimeError as error:
             return {"error": str(error)}
         finally:

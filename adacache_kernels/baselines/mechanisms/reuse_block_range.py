@@ -105,6 +105,6 @@ class RangeReuse:
         if not skipped:
             chains = recording.chains()
             if chains is None:
-                self._notices.say("in place", IN_PLACE)
+                self._notices.warn("in place", IN_PLACE)
             branch.chains, branch.keys = chains or {}, kept if chains else frozenset()
         return output

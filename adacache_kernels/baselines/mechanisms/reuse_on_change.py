@@ -109,7 +109,7 @@ class ChangeReuse:
         if not forward.skipped:
             chains = recording.chains()
             if chains is None:
-                self._notices.say("in place", IN_PLACE)
+                self._notices.warn("in place", IN_PLACE)
             branch.chains = chains or {}
         return output
 

@@ -115,7 +115,7 @@ class LayerReuse:
         versions = [-1 if x is None else version(x) for x in entered]
         output = place.run(args, kwargs)
         if versions != [-1 if x is None else version(x) for x in entered]:
-            self._notices.say("in place", IN_PLACE)
+            self._notices.warn("in place", IN_PLACE)
             branch.residuals.pop(place.key, None)
             return output
         residuals = [

@@ -1,1 +1,1 @@
-"""Tell steps and guidance branches apart."""
+"""Assign a step and a guidance branch to every forward call."""

@@ -1,1 +1,1 @@
-"""Measure on the device, decide there, and bring the decision to the host."""
+"""Measure on the device, decide on the device, and bring the decision to the host."""

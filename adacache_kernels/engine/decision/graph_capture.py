@@ -1,4 +1,4 @@
-"""Capturing work as CUDA graphs, and putting two of them under one choice of the device."""
+"""Capture work as CUDA graphs, and combine two graphs so that the device chooses one of them."""
 
 from __future__ import annotations
 
@@ -15,24 +15,30 @@ class Choice(Protocol):
     """Two graphs of which the device runs one."""
 
     def launch(self) -> None:
-        """On the current stream: the first if the flag is 1 at that moment, else the other."""
+        """Run one graph on the current stream: the first if the flag is 1 then, else the second."""
 
 
 class Capture(Protocol):
     """Makes graphs."""
 
     def record(self, run: Callable[[], None]) -> object:
-        """The graph of what `run` gives the device to do; it is not done now."""
+        """Return the graph of the device work that `run` would launch; no work is done now."""
 
     def choose(self, flag: Tensor, taken: object, otherwise: object) -> Choice:
-        """One graph of both, for `flag`, int32 [1]."""
+        """Combine two recorded graphs.
+
+        Args:
+            flag: int32 `[1]`: 1 runs `taken`, 0 runs `otherwise`.
+            taken: a graph from `record`.
+            otherwise: a graph from `record`.
+        """
 
 
 def make_capture(device: torch.device) -> Capture:
-    """For steps on `device`.
+    """Return a capture for steps on `device`.
 
     Raises:
-        RuntimeError: it is no NVIDIA GPU, or torch is too old.
+        RuntimeError: the device is no NVIDIA GPU, or torch is older than 2.8.
     """
     instead = 'use decision="async"'
     if device.type != "cuda" or torch.version.hip is not None:
@@ -48,20 +54,22 @@ def make_capture(device: torch.device) -> Capture:
 
 
 class TorchCapture:
-    """Graphs that torch captures, in one pool of memory: only one of them runs at a time."""
+    """A capture by torch, with one memory pool for all graphs: only one of them runs at a time."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool = torch.cuda.graph_pool_handle()
 
     def record(self, run: Callable[[], None]) -> Any:
+        """Return the graph of the device work that `run` would launch; no work is done now."""
         graph = torch.cuda.CUDAGraph(keep_graph=True)
-        # Other threads may go on with what a capture forbids to this one.
+        # "thread_local": other threads may do what a capture forbids to this thread.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             run()
         return graph
 
     def choose(self, flag: Tensor, taken: Any, otherwise: Any) -> Choice:
+        """Combine two recorded graphs; `flag` is int32 `[1]`."""
         return TorchChoice(self._device, flag, taken, otherwise)
 
 
@@ -70,11 +78,12 @@ class TorchChoice:
 
     def __init__(self, device: torch.device, flag: Tensor, taken: Any, otherwise: Any) -> None:
         self._device = device
-        # Their memory is what the copies under the node work on.
+        # The copies under the node use the memory of these.
         self._held = (flag, taken, otherwise)
         index = torch.cuda.current_device() if device.index is None else device.index
         graphs = (taken.raw_cuda_graph(), otherwise.raw_cuda_graph())
         self._native = _native.module().ConditionalGraph(index, 0, *graphs, flag.data_ptr())
 
     def launch(self) -> None:
+        """Run one of the graphs on the current stream of the device."""
         self._native.launch(torch.cuda.current_stream(self._device).cuda_stream)

@@ -1,13 +1,13 @@
-"""Steps that are captured once, both ways: the device chooses by itself which way they go.
+"""Run steps as CUDA graphs in which the device chooses to compute or to reuse.
 
-The host launches the same graph in every step and learns what the device chose when somebody asks
-for the summary. Each branch of guidance has a graph of its own; one decision holds for all.
+A forward is captured once in both ways. The host launches the same graph in every step, and learns
+the choices of the device when the summary is wanted. Each guidance branch has its own graph, and
+one decision holds for all branches of a step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,67 +15,55 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from ... import ops
-from ...schedule import Decision
-from .distance_meter import DistanceMeter, decision_of
+from .decider import Decider
+from .device_log import DeviceLog, LogOnDevice
 from .graph_capture import Capture, Choice, make_capture
 
 EAGER_STEPS = 2
-"""Steps that are computed without a graph: nothing is stored before the first, and the rate after
-it is 1. Kernels are compiled and memory is planned on the way."""
+"""Steps that are computed without a graph. Nothing is stored before the first step, and the rate
+after it is 1. These steps also compile the kernels and plan the memory."""
 MOST_GRAPHS = 4
-"""Of a branch and shape: more mean that an argument which is no tensor changes in each step."""
+"""Graphs of one branch and shape. If there would be more, an argument that is no tensor changes in
+every step."""
 
-Way = Callable[[tuple[Any, ...], Mapping[str, Any]], Any]
-"""Runs a forward on arguments."""
-
-
-@dataclass(frozen=True)
-class DeviceLog:
-    """What the device has chosen in the steps of a generation.
-
-    Args:
-        computed: steps that ran the blocks.
-        reused: steps that added residuals.
-        decisions: by computed step.
-    """
-
-    computed: list[int]
-    reused: list[int]
-    decisions: dict[int, Decision]
+Forward = Callable[[tuple[Any, ...], Mapping[str, Any]], Any]
+"""Runs the model in one way on positional and keyword arguments."""
 
 
 class StepGraphs:
-    """The graphs of a patched model, and the log of a generation.
+    """The graphs of a patched model, and the log of the present generation.
 
     Args:
-        model: the transformer; other weights need other graphs.
-        meter: decides, on the device.
-        capture: makes graphs; None: as the device needs them.
+        model: the transformer; its graphs are dropped if its weights are replaced.
+        decider: decides on the device.
+        capture: makes graphs; None: `make_capture` makes it for the device of the first step.
     """
 
-    def __init__(
-        self, model: nn.Module, meter: DistanceMeter, capture: Capture | None = None
-    ) -> None:
+    def __init__(self, model: nn.Module, decider: Decider, capture: Capture | None = None) -> None:
         self._model = model
-        self._meter = meter
+        self._decider = decider
         self._capture = capture
-        self._graphs: dict[object, StepGraph] = {}
+        self._graphs: dict[_GraphKey, StepGraph] = {}
         self._weights: tuple[int, ...] = ()
-        self._log: _LogOnDevice | None = None
-        self.begin_generation(0, (1, 0), (1, 0))
+        self._switch: _Switch | None = None
+        self._log: LogOnDevice | None = None
+        self._num_steps = 0
+        self._reusable = (1, 0)
+        self._window = (1, 0)
+        self._eager_left = EAGER_STEPS
 
     def begin_generation(
         self, num_steps: int, reusable: tuple[int, int], window: tuple[int, int]
     ) -> None:
-        """Nothing has run yet.
+        """Begin a generation.
 
         Args:
-            num_steps: of the generation.
+            num_steps: the number of steps.
             reusable: first and last step that may be reused.
             window: first and last step in which motion is measured.
         """
         self._num_steps, self._reusable, self._window = num_steps, reusable, window
-        self._has_begun = False
+        self._log = None
         self._eager_left = EAGER_STEPS
         weights = tuple(p.data_ptr() for p in (*self._model.parameters(), *self._model.buffers()))
         if weights != self._weights:
@@ -85,113 +73,136 @@ class StepGraphs:
     def clear(self) -> None:
         """Give all memory back."""
         self._graphs.clear()
+        self._switch = None
         self._log = None
 
     def forget(self) -> None:
-        """What is stored no longer holds: begin as with the first step of a generation."""
+        """Drop what is stored: continue as at the first step of a generation."""
         self._eager_left = EAGER_STEPS
-        if self._log is not None and self._has_begun:
-            self._meter.on_device(self._log.device)
-            self._meter.reset_state()
-            self._eager_left += 1  # The step that begins now has not been counted.
+        if self._log is not None:
+            self._decider.state_on(self._log.device).reset()
+            self._eager_left += 1  # `begin_step` has not yet counted the step that begins now.
 
     def begin_step(self, step: int, device: torch.device) -> None:
-        """Before the first forward of a step: the device makes up its mind."""
+        """Let the device choose, before the first forward of a step.
+
+        Args:
+            step: the step, counted from 1.
+            device: the device of the forward's arguments.
+
+        Raises:
+            RuntimeError: the device is no NVIDIA GPU, or torch is too old.
+        """
         if self._capture is None:
             self._capture = make_capture(device)
-        state, log = self._meter.on_device(device), self._log
-        if log is None or log.device != device:
-            self._log = log = _LogOnDevice(device)
-            self._graphs.clear()
-            self._meter.clock = log.clock
-        if not self._has_begun:
-            log.begin(self._num_steps)
-            self._has_begun = True
+        state = self._decider.state_on(device).state
+        switch = self._switch_on(device)
+        if self._log is None:
+            switch.step_state.zero_()
+            self._log = LogOnDevice(self._num_steps, device)
         else:
             self._eager_left = max(0, self._eager_left - 1)
-        log.note_state(step - 1, state)
-        ops.begin_step(log.clock, log.flags, state, self._reusable, self._window)
-        log.note_flags(step)
+        self._log.record_state(step - 1, state)
+        ops.begin_step(switch.step_state, switch.flags, state, self._reusable, self._window)
+        self._log.record_choice(step, switch.flags)
 
     @property
     def is_eager(self) -> bool:
-        """Whether this step is computed without a graph."""
+        """Return True if this step is computed without a graph."""
         return self._eager_left > 0
 
     def run(
         self,
         key: object,
-        holds: object,
+        slots: object,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
-        compute: Way,
-        reuse: Way,
+        compute: Forward,
+        reuse: Forward,
     ) -> Any:
-        """A forward by the graph of that key, which is captured where there is none.
+        """Run a forward by its graph; capture the graph if there is none.
 
         Args:
-            key: branch and shapes.
-            holds: whose addresses the graph has in it: another object needs another graph.
-            args: of the forward.
-            kwargs: of the forward.
+            key: branch and shapes, which select the graph.
+            slots: the slots whose addresses the graph contains; other slots need a new graph.
+            args: positional arguments of the forward.
+            kwargs: keyword arguments of the forward.
             compute: runs the blocks and stores residuals.
-            reuse: adds them instead.
+            reuse: adds the stored residuals instead.
+
+        Returns:
+            The output of the forward, in new tensors.
+
+        Raises:
+            RuntimeError: an argument that is no tensor changes from call to call.
         """
-        assert self._log is not None and self._capture is not None
+        assert self._switch is not None and self._capture is not None, "begin_step comes first"
         values, _ = tree_flatten((args, dict(kwargs)))
-        others = tuple(repr(value) for value in values if not isinstance(value, Tensor))
-        whole = (key, others, self._meter.codebook)
-        graph = self._graphs.get(whole)
-        if graph is None or graph.holds is not holds:
-            self._check_number(key, others)
-            ways = (compute, reuse)
-            graph = StepGraph(self._capture, self._log.flags, holds, args, kwargs, ways)
-            self._graphs[whole] = graph
+        constants = tuple(repr(value) for value in values if not isinstance(value, Tensor))
+        graph_key = (key, constants, self._decider.codebook)
+        graph = self._graphs.get(graph_key)
+        if graph is None or graph.slots is not slots:
+            self._check_number(key, constants)
+            graph = StepGraph(
+                self._capture, self._switch.flags, slots, (args, kwargs), (compute, reuse)
+            )
+            self._graphs[graph_key] = graph
         return graph(args, kwargs)
 
-    def told(self) -> DeviceLog:
-        """What has happened so far in this generation; the host waits for the device."""
-        if self._log is None or not self._has_begun:
+    def log(self) -> DeviceLog:
+        """Return the choices so far in this generation; the host waits for the device."""
+        if self._log is None:
             return DeviceLog([], [], {})
-        return self._log.told(self._meter.on_device(self._log.device))
+        return self._log.read(self._decider.state_on(self._log.device).state)
 
-    def _check_number(self, key: object, others: tuple[str, ...]) -> None:
-        same = [known for known in self._graphs if isinstance(known, tuple) and known[0] == key]
+    def _switch_on(self, device: torch.device) -> _Switch:
+        if self._switch is None or self._switch.device != device:
+            self._switch = _Switch(device)
+            self._log = None
+            self._graphs.clear()
+            self._decider.step_state = self._switch.step_state
+        return self._switch
+
+    def _check_number(self, key: object, constants: tuple[str, ...]) -> None:
+        same = [known for known, *_ in self._graphs if known == key]
         if len(same) >= MOST_GRAPHS:
             raise RuntimeError(
                 f'decision="graph": the model has been captured {len(same)} times for the same '
                 "shapes, because an argument that is no tensor changes from call to call (now "
-                f"they are {', '.join(others)}); give it as a tensor on the model's device, or use "
-                'decision="async"'
+                f"they are {', '.join(constants)}); give it as a tensor on the model's device, or "
+                'use decision="async"'
             )
 
 
+_GraphKey = tuple[object, tuple[str, ...], object]
+"""Branch and shapes, arguments that are no tensors, codebook."""
+
+
 class StepGraph:
-    """One forward, both ways, on inputs and outputs of its own.
+    """One forward in both ways, on inputs and outputs of its own.
 
     Args:
         capture: makes graphs.
-        flags: int32 [2]: compute, reuse.
-        holds: whose addresses it has in it.
-        args: of the forward, as they will be in shape.
-        kwargs: likewise.
-        ways: computes, reuses.
+        flags: int32 `[2]`: compute, reuse.
+        slots: the slots whose addresses the graph contains.
+        inputs: positional and keyword arguments of the forward, with the shapes of all calls.
+        ways: the forward that computes, and the one that reuses.
     """
 
     def __init__(
         self,
         capture: Capture,
         flags: Tensor,
-        holds: object,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        ways: tuple[Way, Way],
+        slots: object,
+        inputs: tuple[tuple[Any, ...], Mapping[str, Any]],
+        ways: tuple[Forward, Forward],
     ) -> None:
-        self.holds = holds
+        self.slots = slots
+        args, kwargs = inputs
         with torch.inference_mode(False), torch.no_grad():
             self._inputs = tree_map_only(Tensor, torch.clone, (args, dict(kwargs)))
         compute, reuse = ways
-        # Compiles what a reused step launches, and shows what comes out. It changes nothing stored.
+        # This compiles the kernels of a reused step and shows its outputs; it stores nothing.
         outputs = reuse(*self._inputs)
         with torch.inference_mode(False), torch.no_grad():
             self._outputs = tree_map_only(Tensor, torch.empty_like, outputs)
@@ -200,60 +211,30 @@ class StepGraph:
         self._choice: Choice = capture.choose(flags[:1], taken, otherwise)
 
     def __call__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """The outputs for these inputs."""
+        """Return the outputs for these arguments, in new tensors."""
         _copy(self._inputs, (args, dict(kwargs)))
         self._choice.launch()
-        # The next call writes over the outputs, while a scheduler may still hold these.
+        # The next call overwrites the graph's outputs, while a scheduler may still use these.
         return tree_map_only(Tensor, torch.clone, self._outputs)
 
-    def _fill(self, way: Way) -> None:
+    def _fill(self, way: Forward) -> None:
         args, kwargs = self._inputs
         _copy(self._outputs, way(args, kwargs))
 
 
-class _LogOnDevice:
-    """What the device chose in each step of a generation, on the device."""
+class _Switch:
+    """The tensors by which the device chooses; graphs contain their addresses."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        # Graphs have these addresses in them, so that they stay for as long as the graphs do.
         with torch.inference_mode(False):
-            self.clock = ops.new_step_state(device)
+            self.step_state = ops.new_step_state(device)
             self.flags = torch.zeros(2, dtype=torch.int32, device=device)
 
-    def begin(self, num_steps: int) -> None:
-        self.clock.zero_()
-        with torch.inference_mode(False):
-            self._computes = torch.zeros(num_steps + 1, dtype=torch.int32, device=self.device)
-            self._states = torch.zeros(num_steps + 1, len(ops.State), device=self.device)
-        self._last = 0
 
-    def note_state(self, step: int, state: Tensor) -> None:
-        self._states[step].copy_(state)
-
-    def note_flags(self, step: int) -> None:
-        self._last = step
-        self._computes[step].copy_(self.flags[0])
-
-    def told(self, state: Tensor) -> DeviceLog:
-        self.note_state(self._last, state)
-        computes, states = self._computes.tolist(), self._states.tolist()
-        steps = range(1, self._last + 1)
-        decisions = {
-            step: decision_of(states[step])
-            for step in steps
-            if computes[step] and states[step][ops.State.STEP] == step
-        }
-        return DeviceLog(
-            [step for step in steps if computes[step]],
-            [step for step in steps if not computes[step]],
-            decisions,
-        )
-
-
-def _copy(into: Any, values: Any) -> None:
-    kept, _ = tree_flatten(into)
-    given, _ = tree_flatten(values)
-    for target, value in zip(kept, given, strict=True):
+def _copy(targets: Any, values: Any) -> None:
+    target_leaves, _ = tree_flatten(targets)
+    value_leaves, _ = tree_flatten(values)
+    for target, value in zip(target_leaves, value_leaves, strict=True):
         if isinstance(target, Tensor):
             target.copy_(value, non_blocking=True)

@@ -1,1 +1,1 @@
-"""What other libraries leave on a model, and what of it excludes a cache."""
+"""Recognise what other libraries have set on a model, and what of it a cache does not allow."""

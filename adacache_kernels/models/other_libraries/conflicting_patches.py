@@ -1,65 +1,142 @@
-"""What a patched model cannot live with: other caches, and splitting over ranks.
+"""Recognise what excludes a cache: another cache, a split over ranks, an old way of offloading.
 
-Both are told by the marks they leave on the model, without importing anyone.
+Other libraries leave marks on a model, so none of them is imported here.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from torch import nn
 
 TWO_CACHES = "two caches on one model would each reuse what the other has skipped"
+HOOKS = "diffusers.hooks"
+STREAMED_LEAVES = "LEAF_LEVEL, streams"
+MARKS = ("_is_cached", "enable_teacache")
+"""The attributes by which cache-dit, ParaAttention and TeaCache recognise a model they patched."""
 
 
-def check_neighbours(model: nn.Module) -> None:
-    """Refuse to cache a model that something else caches or splits.
+@dataclass(frozen=True)
+class OtherPatches:
+    """The patches of other libraries on one transformer.
+
+    Args:
+        cache_config: the class of the config of an enabled diffusers cache; "" if there is none.
+        cache_hooks: the names of the hooks of diffusers' caches, sorted.
+        parallel_hooks: the names of the hooks of context parallelism.
+        offloading: the kinds of group offloading, such as "LEAF_LEVEL" or "LEAF_LEVEL, streams".
+        marks: those of `MARKS` that are set on the model.
+    """
+
+    cache_config: str
+    cache_hooks: tuple[str, ...]
+    parallel_hooks: tuple[str, ...]
+    offloading: frozenset[str]
+    marks: tuple[str, ...]
+
+
+def find_other_patches(model: nn.Module) -> OtherPatches:
+    """Return the patches of other libraries on a transformer."""
+    cache_hooks, parallel_hooks, offloading = set(), [], set()
+    for name, file, hook in _diffusers_hooks(model):
+        if is_cache_module(file):
+            cache_hooks.add(name)
+        elif file == "context_parallel":
+            parallel_hooks.append(name)
+        elif file == "group_offloading":
+            offloading.add(_offloading_kind(hook))
+    config = getattr(model, "_cache_config", None)
+    return OtherPatches(
+        cache_config="" if config is None else type(config).__name__,
+        cache_hooks=tuple(sorted(cache_hooks)),
+        parallel_hooks=tuple(parallel_hooks),
+        offloading=frozenset(offloading),
+        marks=tuple(mark for mark in MARKS if getattr(model, mark, False)),
+    )
+
+
+def check_no_conflict(model: str, patches: OtherPatches) -> None:
+    """Refuse to cache a model that another library caches or splits over ranks.
+
+    Args:
+        model: the class of the model.
+        patches: the patches of other libraries on it.
 
     Raises:
-        ValueError: says what it is, and both ways out.
+        ValueError: there is a conflict; the message names it and both ways to resolve it.
     """
-    name = type(model).__name__
-    config = getattr(model, "_cache_config", None)
-    if config is not None:
+    if patches.cache_config:
         raise ValueError(
-            f"a cache of diffusers is enabled on this {name} ({type(config).__name__}), and "
-            f"{TWO_CACHES}: call model.disable_cache() before patch(), or do without patch()"
+            f"a cache of diffusers is enabled on this {model} ({patches.cache_config}), and "
+            f"{TWO_CACHES}: call model.disable_cache() before patch(), or do not call patch()"
         )
-    caching, splitting = [], []
-    for hook_name, hook in _hooks(model):
-        library, _, file = type(hook).__module__.rpartition(".")
-        if library == "diffusers.hooks" and _is_cache(file):
-            caching.append(hook_name)
-        if library == "diffusers.hooks" and file == "context_parallel":
-            splitting.append(hook_name)
-        if library == "diffusers.hooks" and file == "group_offloading":
-            _check_prefetching(name, hook)
-    if caching:
+    _check_offloading(model, patches.offloading)
+    if patches.cache_hooks:
         raise ValueError(
-            f"hooks of a cache of diffusers are on this {name} ({', '.join(sorted(set(caching)))})"
+            f"hooks of a cache of diffusers are on this {model} ({', '.join(patches.cache_hooks)})"
             f", and {TWO_CACHES}: remove them with HookRegistry.check_if_exists_or_initialize("
-            "model).remove_hook(name, recurse=True), or do without patch()"
+            "model).remove_hook(name, recurse=True), or do not call patch()"
         )
-    if splitting:
+    if patches.parallel_hooks:
         raise ValueError(
-            f"context parallelism is enabled on this {name} (hook {splitting[0]}), where each rank "
-            "would decide by its own part of the video and wait forever for a rank that decided "
-            "otherwise: load it without a parallel config, or do without patch()"
+            f"context parallelism is enabled on this {model} (hook {patches.parallel_hooks[0]}). "
+            "Each rank would decide by its own part of the video, and wait forever for a rank that "
+            "decided otherwise: load it without a parallel config, or do not call patch()"
         )
-    _check_marks(model)
+    if "_is_cached" in patches.marks:
+        raise ValueError(
+            f"cache-dit or ParaAttention caches this {model} (its _is_cached is set), and "
+            f"{TWO_CACHES}: disable that (cache_dit.disable_cache(pipe); ParaAttention needs the "
+            "model loaded anew), or do not call patch()"
+        )
+    if "enable_teacache" in patches.marks:
+        raise ValueError(
+            f"TeaCache is on for {model} (enable_teacache is set), and {TWO_CACHES}: load the "
+            "model in a process where TeaCache's script has not replaced its class's forward, or "
+            "do not call patch()"
+        )
 
 
-def _check_prefetching(name: str, hook: object) -> None:
-    """Leaf by leaf, each loads the next one, in the order of the first forward.
+def second_cache_error(config: object) -> ValueError:
+    """Return the error for a user who enables diffusers' own cache on a patched model."""
+    return ValueError(
+        f"enable_cache({type(config).__name__}): this model is patched by adacache_kernels, and "
+        f"{TWO_CACHES}: call adacache_kernels.unpatch() first, or do not call enable_cache()"
+    )
 
-    What comes after skipped blocks then finds out by itself that it was not loaded, or it does not.
-    """
+
+def is_cache_module(file: str) -> bool:
+    """Return True if a Python module of `diffusers.hooks`, named without a path, is a cache."""
+    return file.endswith("_cache") or file == "pyramid_attention_broadcast"
+
+
+def _diffusers_hooks(model: nn.Module) -> Iterator[tuple[str, str, object]]:
+    """Yield name, Python module and hook of every hook that diffusers itself has registered."""
+    for module in model.modules():
+        registry = vars(module).get("_diffusers_hook")
+        for name, hook in getattr(registry, "hooks", {}).items():
+            package, _, file = type(hook).__module__.rpartition(".")
+            if package == HOOKS:
+                yield name, file, hook
+
+
+def _offloading_kind(hook: object) -> str:
     config = getattr(hook, "config", None)
-    by_leaves = str(getattr(config, "offload_type", "")).endswith("LEAF_LEVEL")
-    if by_leaves and getattr(config, "stream", None) is not None and _diffusers() < (0, 37):
+    kind = str(getattr(config, "offload_type", "")).rpartition(".")[2]
+    return f"{kind}, streams" if getattr(config, "stream", None) is not None else kind
+
+
+def _check_offloading(model: str, offloading: frozenset[str]) -> None:
+    """Refuse prefetching that breaks if a step skips blocks.
+
+    With offloading by leaves, each leaf loads the next one, in the order of the first forward. In
+    diffusers before 0.37, a leaf after the skipped blocks does not notice that it is not loaded.
+    """
+    if STREAMED_LEAVES in offloading and _diffusers() < (0, 37):
         raise ValueError(
-            f"group offloading by leaves with streams is on for this {name}, which diffusers "
+            f"group offloading by leaves with streams is on for this {model}, which diffusers "
             f"{_diffusers()[0]}.{_diffusers()[1]} cannot do where a step skips blocks: update it "
             'to 0.37, or offload with use_stream=False or offload_type="block_level"'
         )
@@ -69,38 +146,3 @@ def _diffusers() -> tuple[int, int]:
     version = str(getattr(sys.modules.get("diffusers"), "__version__", "0.37"))
     major, minor = version.split(".")[:2]
     return int(major), int(minor)
-
-
-def _check_marks(model: nn.Module) -> None:
-    """The attributes by which other libraries know what they have patched."""
-    name = type(model).__name__
-    if getattr(model, "_is_cached", False):
-        raise ValueError(
-            f"cache-dit or ParaAttention caches this {name} (its _is_cached is set), and "
-            f"{TWO_CACHES}: disable that (cache_dit.disable_cache(pipe); ParaAttention needs the "
-            "model loaded anew), or do without patch()"
-        )
-    if getattr(model, "enable_teacache", False):
-        raise ValueError(
-            f"TeaCache is on for {name} (enable_teacache is set), and {TWO_CACHES}: load the model "
-            "in a process where TeaCache's script has not replaced its class's forward, or do "
-            "without patch()"
-        )
-
-
-def refusal_of_another_cache(config: object) -> ValueError:
-    """The error for who enables diffusers' own cache on a patched model."""
-    return ValueError(
-        f"enable_cache({type(config).__name__}): this model is patched by adacache_kernels, and "
-        f"{TWO_CACHES}: call adacache_kernels.unpatch() first, or do without enable_cache()"
-    )
-
-
-def _hooks(model: nn.Module) -> Iterator[tuple[str, object]]:
-    for module in model.modules():
-        registry = vars(module).get("_diffusers_hook")
-        yield from getattr(registry, "hooks", {}).items()
-
-
-def _is_cache(file: str) -> bool:
-    return file.endswith("_cache") or file == "pyramid_attention_broadcast"

@@ -1,9 +1,10 @@
-"""Where a module's own forward lies under the wrappers of other libraries.
+"""Find a module's own forward under the wrappers of other libraries.
 
-diffusers and accelerate wrap the `forward` of an instance, and when their hook is removed they set
-back what was there when it was added. What is set on top of their wrapper is lost then: accelerate
-removes and adds its hook after every run of a pipeline with model offloading. So the patch goes
-below all wrappers that are known, where it stays whatever is added and removed above.
+diffusers and accelerate wrap the `forward` of an instance. When their hook is removed, they restore
+the forward that was there when the hook was added. Anything that was set above their wrapper is
+then lost. accelerate, for example, removes and adds its hook after every run of a pipeline with
+model offloading. The patch therefore goes below all known wrappers. There it stays, whatever is
+added and removed above.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ Forward = Callable[..., Any]
 
 @dataclass(frozen=True)
 class ForwardAttribute:
-    """An attribute that holds a forward.
+    """An attribute that contains a forward.
 
     Args:
-        attributes: of the object that has it.
-        name: of the attribute.
+        attributes: all attributes of the object that has it.
+        name: the name of the attribute.
     """
 
     attributes: dict[str, Any]
@@ -32,47 +33,50 @@ class ForwardAttribute:
 
     @property
     def value(self) -> Any:
-        """What is there; None where the class's own forward is used."""
+        """Return the forward; None if the class's own forward is used."""
         return self.attributes.get(self.name)
 
-    def put(self, forward: Forward) -> None:
+    @property
+    def wrapper(self) -> str:
+        """Return the Python module whose wrapper the forward is; "" if it is no known wrapper."""
+        forward = self.value
+        return forward.func.__module__ if isinstance(forward, functools.partial) else ""
+
+    def set(self, forward: Forward) -> None:
+        """Use this forward."""
         self.attributes[self.name] = forward
 
     def clear(self) -> None:
-        """The class's own forward is used again."""
+        """Use the class's own forward again."""
         del self.attributes[self.name]
 
 
-def places(module: nn.Module) -> Iterator[ForwardAttribute]:
-    """The instance's `forward`, and what lies below each wrapper that is known, outermost first."""
+def forward_attributes(module: nn.Module) -> Iterator[ForwardAttribute]:
+    """Yield the instance's `forward`, then the attribute below each known wrapper."""
     attributes = vars(module)
-    place = ForwardAttribute(attributes, "forward")
+    attribute = ForwardAttribute(attributes, "forward")
     references = list(getattr(attributes.get("_diffusers_hook"), "_fn_refs", ()))
     while True:
-        yield place
-        library = _wrapper_of(place.value)
+        yield attribute
+        library = attribute.wrapper
         if library == "accelerate.hooks" and "_old_forward" in attributes:
-            place = ForwardAttribute(attributes, "_old_forward")
+            attribute = ForwardAttribute(attributes, "_old_forward")
         elif library == "diffusers.hooks.hooks" and references:
             reference = references.pop()
             has_own = reference.original_forward is not None
-            place = ForwardAttribute(vars(reference), "original_forward" if has_own else "forward")
+            name = "original_forward" if has_own else "forward"
+            attribute = ForwardAttribute(vars(reference), name)
         else:
             return
 
 
-def innermost(module: nn.Module) -> ForwardAttribute:
-    """The place below all wrappers that are known."""
-    *_, last = places(module)
+def innermost_forward(module: nn.Module) -> ForwardAttribute:
+    """Return the attribute below all known wrappers."""
+    *_, last = forward_attributes(module)
     return last
 
 
 def own_forward(module: nn.Module) -> Forward:
-    """The module's forward without the wrappers that are known."""
-    found = innermost(module).value
-    return module.forward if found is None else found
-
-
-def _wrapper_of(forward: object) -> str:
-    """The module whose wrapper this is."""
-    return forward.func.__module__ if isinstance(forward, functools.partial) else ""
+    """Return the module's forward without the known wrappers."""
+    forward = innermost_forward(module).value
+    return module.forward if forward is None else forward

@@ -1,6 +1,6 @@
-"""Graphs that decide by themselves, for Python on the fake driver: every kernel in them is PTX.
+"""Conditional graphs in Python on the driver stub; every kernel in them is PTX.
 
-csrc/graph/conditional_graph.hpp has the invariants.
+csrc/graph/conditional_graph.hpp lists the invariants G1 to G5.
 """
 
 from __future__ import annotations
@@ -8,13 +8,12 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests import ROOT
-from tests.support.arenas import run_script
+from tests.support.driver_scripts import Run, script_runner
 
 KERNELS = """
 .version 8.3
@@ -77,12 +76,6 @@ KERNELS = """
 """
 
 START = f"""
-import ctypes, random, sys
-from tests.support import bare_native
-import numpy as np
-from tests.support.cuda_driver_stub.emulated_device import FakeDevice
-native = bare_native.load()
-device = FakeDevice()
 kernels = {{name: device.kernel({KERNELS!r}, name) for name in ("choose", "taken", "otherwise")}}
 
 def capture(name, threads, *arrays):
@@ -110,29 +103,18 @@ END = """
 for kind in (b"graphs", b"execs", b"events"):
     assert device.driver.fakecuda_live(kind) == 0, kind
 assert device.driver.fakecuda_live(b"modules") == len(kernels)
-assert device.driver.fakecuda_errors() == 0, device.driver.fakecuda_last_error()
-print("ended well")
 """
-
-Run = Callable[..., None]
 
 
 @pytest.fixture
 def run(driver: Path) -> Run:
-    """Runs a script on the fake driver, with these settings of it."""
-
-    def on_fake_driver(code: str, **settings: str) -> None:
-        environment = {f"FAKECUDA_{name}": value for name, value in settings.items()}
-        path = str(driver / "lib")
-        printed = run_script(START + code + END, LD_LIBRARY_PATH=path, **environment)
-        assert printed == "ended well\n"
-
-    return on_fake_driver
+    """Return a function that runs a script on the driver stub."""
+    return script_runner(driver, START, END)
 
 
 @pytest.mark.parametrize("pace", ["fast", "slow", "random:1", "random:2"])
 def test_branches_of_fifty_launches(run: Run, pace: str) -> None:
-    """G1, G3, G4: the flag is computed by a kernel of the graph, and nothing waits."""
+    """G1, G3, G4: a kernel of the graph computes the flag, and nothing waits."""
     code = """
 chance = random.Random(5)
 values = device.array([chance.random() for _ in range(50)], "float32")
@@ -157,7 +139,7 @@ del graph
     run(code, PACE=pace)
 
 
-def test_without_the_parts_that_may_be_missing(run: Run) -> None:
+def test_without_the_optional_graphs(run: Run) -> None:
     code = """
 stream = device.stream()
 graph = native.ConditionalGraph(0, 0, taken, 0, flag.ctypes.data)
@@ -172,7 +154,7 @@ destroy(taken, otherwise)
     run(code)
 
 
-def test_what_is_refused(run: Run) -> None:
+def test_wrong_arguments_are_refused(run: Run) -> None:
     """G2, G5"""
     code = """
 make, where = native.ConditionalGraph, flag.ctypes.data
@@ -209,14 +191,14 @@ destroy(taken, otherwise)
 
 def set_condition() -> str:
     source = (ROOT / "csrc/graph/set_condition.hpp").read_text()
-    found = re.search(r'R"\((.*?)\)";', source, re.DOTALL)
-    assert found is not None
-    return found.group(1)
+    match = re.search(r'R"\((.*?)\)";', source, re.DOTALL)
+    assert match is not None
+    return match.group(1)
 
 
 @pytest.mark.parametrize("arch", [80, 90, 100, 120])
-def test_the_assembler_takes_the_kernel(arch: int, tmp_path: Path) -> None:
-    """By each ptxas that is here: that of Triton, and that of a CUDA toolkit."""
+def test_the_assembler_accepts_the_kernel(arch: int, tmp_path: Path) -> None:
+    """Try every ptxas on this machine: that of Triton, and that of a CUDA toolkit."""
     nvidia = pytest.importorskip("triton.backends.nvidia")
     assemblers = sorted((Path(nvidia.__file__).parent / "bin").glob("ptxas*"))
     toolkit = shutil.which("ptxas") or "/usr/local/cuda/bin/ptxas"

@@ -1,25 +1,24 @@
-"""The compiled mailbox for Python: on the host, and on a device by the fake driver.
+"""The compiled mailbox in Python: on the host, and on a device of the driver stub.
 
-csrc/mailbox/design.md has the invariants.
+csrc/mailbox/design.md lists the invariants M1 to M6.
 """
 
 from __future__ import annotations
 
 import array
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from adacache_kernels import _native
 from adacache_kernels.memory.errors import ArenaError, package_errors
-from tests.support.arenas import run_script
+from tests.support.driver_scripts import Run, script_runner
 
 HOST = -1
 
 
 def state(first: float, last: float | None = None) -> array.array[float]:
-    middle = [first + 0.5 * place for place in range(1, 9)]
+    middle = [first + 0.5 * index for index in range(1, 9)]
     return array.array("f", [first, *middle, first if last is None else last])
 
 
@@ -34,18 +33,18 @@ def test_a_message_of_the_host_is_there_at_once() -> None:
     for sequence in range(1, 12):
         sent = state(sequence)
         post(box, sequence, sent)
-        kept, sent[3] = list(sent), -1.0
+        expected, sent[3] = list(sent), -1.0
         assert box.arrived(sequence)
-        assert box.collect(sequence) == (kept, 0.0)
+        assert box.collect(sequence) == (expected, 0.0)
 
 
-def test_four_messages_are_kept() -> None:
+def test_four_messages_are_stored() -> None:
     """M3"""
     box = _native.module().Mailbox(HOST)
     for sequence in (1, 2, 3, 4, 5):
         post(box, sequence, state(sequence))
-    kept = r"decision 1 is not in the mailbox.* 5, 2, 3, 4"
-    with pytest.raises(ArenaError, match=kept), package_errors():
+    stored = r"decision 1 is not in the mailbox.* 5, 2, 3, 4"
+    with pytest.raises(ArenaError, match=stored), package_errors():
         box.collect(1)
     assert [box.collect(sequence)[0][0] for sequence in (2, 3, 4, 5)] == [2, 3, 4, 5]
 
@@ -66,7 +65,7 @@ def test_another_decision_is_never_returned(first: float, last: float, message: 
         box.collect(8)
 
 
-def test_numbers_that_a_float_does_not_hold() -> None:
+def test_sequence_numbers_beyond_float32_are_refused() -> None:
     """M4"""
     box = _native.module().Mailbox(HOST)
     with pytest.raises(ValueError, match="16777216, expected less than 16777216"):
@@ -75,19 +74,9 @@ def test_numbers_that_a_float_does_not_hold() -> None:
         box.post(0, 0, 1)
 
 
-START = """
-import ctypes, sys, threading
-from tests.support import bare_native
-from tests.support.cuda_driver_stub.emulated_device import FakeDevice
-native = bare_native.load()
-device = FakeDevice()
-"""
-
 END = """
 del box
 assert device.driver.fakecuda_live(b"pinned") == device.driver.fakecuda_live(b"events") == 0
-assert device.driver.fakecuda_errors() == 0, device.driver.fakecuda_last_error()
-print("ended well")
 """
 
 DECIDE = """
@@ -111,25 +100,16 @@ DECIDE = """
 }
 """
 
-Run = Callable[..., None]
-
 
 @pytest.fixture
 def run(driver: Path) -> Run:
-    """Runs a script on the fake driver, with these settings of it."""
-
-    def on_fake_driver(code: str, **settings: str) -> None:
-        environment = {f"FAKECUDA_{name}": value for name, value in settings.items()}
-        path = str(driver / "lib")
-        printed = run_script(START + code + END, LD_LIBRARY_PATH=path, **environment)
-        assert printed == "ended well\n"
-
-    return on_fake_driver
+    """Return a function that runs a script on the driver stub."""
+    return script_runner(driver, end=END)
 
 
 @pytest.mark.parametrize("pace", ["fast", "slow", "random:1", "random:2"])
 def test_decisions_of_kernels(run: Run, pace: str) -> None:
-    """M1, M2: each decision is that of its own step, though the next one overwrites it at once."""
+    """M1, M2: each message holds the decision of its step, though the next one overwrites it."""
     code = f"""
 decide = device.kernel({DECIDE!r}, "decide")
 state, stream = device.array([0] * 10, "float32"), device.stream()

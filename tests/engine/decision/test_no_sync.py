@@ -1,4 +1,4 @@
-"""No step of a patched model makes the host wait for the device: seen on fake CUDA tensors."""
+"""No step of a patched model makes the host wait for the device, tested on fake CUDA tensors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.tiny_models.common_models import TINY, Tiny
 
 pytestmark = [
     pytest.mark.skipif(fake_cuda.why_not() is not None, reason=str(fake_cuda.why_not())),
-    # The address of a state goes to the mailbox; here it is 0, and a double takes it.
+    # The mailbox gets the address of a state; here the address is 0, and a double receives it.
     pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor"),
 ]
 
@@ -50,14 +50,14 @@ def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def moved(value: Any) -> Any:
-    """Tensors as if they were on the device."""
+    """Return tensors of the same shapes and dtypes on the fake device."""
     if isinstance(value, tuple):
         return tuple(map(moved, value))
     return empty(*value.shape, dtype=value.dtype) if isinstance(value, Tensor) else value
 
 
 def fake_inputs(tiny: Tiny, batch: int = 1) -> dict[str, Any]:
-    """What the forward takes, all of it on the device."""
+    """Return the arguments of the forward, all of them on the fake device."""
     return {
         "hidden_states": empty(batch, *tiny.latents),
         "encoder_hidden_states": empty(batch, 6, tiny.text_channels),
@@ -73,7 +73,7 @@ def generate(
     prepare: Callable[[nn.Module], Any],
     branches: Sequence[str | None] = (None,),
 ) -> tuple[SyncSpy, ak.Summary | None]:
-    """Two generations of a model that `prepare` has patched, and who made the host wait."""
+    """Run two generations of a model that `prepare` patches; return the spy and the summary."""
     spy = SyncSpy()
     with fake_cuda.fake_cuda(), fake_parts(), torch.no_grad():
         prepare(to_fake_cuda(model))
@@ -87,7 +87,7 @@ def generate(
 
 @contextmanager
 def noted(spy: SyncSpy) -> Iterator[None]:
-    """A value that is wanted ends the run; the spy has noted where."""
+    """End the run where a value is read, if the spy has recorded that read."""
     try:
         yield
     except (DataDependentOutputException, DynamicOutputShapeException):
@@ -98,10 +98,10 @@ def noted(spy: SyncSpy) -> Iterator[None]:
 def never_waits(
     name: str, prepare: Callable[[nn.Module], Any], branches: Sequence[str | None] = (None,)
 ) -> ak.Summary | None:
-    """Two generations in which the host waits for nothing.
+    """Run two generations in which the host waits for nothing, and return the summary.
 
     Raises:
-        AssertionError: it did, or wanted a value; names the lines.
+        AssertionError: the host waited or read a value; the message names the lines.
     """
     tiny = TINY[name]
     spy, summary = generate(tiny.build(), lambda: fake_inputs(tiny), prepare, branches)
@@ -110,13 +110,13 @@ def never_waits(
 
 
 def patch(**settings: Any) -> Callable[[nn.Module], Any]:
-    # The presets' codebooks reuse nothing in so few steps, and then nothing is stored.
+    # In so few steps, the presets' codebooks reuse nothing, and then nothing is stored.
     settings = {"codebook": {1e9: 2}, **settings}
     return lambda model: ak.patch(model, num_inference_steps=STEPS, **settings)
 
 
 def both_ways(summary: ak.Summary | None) -> bool:
-    """Whether steps were computed and steps were reused."""
+    """Return True if steps were computed and steps were reused."""
     return summary is not None and bool(summary.computed_steps and summary.reused_steps)
 
 
@@ -126,7 +126,7 @@ def test_the_models_themselves_do_not_wait(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CHAINED)
-def test_classes_that_are_supported_by_data(name: str) -> None:
+def test_models_with_adapters_that_are_data(name: str) -> None:
     tiny = CHAINED[name]
     text = {} if tiny.text is None else {"encoder_hidden_states": torch.empty(tiny.text)}
 
@@ -139,9 +139,11 @@ def test_classes_that_are_supported_by_data(name: str) -> None:
     settings = {"config": "forecast"} if tiny.frames == 1 else {"apply_moreg": True}
     spy, summary = generate(tiny.build(), inputs, patch(**settings))
     assert not [wait for wait in spy.waits if wait.is_ours]
-    places = [{(wait.file, wait.line) for wait in found.waits} for found in (spy, plain)]
-    assert places[0] == places[1], "where the class waits by itself"
-    # Some want a value, which fake tensors do not have: their first step is as far as they come.
+    patched_lines, plain_lines = (
+        {(wait.file, wait.line) for wait in each.waits} for each in (spy, plain)
+    )
+    assert patched_lines == plain_lines, "the class itself waits at these lines"
+    # Some classes read a value, which fake tensors do not have. Their run ends in the first step.
     assert both_ways(summary) or plain.waits, name
 
 
@@ -157,7 +159,7 @@ def test_settings(name: str, settings: dict[str, Any]) -> None:
     assert both_ways(never_waits(name, patch(**settings)))
 
 
-def test_the_ops_run_as_fakes_and_as_often_as_there_is_something_to_do() -> None:
+def test_the_ops_run_as_fakes_and_no_more_often_than_needed() -> None:
     tiny = TINY["wan"]
     model = tiny.build()
     with fake_cuda.fake_cuda(), fake_parts() as kernels, torch.no_grad():
@@ -165,7 +167,7 @@ def test_the_ops_run_as_fakes_and_as_often_as_there_is_something_to_do() -> None
         for _ in range(STEPS):
             model(**fake_inputs(tiny))
         assert ak.summary(model).computed_steps == [1, 2, 5, 6]
-    # Only step 2 can be followed by a reused one: at step 1 there is nothing to compare with.
+    # Only step 2 can precede a reused step: at step 1 there is nothing to compare with.
     counts = {"distance_update": 4, "decide": 4, "residual_update": 1, "conditional_add": 2}
     assert kernels.calls == counts
 
@@ -193,25 +195,25 @@ def test_a_profile() -> None:
 
 
 def test_residuals_in_host_memory() -> None:
-    """Pieces come and go by copies that nobody waits for."""
-    # Four tensors of 4.5 KiB do not fit, one and two pieces on their way do.
+    """Chunks are copied to and from the host, and nobody waits for the copies."""
+    # Four tensors of 4.5 KiB do not fit; one tensor and two chunks on their way do.
     settings: dict[str, Any] = dict(over_budget=("host",), max_cache_bytes=16_000)
     summary = never_waits("wan", patch(calls_per_step=3, **settings), branches=(None,) * 3)
     assert both_ways(summary) and summary is not None
     assert summary.memory.on_host > 0
 
 
-def test_a_decision_that_is_read_from_the_device_is_seen() -> None:
-    """As the package did before there was a mailbox, and as it is done for debugging."""
+def test_reading_a_decision_from_the_device_is_recorded() -> None:
+    """decision="sync" does so, for debugging."""
     with pytest.raises(AssertionError, match=r"a value read .*mailbox\.py"):
         never_waits("wan", patch(decision="sync"))
 
 
 @pytest.mark.parametrize(("build", "run"), test_pipelines.PIPELINES, ids=["latte", "wan"])
-def test_a_pipeline_waits_where_it_did_unpatched(
+def test_a_pipeline_waits_at_the_same_lines_as_unpatched(
     build: Any, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Schedulers read timesteps; nothing else does, with or without the package."""
+    """Only schedulers read timesteps, with and without the package."""
     monkeypatch.setattr(test_pipelines, "embeds", lambda channels, seed: empty(1, 6, channels))
 
     def waits(patched: bool) -> Counter[tuple[str, int]]:
@@ -299,8 +301,8 @@ def test_planted_in_a_policy(
 
 
 @pytest.mark.parametrize("reading", ["item", "tolist", "int", "float", "if", "cpu"])
-def test_a_timestep_that_is_read(reading: str) -> None:
-    """By whoever takes the model's arguments, in computed and in reused steps."""
+def test_reading_a_timestep_is_recorded(reading: str) -> None:
+    """A hook on the model's arguments reads it, in computed and in reused steps."""
 
     def prepare(model: nn.Module) -> None:
         patch()(model)
@@ -326,13 +328,13 @@ def test_a_timestep_that_is_read(reading: str) -> None:
         lambda x: torch.zeros(2).sum().item,
     ],
 )
-def test_what_does_not_wait_is_not_noted(harmless: Callable[[Tensor], Any]) -> None:
+def test_operations_that_do_not_wait_are_not_recorded(harmless: Callable[[Tensor], Any]) -> None:
     with fake_cuda.fake_cuda(), SyncSpy() as spy:
         harmless(empty(3))
     assert spy.waits == []
 
 
-def test_a_wait_knows_its_line_and_whose_it_is() -> None:
+def test_a_wait_names_its_line_and_its_package() -> None:
     with fake_cuda.fake_cuda(), SyncSpy() as spy:
         by_event(empty(2))
     (wait,) = spy.waits

@@ -1,6 +1,6 @@
-"""Decisions on the fake driver, with compiled kernels: none stale, none lost, in every order.
+"""Decisions on the driver stub with compiled kernels: none is stale or lost, in any order.
 
-What no such test can show: a real driver's acceptance of the calls, and a real capture by torch.
+These tests cannot show that a real driver accepts the calls, nor a real capture by torch.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ MISPLACED = [f"misplaced:{pace}" for pace in RANDOM]
 
 
 def generations(driver: Path, name: str, what: str, *ways: str) -> tuple[list[Any], list[Any]]:
-    """Computed steps, rates and video of decision="sync", and what came out of each way."""
-    found = {"LD_LIBRARY_PATH": str(driver / "lib"), "FAKECUDA_HOST_NODES": "1"}
+    """Return computed steps, rates and video of decision="sync", and a report for each way."""
+    environment = {"LD_LIBRARY_PATH": str(driver / "lib"), "FAKECUDA_HOST_NODES": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "tests.tools.protocol_script", name, what, *ways],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=600,
-        env={**os.environ, **found},
+        env={**os.environ, **environment},
     )
     assert done.returncode == 0, done.stderr
     expected, *reports = map(json.loads, done.stdout.splitlines())
@@ -39,39 +39,42 @@ def generations(driver: Path, name: str, what: str, *ways: str) -> tuple[list[An
 
 @pytest.mark.parametrize(("name", "what"), [("wan", "plain"), ("latte", "moreg")])
 def test_every_way_gives_the_schedule_of_sync(driver: Path, name: str, what: str) -> None:
-    """Ask one process for all ways: to start it takes longer than a way."""
-    letters = MISPLACED if name == "wan" else []
-    expected, reports = generations(driver, name, what, "graph", "fast", "slow", *RANDOM, *letters)
-    a_conditional_graph_takes_the_ways_of_the_schedule(expected, reports.pop(0))
-    a_letter_that_leaves_too_early_is_never_used(reports[5:])
-    every_pace_gives_the_schedule(expected, reports[:5])
+    """One process runs all ways, because its start takes longer than a way."""
+    misplaced = MISPLACED if name == "wan" else []
+    expected, reports = generations(
+        driver, name, what, "graph", "fast", "slow", *RANDOM, *misplaced
+    )
+    check_conditional_graph(expected, reports.pop(0))
+    check_early_copies(reports[5:])
+    check_paces(expected, reports[:5])
 
 
 def test_two_videos_in_a_conditional_graph(driver: Path) -> None:
     expected, (report,) = generations(driver, "wan", "two", "graph")
-    a_conditional_graph_takes_the_ways_of_the_schedule(expected, report)
+    check_conditional_graph(expected, report)
 
 
-def every_pace_gives_the_schedule(expected: list[Any], reports: list[Any]) -> None:
-    """50 steps, twice: the device far ahead, always behind, or anywhere."""
-    decisions, waited = len(expected[0]), []
+def check_paces(expected: list[Any], reports: list[Any]) -> None:
+    """Check two generations of 50 steps: the device is far ahead, always behind, or anywhere."""
+    decisions, waits_by_pace = len(expected[0]), []
     for report in reports:
         for computed, rates, _, video in report["generations"]:
             assert [computed, rates, video] == expected
         counted = sum(waits for _, _, waits, _ in report["generations"])
         assert report["waits"] == counted, "the driver counts the same waits of the host"
-        waited.append(counted)
-    assert waited[:2] == [0, 2 * decisions]
-    assert len(waited) == 5 and all(0 < waits < 2 * decisions for waits in waited[2:])
+        waits_by_pace.append(counted)
+    assert waits_by_pace[:2] == [0, 2 * decisions]
+    assert len(waits_by_pace) == 5
+    assert all(0 < waits < 2 * decisions for waits in waits_by_pace[2:])
 
 
-def a_letter_that_leaves_too_early_is_never_used(reports: list[Any]) -> None:
-    """The copy is put on a stream that knows nothing of the decision's, as a fault would."""
+def check_early_copies(reports: list[Any]) -> None:
+    """Check that messages which are copied before the decision are never used."""
     assert all("stale message: it holds decision" in report["error"] for report in reports)
 
 
-def a_conditional_graph_takes_the_ways_of_the_schedule(expected: list[Any], report: Any) -> None:
-    """50 steps, twice, by one graph: the first two steps are computed before it is captured."""
+def check_conditional_graph(expected: list[Any], report: Any) -> None:
+    """Check two generations of 50 steps by one graph, captured after the first two steps."""
     for computed, rates, waits, video in report["generations"]:
         assert [computed, rates, video] == expected
         assert waits == 0

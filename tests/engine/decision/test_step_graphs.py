@@ -1,7 +1,7 @@
-"""decision="graph": the device chooses between two graphs, and nobody tells the host.
+"""decision="graph": the device chooses between two graphs, without the host.
 
-Without a GPU a graph is a closure, run when it is launched; what decides is the flag that
-`begin_step` has written. test_graph_protocol.py has the same on a driver and with compiled kernels.
+Without a GPU, a graph is a closure that runs when it is launched. The flag that `begin_step` writes
+decides. test_protocol.py tests the same on the driver stub with compiled kernels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STEPS = 50
 
 @dataclass
 class Closures:
-    """A `Capture` of closures; `recorded` and `launched` count them."""
+    """A `Capture` that makes closures; it counts what is recorded and launched."""
 
     recorded: int = 0
     launched: list[str] = field(default_factory=list)
@@ -35,12 +35,12 @@ class Closures:
 
     def choose(
         self, flag: Tensor, taken: Callable[[], None], otherwise: Callable[[], None]
-    ) -> Chosen:
-        return Chosen(self, flag, taken, otherwise)
+    ) -> ClosureChoice:
+        return ClosureChoice(self, flag, taken, otherwise)
 
 
 @dataclass
-class Chosen:
+class ClosureChoice:
     capture: Closures
     flag: Tensor
     taken: Callable[[], None]
@@ -54,21 +54,20 @@ class Chosen:
 
 @pytest.fixture
 def capture(monkeypatch: pytest.MonkeyPatch) -> Iterator[Closures]:
-    made = Closures()
-    monkeypatch.setattr(step_graphs, "make_capture", lambda device: made)
-    yield made
+    closures = Closures()
+    monkeypatch.setattr(step_graphs, "make_capture", lambda device: closures)
+    yield closures
 
 
 def adaptive(name: str, **settings: Any) -> dict[str, Any]:
-    """Settings whose rates differ from step to step on the tiny model."""
+    """Return settings with which the rates of the tiny model differ from step to step."""
     tiny = TINY[name]
     model = ak.patch(tiny.build(), codebook={1e9: 2}, num_inference_steps=STEPS, **settings)
     denoise(tiny, model, STEPS)
-    found = sorted(d for d in ak.summary(model).distances if d is not None)
-    # Between two distances, none of which rounding moves across.
-    middle = sum(found[len(found) // 2 :][:2]) / 2
-    book = {middle: 4, 1e9: 2}
-    return {"codebook": book, "num_inference_steps": STEPS, **settings}
+    distances = sorted(d for d in ak.summary(model).distances if d is not None)
+    # The threshold is between two distances, so rounding does not move a distance across it.
+    middle = sum(distances[len(distances) // 2 :][:2]) / 2
+    return {"codebook": {middle: 4, 1e9: 2}, "num_inference_steps": STEPS, **settings}
 
 
 def runs(
@@ -87,7 +86,7 @@ def runs(
 @pytest.mark.parametrize("moreg", [False, True])
 @pytest.mark.parametrize("name", FOUR)
 def test_the_device_chooses_as_the_host_would(name: str, moreg: bool, capture: Closures) -> None:
-    """In 50 steps, three generations in a row, with the same videos bit by bit."""
+    """Compare three generations of 50 steps; the videos are equal bit for bit."""
     settings, model = adaptive(name, apply_moreg=moreg), TINY[name].build()
     expected, by_host = runs(name, model, 1, **settings, decision="sync")
     found, by_device = runs(name, model, 3, **settings, decision="graph")
@@ -111,7 +110,7 @@ def test_the_device_chooses_as_the_host_would(name: str, moreg: bool, capture: C
 
 
 @pytest.mark.parametrize("stored", ["int8", "fp8"])
-def test_eight_bits_too(stored: Any, capture: Closures) -> None:
+def test_eight_bit_residuals(stored: Any, capture: Closures) -> None:
     settings, model = adaptive("latte", cache_dtype=stored), TINY["latte"].build()
     expected, by_host = runs("latte", model, 1, **settings, decision="sync")
     found, by_device = runs("latte", model, 2, **settings, decision="graph")
@@ -146,9 +145,7 @@ def test_branches_have_graphs_of_their_own_and_one_decision(capture: Closures) -
     assert summaries[1].branches == ["cond", "uncond"]
 
 
-def test_another_shape_is_captured_anew_and_the_first_one_is_known_again(
-    capture: Closures,
-) -> None:
+def test_each_shape_is_captured_once(capture: Closures) -> None:
     settings, tiny = adaptive("latte"), TINY["latte"]
     model = ak.patch(tiny.build(), **settings, decision="graph")
     plain = ak.patch(tiny.build(), **settings, decision="sync")
@@ -188,13 +185,13 @@ def test_outputs_outlive_the_next_step(capture: Closures) -> None:
     settings, tiny = adaptive("wan"), TINY["wan"]
     model = ak.patch(tiny.build(), **settings, decision="graph")
     with torch.no_grad():
-        kept = [tiny.call(model, tiny.noise(seed=step), step) for step in range(1, 8)]
-        copies = [output.clone() for output in kept]
+        outputs = [tiny.call(model, tiny.noise(seed=step), step) for step in range(1, 8)]
+        copies = [output.clone() for output in outputs]
         tiny.call(model, tiny.noise(seed=9), 8)
-    assert all(map(torch.equal, kept, copies))
+    assert all(map(torch.equal, outputs, copies))
 
 
-def test_a_number_that_changes_is_told(capture: Closures) -> None:
+def test_a_number_that_changes_is_refused(capture: Closures) -> None:
     settings, tiny = adaptive("wan"), TINY["wan"]
     model = ak.patch(tiny.build(), **settings, decision="graph")
     with torch.no_grad(), pytest.raises(RuntimeError, match=r"captured 4 times .* as a tensor"):
@@ -208,7 +205,7 @@ def test_a_number_that_changes_is_told(capture: Closures) -> None:
             )
 
 
-def test_unpatch_lets_go_of_graphs(capture: Closures) -> None:
+def test_reset_drops_the_graphs(capture: Closures) -> None:
     settings, tiny = adaptive("wan"), TINY["wan"]
     model = ak.patch(tiny.build(), **settings, decision="graph")
     denoise(tiny, model, STEPS)
@@ -227,7 +224,7 @@ def test_unpatch_lets_go_of_graphs(capture: Closures) -> None:
         ({"measure": "forecast-error"}, "measure"),
     ],
 )
-def test_what_needs_the_host_is_refused(settings: dict[str, Any], named: str) -> None:
+def test_settings_that_need_the_host_are_refused(settings: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=rf'"graph" cannot do what {named} asks for.*"async"'):
         ak.AdaCacheConfig(decision="graph", **settings)
 
@@ -239,7 +236,7 @@ def test_a_cpu_has_no_graphs() -> None:
         tiny.call(model, tiny.noise(), 1)
 
 
-def test_an_old_torch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_torch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from adacache_kernels.engine.decision import graph_capture as module
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", object)

@@ -1,11 +1,11 @@
-"""CUDA tensors without a GPU, and a spy that notes where the host would wait for it.
+"""CUDA tensors without a GPU, and a spy that records where the host would wait for the GPU.
 
     with fake_cuda(), SyncSpy() as spy:
         to_fake_cuda(model)(torch.zeros(2, 3, device="cuda"))
     assert spy.waits == []
 
-A first check of code for GPUs, not the last: there is no device here, no kernel runs, and what
-torch's CUDA allocator or a driver do is not seen.
+This is a first check of code for GPUs. There is no device and no kernel runs, so it cannot show
+what torch's CUDA allocator or a driver do.
 """
 
 from .device import fake_cuda, to_fake_cuda

@@ -1,8 +1,8 @@
-"""`fake_cuda`: inside, tensors can be made on a CUDA device that is not there.
+"""`fake_cuda`: make tensors on a CUDA device that does not exist.
 
-They have shapes and dtypes but no values: what needs a value raises, all other Python code runs as
-it is. Of `torch.cuda` there is what such code can need: one device, streams and events that are
-done at once. Waiting is noted in `waits`.
+The tensors have shapes and dtypes but no values. Code that needs a value raises; all other Python
+code runs unchanged. `torch.cuda` has one device, with streams and events that are done at once.
+Waits are recorded by `waits.note`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GiB = 2**30
 
 
 class _Mode(FakeTensorMode):
-    """A mode that leaves the device alone although `torch.cuda` says that there is one."""
+    """A mode that does not initialise the device, although `torch.cuda` reports one."""
 
     @property
     def avoid_device_init(self) -> bool:
@@ -31,16 +31,16 @@ class _Mode(FakeTensorMode):
 
 
 class Event:
-    """Is done at once."""
+    """An event that is done at once."""
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         pass
 
     def record(self, stream: Stream | None = None) -> None:
-        """Nothing has to be awaited."""
+        """Do nothing: there is no work to wait for."""
 
     def wait(self, stream: Stream | None = None) -> None:
-        """The device waits, not the host."""
+        """Do nothing: the device waits, not the host."""
 
     def query(self) -> bool:
         return True
@@ -50,7 +50,7 @@ class Event:
 
 
 class Stream:
-    """The one queue of the device."""
+    """The only stream of the device."""
 
     cuda_stream = 0
 
@@ -61,10 +61,10 @@ class Stream:
         return event or Event()
 
     def wait_event(self, event: Event) -> None:
-        """The device waits, not the host."""
+        """Do nothing: the device waits, not the host."""
 
     def wait_stream(self, stream: Stream) -> None:
-        """The device waits, not the host."""
+        """Do nothing: the device waits, not the host."""
 
     def query(self) -> bool:
         return True
@@ -74,7 +74,7 @@ class Stream:
 
 
 def _doubles() -> dict[str, Any]:
-    """What stands in for functions and classes of `torch.cuda`."""
+    """Return the doubles of functions and classes of `torch.cuda`."""
     stream = Stream()
     return {
         "Event": Event,
@@ -96,9 +96,9 @@ def _doubles() -> dict[str, Any]:
 
 @contextmanager
 def fake_cuda() -> Iterator[None]:
-    """Tensors made inside have no values, and may be made on cuda:0.
+    """Make tensors without values inside, also on cuda:0.
 
-    Tensors from outside count as tensors of their own device without values. The default device
+    Tensors from outside are used as tensors of their own device without values. The default device
     stays the CPU, as on a machine with a GPU.
     """
     install_guard()
@@ -110,9 +110,9 @@ def fake_cuda() -> Iterator[None]:
 
 
 def to_fake_cuda(module: nn.Module) -> nn.Module:
-    """The module with its parameters and buffers on cuda:0; inside of `fake_cuda`.
+    """Move the module's parameters and buffers to cuda:0, inside `fake_cuda`; return the module.
 
-    `Module.to` cannot do it: it swaps tensors, which fake ones do not allow.
+    `Module.to` cannot do this: it swaps tensors, which fake tensors do not allow.
     """
     for part in module.modules():
         for name, parameter in part._parameters.items():

@@ -1,6 +1,6 @@
-// A CUDA device guard that does nothing: with it, a torch without CUDA lets fake tensors lie on one
-// device, cuda:0. The guard that torch itself brings for that says that there are no devices, and
-// then bool(tensor), indices and nonzero fail before the operation that reads a value is reached.
+// A CUDA device guard that does nothing. With it, a torch without CUDA allows fake tensors on one
+// device, cuda:0. torch's own guard for this case reports no devices. With that one, bool(tensor),
+// indices and nonzero fail before they reach the operation that reads a value.
 
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 

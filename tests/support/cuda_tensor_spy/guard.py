@@ -1,4 +1,4 @@
-"""Builds and loads the CUDA device guard that does nothing: one second, once a process."""
+"""Build and load the CUDA device guard that does nothing: one second, once in a process."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SOURCE = Path(__file__).parent / "device_guard.cpp"
 
 
 def compiler() -> list[str] | None:
-    """The C++ compiler as a command, None where there is none."""
+    """Return the command of the C++ compiler; None if there is no compiler."""
     named = shlex.split(os.environ.get("CXX", ""))
     candidates = [named] if named else [["g++"], ["clang++"], ["c++"]]
     return next((command for command in candidates if shutil.which(command[0])), None)
 
 
 def why_not() -> str | None:
-    """The reason why CUDA tensors cannot be faked here, None if they can."""
+    """Return the reason why CUDA tensors cannot be faked here; None if they can."""
     if torch.backends.cuda.is_built() or torch.version.hip:
         return "this torch is built with CUDA: its own device guard would look for a device"
     if compiler() is None:
@@ -35,10 +35,10 @@ def why_not() -> str | None:
 
 @functools.cache
 def install_guard() -> None:
-    """Let fake tensors lie on cuda:0, until the end of the process.
+    """Allow fake tensors on cuda:0, until the end of the process.
 
     Raises:
-        RuntimeError: `why_not` gives a reason.
+        RuntimeError: `why_not` returns a reason.
         subprocess.CalledProcessError: the guard does not compile.
     """
     reason = why_not()

@@ -1,7 +1,7 @@
-"""What a patched model needs of a device, doubled: memory for its cache, and its decisions.
+"""Doubles of what a patched model needs from a device: cache memory and decisions.
 
-A kernel that has not run decides nothing, so the test says what the device decides. All else of the
-package runs as it is, down to the ops and to the calls of the compiled mailbox.
+No kernel runs, so the test chooses what the device decides. Everything else in the package runs
+unchanged, down to the ops and to the calls of the compiled mailbox.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from adacache_kernels.memory.torch_arena import TorchArena
 from adacache_kernels.ops import State
 
 Rate = Callable[[int], int]
-"""From a computed step to the number of steps until the next one."""
+"""Maps a computed step to the number of steps until the next one."""
 
 
 class FakeKernels(TorchDispatchMode):
-    """Runs the package's ops as their fakes; of `decide`, it knows the step and the result.
+    """A mode that runs the package's ops as their fakes, and stores the result of `decide`.
 
     Args:
-        rate: what is decided.
+        rate: chooses the rate after a computed step.
     """
 
     def __init__(self, rate: Rate) -> None:
@@ -64,22 +64,22 @@ class FakeKernels(TorchDispatchMode):
 
 
 class NativeMailbox:
-    """Stands in for `_C.Mailbox`, on a device that has always just finished."""
+    """A double of `_C.Mailbox` on a device that has always just finished."""
 
     def __init__(self, kernels: FakeKernels) -> None:
         self._kernels = kernels
-        self._letters: dict[int, list[float]] = {}
+        self._messages: dict[int, list[float]] = {}
 
     def post(self, stream: int, address: int, sequence: int) -> None:
-        self._letters[sequence] = list(self._kernels.state)
+        self._messages[sequence] = list(self._kernels.state)
 
     def collect(self, sequence: int) -> tuple[list[float], float]:
-        return self._letters.pop(sequence), 0.0
+        return self._messages.pop(sequence), 0.0
 
 
 @contextmanager
 def fake_parts(rate: Rate = lambda step: 3) -> Iterator[FakeKernels]:
-    """Caches lie in fake tensors, and decisions are those of `rate`; inside of `fake_cuda`."""
+    """Put caches into fake tensors and let `rate` decide, inside `fake_cuda`."""
     kernels = FakeKernels(rate)
     native = _native.module()
     with (

@@ -1,15 +1,15 @@
-"""`SyncSpy`: notes each operation that makes the host wait for the device.
+"""`SyncSpy`: record each operation that makes the host wait for the device.
 
-What waits on a CUDA device (torch's own rules, `aten/src/ATen/native/cuda/Copy.cu`):
+These operations wait on a CUDA device (torch's own rules, `aten/src/ATen/native/cuda/Copy.cu`):
 
-- a value that Python wants: `item`, `tolist`, `if tensor`, `float(tensor)`, a tensor as an index;
+- a value that Python reads: `item`, `tolist`, `if tensor`, `float(tensor)`, a tensor as an index;
 - a result whose shape depends on values: `nonzero`, a mask as an index, `unique`;
 - an index that lies on the host;
 - a copy to the host, and a copy to the device that is not both from pinned memory and non-blocking.
 
-A copy to the host that does not wait is noted as well, for what it brings cannot be used without a
-wait. One goes unnoticed: non-blocking into pinned memory by `copy_`, whose author has to record an
-event.
+A copy to the host that does not wait is recorded as well, because its values cannot be used without
+a wait. One kind of copy is not recorded: a non-blocking `copy_` into pinned memory. Its author has
+to record an event.
 """
 
 from __future__ import annotations
@@ -46,12 +46,11 @@ Answer = Callable[[Tensor], Any]
 
 
 class SyncSpy(TorchDispatchMode):
-    """Notes waits while it is entered; goes inside of `fake_cuda`.
+    """A mode, used inside `fake_cuda`, that records waits while it is entered.
 
     Args:
-        answer: from a tensor, which has no values, to the value that is to be read from it; one
-            element is then found where elements are looked for. None: to read, or to look, raises,
-            as with all fake tensors.
+        answer: maps a tensor, which has no values, to the value that is read from it. `nonzero`
+            then finds one element. None: reading raises, as with all fake tensors.
     """
 
     def __init__(self, answer: Answer | None = None) -> None:
@@ -91,7 +90,7 @@ class SyncSpy(TorchDispatchMode):
         return result
 
     def _wait(self, op: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
-        """What makes the host wait in this operation, if anything does."""
+        """Return the reason why this operation makes the host wait; None if it does not."""
         if op in WAITS:
             return WAITS[op] if _on_cuda(args[0]) else None
         if op in INDEXES:
@@ -131,7 +130,7 @@ def _index(x: Tensor, indices: Sequence[Tensor | None], value: Tensor | None) ->
     given = [index for index in indices if index is not None]
     if any(index.device.type == "cpu" for index in given):
         return "an index from the host"
-    # What is written may be one number of the host's: torch fills where the mask is set then.
+    # If the value is one number on the host, torch fills with it where the mask is set.
     if value is not None and value.numel() == 1 and value.device.type == "cpu":
         return None
     has_mask = any(index.dtype in (torch.bool, torch.uint8) for index in given)

@@ -1,4 +1,4 @@
-"""Where the host waits for the device, by the line of Python that made it wait."""
+"""Record where the host waits for the device: the line of Python that made it wait."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _listeners: list[list[Wait]] = []
 
 @dataclass(frozen=True)
 class Wait:
-    """One time that the host waited for the device, or would have.
+    """A point at which the host waited for the device, or would have waited.
 
     Args:
         what: the operation.
-        file: of the code that called it: the nearest one that is not torch's own.
-        line: there.
+        file: the nearest file of the call stack that is not torch's own.
+        line: the line in that file.
     """
 
     what: str
@@ -34,11 +34,11 @@ class Wait:
 
     @property
     def is_ours(self) -> bool:
-        """Whether this package asked for it."""
+        """Return True if this package made the call."""
         return self.file.startswith(PACKAGE)
 
     def is_in(self, package: str) -> bool:
-        """Whether the code is that of an installed package."""
+        """Return True if an installed package of that name made the call."""
         return f"/site-packages/{package}/" in self.file
 
     def __str__(self) -> str:
@@ -46,24 +46,24 @@ class Wait:
 
 
 def listen(waits: list[Wait]) -> None:
-    """From now on, waits are noted in this list as well."""
+    """Record waits in this list as well, from now on."""
     _listeners.append(waits)
 
 
 def stop_listening(waits: list[Wait]) -> None:
-    """Waits are no longer noted in this list."""
+    """Stop recording waits in this list."""
     _listeners[:] = [other for other in _listeners if other is not waits]
 
 
 def note(what: str) -> None:
-    """The host waits: tell whoever listens."""
+    """Record a wait of the host in all lists."""
     file, line = _caller(sys._getframe(1))
     for waits in _listeners:
         waits.append(Wait(what, file, line))
 
 
 def lines(waits: Sequence[Wait]) -> set[tuple[str, int]]:
-    """The places in the code, each once."""
+    """Return file and line of the waits, each once."""
     return {(wait.file, wait.line) for wait in waits}
 
 
