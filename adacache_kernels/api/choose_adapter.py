@@ -25,8 +25,6 @@ def choose_adapter(transformer: nn.Module, blocks: str | Sequence[str]) -> Adapt
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise TypeError(f"blocks is {blocks!r}; it may be the name of a block list, or several")
     adapter = adapter_for(transformer)
-    return (
-        adapter
-        if adapter is not None and not names
-        else choose_block_lists(transformer, list(names))
-    )
+    if adapter is None or names:
+        return choose_block_lists(transformer, list(names))
+    return adapter
