@@ -46,14 +46,14 @@ ctest: .venv/dev ctest-tsan
 	$(BIN)/cmake --build build/cpp
 	$(BIN)/ctest --test-dir build/cpp --output-on-failure
 
-# The tests with several threads. test_pool forks and starts threads in the child, where the
+# The tests with several threads. test_thread_pool forks and starts threads in the child, where the
 # sanitizer gives up unless it is told not to.
 ctest-tsan: .venv/dev
 	$(BIN)/cmake -S . -B build/tsan $(CTEST_OPTIONS) \
 	  -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
 	  -DCMAKE_CXX_FLAGS="-fsanitize=thread" $(CMAKE_ARGS)
 	$(BIN)/cmake --build build/tsan --target thread_tests
-	TSAN_OPTIONS=die_after_fork=0 $(BIN)/ctest --test-dir build/tsan --output-on-failure -R '^(pool|arena|cuda_arena|cuda_mailbox)$$'
+	TSAN_OPTIONS=die_after_fork=0 $(BIN)/ctest --test-dir build/tsan --output-on-failure -R '^(thread_pool|arena|cuda_arena|cuda_mailbox)$$'
 
 lint: .venv/dev
 	$(BIN)/ruff check .

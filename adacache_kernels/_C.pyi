@@ -74,9 +74,7 @@ def distance_update(
     sums: int,
     threads: int,
 ) -> None: ...
-def residual_update(
-    slot: View, x_out: View, x_in: View, accumulate: bool, threads: int
-) -> None: ...
+def residual_update(slot: View, x_out: View, x_in: View, threads: int) -> None: ...
 def conditional_add(
     x: View,
     residuals: Sequence[View],
@@ -85,24 +83,32 @@ def conditional_add(
     flag: int,
     threads: int,
 ) -> None: ...
+
+class DecideSettings:
+    def __init__(
+        self,
+        *,
+        metric: int,
+        apply_moreg: bool,
+        moreg_a: float,
+        moreg_b: int,
+        moreg_d: float,
+        mograd_mul: float,
+        uses_mean: bool,
+    ) -> None: ...
+
 def decide(
     state: int,
     sums: int,
     shape: Sequence[int],
     codebook: int,
     entries: int,
+    settings: DecideSettings,
     step: int,
-    metric: int,
     has_previous: bool,
-    apply_moreg: bool,
     in_window: bool,
-    moreg_a: float,
-    moreg_b: int,
-    moreg_d: float,
-    mograd_mul: float,
     sequence: int,
     videos: int,
-    mean: bool,
     motions: int,
 ) -> None: ...
 def instruction_sets() -> list[str]: ...

@@ -1,4 +1,4 @@
-"""`python -m adacache_kernels` is `adacache`, and `adacache info` by itself."""
+"""Run `adacache` as `python -m adacache_kernels`; without arguments, run `adacache info`."""
 
 import sys
 

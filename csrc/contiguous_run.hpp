@@ -1,5 +1,5 @@
-// A stretch of contiguous memory, and what is in it. Without inline functions that the linker would
-// share between instruction sets: see cpu/kernels.hpp.
+// A contiguous run of elements of one dtype. This header has no inline functions with external
+// linkage: the linker would share them between instruction sets, see cpu/kernels.hpp.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ constexpr std::int64_t size_of(DType dtype) {
 struct Run {
   void* data;
   DType dtype;
-  void* next = nullptr;  // the run that comes after this one, if it is known: to prefetch it
+  void* next = nullptr;  // the run after this one, to prefetch it; null if unknown
 };
 
 }  // namespace adacache

@@ -1,4 +1,4 @@
-// What can go wrong on the machine.
+// The errors of the operating system and of the CUDA driver.
 #pragma once
 
 #include <stdexcept>
@@ -7,12 +7,12 @@
 
 namespace adacache {
 
-// A call to the machine that failed.
+// A call to the operating system or to the driver that failed.
 struct Failure {
   std::string call;            // "cuMemCreate", "mmap"
   int code = 0;                // CUresult or errno
   std::string name;            // "CUDA_ERROR_OUT_OF_MEMORY", "ENOMEM"
-  bool out_of_memory = false;  // whether the code says so
+  bool out_of_memory = false;  // whether the code means that
 };
 
 class Error : public std::runtime_error {
@@ -20,13 +20,13 @@ class Error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// There is less memory than was asked for.
+// Less memory is available than the call needs.
 class OutOfMemory : public Error {
  public:
   using Error::Error;
 };
 
-// What was asked for must not happen while a stream is being captured.
+// The call is not allowed while a stream is being captured.
 class CaptureError : public Error {
  public:
   using Error::Error;

@@ -1,4 +1,4 @@
-// For destructors.
+// Calls that must not throw, for destructors.
 #pragma once
 
 #include <atomic>
@@ -7,14 +7,14 @@
 
 namespace adacache {
 
-// One message for the process: what fails there tends to fail many times.
+// Prints one message for the whole process: a failing destructor tends to fail many times.
 inline void report_once(const char* what) noexcept {
   static std::atomic<bool> reported{false};
   if (!reported.exchange(true))
-    std::fprintf(stderr, "adacache_kernels: while something was given back: %s\n", what);
+    std::fprintf(stderr, "adacache_kernels: freeing a resource failed: %s\n", what);
 }
 
-// Whether the call threw nothing.
+// Runs the call, reports an exception once, and returns whether there was none.
 template <typename Call>
 bool quietly(const Call& call) noexcept {
   try {

@@ -1,4 +1,4 @@
-// Which process this is: a forked child must leave alone what its parent holds.
+// The id of this process. A forked child must not touch the resources of its parent.
 #pragma once
 
 #ifndef _WIN32

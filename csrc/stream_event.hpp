@@ -1,4 +1,4 @@
-// Streams and points in their work.
+// Streams, and events that mark a point in the work of a stream.
 #pragma once
 
 #include <cstdint>
@@ -6,14 +6,14 @@
 namespace adacache {
 
 using Address = std::uintptr_t;
-using Stream = std::uintptr_t;  // a CUstream; 0, the legacy stream, for host memory
+using Stream = std::uintptr_t;  // a CUstream; host memory uses 0, the legacy stream
 
 // A point in the work of a stream. The destructor does not throw.
 class Event {
  public:
   virtual ~Event() = default;
   virtual void record(Stream stream) = 0;
-  virtual void hold_back(Stream stream) = 0;  // on the device, until this is reached
+  virtual void make_stream_wait(Stream stream) = 0;  // on the device, until this event is reached
   virtual bool reached() = 0;
   virtual void wait() = 0;
 };

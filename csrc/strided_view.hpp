@@ -1,4 +1,4 @@
-// A strided array of up to four dimensions in memory that somebody else owns.
+// A strided array of up to four dimensions. It does not own its memory.
 #pragma once
 
 #include <array>
@@ -8,7 +8,7 @@
 
 namespace adacache {
 
-// The last dimension is contiguous; strides count elements and may be anything else.
+// The last dimension is contiguous. Strides count elements; those of the other dimensions are free.
 struct View {
   void* data;
   DType dtype;
@@ -19,7 +19,7 @@ struct View {
     return i * stride[0] + j * stride[1] + k * stride[2];
   }
 
-  // What begins at an element.
+  // Returns the run that begins at an element.
   Run run(std::int64_t i, std::int64_t j, std::int64_t k, std::int64_t l) const {
     return {static_cast<char*>(data) + (offset(i, j, k) + l) * size_of(dtype), dtype};
   }

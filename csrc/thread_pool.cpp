@@ -14,9 +14,9 @@
 namespace adacache {
 namespace {
 
-// How long a worker looks for the next work before it sleeps. Waking a sleeping thread took 1.5 us
-// on a virtual machine whose cores do not sleep, and can take far longer where they do; a longer
-// search would take the core from torch's own threads.
+// The time for which a worker polls for work before it sleeps. Waking a sleeping thread took 1.5 us
+// on a virtual machine whose cores do not sleep, and takes longer on cores that do. Longer polling
+// would take the core from torch's own threads.
 constexpr std::chrono::microseconds kSearch{20};
 
 struct Job {
@@ -48,7 +48,7 @@ class Pool {
       try {
         std::thread([this] { serve(); }).detach();
       } catch (const std::system_error&) {
-        return;  // The threads that there are do all the work.
+        return;  // The threads that have started do all the work.
       }
     }
   }
@@ -64,7 +64,7 @@ class Pool {
     work_.notify_all();
   }
 
-  // Nobody can join any more; those who have finish their last task.
+  // No other worker can join now; those that joined finish their last task.
   void close() noexcept {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
@@ -109,8 +109,8 @@ struct Owned {
   Pool pool;
 };
 
-// The pool of this process. A forked child has inherited one without its threads, and perhaps with
-// locks that nobody will open: it leaves that one alone. Null if there is no memory for a new one.
+// Returns the pool of this process, or null if there is no memory for one. A forked child inherits
+// a pool without threads, whose locks may stay locked for ever: the child makes a new one.
 Pool* own_pool() noexcept {
   static std::atomic<Owned*> current{nullptr};
   Owned* found = current.load(std::memory_order_acquire);

@@ -1,5 +1,5 @@
-// The arena for Python. adacache_kernels/memory/arena.py checks what comes here and makes tensors
-// of slots.
+// The Python classes of the arena. adacache_kernels/memory/arena.py checks the arguments and makes
+// tensors of slots.
 #include "arena/arena.hpp"
 
 #include <pybind11/pybind11.h>
@@ -14,7 +14,7 @@
 
 #include "bind.hpp"
 #include "dlpack.hpp"
-#include "held.hpp"
+#include "owner.hpp"
 #include "without_gil.hpp"
 
 namespace py = pybind11;
@@ -27,21 +27,21 @@ using Version = std::pair<int, int>;
 using DeviceKey = std::pair<int, int>;
 
 template <typename T>
-struct Held {
+struct Owned {
   Owner<T> it;
   dlpack::Device device;
 };
 
-using HeldSlot = Held<arena::Slot>;
-using HeldLease = Held<arena::Lease>;
-using HeldArena = Held<arena::Arena>;
+using OwnedSlot = Owned<arena::Slot>;
+using OwnedLease = Owned<arena::Lease>;
+using OwnedArena = Owned<arena::Arena>;
 
-HeldArena make_arena(const std::string& device_type, int device, std::size_t budget,
-                     std::size_t chunk_bytes) {
+OwnedArena make_arena(const std::string& device_type, int device, std::size_t budget,
+                      std::size_t chunk_bytes) {
   if (device_type != "cpu" && device_type != "cuda")
     throw std::invalid_argument("device_type is '" + device_type + "', expected 'cpu' or 'cuda'");
   const bool cuda = device_type == "cuda";
-  HeldArena made{nullptr, {cuda ? dlpack::kCuda : dlpack::kCpu, cuda ? device : 0}};
+  OwnedArena made{nullptr, {cuda ? dlpack::kCuda : dlpack::kCpu, cuda ? device : 0}};
   without_gil([&] {
     made.it.reset(new arena::Arena(cuda ? arena::Arena::on_cuda(device, budget, chunk_bytes)
                                         : arena::Arena::on_host(budget, chunk_bytes)));
@@ -49,17 +49,17 @@ HeldArena make_arena(const std::string& device_type, int device, std::size_t bud
   return made;
 }
 
-HeldLease make_lease(HeldArena& self) {
-  HeldLease made{nullptr, self.device};
+OwnedLease make_lease(OwnedArena& self) {
+  OwnedLease made{nullptr, self.device};
   without_gil([&] { made.it.reset(self.it->lease().release()); });
   return made;
 }
 
-void close(HeldArena& self, Stream stream) {
+void close(OwnedArena& self, Stream stream) {
   without_gil([&] { self.it->close(stream); });
 }
 
-py::dict stats(HeldArena& self) {
+py::dict stats(OwnedArena& self) {
   arena::Stats now;
   without_gil([&] { now = self.it->stats(); });
   py::dict dict;
@@ -84,10 +84,10 @@ py::dict stats(HeldArena& self) {
 using Plan = std::vector<arena::Slot> (arena::Lease::*)(const Sizes&, Stream);
 
 template <Plan plan>
-std::vector<HeldSlot> planned(HeldLease& self, const Sizes& sizes, Stream stream) {
+std::vector<OwnedSlot> planned(OwnedLease& self, const Sizes& sizes, Stream stream) {
   std::vector<arena::Slot> slots;
   without_gil([&] { slots = (self.it.get()->*plan)(sizes, stream); });
-  std::vector<HeldSlot> held;
+  std::vector<OwnedSlot> held;
   held.reserve(slots.size());
   for (arena::Slot& slot : slots) {
     Owner<arena::Slot> owner(new arena::Slot(std::move(slot)));
@@ -99,19 +99,19 @@ std::vector<HeldSlot> planned(HeldLease& self, const Sizes& sizes, Stream stream
 using Order = void (arena::Lease::*)(Stream);
 
 template <Order order>
-void ordered(HeldLease& self, Stream stream) {
+void ordered(OwnedLease& self, Stream stream) {
   without_gil([&] { (self.it.get()->*order)(stream); });
 }
 
-// `stream` and what a later DLPack may add are ignored: memory is handed out, not data, so there
-// is nothing to wait for, and waiting would break the capture of a graph.
-py::object export_slot(const HeldSlot& self, const py::object& /*stream*/,
+// `stream` and the arguments of later versions of DLPack are ignored. A slot exports memory, not
+// data, so there is nothing to wait for, and a wait would break the capture of a graph.
+py::object export_slot(const OwnedSlot& self, const py::object& /*stream*/,
                        std::optional<Version> max_version, std::optional<DeviceKey> device,
                        std::optional<bool> copy, const py::kwargs& /*later*/) {
   if (copy.value_or(false))
     throw py::buffer_error(
-        "a slot of an arena hands out its memory only: "
-        "copy=True is not possible, copy the result");
+        "a slot of an arena exports its own memory, so that "
+        "copy=True is not possible: copy the result");
   if (device && *device != DeviceKey(self.device.type, self.device.id))
     throw py::buffer_error("a slot of an arena stays on its device: leave dl_device out");
   const bool versioned = max_version && max_version->first >= 1;
@@ -122,7 +122,7 @@ py::object export_slot(const HeldSlot& self, const py::object& /*stream*/,
 }
 
 void bind_errors(py::module_& module) {
-  // The last that fits translates an exception: derived ones come after their bases.
+  // The last match translates an exception, so derived classes come after their bases.
   auto& error = py::register_exception<Error>(module, "ArenaError", PyExc_RuntimeError);
   auto& memory = py::register_exception<OutOfMemory>(module, "OutOfMemory", error);
   py::register_exception<arena::OverBudget>(module, "OverBudget", memory);
@@ -133,21 +133,21 @@ void bind_errors(py::module_& module) {
 
 void bind_arena(py::module_& module) {
   bind_errors(module);
-  py::class_<HeldSlot>(module, "Slot")
-      .def_property_readonly("address", [](const HeldSlot& self) { return self.it->address; })
-      .def_property_readonly("bytes", [](const HeldSlot& self) { return self.it->bytes; })
+  py::class_<OwnedSlot>(module, "Slot")
+      .def_property_readonly("address", [](const OwnedSlot& self) { return self.it->address; })
+      .def_property_readonly("bytes", [](const OwnedSlot& self) { return self.it->bytes; })
       .def("__dlpack_device__",
-           [](const HeldSlot& self) { return DeviceKey(self.device.type, self.device.id); })
+           [](const OwnedSlot& self) { return DeviceKey(self.device.type, self.device.id); })
       .def("__dlpack__", &export_slot, py::kw_only(), py::arg("stream") = py::none(),
            py::arg("max_version") = py::none(), py::arg("dl_device") = py::none(),
            py::arg("copy") = py::none());
-  py::class_<HeldLease>(module, "Lease")
+  py::class_<OwnedLease>(module, "Lease")
       .def("grow", &planned<&arena::Lease::grow>, py::arg("sizes"), py::arg("stream"))
       .def("replan", &planned<&arena::Lease::replan>, py::arg("sizes"), py::arg("stream"))
       .def("release", &ordered<&arena::Lease::release>, py::arg("stream"))
       .def("acquire", &ordered<&arena::Lease::acquire>, py::arg("stream"))
       .def("mark", &ordered<&arena::Lease::mark>, py::arg("stream"));
-  py::class_<HeldArena>(module, "Arena")
+  py::class_<OwnedArena>(module, "Arena")
       .def(py::init(&make_arena), py::arg("device_type"), py::arg("device"), py::arg("budget"),
            py::arg("chunk_bytes"))
       .def("lease", &make_lease)

@@ -4,13 +4,13 @@
 
 namespace adacache {
 
-// Arena, Lease, Slot and their exceptions.
+// Binds Arena, Lease, Slot and their exceptions.
 void bind_arena(pybind11::module_& module);
 
-// Mailbox.
+// Binds Mailbox.
 void bind_mailbox(pybind11::module_& module);
 
-// ConditionalGraph.
+// Binds ConditionalGraph.
 void bind_graph(pybind11::module_& module);
 
 }  // namespace adacache

@@ -1,6 +1,5 @@
-// DLPack 1.0, as far as bytes are handed out: the layout of its structs, and capsules that own a
-// slot of an arena. https://dmlc.github.io/dlpack/latest/c_api.html has the names and their
-// meaning.
+// The part of DLPack 1.0 that exports bytes: its structs, and capsules that own a slot of an arena.
+// https://dmlc.github.io/dlpack/latest/c_api.html documents the names.
 #pragma once
 
 #include <Python.h>
@@ -58,7 +57,7 @@ struct Versioned {
 static_assert(sizeof(void*) != 8 || (sizeof(Tensor) == 48 && sizeof(Managed) == 64));
 static_assert(sizeof(void*) != 8 || sizeof(Versioned) == 80);
 
-// What a consumer gets. It keeps the memory of the slot mapped until it calls the deleter.
+// The object that a consumer gets. The slot stays mapped until the consumer calls the deleter.
 template <typename Handle>
 struct Export {
   Handle handle;
@@ -67,13 +66,13 @@ struct Export {
   arena::Slot slot;
 };
 
-// Runs in any thread, with or without the GIL, even after the interpreter: no Python in here.
+// Runs in any thread, with or without the GIL, even after the interpreter: it must not use Python.
 template <typename Handle>
 void free_export(Handle* handle) {
   delete static_cast<Export<Handle>*>(handle->context);
 }
 
-// A consumer renames the capsule. One that has its first name still owns what it points to.
+// A consumer renames the capsule. A capsule with its first name still owns its object.
 template <typename Handle>
 void free_capsule(PyObject* capsule) {
   if (!PyCapsule_IsValid(capsule, Handle::kCapsule)) return;
@@ -81,7 +80,8 @@ void free_capsule(PyObject* capsule) {
   without_gil([handle] { handle->deleter(handle); });
 }
 
-// The bytes of a slot, as one dimension of uint8. A new reference, or null with an error set.
+// Returns the bytes of a slot as one dimension of uint8: a new reference, or null with an error
+// set.
 template <typename Handle>
 PyObject* make_capsule(arena::Slot slot, Device device) {
   auto* made = new Export<Handle>{{}, static_cast<std::int64_t>(slot.bytes), 1, std::move(slot)};

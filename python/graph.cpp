@@ -1,9 +1,9 @@
-// Graphs that decide by themselves, for Python.
+// The Python class of conditional graphs.
 #include <pybind11/pybind11.h>
 
 #include "bind.hpp"
 #include "graph/conditional_graph.hpp"
-#include "held.hpp"
+#include "owner.hpp"
 #include "without_gil.hpp"
 
 namespace py = pybind11;
@@ -14,26 +14,26 @@ namespace {
 using graph::ConditionalGraph;
 using graph::GraphHandle;
 
-struct HeldGraph {
+struct OwnedGraph {
   Owner<ConditionalGraph> it;
 };
 
-HeldGraph make_graph(int device, GraphHandle before, GraphHandle taken, GraphHandle otherwise,
-                     Address flag) {
-  HeldGraph made;
+OwnedGraph make_graph(int device, GraphHandle before, GraphHandle taken, GraphHandle otherwise,
+                      Address flag) {
+  OwnedGraph made;
   without_gil(
       [&] { made.it.reset(new ConditionalGraph(device, {before, taken, otherwise}, flag)); });
   return made;
 }
 
-void launch(HeldGraph& self, Stream stream) {
+void launch(OwnedGraph& self, Stream stream) {
   without_gil([&] { self.it->launch(stream); });
 }
 
 }  // namespace
 
 void bind_graph(py::module_& module) {
-  py::class_<HeldGraph>(module, "ConditionalGraph")
+  py::class_<OwnedGraph>(module, "ConditionalGraph")
       .def(py::init(&make_graph), py::arg("device"), py::arg("before"), py::arg("taken"),
            py::arg("otherwise"), py::arg("flag"))
       .def("launch", &launch, py::arg("stream"));

@@ -1,5 +1,5 @@
-// Decisions on their way from the device to the host, for Python.
-// adacache_kernels/engine/decision/mailbox.py checks what comes here.
+// The Python class of the mailbox. adacache_kernels/engine/decision/mailbox.py checks the
+// arguments.
 #include "mailbox/mailbox.hpp"
 
 #include <pybind11/pybind11.h>
@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "bind.hpp"
-#include "held.hpp"
 #include "mailbox/transport.hpp"
+#include "owner.hpp"
 #include "without_gil.hpp"
 
 namespace py = pybind11;
@@ -22,12 +22,12 @@ namespace {
 
 using mailbox::Mailbox;
 
-struct HeldMailbox {
+struct OwnedMailbox {
   Owner<Mailbox> it;
 };
 
-HeldMailbox make_mailbox(int device) {
-  HeldMailbox made;
+OwnedMailbox make_mailbox(int device) {
+  OwnedMailbox made;
   without_gil([&] {
     made.it.reset(
         new Mailbox(device < 0 ? mailbox::host_transport() : mailbox::cuda_transport(device)));
@@ -35,17 +35,17 @@ HeldMailbox make_mailbox(int device) {
   return made;
 }
 
-void post(HeldMailbox& self, Stream stream, Address state, std::uint32_t sequence) {
+void post(OwnedMailbox& self, Stream stream, Address state, std::uint32_t sequence) {
   without_gil([&] { self.it->post(stream, state, sequence); });
 }
 
-bool arrived(HeldMailbox& self, std::uint32_t sequence) {
+bool arrived(OwnedMailbox& self, std::uint32_t sequence) {
   bool there = false;
   without_gil([&] { there = self.it->arrived(sequence); });
   return there;
 }
 
-std::pair<std::vector<float>, double> collect(HeldMailbox& self, std::uint32_t sequence) {
+std::pair<std::vector<float>, double> collect(OwnedMailbox& self, std::uint32_t sequence) {
   mailbox::Collected message;
   without_gil([&] { message = self.it->collect(sequence); });
   return {{message.state.begin(), message.state.end()}, message.waited_seconds};
@@ -54,7 +54,7 @@ std::pair<std::vector<float>, double> collect(HeldMailbox& self, std::uint32_t s
 }  // namespace
 
 void bind_mailbox(py::module_& module) {
-  py::class_<HeldMailbox>(module, "Mailbox")
+  py::class_<OwnedMailbox>(module, "Mailbox")
       .def(py::init(&make_mailbox), py::arg("device"))
       .def("post", &post, py::arg("stream"), py::arg("address"), py::arg("sequence"))
       .def("arrived", &arrived, py::arg("sequence"))

@@ -1,4 +1,4 @@
-// Work that may wait for a device or for another thread, done while other Python threads run.
+// Runs work that may wait for a device or a thread, while other Python threads run.
 #pragma once
 
 #include <Python.h>
@@ -13,9 +13,9 @@
 
 namespace adacache {
 
-// Before 3.14 an interpreter that is exiting ends a daemon thread that takes the GIL by
-// pthread_exit. That unwinds the stack, and the first destructor on its way ends the whole process
-// by std::terminate. So the thread hangs, as in Python 3.14; the exit of the process does not wait.
+// Before Python 3.14, an exiting interpreter calls pthread_exit in a daemon thread that takes the
+// GIL. That unwinds the stack, and the first destructor in the stack ends the process by
+// std::terminate. So the thread hangs, as in Python 3.14; the process exits without it.
 inline void take_gil(PyThreadState* state) {
 #ifdef __GLIBCXX__
   try {

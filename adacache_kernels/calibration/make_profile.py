@@ -1,9 +1,8 @@
-"""A profile from a few generations of a pipeline.
+"""`make_profile`: a profile from a few generations of a pipeline.
 
-First, full generations are recorded: the inner products of the residuals of any two steps tell what
-every forecast of every schedule would have missed. Then the same generations are repeated with
-schedules drawn at random, and the sensitivity of the outcome at each step is fitted to what they
-did to it (`sensitivity.py`).
+First, it records full generations: the Gram matrix of their residuals gives the forecast error of
+any schedule. Then it repeats them with random schedules, and fits the sensitivity of the outcome at
+each step to their errors (`fit_sensitivity.py`).
 """
 
 from __future__ import annotations
@@ -18,15 +17,16 @@ import numpy as np
 from ..schedule import Plan, evenly_spread
 from ..schedule.profile import Profile
 from .fit_sensitivity import KNOTS, Trial, fit_sensitivity
-from .outcomes import as_array
-from .record import Array, CalibrationRecording, Case, Progress, no_progress, patched, record
+from .measured_cases import MeasuredCases
+from .record import Array, Case, Progress, no_progress, record
+from .timed_runs import Runner
 
-# Computed steps of the random schedules, as parts of all; how far their steps are moved, as a part
-# of the mean interval; the deviation of the logarithms of the sensitivities that they are made for.
+# Random schedules: their computed steps, as parts of all steps; the most that a step moves, as a
+# part of the mean interval; the deviation of the logarithms of the random sensitivities.
 BUDGETS = (0.18, 0.24, 0.30, 0.38, 0.50)
 JITTER = 0.4
 SPREAD = 1.0
-# Plans of random sensitivities to draw schedules from.
+# Plans with random sensitivities that schedules are drawn from.
 PLANS = 8
 
 
@@ -40,33 +40,42 @@ def make_profile(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Profile:
-    """A profile of `pipe`'s transformer and scheduler at the number of steps of `generate`.
+    """Make a profile of a transformer and scheduler, for one number of steps.
 
     Args:
         pipe: an unpatched pipeline, or a bare model.
-        cases: what to generate, such as pairs of prompt and seed; a dozen or more of all kinds, and
-            other ones than the profile will be judged by.
-        generate: from a case to its outcome, a tensor or array (the video, or its latents), the
-            same whenever it is called.
+        cases: arguments of `generate`, such as pairs of prompt and seed. Use a dozen or more of all
+            kinds, and evaluate the profile on other ones.
+        generate: from a case to its outcome, a tensor or array (the video, or its latents). It must
+            return the same outcome whenever it is called.
         trials: generations with a random schedule for each case.
         seed: of the schedules.
-        progress: called with what is being done, how many have been, and of how many.
-        settings: for `patch`. By default forecast=1 and correct=True, as the profile is best used.
+        progress: called after each generation with a description, the number of generations so
+            far, and their total.
+        settings: for `patch`. The defaults are forecast=1 and correct=True, which suit a profile
+            best.
 
     Raises:
-        ValueError: fewer than two cases, no trial, generations too short to reuse anything,
-            settings that choose steps, or outcomes that are not finite or that no schedule changes.
+        ValueError: there are fewer than two cases or no trial; generations are too short to reuse
+            anything; the settings choose steps; or an outcome is not finite, or no schedule changes
+            it.
     """
     check_cases(len(cases), trials)
     check_settings(settings)
     settings = {"forecast": 1, "correct": True} | settings
-    tell = progress or no_progress
-    recording = record(pipe, cases, generate, settings, tell)
-    return fit_profile(pipe, cases, generate, recording, settings, trials, seed, tell)
+    progress = progress or no_progress
+    recording = record(pipe, cases, generate, settings, progress)
+    runner = Runner(pipe, generate, recording.num_steps, settings)
+    measured = MeasuredCases(cases, recording, runner, peak=1.0, progress=progress)
+    return fit_profile(measured, trials, seed)
 
 
 def check_cases(cases: int, trials: int) -> None:
-    """Refuse what is too little to learn from."""
+    """Check that there are at least two cases and a trial.
+
+    Raises:
+        ValueError: there are not.
+    """
     if cases < 2 or trials < 1:
         raise ValueError(
             f"there are {cases} cases and {trials} trials; calibration needs at least two cases "
@@ -75,50 +84,47 @@ def check_cases(cases: int, trials: int) -> None:
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
-    """Refuse settings that calibration makes."""
-    planned = {"codebook", "computed_steps", "calibrated_for", "profile", "schedule"} & {*settings}
+    """Check that the settings leave the schedule to the calibration.
+
+    Raises:
+        ValueError: they choose steps.
+    """
+    planned = {"codebook", "computed_steps", "calibrated_for", "profile", "schedule"} & set(
+        settings
+    )
     if planned:
-        raise ValueError(f"{', '.join(sorted(planned))}: calibration sets the schedules itself")
-
-
-def fit_profile(
-    pipe: Any,
-    cases: Sequence[Case],
-    generate: Callable[[Case], Any],
-    recording: CalibrationRecording,
-    settings: dict[str, Any],
-    trials: int,
-    seed: int,
-    tell: Progress,
-) -> Profile:
-    """The profile of recorded cases, which are generated again with random schedules."""
-    order = settings.get("forecast", 0)
-    profile = recording.profile()
-    plan = Plan(profile.gram, np.ones(profile.num_steps), order)
-    draw = random.Random(seed)
-    plans = [_random_plan(profile, order, draw) for _ in range(PLANS)]
-    found: list[Trial] = []
-    for done in range(trials * len(cases)):
-        case = done % len(cases)
-        steps = random_schedule(draw.choice(plans), draw)
-        with patched(pipe, settings | {"profile": profile, "schedule": steps}):
-            outcome = as_array(generate(cases[case]))
-        error = recording.cases[case].outcome.squared_error(outcome)
-        if not np.isfinite(error):
-            raise ValueError(f"the outcome of {cases[case]!r} is not finite with schedule {steps}")
-        if error > 0:
-            found.append(Trial(case, steps, error))
-        tell("random schedules", done + 1, trials * len(cases))
-    unmoved = sorted(set(range(len(cases))) - {trial.case for trial in found})
-    if unmoved:
         raise ValueError(
-            f"no schedule changed the outcome of {cases[unmoved[0]]!r}; is it what was generated?"
+            f"{', '.join(sorted(planned))}: calibration sets the schedules itself; leave these "
+            "settings out"
         )
-    sensitivity, hardness, unexplained = fit_sensitivity(plan, found)
-    motions = [recording.motion(case.motion) for case in recording.cases]
+
+
+def fit_profile(measured: MeasuredCases[Case], trials: int, seed: int) -> Profile:
+    """Fit a profile to recorded cases, which are generated again with random schedules.
+
+    Args:
+        measured: the cases; the runner's settings are those of the profile.
+        trials: generations with a random schedule for each case.
+        seed: of the schedules.
+
+    Raises:
+        ValueError: an outcome is not finite, or no schedule changes it.
+    """
+    cases, recording, settings = measured.cases, measured.recording, measured.runner.settings
+    profile, order = recording.profile(), settings.get("forecast", 0)
+    done = _run_trials(measured, profile, order, trials, random.Random(seed))
+    unchanged = sorted(set(range(len(cases))) - {trial.case for trial in done})
+    if unchanged:
+        raise ValueError(
+            f"no schedule changed the outcome of {cases[unchanged[0]]!r}; check that generate "
+            "returns the result of the patched pipeline"
+        )
+    plan = Plan(profile.gram, np.ones(profile.num_steps), order)
+    sensitivity, hardness, unexplained = fit_sensitivity(plan, done)
+    motions = [recording.mean_motion(case.motion) for case in recording.cases]
     notes = {
         "cases": len(cases),
-        "trials": len(found),
+        "trials": len(done),
         "settings": settings,
         "motion": [float(f"{value:.3g}") for value in motions],
         "hardness_db": [round(float(value), 1) for value in hardness],
@@ -128,11 +134,32 @@ def fit_profile(
     return replace(profile, sensitivity=sensitivity, moreg_hyp=moreg_hyp, notes=notes)
 
 
-def fit_moreg(motions: Sequence[float], hardness: Array) -> tuple[float, float, float]:
-    """(a, b, 1) of `score = (motion / a) ** b`, the error of a case over the mean one's.
+def _run_trials(
+    measured: MeasuredCases[Case], profile: Profile, order: int, trials: int, draw: random.Random
+) -> list[Trial]:
+    """Generate every case with random schedules, and return the trials with an error."""
+    plans = [_random_plan(profile, order, draw) for _ in range(PLANS)]
+    done: list[Trial] = []
+    total = trials * len(measured.cases)
+    for number in range(total):
+        case = number % len(measured.cases)
+        steps = random_schedule(draw.choice(plans), draw)
+        error = measured.squared_error(case, {"profile": profile, "schedule": steps})
+        if error > 0:
+            done.append(Trial(case, steps, error))
+        measured.progress("random schedules", number + 1, total)
+    return done
 
-    Least squares of hardness = 20 b log10(motion / a) + constant, in dB of the squared error, with
-    `a` the geometric mean. Where more motion is not harder, or nothing moves, b is 0.
+
+def fit_moreg(motions: Sequence[float], hardness: Array) -> tuple[float, float, float]:
+    """Fit (a, b, 1) of `score = (motion / a) ** b`, the error of a case relative to the mean.
+
+    It is the least-squares fit of hardness = 20 b log10(motion / a) + constant, with `a` the
+    geometric mean of the motions. b is 0 if more motion is not harder, or if nothing moves.
+
+    Args:
+        motions: motion score of each case.
+        hardness: `[cases]`, in dB of the squared error.
     """
     logs = np.log10(np.maximum(motions, 1e-12))
     if np.ptp(logs) < 1e-6:
@@ -142,7 +169,7 @@ def fit_moreg(motions: Sequence[float], hardness: Array) -> tuple[float, float, 
 
 
 def random_schedule(plan: Plan, draw: random.Random) -> list[int]:
-    """A schedule at a random budget: planned or evenly spread, and then moved about a little."""
+    """Draw a schedule with a random budget: planned or evenly spread, with its steps jittered."""
     budget = max(4, round(draw.choice(BUDGETS) * plan.num_steps))
     if draw.random() < 0.5:
         steps = evenly_spread(min(budget, plan.num_steps), plan.num_steps)

@@ -1,4 +1,4 @@
-"""`measure_ratios`: from one generation to what `MagCacheConfig` needs."""
+"""`measure_ratios`: the ratios that `MagCacheConfig` needs, from one generation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..baselines.mag_ratios import RatioRecording, RecordRatiosConfig
 def measure_ratios(
     model: Any, generate: Callable[[], Any], num_inference_steps: int | None = None
 ) -> tuple[float, ...]:
-    """The ratios for `MagCacheConfig`, one a step, of one unpatched generation.
+    """Measure the ratios for `MagCacheConfig`, one a step, in an unpatched generation.
 
         ratios[s] = mean over tokens of ||R_s|| / ||R_(s-1)||;  ratios[0] = 1
 
@@ -26,8 +26,8 @@ def measure_ratios(
         num_inference_steps: of a bare transformer.
 
     Raises:
-        ValueError: the model is patched; has two transformers; `generate` ran no generation to its
-            end.
+        ValueError: the model is patched or has two transformers, or `generate` did not run a whole
+            generation.
     """
     patch(model, RecordRatiosConfig(num_inference_steps=num_inference_steps))
     try:
@@ -39,16 +39,18 @@ def measure_ratios(
         (engine,) = engines
         assert isinstance(engine, BaselineEngine)
         generate()
-        ratios = _recorded(engine)
+        ratios = _recorded_ratios(engine)
         steps = engine.clock.num_steps
         if len(ratios) != steps or not steps:
             name = type(model).__name__ if isinstance(model, nn.Module) else "the pipeline"
-            raise ValueError(f"generate() ran {len(ratios)} of {steps} steps of {name}")
+            raise ValueError(
+                f"generate() ran {len(ratios)} of {steps} steps of {name}; it must run all of them"
+            )
         return ratios
     finally:
         unpatch(model)
 
 
-def _recorded(engine: BaselineEngine) -> tuple[float, ...]:
+def _recorded_ratios(engine: BaselineEngine) -> tuple[float, ...]:
     assert isinstance(engine.mechanism, RatioRecording)
     return engine.mechanism.ratios

@@ -1,8 +1,7 @@
-"""Outcomes of generations: what is kept of one, and how far another one is from it."""
+"""Outcomes of generations: a stored sample of one, and its error against another one."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,16 +9,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..measure.psnr_ssim import EQUAL_PSNR, mean_squared_error, psnr_of_error
+
 Outcome = NDArray[np.float32]
 
-# Elements that are kept of an outcome, 4 MiB: where the standard deviation of squared errors is 20
-# times their mean, which is much, a PSNR over so many is right to 0.1 dB.
-SAMPLE = 2**20
-MOST_PSNR = 100.0
+# Elements that are stored of an outcome, 4 MiB. Their PSNR is right to 0.1 dB even if the standard
+# deviation of the squared errors is 20 times their mean.
+OUTCOME_SAMPLE = 2**20
 
 
 def as_array(outcome: Any) -> Outcome:
-    """A tensor or array in float32 on the host."""
+    """Return a tensor or an array as a float32 array on the host."""
     if isinstance(outcome, torch.Tensor):
         outcome = outcome.detach().float().cpu().numpy()
     return np.asarray(outcome, dtype=np.float32)
@@ -27,7 +27,13 @@ def as_array(outcome: Any) -> Outcome:
 
 @dataclass(frozen=True, eq=False)
 class StoredOutcome:
-    """An outcome, or a sample of its elements if it has more than `SAMPLE`."""
+    """An outcome, or a sample of its elements if it has more than `OUTCOME_SAMPLE`.
+
+    Args:
+        values: `[elements]`, the stored ones.
+        shape: of the whole outcome.
+        lowest, highest: values of the whole outcome.
+    """
 
     values: Outcome
     shape: tuple[int, ...]
@@ -36,51 +42,50 @@ class StoredOutcome:
 
     @classmethod
     def of(cls, outcome: Outcome) -> StoredOutcome:
-        """What is kept of it."""
+        """Store an outcome."""
         return cls(_sample(outcome), outcome.shape, float(outcome.min()), float(outcome.max()))
 
     def squared_error(self, outcome: Outcome) -> float:
-        """mean((outcome - this)^2) over what is kept.
+        """Return mean((outcome - this)^2) over the stored elements.
 
         Raises:
-            ValueError: shapes that differ.
+            ValueError: the shapes differ.
         """
         _check_shapes(outcome.shape, self.shape)
-        return _mean_square(_sample(outcome) - self.values)
+        return mean_squared_error(_sample(outcome), self.values)
 
 
 def squared_error(outcome: Outcome, reference: Outcome) -> float:
-    """mean((outcome - reference)^2).
+    """Return mean((outcome - reference)^2).
 
     Raises:
-        ValueError: shapes that differ.
+        ValueError: the shapes differ.
     """
     _check_shapes(outcome.shape, reference.shape)
-    return _mean_square(outcome - reference)
+    return mean_squared_error(outcome, reference)
 
 
-def psnr(error: float, peak: float) -> float:
-    """10 log10(peak^2 / error) in dB of a mean squared error, `MOST_PSNR` at most."""
-    if error == 0.0:
-        return MOST_PSNR
-    return min(MOST_PSNR, 10 * math.log10(peak**2 / error))
+def capped_psnr(error: float, peak: float) -> float:
+    """Return the PSNR of a mean squared error in dB, at most `EQUAL_PSNR`.
+
+    Args:
+        error: the mean squared error.
+        peak: the range of the values of an outcome.
+    """
+    return min(EQUAL_PSNR, psnr_of_error(error, peak))
 
 
 def _sample(outcome: Outcome) -> Outcome:
     flat = outcome.reshape(-1)
-    if flat.size <= SAMPLE:
+    if flat.size <= OUTCOME_SAMPLE:
         return flat
-    # The same elements of all outcomes of a size: the generator begins anew each time.
-    return flat[np.random.default_rng(flat.size).integers(flat.size, size=SAMPLE)]
+    # A new generator each time: all outcomes of one size give the same elements.
+    return flat[np.random.default_rng(flat.size).integers(flat.size, size=OUTCOME_SAMPLE)]
 
 
-def _mean_square(difference: Outcome) -> float:
-    return float(np.mean(np.square(difference), dtype=np.float64))
-
-
-def _check_shapes(found: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    if found != expected:
+def _check_shapes(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if shape != expected:
         raise ValueError(
-            f"the outcome of one case has shapes {found} and {expected}; generate must do the same "
-            "whenever it is called"
+            f"the outcomes of one case have shapes {shape} and {expected}; generate must return "
+            "the same shape whenever it is called with a case"
         )

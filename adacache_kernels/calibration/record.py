@@ -1,4 +1,4 @@
-"""Full generations, recorded: what every schedule would miss is known from them."""
+"""Full generations, recorded: the forecast error of every schedule follows from them."""
 
 from __future__ import annotations
 
@@ -12,33 +12,35 @@ from numpy.typing import NDArray
 
 from ..api.patch import patch, summary, unpatch
 from ..api.target import attached_engine
+from ..options import Metric
 from ..schedule.calibrated_for import CalibratedFor, identity
 from ..schedule.presets import moreg_window
 from ..schedule.profile import Profile
-from .outcomes import StoredOutcome, as_array
+from .outcomes import Outcome, StoredOutcome, as_array
 from .residual_recorder import ResidualRecorder
 
 Array = NDArray[np.float64]
 Case = TypeVar("Case")
 Progress = Callable[[str, int, int], None]
 
-# Elements of a residual: their inner products are right to 1 / 256 of what two residuals differ by.
-SAMPLE = 65536
+# Elements that are stored of a residual: inner products of so many are right to 1 / 256 of the
+# difference of two residuals.
+RESIDUAL_SAMPLE = 65536
 FEWEST_STEPS = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Recorded:
-    """One case.
+class RecordedCase:
+    """The measurements of one full generation.
 
     Args:
-        outcome: what is kept of what `generate` gave.
-        gram: [steps, steps], inner products of the residuals, scaled to a trace of the steps.
-        span_grams: the same for each residual that is kept.
+        outcome: the result of `generate`, stored.
+        gram: `[steps, steps]`, inner products of the residuals, scaled to a trace of the steps.
+        span_grams: the same for the residual of each span.
         motion: motion score at each step of the residual of the last block list.
-        distances: [step, later step] of the metric residual, not divided by the steps between;
-            None where a codebook is not asked for.
-        metric_motion: its motion score at each step.
+        distances: `[step, later step]` of the metric block's residual, not divided by the steps
+            between; None unless they were requested.
+        metric_motion: motion score at each step of the metric block's residual.
     """
 
     outcome: StoredOutcome
@@ -51,35 +53,43 @@ class Recorded:
 
 @dataclass(frozen=True, eq=False)
 class CalibrationRecording:
-    """All cases, in full, of one model, scheduler and number of steps."""
+    """All cases, generated in full with one model, scheduler and number of steps."""
 
-    made_for: CalibratedFor
-    cases: list[Recorded]
+    calibrated_for: CalibratedFor
+    cases: list[RecordedCase]
 
     @property
     def num_steps(self) -> int:
-        """Of a generation."""
-        return self.made_for.num_steps
+        """Return the number of steps of a generation."""
+        return self.calibrated_for.num_steps
 
     def profile(self) -> Profile:
-        """The mean of the inner products; every step is as sensitive as any other."""
-        lists = self.cases[0].span_grams
+        """Return a profile with the mean inner products and a sensitivity of 1 at every step."""
+        names = self.cases[0].span_grams
         return Profile(
-            model=self.made_for.model,
-            scheduler=self.made_for.scheduler,
+            model=self.calibrated_for.model,
+            scheduler=self.calibrated_for.scheduler,
             num_steps=self.num_steps,
             gram=np.mean([case.gram for case in self.cases], axis=0),
             span_grams={
                 name: np.mean([case.span_grams[name] for case in self.cases], axis=0)
-                for name in lists
+                for name in names
             },
             sensitivity=np.ones(self.num_steps),
         )
 
-    def motion(self, scores: Sequence[float]) -> float:
-        """Their mean over the window of motion regularisation."""
+    def mean_motion(self, scores: Sequence[float]) -> float:
+        """Return the mean of motion scores, one a step, over the window of MoReg."""
         first, last = moreg_window(self.num_steps)
         return float(np.mean(scores[first - 1 : last]))
+
+
+@dataclass(frozen=True, eq=False)
+class _FullRun:
+    calibrated_for: CalibratedFor
+    outcome: Outcome
+    recorder: ResidualRecorder
+    metric: Metric
 
 
 def record(
@@ -87,56 +97,79 @@ def record(
     cases: Sequence[Case],
     generate: Callable[[Case], Any],
     settings: Mapping[str, Any],
-    tell: Progress,
-    accept: Callable[[CalibratedFor, StoredOutcome], None] = lambda made_for, outcome: None,
+    progress: Progress,
+    accept: Callable[[CalibratedFor, StoredOutcome], None] = lambda calibrated_for, outcome: None,
     *,
     distances: bool = False,
 ) -> CalibrationRecording:
-    """Every case in full.
+    """Generate and record every case in full.
 
-    `accept` refuses, by raising, what was generated, as soon as it was.
+    Args:
+        pipe: an unpatched pipeline, or a bare model.
+        cases: arguments of `generate`.
+        generate: from a case to its outcome.
+        settings: for `patch`.
+        progress: called after each generation.
+        accept: called after each generation; raises an error to refuse its outcome.
+        distances: also record the distances and motion scores of the metric block.
 
     Raises:
-        ValueError: generations too short to reuse anything, or of different numbers of steps;
-            outcomes that are not finite.
+        ValueError: the generations are too short to reuse anything, or their numbers of steps
+            differ; or an outcome is not finite.
     """
-    found: list[Recorded] = []
-    made: list[CalibratedFor] = []
+    recorded: list[RecordedCase] = []
+    calibrated_for: CalibratedFor | None = None
     for case in cases:
-        # Rate 1: every step is computed, and the outcome is that of the unpatched pipeline.
-        with patched(pipe, {**settings, "codebook": {float("inf"): 1}}):
-            engine = attached_engine(pipe)
-            engine.recorder = recorder = ResidualRecorder(SAMPLE)
-            outcome = as_array(generate(case))
-            scheduler = engine.clock.scheduler
-            made_by = None if scheduler is None else identity(scheduler)
-            made.append(CalibratedFor(identity(engine.model), made_by, summary(pipe).num_steps))
-            metric = engine.config.metric
-        if not np.isfinite(outcome).all():
-            raise ValueError(f"the outcome of {case!r} is not finite")
-        _check_steps(made, case)
-        kept = StoredOutcome.of(outcome)
-        accept(made[-1], kept)
-        total, each = recorder.grams()
-        scale = made[0].num_steps / np.trace(total)
-        found.append(
-            Recorded(
-                outcome=kept,
-                gram=total * scale,
-                span_grams={name: gram * scale for name, gram in each.items()},
-                motion=recorder.motion,
-                distances=recorder.distances(metric) if distances else None,
-                metric_motion=recorder.metric_motion if distances else [],
-            )
+        run = _run_in_full(pipe, case, generate, settings)
+        calibrated_for = calibrated_for or run.calibrated_for
+        _check_steps(calibrated_for.num_steps, run.calibrated_for.num_steps, case)
+        outcome = StoredOutcome.of(run.outcome)
+        accept(run.calibrated_for, outcome)
+        recorded.append(_recorded_case(run, outcome, distances))
+        progress("full generations", len(recorded), len(cases))
+    assert calibrated_for is not None
+    return CalibrationRecording(calibrated_for, recorded)
+
+
+def _run_in_full(
+    pipe: Any, case: Case, generate: Callable[[Case], Any], settings: Mapping[str, Any]
+) -> _FullRun:
+    # Rate 1: every step is computed, and the outcome is that of the unpatched pipeline.
+    with patched(pipe, {**settings, "codebook": {float("inf"): 1}}):
+        engine = attached_engine(pipe)
+        engine.recorder = recorder = ResidualRecorder(RESIDUAL_SAMPLE)
+        outcome = as_array(generate(case))
+        scheduler = engine.clock.scheduler
+        calibrated_for = CalibratedFor(
+            identity(engine.model),
+            None if scheduler is None else identity(scheduler),
+            summary(pipe).num_steps,
         )
-        tell("full generations", len(found), len(cases))
-    return CalibrationRecording(made[0], found)
+        metric = engine.config.metric
+    if not np.isfinite(outcome).all():
+        raise ValueError(f"the outcome of {case!r} is not finite")
+    return _FullRun(calibrated_for, outcome, recorder, metric)
 
 
-def _check_steps(made: Sequence[CalibratedFor], case: object) -> None:
-    first, last = made[0].num_steps, made[-1].num_steps
+def _recorded_case(run: _FullRun, outcome: StoredOutcome, distances: bool) -> RecordedCase:
+    total, by_span = run.recorder.grams()
+    scale = run.calibrated_for.num_steps / np.trace(total)
+    return RecordedCase(
+        outcome=outcome,
+        gram=total * scale,
+        span_grams={name: gram * scale for name, gram in by_span.items()},
+        motion=run.recorder.motion,
+        distances=run.recorder.distances(run.metric) if distances else None,
+        metric_motion=run.recorder.metric_motion if distances else [],
+    )
+
+
+def _check_steps(first: int, last: int, case: object) -> None:
     if last < FEWEST_STEPS:
-        raise ValueError(f"a generation of {last} steps is too short to reuse anything")
+        raise ValueError(
+            f"a generation of {last} steps is too short to reuse anything; run at least "
+            f"{FEWEST_STEPS} steps"
+        )
     if first != last:
         raise ValueError(
             f"{case!r} took {last} steps and the cases before it {first}; calibrate for one number "
@@ -146,7 +179,7 @@ def _check_steps(made: Sequence[CalibratedFor], case: object) -> None:
 
 @contextmanager
 def patched(pipe: Any, settings: Mapping[str, Any]) -> Iterator[None]:
-    """The pipeline patched inside, and unpatched whatever happens."""
+    """Patch the pipeline inside of the context, and unpatch it at the end."""
     patch(pipe, **settings)
     try:
         yield
@@ -155,4 +188,4 @@ def patched(pipe: Any, settings: Mapping[str, Any]) -> Iterator[None]:
 
 
 def no_progress(_doing: str, _done: int, _total: int) -> None:
-    """Tells nothing."""
+    """Report nothing."""

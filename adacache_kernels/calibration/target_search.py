@@ -1,4 +1,7 @@
-"""Finds the knob of a form at which a target is reached: predicted, then seen, then corrected."""
+"""The search for the knob that reaches a target: predict, measure, correct the prediction.
+
+Each measurement is a round of generations.
+"""
 
 from __future__ import annotations
 
@@ -9,76 +12,84 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config.calibration_file import Target
+from .objectives import Objective
+from .record import Case
+from .simulate import SettingFamily, knob_for
 
 Array = NDArray[np.float64]
 
-# A round that comes as near as this ends the search: a part of a speedup, dB.
+# A value this near to the target ends the search: a part of a speedup, or dB.
 NEAR = {"speedup": 0.02, "psnr": 0.25}
-# A target that is missed by more than this, with no knob left that is nearer, is out of reach.
+# A target is out of reach if the last knob on its side misses it by more than this.
 REACHED = {"speedup": 0.1, "psnr": 1.0}
-# Logarithms of knobs that are taken for the same; knobs are written to four digits.
+# Logarithms of knobs that count as equal; knobs have four digits.
 SAME = 1e-3
 
 
 @dataclass(frozen=True)
 class SearchPoint:
-    """A knob and what it was seen to give."""
+    """A knob and its measured value."""
 
     knob: float
     value: float
 
 
 class Curve:
-    """What is predicted for every knob, corrected by what was seen.
+    """Predicted values of all knobs, corrected by measured ones.
 
-    value(knob) = predicted(knob) + correction, the latter linear between the knobs that were tried
+        value(knob) = predicted(knob) + correction, linear between the measured knobs
 
-    Speedups are taken by their logarithm.
+    Speedups are predicted by their logarithm.
 
     Args:
-        target: which values these are.
-        knobs: some, rising.
-        predicted: for each of them; where it does not exist (infinite), the knob is not chosen.
+        target: the kind of the values, and the one to reach.
+        knobs: rising.
+        predicted: the value of each knob. Knobs with an infinite value are never chosen.
+
+    Raises:
+        ValueError: no predicted value is finite.
     """
 
     def __init__(self, target: Target, knobs: Sequence[float], predicted: Sequence[float]) -> None:
         self._target = target
         usable = np.isfinite(predicted)
         if not usable.any():
-            raise ValueError("whatever is set, every step is computed in most of the cases")
+            raise ValueError(
+                "every step is computed in most of the cases, whatever the setting; run more steps"
+            )
         self._knobs = np.asarray(knobs)[usable]
         self._logs = np.log(self._knobs)
         self._values = self._scaled(np.asarray(predicted)[usable])
 
-    def nearest(self, tried: Sequence[SearchPoint]) -> float:
-        """The knob, not tried yet, whose value is expected to be nearest to the target's."""
-        for knob in self._by_distance(tried):
-            if all(abs(np.log(knob / old.knob)) > SAME for old in tried):
+    def nearest(self, measured: Sequence[SearchPoint]) -> float:
+        """Return the knob, not measured yet, whose expected value is nearest to the target."""
+        for knob in self._by_distance(measured):
+            if all(abs(np.log(knob / point.knob)) > SAME for point in measured):
                 return knob
-        return tried[-1].knob
+        return measured[-1].knob
 
-    def is_beyond(self, tried: Sequence[SearchPoint]) -> bool:
-        """Whether the knob that is nearest to the target is at an end, and was tried."""
-        nearest = np.log(next(self._by_distance(tried)))
+    def is_beyond(self, measured: Sequence[SearchPoint]) -> bool:
+        """Return whether the knob nearest to the target is the first or last, and measured."""
+        nearest = np.log(next(self._by_distance(measured)))
         at_end = np.abs(self._logs[[0, -1]] - nearest).min() <= SAME
-        return bool(at_end and any(abs(nearest - np.log(old.knob)) <= SAME for old in tried))
+        return bool(at_end and any(abs(nearest - np.log(point.knob)) <= SAME for point in measured))
 
-    def _by_distance(self, tried: Sequence[SearchPoint]) -> Iterator[float]:
-        """Knobs, those first whose values are expected nearest to the target's."""
+    def _by_distance(self, measured: Sequence[SearchPoint]) -> Iterator[float]:
+        """Yield knobs, those first whose expected values are nearest to the target."""
         grid = np.linspace(self._logs[0], self._logs[-1], 801)
-        distance = np.abs(self._expected(grid, tried) - self._scaled(self._target.value))
-        # Of several, the first: it computes the fewest steps.
-        for index in np.argsort(distance, kind="stable"):
+        distances = np.abs(self._expected(grid, measured) - self._scaled(self._target.value))
+        # Of equal distances, the first knob: it computes the fewest steps.
+        for index in np.argsort(distances, kind="stable"):
             knob = float(f"{np.exp(grid[index]):.4g}")
             yield float(np.clip(knob, *self._knobs[[0, -1]]))
 
-    def _expected(self, logs: Array, tried: Sequence[SearchPoint]) -> Array:
+    def _expected(self, logs: Array, measured: Sequence[SearchPoint]) -> Array:
         values: Array = np.interp(logs, self._logs, self._values)
-        if not tried:
+        if not measured:
             return values
-        seen = sorted(tried, key=lambda one: one.knob)
-        at = np.log([one.knob for one in seen])
-        corrections = self._scaled(np.array([one.value for one in seen])) - np.interp(
+        rising = sorted(measured, key=lambda point: point.knob)
+        at = np.log([point.knob for point in rising])
+        corrections = self._scaled(np.array([point.value for point in rising])) - np.interp(
             at, self._logs, self._values
         )
         return np.asarray(values + np.interp(logs, at, corrections))
@@ -87,42 +98,80 @@ class Curve:
         return np.asarray(np.log(values) if self._target.of == "speedup" else values)
 
 
+def search_rounds(
+    objective: Objective[Case], family: SettingFamily, max_rounds: int
+) -> list[SearchPoint]:
+    """Search for the knob of a family that reaches the target.
+
+    Args:
+        objective: the target, and how it is measured.
+        family: the settings to choose from.
+        max_rounds: knobs that are generated with, at most.
+
+    Returns:
+        The measured knobs and their values, the one nearest to the target last.
+
+    Raises:
+        ValueError: no knob reaches the target.
+    """
+    knobs = family.knobs()
+    simulated = [family.simulate(knob) for knob in knobs]
+    measurements: dict[float, list[float]] = {}
+
+    def predicted() -> Curve:
+        return Curve(objective.target, knobs, [objective.predict(cases) for cases in simulated])
+
+    def measure(knob: float) -> None:
+        doing = f"round {len(measurements) + 1} of at most {max_rounds}"
+        measurements[knob] = objective.measure(family.settings(knob), doing)
+
+    def value(knob: float) -> float:
+        return objective.value(measurements[knob])
+
+    first = knob_for(family, objective.first_count)
+    return search(objective.target, first, predicted, measure, value, max_rounds)
+
+
 def search(
     target: Target,
     first: float,
-    curve: Callable[[], Curve],
-    see: Callable[[float], None],
+    predicted: Callable[[], Curve],
+    measure: Callable[[float], None],
     value: Callable[[float], float],
-    rounds: int,
+    max_rounds: int,
 ) -> list[SearchPoint]:
-    """Up to so many knobs and what they gave, the one nearest to the target last.
+    """Measure knobs until one reaches the target, or `max_rounds` were measured.
 
     Args:
-        target: what is to be reached.
-        first: knob to begin with.
-        curve: of what is predicted, asked for again after each round.
-        see: generates with a knob.
-        value: what a knob that was seen gives, by all that is known now.
-        rounds: at most.
+        target: the value to reach.
+        first: knob of the first round.
+        predicted: returns the predicted curve; called after each round.
+        measure: generates with a knob.
+        value: returns the value of a measured knob, from all measurements so far.
+        max_rounds: knobs to measure, at most.
+
+    Returns:
+        The measured knobs and their values, the one nearest to the target last.
 
     Raises:
-        ValueError: no knob reaches the target: the last one on its side was tried, and is short.
+        ValueError: no knob reaches the target: the last one on its side is measured and short.
     """
-    tried: list[SearchPoint] = []
+    knobs: list[float] = []
     knob = first
     while True:
-        see(knob)
-        tried = [SearchPoint(old, value(old)) for old in (*(one.knob for one in tried), knob)]
-        tried.sort(key=lambda one: -abs(distance(target, one.value)))
-        if abs(distance(target, tried[-1].value)) <= NEAR[target.of]:
-            return tried
-        expected = curve()
-        if expected.is_beyond(tried):
-            _check_reached(target, max(one.value for one in tried))
-            return tried
-        if len(tried) == rounds:
-            return tried
-        knob = expected.nearest(tried)
+        measure(knob)
+        measured = [SearchPoint(known, value(known)) for known in (*knobs, knob)]
+        measured.sort(key=lambda point: -abs(distance(target, point.value)))
+        knobs = [point.knob for point in measured]
+        if abs(distance(target, measured[-1].value)) <= NEAR[target.of]:
+            return measured
+        curve = predicted()
+        if curve.is_beyond(measured):
+            _check_reached(target, max(point.value for point in measured))
+            return measured
+        if len(measured) == max_rounds:
+            return measured
+        knob = curve.nearest(measured)
 
 
 def _check_reached(target: Target, highest: float) -> None:
@@ -140,5 +189,5 @@ def _check_reached(target: Target, highest: float) -> None:
 
 
 def distance(target: Target, value: float) -> float:
-    """Value less target: of a speedup as a part of it, of a PSNR in dB."""
+    """Return value minus target: as a part of a speedup, or in dB of a PSNR."""
     return value / target.value - 1 if target.of == "speedup" else value - target.value

@@ -1,8 +1,7 @@
-"""Generations that are measured: their seconds in the transformer, their outcome, their steps."""
+"""Timed generations: their outcome, their seconds in the transformer, their computed steps."""
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,15 +11,20 @@ import numpy as np
 from torch import nn
 
 from ..api.patch import summary
-from ..config.calibration_file import HeldOutResult
 from ..measure.timing import timed_forwards
-from .outcomes import Outcome, as_array, psnr, squared_error
+from .outcomes import Outcome, as_array
 from .record import Case, patched
 
 
 @dataclass(frozen=True, eq=False)
 class TimedRun:
-    """One generation; `computed` is None where it was not patched."""
+    """One generation.
+
+    Args:
+        outcome: its result.
+        step_seconds: seconds in the transformer, by step.
+        computed: its computed steps; None if it was not patched.
+    """
 
     outcome: Outcome
     step_seconds: list[float]
@@ -28,59 +32,63 @@ class TimedRun:
 
     @property
     def seconds(self) -> float:
-        """In the transformer."""
+        """Return the seconds in the transformer."""
         return sum(self.step_seconds)
 
 
 @dataclass
-class Costs:
-    """What steps cost, as parts of an unpatched step of the generation made right before."""
+class StepCosts:
+    """Costs of computed and reused steps, as parts of a mean unpatched step.
+
+    Each is the mean over one generation, compared with the unpatched generation next to it.
+    """
 
     computed: list[float] = field(default_factory=list)
     reused: list[float] = field(default_factory=list)
 
     def add(self, full: TimedRun, run: TimedRun) -> None:
-        """A generation and its patched counterpart."""
+        """Add an unpatched generation and its patched counterpart."""
         assert run.computed is not None
-        whole, computed = statistics.mean(full.step_seconds), set(run.computed)
-        by_kind: tuple[list[float], list[float]] = ([], [])
+        whole, steps = statistics.mean(full.step_seconds), set(run.computed)
+        computed: list[float] = []
+        reused: list[float] = []
         for step, seconds in enumerate(run.step_seconds, start=1):
-            by_kind[step not in computed].append(seconds)
-        for found, seconds_of_kind in zip((self.computed, self.reused), by_kind, strict=True):
-            if seconds_of_kind:
-                found.append(statistics.mean(seconds_of_kind) / whole)
+            (computed if step in steps else reused).append(seconds)
+        if computed:
+            self.computed.append(statistics.mean(computed) / whole)
+        if reused:
+            self.reused.append(statistics.mean(reused) / whole)
 
     def speedup(self, num_steps: int, computed: float) -> float:
-        """steps / (computed * cost of a computed step + the others * cost of a reused step).
+        """Return steps / (computed * cost of a computed step + the others * cost of a reused one).
 
-        The costs are medians over the generations. Where nothing was reused, that costs nothing.
+        The costs are medians over the generations. A reused step costs 0 if none was measured.
         """
-        of_computed, of_reused = self._typical
-        return num_steps / (computed * of_computed + (num_steps - computed) * of_reused)
+        computed_cost, reused_cost = self._medians()
+        return num_steps / (computed * computed_cost + (num_steps - computed) * reused_cost)
 
     def computed_for(self, num_steps: int, speedup: float) -> float:
-        """Computed steps at which `speedup` is reached; 0 if it never is, all steps at most."""
-        of_computed, of_reused = self._typical
-        if of_computed <= of_reused:
+        """Return the number of computed steps that gives `speedup`, from 0 to all steps."""
+        computed_cost, reused_cost = self._medians()
+        if computed_cost <= reused_cost:
             return 0.0
-        count = num_steps * (1 / speedup - of_reused) / (of_computed - of_reused)
+        count = num_steps * (1 / speedup - reused_cost) / (computed_cost - reused_cost)
         return min(max(count, 0.0), float(num_steps))
 
-    @property
-    def _typical(self) -> tuple[float, float]:
+    def _medians(self) -> tuple[float, float]:
         reused = statistics.median(self.reused) if self.reused else 0.0
         return statistics.median(self.computed), reused
 
 
 @dataclass
 class Runner(Generic[Case]):
-    """Generates cases.
+    """A function that generates cases, and times them.
 
     Args:
-        pipe: unpatched.
+        pipe: unpatched pipeline, or bare model.
         generate: from a case to its outcome.
         num_steps: of a generation.
-        settings: that are the same for all.
+        settings: for every patched generation.
     """
 
     pipe: Any
@@ -89,13 +97,13 @@ class Runner(Generic[Case]):
     settings: Mapping[str, Any]
 
     def full(self, case: Case) -> TimedRun:
-        """Unpatched."""
+        """Generate a case unpatched."""
         with timed_forwards(self._transformer) as seconds:
             outcome = as_array(self.generate(case))
         return TimedRun(outcome, self._by_step(seconds))
 
     def patched(self, case: Case, settings: Mapping[str, Any]) -> TimedRun:
-        """Patched.
+        """Generate a case patched with `settings`, in addition to the runner's.
 
         Raises:
             ValueError: the outcome is not finite.
@@ -105,7 +113,9 @@ class Runner(Generic[Case]):
                 outcome = as_array(self.generate(case))
             computed = list(summary(self.pipe).computed_steps)
         if not np.isfinite(outcome).all():
-            raise ValueError(f"the outcome of {case!r} is not finite with {dict(settings)}")
+            raise ValueError(
+                f"the outcome of {case!r} is not finite with the computed steps {computed}"
+            )
         return TimedRun(outcome, self._by_step(seconds), computed)
 
     @property
@@ -116,39 +126,6 @@ class Runner(Generic[Case]):
         return transformer
 
     def _by_step(self, seconds: Sequence[float]) -> list[float]:
-        """Of the calls of each step; evenly divided where steps differ in their calls."""
+        """Return the seconds of each step, for steps of equally many calls."""
         parts = np.array_split(np.asarray(seconds), self.num_steps)
         return [float(part.sum()) for part in parts]
-
-
-@dataclass(frozen=True)
-class RunComparison:
-    """A patched generation against its unpatched counterpart."""
-
-    speedup: float
-    psnr: float
-    computed: int
-
-    @classmethod
-    def of(cls, full: TimedRun, run: TimedRun, peak: float) -> RunComparison:
-        """What two generations of a case show."""
-        quality = psnr(squared_error(run.outcome, full.outcome), peak)
-        return cls(full.seconds / run.seconds, quality, len(run.computed or []))
-
-
-def reached(found: Sequence[RunComparison], costs: Costs, num_steps: int) -> HeldOutResult:
-    """What the cases amount to; `costs` are theirs."""
-    computed = statistics.mean(one.computed for one in found)
-    quality = [one.psnr for one in found]
-    spread = statistics.stdev(quality) if len(quality) > 1 else 0.0
-    return HeldOutResult(
-        cases=len(found),
-        # Not of the sums of seconds: on a machine with other work, three of 27 generations took
-        # twice their time, which moved the speedup by 4 %.
-        speedup=costs.speedup(num_steps, computed),
-        slowest=min(one.speedup for one in found),
-        psnr=statistics.mean(quality),
-        psnr_error=spread / math.sqrt(len(quality)),
-        worst_psnr=min(quality),
-        computed_steps=computed,
-    )

@@ -1,4 +1,4 @@
-"""Parse the command line: one file a command.
+"""Parse the command line, one file for each command.
 
 It may import every other wing.
 """

@@ -2,23 +2,76 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .. import _native
+from ..evaluate import pipelines
+from ..evaluate.option_values import literal, split_outside_brackets
 
 EXTRAS = ("diffusers", "matplotlib", "PIL", "skimage", "tqdm")
 
 
+def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the pipeline and of its generations."""
+    parser.add_argument(
+        "--pipeline",
+        default="demo",
+        help='"demo", a folder or hub name for diffusers, or FILE.py:FUNCTION (default demo)',
+    )
+    parser.add_argument("--steps", type=int, default=50, help="scheduler steps (default 50)")
+    parser.add_argument("--seeds", type=int, default=1, help="seeds of each prompt (default 1)")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first seed (default 0)")
+    parser.add_argument("--device", help="such as cpu or cuda (default: cuda if there is a GPU)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    parser.add_argument(
+        "--call", nargs="*", default=[], metavar="KEY=VALUE", help="arguments of the pipeline"
+    )
+
+
+def check_counts(arguments: argparse.Namespace) -> None:
+    """Check --steps and --seeds.
+
+    Raises:
+        ValueError: one of them is below 1.
+    """
+    if arguments.steps < 1 or arguments.seeds < 1:
+        raise ValueError(
+            f"--steps is {arguments.steps} and --seeds {arguments.seeds}; both must be at least 1"
+        )
+
+
+def load_subject(arguments: argparse.Namespace, prompts: Sequence[str]) -> pipelines.Subject:
+    """Load the pipeline, and check that it knows the prompts.
+
+    Raises:
+        ValueError: it does not, or there is no such pipeline.
+        OSError: diffusers cannot load the pipeline.
+    """
+    torch.set_num_threads(arguments.threads)
+    call = call_arguments(arguments.call)
+    subject = pipelines.load(arguments.pipeline, device=arguments.device, arguments=call)
+    subject.check(prompts)
+    return subject
+
+
+def seeds_of(arguments: argparse.Namespace) -> range:
+    """Return the seeds of each prompt."""
+    return range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+
+
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """What shows what is being done, how many videos have been made, and of how many.
+    """Yield a function that shows a description, the number of videos so far, and their total.
 
-    A bar of its own for everything that counts anew.
+    Every new count gets its own bar.
     """
     from tqdm import tqdm
 
@@ -30,7 +83,7 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
         if not bars or total != bars[-1].total or done <= bars[-1].n:
             close()
             bars.append(tqdm(total=total, initial=done - 1, desc=doing, unit="video"))
-            # Its first video was begun when what was before it ended.
+            # The first video of this bar started when the last one of the previous bar ended.
             bars[-1].start_t = last
         bars[-1].set_description(doing, refresh=False)
         bars[-1].n = done
@@ -48,10 +101,10 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def read_prompts(given: Sequence[str], option: str = "--prompts") -> list[str]:
-    """Prompts, or the lines of one file.
+    """Return the prompts, or the lines of the file that is given instead.
 
     Raises:
-        ValueError: there is none, or an empty one, or no such file.
+        ValueError: there is no prompt, an empty one, or no such file.
     """
     if len(given) == 1 and given[0].endswith(".txt") and not Path(given[0]).is_file():
         raise ValueError(f"{option} is {given[0]}, and there is no such file")
@@ -66,25 +119,16 @@ def read_prompts(given: Sequence[str], option: str = "--prompts") -> list[str]:
 
 
 def split_methods(text: str) -> list[str]:
-    """At the commas outside of brackets."""
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character in "([{") - (character in ")]}")
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return [part.strip() for part in parts if part.strip()]
+    """Split a list of methods at the commas outside of brackets."""
+    return [part.strip() for part in split_outside_brackets(text, ",") if part.strip()]
 
 
 def call_arguments(given: Sequence[str]) -> dict[str, Any]:
-    """The arguments of --call.
+    """Return the arguments of --call.
 
     Raises:
         ValueError: one is not KEY=VALUE.
     """
-    from ..evaluate.method_spec import literal
-
     pairs = [text.partition("=") for text in given]
     wrong = [text for text, (_, equals, _) in zip(given, pairs, strict=True) if not equals]
     if wrong:
@@ -92,9 +136,13 @@ def call_arguments(given: Sequence[str]) -> dict[str, Any]:
     return {key: literal(value) for key, _, value in pairs}
 
 
-def check_extras() -> None:
-    """Raises `ImportError` where something that the commands use is not installed."""
-    missing = [name for name in EXTRAS if find_spec(name) is None]
+def check_extras(names: Sequence[str] = EXTRAS) -> None:
+    """Check that the compiled part loads, and that the modules of the `demo` extra are installed.
+
+    Raises:
+        ImportError: they are not.
+    """
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(
             f'{", ".join(missing)} not installed; pip install "adacache_kernels[demo]"'

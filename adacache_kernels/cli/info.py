@@ -1,4 +1,4 @@
-"""`adacache info`: how the package was built, and what it found to run on."""
+"""`adacache info`: print the build of the package, and the software and devices it runs on."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from ..memory.errors import ArenaError, package_errors
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """There are none."""
+    """Add nothing: there are no options."""
 
 
 def run(_arguments: argparse.Namespace) -> None:
-    """Print a line per fact.
+    """Print a line for each fact.
 
     Raises:
-        ImportError: the compiled part does not load.
+        ImportError: the compiled extension does not load.
     """
     for name, value in describe().items():
         print(f"{name.replace('_', ' '):20}{value}")
 
 
 def describe() -> dict[str, str]:
-    """Name and value of everything that a report of a problem should tell."""
+    """Return names and values of all facts that a bug report needs."""
     built = {
         name: " ".join(value) or "none" if isinstance(value, list) else str(value)
         for name, value in _native.module().build_config().items()
@@ -43,7 +43,7 @@ def describe() -> dict[str, str]:
 
 
 def _virtual_memory() -> str:
-    """Whether an arena maps memory to addresses of the first device, by making a small one."""
+    """Allocate a small arena, and return whether it uses virtual memory of the first device."""
     try:
         with package_errors():
             stats = _native.module().Arena("cuda", 0, 1 << 20, 1 << 20).stats()

@@ -1,4 +1,4 @@
-"""The `adacache` command."""
+"""`adacache`: parse the command and run it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,22 @@ from . import bench_quality as bench
 from . import calibrate, demo, info
 
 COMMANDS = {
-    "bench": (bench, "methods against each other: quality, work, time, memory"),
-    "calibrate": (calibrate, "settings for a speedup or a PSNR, saved for patch()"),
-    "demo": (demo, "a small text-to-video pipeline, unpatched and patched"),
-    "info": (info, "how the package was built, and what it found to run on"),
+    "bench": (bench, "compare methods: quality, work, time, memory"),
+    "calibrate": (calibrate, "find settings for a speedup or a PSNR, and save them for patch()"),
+    "demo": (demo, "run a small text-to-video pipeline, unpatched and patched"),
+    "info": (info, "print the build of the package, and the software and devices it runs on"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `adacache COMMAND ...`; 0 if it went well, 2 after an error that the user can mend."""
+    """Run `adacache COMMAND ...`.
+
+    Args:
+        argv: the words after `adacache`; None for those of this process.
+
+    Returns:
+        The exit code: 0, or 2 after an error that the user can correct.
+    """
     parser = argparse.ArgumentParser(
         prog="adacache", description="Adaptive Caching for video DiTs."
     )

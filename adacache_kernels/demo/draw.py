@@ -1,4 +1,4 @@
-"""The demo's pictures: a GIF per prompt, a contact sheet, the plot of distances."""
+"""The demo's pictures: a GIF for each prompt, a contact sheet, a plot of the distances."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..measure.psnr_ssim import Video
-from .run import DemoResult, Measured
+from .run import DemoResult, MeasuredRun
 
 Picture = NDArray[np.uint8]
 
@@ -22,19 +22,19 @@ FRAME_MS = 125
 INK, PAPER = (32, 32, 32), (255, 255, 255)
 
 
-def save_gif(path: Path, runs: Sequence[Measured]) -> None:
-    """An endless GIF, 8 frames a second: the runs beside each other, each under its label."""
+def save_gif(path: Path, runs: Sequence[MeasuredRun]) -> None:
+    """Save an endless GIF at 8 frames a second, with the runs side by side under their labels."""
     videos = [_enlarged(measured.run.video, GIF_ZOOM) for measured in runs]
     labels = [_label(measured) for measured in runs]
     frames = [
-        _beside([video[index] for video in videos], labels) for index in range(len(videos[0]))
+        _side_by_side([video[index] for video in videos], labels) for index in range(len(videos[0]))
     ]
     first, *others = [frame.quantize(colors=64, dither=Image.Dither.NONE) for frame in frames]
     first.save(path, save_all=True, append_images=others, duration=FRAME_MS, loop=0)
 
 
 def save_contact_sheet(path: Path, result: DemoResult) -> None:
-    """A PNG: under each prompt one row per run, the frames across."""
+    """Save a PNG with a row of frames for each prompt and run."""
     rows: list[Image.Image] = []
     for index, prompt in enumerate(result.prompts):
         rows.append(_heading(prompt))
@@ -49,14 +49,15 @@ def save_contact_sheet(path: Path, result: DemoResult) -> None:
 
 
 def save_plot(path: Path, result: DemoResult) -> None:
-    """A PNG of `plot`."""
+    """Save the figure of `plot` as a PNG."""
     plot(result).savefig(path, dpi=110)
 
 
 def plot(result: DemoResult) -> Any:
-    """The matplotlib figure of distance against step.
+    """Return a matplotlib figure of distance against step.
 
-    A panel per config, all with the same axes, a curve per video, dots at its computed steps.
+    It has a panel for each config, all with the same axes, and a curve for each video with dots at
+    its computed steps.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -70,7 +71,7 @@ def plot(result: DemoResult) -> Any:
         _draw_panel(panel, name, result)
     for panel in list(panels)[len(result.configs) :]:
         panel.set_visible(False)
-    # After all panels: the first call with a limit ends the scaling to the data of all of them.
+    # After all panels are drawn: a fixed limit stops the automatic scaling of their shared axis.
     figure.axes[0].set_ylim(bottom=0)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     if handles:
@@ -94,23 +95,22 @@ def _draw_panel(panel: Any, name: str, result: DemoResult) -> None:
         panel.text(
             result.steps + 0.6, threshold, f"{rate}", color="0.5", fontsize=7, va="top", ha="left"
         )
-    explained = " (grey: thresholds, each with the rate below it)" if thresholds else ""
-    panel.set_title(name + explained, fontsize=9)
+    legend = " (grey: thresholds, each with the rate below it)" if thresholds else ""
+    panel.set_title(name + legend, fontsize=9)
     panel.set_xlabel("step (dots: computed)")
-    panel.set_ylabel(_measured(name, result))
+    panel.set_ylabel(_distance_label(name, result))
     panel.set_xlim(0, result.steps + 2.5)
     panel.xaxis.get_major_locator().set_params(integer=True)
 
 
-def _measured(name: str, result: DemoResult) -> str:
-    """What the distances of a config's runs are."""
+def _distance_label(name: str, result: DemoResult) -> str:
     summaries = [m.run.summary for m in result.named(name) if m.run.summary is not None]
     errors = any(summary.config["measure"] == "forecast-error" for summary in summaries)
     return "forecast's relative error a step" if errors else "relative L1 distance a step"
 
 
 def _finite_thresholds(name: str, result: DemoResult) -> list[tuple[float, int]]:
-    """Thresholds that lie within the measured distances."""
+    """Return the thresholds within the range of the measured distances, with their rates."""
     summaries = [m.run.summary for m in result.named(name) if m.run.summary]
     measured = [d for summary in summaries for d in summary.distances if d is not None]
     if not measured:
@@ -118,7 +118,7 @@ def _finite_thresholds(name: str, result: DemoResult) -> list[tuple[float, int]]
     return [(t, rate) for t, rate in summaries[0].codebook if t <= 1.1 * max(measured)]
 
 
-def _label(measured: Measured) -> str:
+def _label(measured: MeasuredRun) -> str:
     run = measured.run
     if run.summary is None:
         return f"{run.name}, {run.steps} steps"
@@ -131,7 +131,7 @@ def _enlarged(video: Video, zoom: int) -> Picture:
     return enlarged
 
 
-def _beside(pictures: Sequence[Picture], labels: Sequence[str]) -> Image.Image:
+def _side_by_side(pictures: Sequence[Picture], labels: Sequence[str]) -> Image.Image:
     font = _font(11)
     height, picture_width = pictures[0].shape[:2]
     width = max(picture_width, *(math.ceil(font.getlength(label)) for label in labels)) + GAP
@@ -151,8 +151,8 @@ def _heading(text: str) -> Image.Image:
     return heading
 
 
-def _strip(measured: Measured) -> Image.Image:
-    """A label and all frames of a run."""
+def _strip(measured: MeasuredRun) -> Image.Image:
+    """Return an image of a label and all frames of a run."""
     frames = np.concatenate(list(_enlarged(measured.run.video, SHEET_ZOOM)), axis=1)
     label_width = 190
     strip = Image.new("RGB", (label_width + frames.shape[1], frames.shape[0]), PAPER)

@@ -1,4 +1,4 @@
-"""Loads the demo's pipeline: a diffusers `LattePipeline` with 2.2 million parameters."""
+"""Load the demo's pipeline: a diffusers `LattePipeline` with 2.2 million parameters."""
 
 from __future__ import annotations
 
@@ -23,16 +23,20 @@ WEIGHTS = (
     "transformer/diffusion_pytorch_model.safetensors",
     "vae/diffusion_pytorch_model.safetensors",
 )
-MEND = "install the package again, or name another folder with --weights"
+REMEDY = "install the package again, or name another folder with --weights"
 
 
 def load_pipeline(folder: Path = DEFAULT_WEIGHTS, device: str = "cpu") -> Any:
-    """The pipeline in `folder`, in float32 on `device`, with its progress bar off.
+    """Load the pipeline in a folder, in float32, without a progress bar.
+
+    Args:
+        folder: of a saved `LattePipeline`.
+        device: such as "cpu" or "cuda".
 
     Raises:
-        FileNotFoundError: a file is missing; names it.
-        ValueError: a weights file cannot be read, or the folder holds no pipeline of this kind;
-            names it.
+        FileNotFoundError: a file is missing.
+        ValueError: a weights file cannot be read or holds wrong tensors, or the folder holds no
+            `LattePipeline`.
     """
     _check_files(folder)
     import torch
@@ -42,7 +46,7 @@ def load_pipeline(folder: Path = DEFAULT_WEIGHTS, device: str = "cpu") -> Any:
         try:
             pipe = LattePipeline.from_pretrained(folder, local_files_only=True)
         except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(f"{folder} holds no LattePipeline ({error}); {MEND}") from error
+            raise ValueError(f"{folder} holds no LattePipeline ({error}); {REMEDY}") from error
         _check_names(folder, pipe)
         pipe.set_progress_bar_config(disable=True)
         # The weights are stored in float16.
@@ -50,17 +54,17 @@ def load_pipeline(folder: Path = DEFAULT_WEIGHTS, device: str = "cpu") -> Any:
 
 
 def known_words(pipe: Any) -> list[str]:
-    """Words that the text encoder was trained with, in the order of its vocabulary."""
+    """Return the words that the demo model was trained with, in the vocabulary's order."""
     vocabulary = pipe.tokenizer.get_vocab()
     words = sorted(vocabulary, key=vocabulary.__getitem__)
     return [word for word in words if not word.startswith("<")]
 
 
 def check_prompts(pipe: Any, prompts: Sequence[str]) -> None:
-    """Refuse prompts that the demo model cannot know.
+    """Check that the demo model knows all words of the prompts.
 
     Raises:
-        ValueError: no prompt, an empty one, or words that are not in the vocabulary.
+        ValueError: there is no prompt, a prompt is empty, or a word is not in the vocabulary.
     """
     if not prompts:
         raise ValueError('there is no prompt; give for example "a white six moving fast"')
@@ -100,28 +104,28 @@ def _check_files(folder: Path) -> None:
 
     for name in (*CONFIGS, *WEIGHTS):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{name} is missing in {folder}; {MEND}")
+            raise FileNotFoundError(f"{name} is missing in {folder}; {REMEDY}")
     for name in WEIGHTS:
         try:
             with safe_open(folder / name, framework="pt") as weights:
                 keys = list(weights.keys())
                 broken = [key for key in keys if not weights.get_tensor(key).isfinite().all()]
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"{folder / name} cannot be read ({error}); {MEND}") from error
+            raise ValueError(f"{folder / name} cannot be read ({error}); {REMEDY}") from error
         if broken:
-            raise ValueError(f"{folder / name} holds numbers that are not finite; {MEND}")
+            raise ValueError(f"{folder / name} holds numbers that are not finite; {REMEDY}")
 
 
 def _check_names(folder: Path, pipe: Any) -> None:
-    """Weights that are absent would be made up at random by transformers, without an error."""
+    """Check the names of all tensors: transformers initializes missing ones at random, silently."""
     from safetensors import safe_open
 
     for name in WEIGHTS:
         model = getattr(pipe, name.split("/")[0])
         with safe_open(folder / name, framework="pt") as weights:
-            differing = {key for key, _ in model.named_parameters()} ^ set(weights.keys())
+            differing = {name for name, _ in model.named_parameters()} ^ set(weights.keys())
         if differing:
             raise ValueError(
                 f"{folder / name} does not fit its config.json ({min(differing)} is in only one of "
-                f"them); {MEND}"
+                f"them); {REMEDY}"
             )

@@ -1,8 +1,8 @@
-"""Settings that the demo runs: the package's presets, and what was fitted to the demo model.
+"""Settings that the demo runs: the package's presets, and those fitted to the demo model.
 
-The published codebooks were made for Open-Sora's distances. `bench/demo_model/fit_codebooks.py`
-fitted "demo-slow" and "demo-fast" to the demo model at 50 steps,
-`bench/demo_model/make_profiles.py` made its profiles, both on prompts that the demo does not show.
+The published codebooks fit the distances of Open-Sora. `bench/demo_model/fit_codebooks.py` fits
+"demo-slow" and "demo-fast" to the demo model at 50 steps. `bench/demo_model/make_profiles.py` makes
+the profiles. Both use prompts that the demo does not show.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..schedule.presets import SETTINGS
+
+TARGET_PART = 0.34
+"""Part of the steps that the preset "profile" computes."""
 
 PROFILES = Path(__file__).parent / "profiles"
 SCHEDULES = PROFILES / "schedules.json"
@@ -22,12 +25,12 @@ DEMO_PRESETS: dict[str, dict[str, Any]] = {
 
 
 def demo_presets(steps: int) -> dict[str, dict[str, Any]]:
-    """What the demo can run with `steps` scheduler steps; "profile" where there is one for them.
+    """Return the presets for `steps` scheduler steps, by name.
 
-    It aims at a third of the steps.
+    "profile" is one of them if a profile ships for this number of steps.
     """
     path = PROFILES / f"{steps}.json"
     if not path.is_file():
         return DEMO_PRESETS
-    profile = {"profile": str(path), "computed_steps": round(0.34 * steps)}
+    profile = {"profile": str(path), "computed_steps": round(TARGET_PART * steps)}
     return DEMO_PRESETS | {"profile": {"forecast": 1, "correct": True} | profile}

@@ -1,4 +1,4 @@
-"""The demo's table and its JSON."""
+"""The demo's table, its notes and its JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 import adacache_kernels as ak
 
-from .run import UNPATCHED, DemoResult, Measured
+from .run import UNPATCHED, DemoResult, MeasuredRun
 
 HEADER = (
     "prompt",
@@ -26,26 +26,31 @@ HEADER = (
     "PSNR dB",
     "SSIM",
 )
-LEFT = 2
+LEFT_COLUMNS = 2
+"""Columns that are aligned to the left."""
+
 FEWEST_STEPS = 5
-"""With fewer, no step lies between the first two and the last two."""
+"""With fewer steps, there is none between the first two and the last two."""
 
 
 def table(result: DemoResult) -> str:
-    """One row per prompt and run, then the means over the prompts (worst PSNR in brackets)."""
+    """Return the table: a row for each prompt and run, then the means over the prompts.
+
+    The worst PSNR is in brackets behind the mean.
+    """
     rows: list[Sequence[str]] = [HEADER]
     for index, prompt in enumerate(result.prompts):
-        for place, measured in enumerate(result.of_prompt(index)):
-            rows.append((prompt if place == 0 else "", *_cells(measured)))
+        for number, measured in enumerate(result.of_prompt(index)):
+            rows.append((prompt if number == 0 else "", *_cells(measured)))
     if len(result.prompts) > 1:
-        for place, name in enumerate(result.names()):
-            label = f"mean of {len(result.prompts)}" if place == 0 else ""
+        for number, name in enumerate(result.names()):
+            label = f"mean of {len(result.prompts)}" if number == 0 else ""
             rows.append((label, *_mean_cells(result.named(name))))
     return _aligned(rows)
 
 
 def notes(result: DemoResult) -> list[str]:
-    """What the table does not say: times of single steps, memory, how times were taken."""
+    """Return the notes below the table: times of single steps, memory, and definitions."""
     computed, reused = result.step_milliseconds()
     lines = []
     if not math.isnan(reused):
@@ -57,20 +62,20 @@ def notes(result: DemoResult) -> list[str]:
     if result.steps < FEWEST_STEPS:
         lines.append(
             f"With {result.steps} step{'s' if result.steps > 1 else ''} nothing can be reused: the "
-            "first two, which give the first distance, and the last two are always computed."
+            "first two steps, which give the first distance, and the last two are always computed."
         )
     elif math.isnan(reused):
         lines.append("No step was reused: every distance has rate 1, or there are too few steps.")
     lines.append(
-        "Times are wall times; the unpatched run's is the mean of one before and one after the "
-        "others. PSNR and SSIM compare with the unpatched video of the same seed. 'fewer steps' is "
-        "the unpatched pipeline with as many scheduler steps as were computed."
+        "Times are wall times. Those of the unpatched run are the means of two runs, before and "
+        "after the others. PSNR and SSIM compare with the unpatched video of the same seed. 'fewer "
+        "steps' is the unpatched pipeline with as many scheduler steps as were computed."
     )
     return lines
 
 
 def to_json(result: DemoResult) -> dict[str, Any]:
-    """Everything but the videos; an infinite PSNR (equal videos) and a missing time are null."""
+    """Return everything but the videos, for JSON; infinite and missing numbers are None."""
     computed, reused = result.step_milliseconds()
     return {
         "versions": _versions(),
@@ -87,7 +92,7 @@ def to_json(result: DemoResult) -> dict[str, Any]:
     }
 
 
-def _run_to_json(measured: Measured) -> dict[str, Any]:
+def _run_to_json(measured: MeasuredRun) -> dict[str, Any]:
     run = measured.run
     return {
         "prompt": run.prompt,
@@ -118,7 +123,7 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _cells(measured: Measured) -> tuple[str, ...]:
+def _cells(measured: MeasuredRun) -> tuple[str, ...]:
     run = measured.run
     quality = _quality(measured.psnr, measured.ssim, run.name)
     return (
@@ -133,7 +138,7 @@ def _cells(measured: Measured) -> tuple[str, ...]:
     )
 
 
-def _mean_cells(group: Sequence[Measured]) -> tuple[str, ...]:
+def _mean_cells(group: Sequence[MeasuredRun]) -> tuple[str, ...]:
     runs = [measured.run for measured in group]
     transformer = statistics.mean(run.transformer_seconds for run in runs)
     pipeline = statistics.mean(run.pipeline_seconds for run in runs)
@@ -164,8 +169,8 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
     lines = []
     for row in rows:
         cells = [
-            cell.ljust(width) if place < LEFT else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(width) if column < LEFT_COLUMNS else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "  ".join("-" * width for width in widths))

@@ -1,4 +1,4 @@
-"""Generates the demo's videos and measures them."""
+"""Generate the demo's videos and measure them."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ from .pipeline import check_prompts
 
 FRAMES, SIZE = 16, 32
 UNPATCHED = "unpatched"
+FEWER_STEPS = "(fewer steps)"
 
 
 @dataclass(frozen=True)
 class Run:
-    """One video.
+    """One generated video.
 
     Args:
-        name: what made it: "unpatched", a config's name, or that with " (fewer steps)".
+        name: "unpatched", the name of a config, or that name with " (fewer steps)".
         prompt: the text.
         steps: scheduler steps.
-        computed: steps in which the blocks ran.
-        transformer_seconds: wall time inside the transformer.
+        computed: number of computed steps.
+        transformer_seconds: wall time in the transformer.
         pipeline_seconds: wall time of the whole pipeline.
-        video: [16, 32, 32, 3] in 0 to 1.
-        step_seconds: wall time of the transformer by step.
-        summary: what a patched run computed and reused.
+        video: `[16, 32, 32, 3]` in 0 to 1.
+        step_seconds: wall time in the transformer, by step.
+        summary: of a patched run; None for an unpatched one.
     """
 
     name: str
@@ -50,8 +51,16 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A run against the unpatched run of its prompt; PSNR is infinite where nothing differs."""
+class MeasuredRun:
+    """A run, compared with the unpatched run of its prompt.
+
+    Args:
+        run: the run.
+        speedup: of the transformer.
+        pipeline_speedup: of the whole pipeline.
+        psnr: in dB; infinite for equal videos.
+        ssim: structural similarity.
+    """
 
     run: Run
     speedup: float
@@ -62,37 +71,45 @@ class Measured:
 
 @dataclass
 class DemoResult:
-    """Everything that the demo made, in the order in which it is shown."""
+    """All runs of the demo, in display order.
+
+    Args:
+        steps: scheduler steps.
+        seed: of the initial noise.
+        guidance: guidance scale.
+        configs: settings for `patch`, by name.
+        measured: the runs, prompt by prompt.
+    """
 
     steps: int
     seed: int
     guidance: float
     configs: dict[str, dict[str, Any]]
-    measured: list[Measured] = field(default_factory=list)
+    measured: list[MeasuredRun] = field(default_factory=list)
 
     @property
     def prompts(self) -> list[str]:
-        """Prompts, each once per time that it was given."""
+        """Return the prompts, with repetitions."""
         return [m.run.prompt for m in self.measured if m.run.name == UNPATCHED]
 
-    def of_prompt(self, index: int) -> list[Measured]:
-        """The runs of the prompt at `index`."""
+    def of_prompt(self, index: int) -> list[MeasuredRun]:
+        """Return the runs of the prompt at `index`."""
         starts = [i for i, m in enumerate(self.measured) if m.run.name == UNPATCHED]
         ends = [*starts[1:], len(self.measured)]
         return self.measured[starts[index] : ends[index]]
 
-    def named(self, name: str) -> list[Measured]:
-        """The runs of one name, one per prompt."""
+    def named(self, name: str) -> list[MeasuredRun]:
+        """Return the runs with a name, one for each prompt."""
         return [m for m in self.measured if m.run.name == name]
 
     def names(self) -> list[str]:
-        """All names of runs, in order."""
+        """Return the names of the runs, in order."""
         return list(dict.fromkeys(m.run.name for m in self.measured))
 
     def step_milliseconds(self) -> tuple[float, float]:
-        """Median wall time of a computed and of a reused step of the transformer, in ms.
+        """Return the median wall time of a computed and of a reused step of the transformer.
 
-        NaN where there was no such step.
+        Both are in ms, and NaN if there was no such step.
         """
         computed, reused = [], []
         for summary, seconds in self._patched():
@@ -101,7 +118,7 @@ class DemoResult:
         return _median_ms(computed), _median_ms(reused)
 
     def cache_bytes(self) -> int:
-        """Most bytes that any run cached."""
+        """Return the most cache bytes of any run."""
         return max((summary.cache_bytes for summary, _ in self._patched()), default=0)
 
     def _patched(self) -> Iterator[tuple[ak.Summary, list[float]]]:
@@ -111,7 +128,18 @@ class DemoResult:
 
 
 def generate(pipe: Any, prompt: str, *, steps: int, guidance: float = 4.0, seed: int = 0) -> Video:
-    """One video [16, 32, 32, 3] in 0 to 1; the same seed gives the same initial noise."""
+    """Generate one video.
+
+    Args:
+        pipe: the demo's pipeline.
+        prompt: of words that it knows.
+        steps: scheduler steps.
+        guidance: guidance scale.
+        seed: of the initial noise.
+
+    Returns:
+        `[16, 32, 32, 3]` in 0 to 1.
+    """
     frames = pipe(
         prompt,
         negative_prompt="",
@@ -137,13 +165,22 @@ def run_demo(
     seed: int = 0,
     progress: bool = True,
 ) -> DemoResult:
-    """Every prompt unpatched, with every config, and with as few scheduler steps as it computed.
+    """Generate every prompt unpatched, with every config, and with as few steps as each computed.
 
-    The unpatched run is made twice, before and after the others, and its times are averaged: the
-    speed of a shared machine drifts. A short run goes before and is not counted.
+    The unpatched run happens twice, before and after the others, and its times are averaged: the
+    speed of a shared machine drifts. A short run before all of them warms up.
+
+    Args:
+        pipe: the demo's pipeline, unpatched.
+        prompts: of words that it knows.
+        configs: settings for `patch`, by name.
+        steps: scheduler steps.
+        guidance: guidance scale.
+        seed: of the initial noise.
+        progress: show a progress bar.
 
     Raises:
-        ValueError: no prompt, unknown words, or `steps` below 1.
+        ValueError: there is no prompt, a word is unknown, or `steps` is below 1.
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}; a generation has at least one step")
@@ -158,7 +195,7 @@ def run_demo(
     return result
 
 
-def _run_prompt(pipe: Any, prompt: str, result: DemoResult, bar: tqdm[Any]) -> list[Measured]:
+def _run_prompt(pipe: Any, prompt: str, result: DemoResult, bar: tqdm[Any]) -> list[MeasuredRun]:
     def timed(name: str, steps: int, config: Mapping[str, Any] | None = None) -> Run:
         bar.set_description(f"{prompt}: {name}")
         run = _timed_run(pipe, prompt, name, steps, result, config)
@@ -167,7 +204,7 @@ def _run_prompt(pipe: Any, prompt: str, result: DemoResult, bar: tqdm[Any]) -> l
 
     before = timed(UNPATCHED, result.steps)
     patched = [timed(name, result.steps, config) for name, config in result.configs.items()]
-    fewer = [timed(f"{run.name} (fewer steps)", run.computed) for run in patched]
+    fewer = [timed(f"{run.name} {FEWER_STEPS}", run.computed) for run in patched]
     after = timed(UNPATCHED, result.steps)
     reference = _averaged(before, after)
     in_order = [run for pair in zip(patched, fewer, strict=True) for run in pair]
@@ -214,8 +251,8 @@ def _averaged(before: Run, after: Run) -> Run:
     )
 
 
-def _measure(run: Run, reference: Run) -> Measured:
-    return Measured(
+def _measure(run: Run, reference: Run) -> MeasuredRun:
+    return MeasuredRun(
         run,
         speedup=reference.transformer_seconds / run.transformer_seconds,
         pipeline_speedup=reference.pipeline_seconds / run.pipeline_seconds,

@@ -1,4 +1,4 @@
-"""Run methods against each other on a pipeline: rows, tables, plots.
+"""Compare methods on a pipeline: rows, tables, plots.
 
-It may import demo, calibration, api, baselines, and what stands below them; never cli.
+It may import demo, calibration, api, baselines, and the wings below them.
 """

@@ -1,11 +1,9 @@
-"""The words that name the methods of `adacache_kernels.baselines` on the command line."""
+"""The names of the baselines, `adacache_kernels.baselines`, on the command line."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from ..baselines import (
@@ -20,8 +18,9 @@ from ..baselines import (
     TeaCacheConfig,
     TGATEConfig,
 )
+from .option_values import check_known, numbers_from
 
-OTHERS: dict[str, type[BaselineConfig]] = {
+BASELINES: dict[str, type[BaselineConfig]] = {
     "pab": PABConfig,
     "taylorseer": TaylorSeerConfig,
     "t-gate": TGATEConfig,
@@ -34,19 +33,22 @@ OTHERS: dict[str, type[BaselineConfig]] = {
 }
 
 
-def other_method(
+def baseline_config(
     text: str, name: str, presets: Sequence[str], options: Mapping[str, Any]
 ) -> BaselineConfig:
-    """The config that `name:PRESET:key=value` stands for; the preset may be left out.
+    """Return the config of `name:PRESET:key=value`, in which the preset is optional.
+
+    Args:
+        text: the whole method, for the messages.
+        name: of a baseline in `BASELINES`.
+        presets: names of presets; at most one.
+        options: settings.
 
     Raises:
-        ValueError: no such preset or option, or a value that is none; quotes `text`.
+        ValueError: the preset or an option is unknown, or a value is wrong.
     """
-    config = OTHERS[name]
-    known = [field.name for field in fields(config)]
-    unknown = [key for key in options if key not in known]
-    if unknown:
-        raise ValueError(f"method {text!r}: no option {unknown[0]}; there are {', '.join(known)}")
+    config = BASELINES[name]
+    check_known(text, options, [field.name for field in fields(config)])
     options = {key: numbers_from(text, value) for key, value in options.items()}
     preset = getattr(config, "preset", None)
     if len(presets) > 1 or (presets and preset is None):
@@ -55,13 +57,3 @@ def other_method(
         return preset(presets[0], **options) if presets and preset else config(**options)
     except (TypeError, ValueError) as error:
         raise ValueError(f"method {text!r}: {error}") from error
-
-
-def numbers_from(text: str, value: Any) -> Any:
-    """The numbers in a JSON file where one is named; else the value itself."""
-    if not (isinstance(value, str) and value.endswith(".json")):
-        return value
-    try:
-        return tuple(json.loads(Path(value).read_text()))
-    except (OSError, TypeError, ValueError) as error:
-        raise ValueError(f"method {text!r}: {value} holds no list of numbers ({error})") from error

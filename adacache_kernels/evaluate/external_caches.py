@@ -1,15 +1,15 @@
-"""Caches of other packages, by their own code, with the help that they need on some pipelines.
+"""Caches of other packages, run by their own code, with the workarounds that some pipelines need.
 
-Help is what a user could give as well, and every help that was given is a note of the method:
+Every workaround is one that a user could apply, and is a note of the method:
 
-- a cache context around each forward, where the pipeline names none;
-- the timestep, where a cache of diffusers asks for it;
-- the number of steps, where a cache asks for it and was not told;
-- the names of attentions and MLPs, where TaylorSeer's own patterns match no module;
-- Latte's blocks in pairs, where a cache wants one list of blocks, registered with diffusers or
-  told to cache-dit by its `BlockAdapter`.
+- a cache context around each forward call, if the pipeline names none;
+- the timestep, if a cache of diffusers needs it;
+- the number of steps, if a cache needs it and the options do not give it;
+- the names of attentions and MLPs, if TaylorSeer's own patterns match no module;
+- Latte's blocks in pairs, if a cache expects one list of blocks; they are registered with diffusers
+  or passed to cache-dit by its `BlockAdapter`.
 
-With `help=False` a cache runs, or does not, as it is.
+The option `help=False` turns all workarounds off.
 """
 
 from __future__ import annotations
@@ -24,90 +24,95 @@ import torch
 from torch import nn
 
 from ..models.module_names import module_names_for
-from .baseline_spec import numbers_from
 from .latte_pairs import LattePair, paired
+from .option_values import check_known, numbers_from
 
 CACHE_DIT = "cache-dit"
 LATTE = "LatteTransformer3DModel"
 FORECAST_ORDER = "taylorseer_order"
-"""An option of cache-dit that is no field of its config but of its calibrator's."""
+"""An option of cache-dit that is a field of its calibrator's config, not of its own config."""
 
 CONTEXT_NOTE = 'a cache context "cond" around every forward'
-TIMESTEP_NOTE = "told the pipeline's timestep"
-STEPS_NOTE = "told the number of steps"
+TIMESTEP_NOTE = "given the pipeline's timestep"
+STEPS_NOTE = "given the number of steps"
 PATTERNS_NOTE = "given patterns that name the attentions and MLPs"
 PAIRS_NOTE = "given Latte's spatial and temporal blocks in pairs"
 
 
 @dataclass(frozen=True)
-class Peer:
+class ExternalCache:
     """A cache of another package.
 
     Args:
-        config: the class of its settings.
+        config: class of its settings.
         options: settings.
         steps: of a generation.
-        helped: whether help is given.
-        notes: help that was given.
+        workarounds: apply them.
+        notes: the workarounds applied so far.
     """
 
     config: type
     options: Mapping[str, Any]
     steps: int
-    helped: bool = True
+    workarounds: bool = True
     notes: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
-        """Of its config."""
+        """Return the name of its config."""
         return self.config.__name__
 
     def note(self, text: str) -> None:
-        """Note a help, once."""
+        """Add a note, once."""
         if text not in self.notes:
             self.notes.append(text)
 
     @contextmanager
     def applied(self, pipe: Any) -> Iterator[None]:
-        """The pipeline runs with the cache inside."""
-        on = _cache_dit if self.config.__module__.startswith("cache_dit") else _diffusers
+        """Enable the cache in the pipeline inside of the context."""
+        is_cache_dit = self.config.__module__.startswith("cache_dit")
+        enabled = _enabled_by_cache_dit if is_cache_dit else _enabled_by_diffusers
         with ExitStack() as stack:
             if self._needs_pairs(pipe):
                 self.note(PAIRS_NOTE)
                 stack.enter_context(paired(pipe.transformer))
-            stack.enter_context(on(pipe, self))
+            stack.enter_context(enabled(pipe, self))
             yield
 
     def _needs_pairs(self, pipe: Any) -> bool:
-        wants_list = self.name in ("DBCacheConfig", "FirstBlockCacheConfig", "MagCacheConfig")
-        return self.helped and wants_list and type(pipe.transformer).__name__ == LATTE
+        expects_list = self.name in ("DBCacheConfig", "FirstBlockCacheConfig", "MagCacheConfig")
+        return self.workarounds and expects_list and type(pipe.transformer).__name__ == LATTE
 
 
-def find_peer(text: str, name: str, options: Mapping[str, Any], steps: int) -> Peer | None:
-    """The cache that `name` names, None if there is none.
+def external_cache(
+    text: str, name: str, options: Mapping[str, Any], steps: int
+) -> ExternalCache | None:
+    """Return the cache with a name, None if there is none.
+
+    Args:
+        text: the whole method, for the messages.
+        name: "cache-dit", or a config of diffusers with or without "Config".
+        options: settings, and `help`.
+        steps: of a generation.
 
     Raises:
-        ValueError: it is not installed, or has no such option; quotes `text`.
+        ValueError: its package is not installed, or an option is unknown or has a wrong value.
     """
     config = _config(text, name)
     if config is None:
         return None
     options = dict(options)
-    helped = options.pop("help", True)
+    workarounds = options.pop("help", True)
     known = [each.name for each in fields(config)]
     known += [FORECAST_ORDER] * (name == CACHE_DIT)
-    unknown = [key for key in options if key not in known]
-    if unknown:
-        raise ValueError(
-            f"method {text!r}: no option {unknown[0]}; there are {', '.join(known)}, help"
-        )
+    check_known(text, options, [*known, "help"])
     values = {key: _value(text, key, value) for key, value in options.items()}
-    return Peer(config, values, steps, bool(helped))
+    return ExternalCache(config, values, steps, bool(workarounds))
 
 
 def _config(text: str, name: str) -> Any:
     if name == CACHE_DIT:
-        # It tells of every forward's settings otherwise, and reads this when it is imported.
+        # Without this, it logs the settings of every forward call. It reads this at its import.
         os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")
         try:
             from cache_dit import DBCacheConfig
@@ -121,7 +126,7 @@ def _config(text: str, name: str) -> Any:
 
 
 def _value(text: str, key: str, value: Any) -> Any:
-    """Numbers for a file of them, and a dtype for its name."""
+    """Return the dtype or the numbers that `value` names, or `value` itself."""
     if key.endswith("dtype") and isinstance(value, str):
         dtype = getattr(torch, value, None)
         if not isinstance(dtype, torch.dtype):
@@ -131,33 +136,35 @@ def _value(text: str, key: str, value: Any) -> Any:
 
 
 @contextmanager
-def _diffusers(pipe: Any, peer: Peer) -> Iterator[None]:
-    transformer, options = pipe.transformer, dict(peer.options)
-    if peer.helped:
-        options = _told(pipe, peer, options)
+def _enabled_by_diffusers(pipe: Any, cache: ExternalCache) -> Iterator[None]:
+    transformer, options = pipe.transformer, dict(cache.options)
+    if cache.workarounds:
+        options |= _missing_options(pipe, cache)
         _register_pairs()
-    transformer.enable_cache(peer.config(**options))
+    transformer.enable_cache(cache.config(**options))
     try:
-        if peer.helped and peer.name == "TaylorSeerCacheConfig" and not any(_hooks(transformer)):
+        is_taylorseer = cache.name == "TaylorSeerCacheConfig"
+        if cache.workarounds and is_taylorseer and not any(_hooks(transformer)):
             transformer.disable_cache()
-            peer.note(PATTERNS_NOTE)
+            cache.note(PATTERNS_NOTE)
             patterns = {"cache_identifiers": _module_patterns(transformer)}
-            transformer.enable_cache(peer.config(**options | patterns))
-        with _named_contexts(transformer, peer):
+            transformer.enable_cache(cache.config(**options | patterns))
+        with _named_contexts(transformer, cache):
             yield
     finally:
         transformer.disable_cache()
 
 
-def _told(pipe: Any, peer: Peer, options: dict[str, Any]) -> dict[str, Any]:
-    """The options, with what the config asks for and was not given."""
-    asked = {each.name for each in fields(peer.config)} - set(options)
-    if "current_timestep_callback" in asked:
-        peer.note(TIMESTEP_NOTE)
-        options |= {"current_timestep_callback": lambda: pipe._current_timestep}
-    if "num_inference_steps" in asked:
-        peer.note(STEPS_NOTE)
-        options |= {"num_inference_steps": peer.steps}
+def _missing_options(pipe: Any, cache: ExternalCache) -> dict[str, Any]:
+    """Return the options that the config needs and that were not given."""
+    missing = {each.name for each in fields(cache.config)} - set(cache.options)
+    options: dict[str, Any] = {}
+    if "current_timestep_callback" in missing:
+        cache.note(TIMESTEP_NOTE)
+        options["current_timestep_callback"] = lambda: pipe._current_timestep
+    if "num_inference_steps" in missing:
+        cache.note(STEPS_NOTE)
+        options["num_inference_steps"] = cache.steps
     return options
 
 
@@ -174,7 +181,7 @@ def _hooks(transformer: nn.Module) -> Iterator[Any]:
         yield from registry.hooks.values() if registry is not None else ()
 
 
-def _wants_context(transformer: nn.Module) -> bool:
+def _needs_context(transformer: nn.Module) -> bool:
     from diffusers.hooks.hooks import StateManager
 
     values = (value for hook in _hooks(transformer) for value in vars(hook).values())
@@ -182,40 +189,40 @@ def _wants_context(transformer: nn.Module) -> bool:
 
 
 def _module_patterns(transformer: nn.Module) -> list[str]:
-    """Patterns that match the attentions and MLPs of all blocks."""
+    """Return patterns that match the attentions and MLPs of all blocks."""
     units = module_names_for(transformer)
     if units is None:
         raise ValueError(
-            f"TaylorSeer's patterns match no module of {type(transformer).__name__}, and it is not "
-            "known which modules are its attentions; give cache_identifiers=[...]"
+            f"TaylorSeer's patterns match no module of {type(transformer).__name__}, and this "
+            "package does not know which modules are its attentions; give cache_identifiers=[...]"
         )
-    places = [place for places in units.modules.values() for place in places]
-    return [rf"{blocks}\.\d+\.{module}" for blocks, module in places]
+    pairs = [pair for pairs in units.modules.values() for pair in pairs]
+    return [rf"{blocks}\.\d+\.{module}" for blocks, module in pairs]
 
 
 @contextmanager
-def _named_contexts(transformer: Any, peer: Peer) -> Iterator[None]:
-    """Forwards for which the pipeline names no cache context get one."""
-    if not peer.helped or not _wants_context(transformer):
+def _named_contexts(transformer: Any, cache: ExternalCache) -> Iterator[None]:
+    """Add a cache context to every forward call for which the pipeline names none."""
+    if not cache.workarounds or not _needs_context(transformer):
         yield
         return
     name_context, forward = transformer.cache_context, transformer.forward
     own_forward = "forward" in vars(transformer)
-    named: list[str] = []
+    active: list[str] = []
 
     @contextmanager
-    def cache_context(name: str, **where: Any) -> Iterator[None]:
-        named.append(name)
+    def cache_context(name: str, **options: Any) -> Iterator[None]:
+        active.append(name)
         try:
-            with name_context(name, **where):
+            with name_context(name, **options):
                 yield
         finally:
-            named.pop()
+            active.pop()
 
     def forward_in_context(*args: Any, **kwargs: Any) -> Any:
-        if named:
+        if active:
             return forward(*args, **kwargs)
-        peer.note(CONTEXT_NOTE)
+        cache.note(CONTEXT_NOTE)
         with name_context("cond"):
             return forward(*args, **kwargs)
 
@@ -231,16 +238,16 @@ def _named_contexts(transformer: Any, peer: Peer) -> Iterator[None]:
 
 
 @contextmanager
-def _cache_dit(pipe: Any, peer: Peer) -> Iterator[None]:
+def _enabled_by_cache_dit(pipe: Any, cache: ExternalCache) -> Iterator[None]:
     import cache_dit
 
-    options = dict(peer.options)
+    options = dict(cache.options)
     order = options.pop(FORECAST_ORDER, None)
     calibrator = None
     if order is not None:
         calibrator = cache_dit.TaylorSeerCalibratorConfig(taylorseer_order=order)
     target = pipe
-    if PAIRS_NOTE in peer.notes:
+    if PAIRS_NOTE in cache.notes:
         target = cache_dit.BlockAdapter(
             pipe=pipe,
             transformer=pipe.transformer,
@@ -249,7 +256,7 @@ def _cache_dit(pipe: Any, peer: Peer) -> Iterator[None]:
         )
     try:
         cache_dit.enable_cache(
-            target, cache_config=peer.config(**options), calibrator_config=calibrator
+            target, cache_config=cache.config(**options), calibrator_config=calibrator
         )
         yield
     finally:

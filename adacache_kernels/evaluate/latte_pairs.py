@@ -1,8 +1,8 @@
-"""Latte's blocks two by two, for caches that expect one list of blocks.
+"""Latte's blocks in pairs, for caches that expect one list of blocks.
 
-Latte runs spatial and temporal blocks in turn, from two lists, and regroups its tokens in between.
-Caches that subtract what the first block was given from what the last one returns need both in one
-shape. A spatial block with the temporal one after it, as one module, has it.
+Latte runs spatial and temporal blocks alternately, from two lists, and changes the layout of its
+tokens in between. Some caches subtract the input of the first block from the output of the last
+one, so both must have one shape. A module of a spatial block and the next temporal one has that.
 """
 
 from __future__ import annotations
@@ -19,15 +19,21 @@ SPATIAL, TEMPORAL, POSITIONS = "transformer_blocks", "temporal_transformer_block
 
 
 @dataclass
-class Shape:
-    """Of the forward that runs: videos, frames, and whether temporal blocks run at all."""
+class CallShape:
+    """The shape of the current forward call.
+
+    Args:
+        batch: number of videos.
+        frames: of a video.
+        temporal: temporal blocks run.
+    """
 
     batch: int = 0
     frames: int = 0
     temporal: bool = True
 
-    def note(self, _model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """A forward pre-hook."""
+    def set_from(self, _model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Set the shape from a call's arguments; a forward pre-hook."""
         x = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
         self.batch, self.frames = x.shape[0], x.shape[2]
         self.temporal = kwargs.get("enable_temporal_attentions", True)
@@ -38,12 +44,12 @@ class LattePair(nn.Module):
 
     Args:
         spatial, temporal: the blocks.
-        positions: added between them, in the first pair of a video.
-        shape: of the forward that runs.
+        positions: `[1, F, C]`, added between the first two blocks; None in all other pairs.
+        shape: of the current forward call.
     """
 
     def __init__(
-        self, spatial: nn.Module, temporal: nn.Module, positions: Tensor | None, shape: Shape
+        self, spatial: nn.Module, temporal: nn.Module, positions: Tensor | None, shape: CallShape
     ) -> None:
         super().__init__()
         self.spatial, self.temporal = spatial, temporal
@@ -59,7 +65,7 @@ class LattePair(nn.Module):
         cross_attention_kwargs: Mapping[str, Any] | None = None,
         class_labels: Tensor | None = None,
     ) -> Tensor:
-        """[batch * frames, patches, C] to the same."""
+        """Run both blocks on `hidden_states [B*F, S, C]`, and return the same shape."""
         x: Tensor = self.spatial(
             hidden_states,
             attention_mask,
@@ -72,43 +78,46 @@ class LattePair(nn.Module):
         if not self._shape.temporal:
             return x
         assert timestep is not None
-        patches = x.shape[1]
+        tokens = x.shape[1]
         x = self._regrouped(x)
         if self._positions is not None and self._shape.frames > 1:
             x = x + self._positions.to(x.dtype)
-        # Of the first frame of every video, once for each of its patches.
-        of_patches = timestep[:: self._shape.frames].repeat_interleave(patches, dim=0)
-        x = self.temporal(x, None, None, None, of_patches, None, None)
+        # The timestep of each video's first frame, once for each of its tokens.
+        by_token = timestep[:: self._shape.frames].repeat_interleave(tokens, dim=0)
+        x = self.temporal(x, None, None, None, by_token, None, None)
         return self._regrouped(x)
 
     def _regrouped(self, x: Tensor) -> Tensor:
-        """[batch * m, n, C] to [batch * n, m, C]."""
+        """Return `[B*F, S, C]` as `[B*S, F, C]`, or the reverse."""
         by_video = x.reshape(self._shape.batch, -1, x.shape[-2], x.shape[-1]).permute(0, 2, 1, 3)
         return by_video.reshape(-1, by_video.shape[-2], by_video.shape[-1])
 
 
-class _Same(nn.Module):
+class _Identity(nn.Module):
     def forward(self, x: Tensor, *_: Any) -> Tensor:
         return x
 
 
 @contextmanager
 def paired(transformer: nn.Module) -> Iterator[None]:
-    """The `LatteTransformer3DModel` computes the same, with pairs for its spatial blocks."""
+    """Replace the blocks of a `LatteTransformer3DModel` by pairs inside of the context.
+
+    Its output stays the same, bit for bit.
+    """
     before = dict(transformer._modules)
     positions = transformer.get_buffer(POSITIONS)
     lists: Any = (before[SPATIAL], before[TEMPORAL])
     spatial, temporal = map(list, lists)
-    shape = Shape()
+    shape = CallShape()
     pairs = [
         LattePair(one, other, positions if number == 0 else None, shape)
         for number, (one, other) in enumerate(zip(spatial, temporal, strict=True))
     ]
-    handle = transformer.register_forward_pre_hook(shape.note, with_kwargs=True)
+    handle = transformer.register_forward_pre_hook(shape.set_from, with_kwargs=True)
     delattr(transformer, TEMPORAL)
     setattr(transformer, SPATIAL, nn.ModuleList(pairs))
-    # No module list, or else caches would hook these stand-ins as well.
-    setattr(transformer, TEMPORAL, [_Same() for _ in temporal])
+    # A plain list: caches would hook the identities in a module list as well.
+    setattr(transformer, TEMPORAL, [_Identity() for _ in temporal])
     setattr(transformer, POSITIONS, torch.zeros_like(positions))
     try:
         yield

@@ -1,29 +1,30 @@
-"""The methods that can be compared, and the words that name them on the command line.
+"""The methods that can be compared, and their names on the command line.
 
-fast                              a preset; so are slow and forecast
-fast:apply_moreg=True             with other settings of patch()
+fast                              a preset, as are slow and forecast
+fast:apply_moreg=True             a preset with other settings of patch()
 adacache:codebook={0.1: 3, 9: 1}  any settings of patch()
 even:17                           17 evenly spread steps; even:17:forecast=1:correct=True
-calibration.json                  from `adacache calibrate`
+calibration.json                  a file of `adacache calibrate`
 profile.json:computed_steps=17    a profile
-profile:computed_steps=17         the profile that ships for the demo with so many scheduler steps
-refined:17                        the schedule of 17 steps that was refined for it
+profile:computed_steps=17         the demo's profile for this number of scheduler steps
+refined:17                        the demo's refined schedule of 17 steps
 steps:17                          no cache, 17 steps of the pipeline's own scheduler
-steps:17:UniPCMultistepScheduler  of another one
+steps:17:UniPCMultistepScheduler  no cache, 17 steps of another scheduler
 FirstBlockCache:threshold=0.1     a cache of diffusers, by the name of its config
-cache-dit:Fn_compute_blocks=1     DBCache of cache-dit; both with the help of `evaluate/peers.py`,
-                                  which :help=False leaves out
-pab:latte-fast                    another method, run by this package, with a published preset; so
-pab:latte-fast:cross=7            are t-gate, delta-dit and teacache
-first-block:threshold=0.1         and, with settings only, taylorseer, interval, per-layer and
-                                  mag-cache
+cache-dit:Fn_compute_blocks=1     DBCache of cache-dit
+pab:latte-fast                    a baseline of this package, with a published preset, as are
+pab:latte-fast:cross=7            t-gate, delta-dit and teacache
+first-block:threshold=0.1         a baseline with settings only, as are taylorseer, interval,
+                                  per-layer and mag-cache
+
+The caches of diffusers and cache-dit run with the workarounds of `external_caches.py`; the option
+help=False turns these off.
 """
 
 from __future__ import annotations
 
-import ast
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,144 +37,167 @@ from ..demo.presets import PROFILES, SCHEDULES
 from ..engine.summary import Summary
 from ..schedule import evenly_spread
 from ..schedule.presets import SETTINGS
-from .baseline_spec import OTHERS, other_method
-from .external_caches import Peer, find_peer
+from .baseline_spec import BASELINES, baseline_config
+from .external_caches import ExternalCache, external_cache
+from .option_values import literal, split_outside_brackets
 
 FULL = "full"
-Tell = Callable[[], Summary | None]
+FEWER_STEPS = "fewer steps"
+LastSummary = Callable[[], Summary | None]
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to make a video.
+    """One way to generate a video.
 
     Args:
-        name: as it was given.
-        curve: methods of one name are points of one curve in the plots.
-        steps: that the scheduler runs.
-        applied: from a pipeline to a context in which it runs by this method; what it gives tells
-            the summary of the last generation, None where there is none.
-        notes: what was done to the pipeline so that the method runs on it; grows as it runs.
+        name: as given on the command line.
+        curve: methods with equal names are points of one curve in the plots.
+        steps: of the scheduler.
+        applied: from a pipeline to a context in which the pipeline runs by this method. The context
+            yields a function that returns the summary of the last generation, or None.
+        notes: changes to the pipeline that the method needed so far.
     """
 
     name: str
     curve: str
     steps: int
-    applied: Callable[[Any], AbstractContextManager[Tell]]
+    applied: Callable[[Any], AbstractContextManager[LastSummary]]
     notes: list[str] = field(default_factory=list)
 
 
-def full(steps: int) -> Method:
-    """The pipeline as it is."""
-    return Method(FULL, FULL, steps, _untouched)
+def full_method(steps: int) -> Method:
+    """Return the method that leaves the pipeline unchanged."""
+    return Method(FULL, FULL, steps, _unchanged)
 
 
-def parse(text: str, steps: int) -> Method:
-    """The method that `text` names, for generations of `steps`.
+def parse_methods(names: Sequence[str], steps: int) -> list[Method]:
+    """Return the methods with these names, for generations of `steps` steps.
 
     Raises:
-        ValueError: no such method, or options that cannot be read.
+        ValueError: a name is wrong, or given twice.
     """
-    name, *rest = _split(text)
-    positional = [part for part in rest if "=" not in part]
-    options = {key: literal(value) for key, value in (_pair(part) for part in rest if "=" in part)}
-    if name == "steps":
-        return _fewer(text, positional, options, steps)
-    if name == "even":
-        count = _count(text, positional, steps)
-        return _patched(
-            text,
-            _curve(name, options),
-            steps,
-            None,
-            options | {"schedule": evenly_spread(count, steps)},
-        )
-    if name == "refined":
-        schedule, profile = _refined(text, positional, steps), _shipped(text, steps)
-        return _planned(text, _curve(name, options), steps, profile, options | schedule)
-    if name in OTHERS:
-        config = other_method(text, name, positional, options)
-        return _patched(text, name, steps, config, {})
-    if positional:
-        raise ValueError(f"method {text!r}: {positional[0]!r} is no option; write key=value")
-    if name == "adacache":
-        return _patched(text, _curve(name, options), steps, None, options)
-    if name in SETTINGS:
-        return _patched(text, _curve(name, options), steps, name, options)
-    if name == "profile":
-        return _planned(text, _curve(name, options), steps, _shipped(text, steps), options)
-    if name.endswith(".json"):
-        if is_calibration(name):
-            return _patched(text, name, steps, name, options)
-        return _planned(text, name, steps, name, options)
-    cache = find_peer(text, name, options, steps)
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"--methods has {twice[0]} twice")
+    return [parse_method(name, steps) for name in names]
+
+
+def parse_method(text: str, steps: int) -> Method:
+    """Return the method with a name, for generations of `steps` steps.
+
+    Raises:
+        ValueError: there is no such method, or an option is unknown or has a wrong value.
+    """
+    spec = _Spec.of(text, steps)
+    parsers = {"steps": _fewer_steps, "even": _even, "refined": _refined}
+    parsers |= dict.fromkeys(BASELINES, _baseline)
+    if spec.name in parsers:
+        return parsers[spec.name](spec)
+    if spec.words:
+        raise ValueError(f"method {text!r}: {spec.words[0]!r} is no option; write key=value")
+    if spec.name == "adacache":
+        return _patched(spec, spec.curve, None, spec.options)
+    if spec.name in SETTINGS:
+        return _patched(spec, spec.curve, spec.name, spec.options)
+    if spec.name == "profile":
+        return _planned(spec, spec.curve, _demo_profile(spec), spec.options)
+    if spec.name.endswith(".json") and is_calibration(spec.name):
+        return _patched(spec, spec.name, spec.name, spec.options)
+    if spec.name.endswith(".json"):
+        return _planned(spec, spec.name, spec.name, spec.options)
+    cache = external_cache(text, spec.name, spec.options, steps)
     if cache is not None:
-        return Method(text, _curve(name, options), steps, partial(_enabled, cache), cache.notes)
+        return Method(text, spec.curve, steps, partial(_enabled, cache), cache.notes)
     raise ValueError(
         f"method {text!r}: there are {', '.join(SETTINGS)}, adacache, even:COUNT, profile, "
-        "steps:COUNT, "
-        f"{', '.join(OTHERS)}, "
-        "FILE.json, cache-dit and the caches of diffusers, such as FirstBlockCache; options are "
-        "key=value, with colons between"
+        f"steps:COUNT, {', '.join(BASELINES)}, FILE.json, cache-dit and the caches of diffusers, "
+        "such as FirstBlockCache; options are key=value, with colons between"
     )
 
 
-def _patched(text: str, curve: str, steps: int, config: Any, settings: Mapping[str, Any]) -> Method:
-    try:
-        resolve_config(config, dict(settings))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"method {text!r}: {error}") from error
+@dataclass(frozen=True)
+class _Spec:
+    """A method's name, taken apart.
 
-    @contextmanager
-    def applied(pipe: Any) -> Iterator[Tell]:
-        patch(pipe, config, **settings)
-        try:
-            yield lambda: summary(pipe)
-        finally:
-            unpatch(pipe)
+    Args:
+        text: all of it.
+        name: the part before the first colon.
+        words: the other parts that are not key=value.
+        options: those that are.
+        steps: of the scheduler.
+    """
 
-    return Method(text, curve, steps, applied)
+    text: str
+    name: str
+    words: list[str]
+    options: dict[str, Any]
+    steps: int
+
+    @classmethod
+    def of(cls, text: str, steps: int) -> _Spec:
+        name, *parts = split_outside_brackets(text, ":")
+        pairs = [part.partition("=") for part in parts]
+        words = [key for key, equals, _ in pairs if not equals]
+        options = {key: literal(value) for key, equals, value in pairs if equals}
+        return cls(text, name, words, options, steps)
+
+    @property
+    def curve(self) -> str:
+        """Return the name with the options that are flags or words, or a forecast's order.
+
+        Thresholds and numbers of steps are left out: methods that differ in them share a curve.
+        """
+        shown = {
+            key: value
+            for key, value in self.options.items()
+            if isinstance(value, bool | str) or key == "forecast"
+        }
+        return " ".join([self.name, *(f"{key}={value}" for key, value in sorted(shown.items()))])
+
+    def count(self, words: Sequence[str]) -> int:
+        """Return the number of steps that is the only one of `words`."""
+        if len(words) != 1 or not words[0].isdigit() or not 1 <= int(words[0]) <= self.steps:
+            raise ValueError(
+                f"method {self.text!r}: after the colon comes a number of steps, 1 to {self.steps}"
+            )
+        return int(words[0])
 
 
-def _planned(text: str, curve: str, steps: int, profile: str, options: Mapping[str, Any]) -> Method:
-    settings = {"profile": profile, "forecast": 1, "correct": True} | dict(options)
-    return _patched(text, curve, steps, None, settings)
+def _even(spec: _Spec) -> Method:
+    schedule = evenly_spread(spec.count(spec.words), spec.steps)
+    return _patched(spec, spec.curve, None, spec.options | {"schedule": schedule})
 
 
-def _shipped(text: str, steps: int) -> str:
-    path = PROFILES / f"{steps}.json"
-    if not path.is_file():
-        counts = sorted(int(path.stem) for path in PROFILES.glob("[0-9]*.json"))
+def _refined(spec: _Spec) -> Method:
+    known = json.loads(SCHEDULES.read_text()).get(str(spec.steps), {})
+    if len(spec.words) != 1 or spec.words[0] not in known:
         raise ValueError(
-            f"method {text!r}: no profile ships for {steps} steps, only for "
-            f"{', '.join(map(str, counts))}; "
-            "`adacache calibrate` makes one"
-        )
-    return str(path)
-
-
-def _refined(text: str, positional: list[str], steps: int) -> dict[str, Any]:
-    known = json.loads(SCHEDULES.read_text()).get(str(steps), {})
-    if len(positional) != 1 or positional[0] not in known:
-        raise ValueError(
-            f"method {text!r}: of {steps} steps there are refined schedules of "
+            f"method {spec.text!r}: of {spec.steps} steps there are refined schedules of "
             f"{', '.join(known) or 'none'}; write refined:COUNT, or calibrate with --refine"
         )
-    return {"schedule": known[positional[0]]}
+    options = spec.options | {"schedule": known[spec.words[0]]}
+    return _planned(spec, spec.curve, _demo_profile(spec), options)
 
 
-def _fewer(text: str, positional: list[str], options: dict[str, Any], steps: int) -> Method:
-    count = _count(text, positional[:1], steps)
-    if options or len(positional) > 2:
-        raise ValueError(f"method {text!r}: write steps:COUNT or steps:COUNT:SCHEDULER")
-    if len(positional) == 1:
-        return Method(text, "fewer steps", count, _untouched)
-    scheduler = _diffusers_class(positional[1])
+def _baseline(spec: _Spec) -> Method:
+    config = baseline_config(spec.text, spec.name, spec.words, spec.options)
+    return _patched(spec, spec.name, config, {})
+
+
+def _fewer_steps(spec: _Spec) -> Method:
+    count = spec.count(spec.words[:1])
+    if spec.options or len(spec.words) > 2:
+        raise ValueError(f"method {spec.text!r}: write steps:COUNT or steps:COUNT:SCHEDULER")
+    if len(spec.words) == 1:
+        return Method(spec.text, FEWER_STEPS, count, _unchanged)
+    name = spec.words[1]
+    scheduler = _diffusers_class(name)
     if scheduler is None:
-        raise ValueError(f"method {text!r}: diffusers has no scheduler {positional[1]}")
+        raise ValueError(f"method {spec.text!r}: diffusers has no scheduler {name}")
 
     @contextmanager
-    def applied(pipe: Any) -> Iterator[Tell]:
+    def applied(pipe: Any) -> Iterator[LastSummary]:
         own = pipe.scheduler
         pipe.scheduler = scheduler.from_config(own.config)
         try:
@@ -181,16 +205,50 @@ def _fewer(text: str, positional: list[str], options: dict[str, Any], steps: int
         finally:
             pipe.scheduler = own
 
-    return Method(text, f"fewer steps, {positional[1].removesuffix('Scheduler')}", count, applied)
+    curve = f"{FEWER_STEPS}, {name.removesuffix('Scheduler')}"
+    return Method(spec.text, curve, count, applied)
+
+
+def _planned(spec: _Spec, curve: str, profile: str, options: Mapping[str, Any]) -> Method:
+    settings = {"profile": profile, "forecast": 1, "correct": True} | dict(options)
+    return _patched(spec, curve, None, settings)
+
+
+def _patched(spec: _Spec, curve: str, config: Any, settings: Mapping[str, Any]) -> Method:
+    try:
+        resolve_config(config, dict(settings))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"method {spec.text!r}: {error}") from error
+
+    @contextmanager
+    def applied(pipe: Any) -> Iterator[LastSummary]:
+        patch(pipe, config, **settings)
+        try:
+            yield lambda: summary(pipe)
+        finally:
+            unpatch(pipe)
+
+    return Method(spec.text, curve, spec.steps, applied)
+
+
+def _demo_profile(spec: _Spec) -> str:
+    path = PROFILES / f"{spec.steps}.json"
+    if not path.is_file():
+        counts = sorted(int(path.stem) for path in PROFILES.glob("[0-9]*.json"))
+        raise ValueError(
+            f"method {spec.text!r}: no profile ships for {spec.steps} steps, only for "
+            f"{', '.join(map(str, counts))}; `adacache calibrate` makes one"
+        )
+    return str(path)
 
 
 @contextmanager
-def _untouched(_pipe: Any) -> Iterator[Tell]:
+def _unchanged(_pipe: Any) -> Iterator[LastSummary]:
     yield lambda: None
 
 
 @contextmanager
-def _enabled(cache: Peer, pipe: Any) -> Iterator[Tell]:
+def _enabled(cache: ExternalCache, pipe: Any) -> Iterator[LastSummary]:
     with cache.applied(pipe):
         yield lambda: None
 
@@ -199,41 +257,3 @@ def _diffusers_class(name: str) -> Any:
     import diffusers
 
     return getattr(diffusers, name, None) if name.isidentifier() else None
-
-
-def _split(text: str) -> list[str]:
-    """At the colons outside of brackets."""
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character in "([{") - (character in ")]}")
-        if character == ":" and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return parts
-
-
-def _pair(part: str) -> tuple[str, str]:
-    key, _, value = part.partition("=")
-    return key, value
-
-
-def literal(text: str) -> Any:
-    """A Python literal, or else the text itself."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def _count(text: str, positional: list[str], steps: int) -> int:
-    if len(positional) != 1 or not positional[0].isdigit() or not 1 <= int(positional[0]) <= steps:
-        raise ValueError(f"method {text!r}: after the colon comes a number of steps, 1 to {steps}")
-    return int(positional[0])
-
-
-def _curve(name: str, options: Mapping[str, Any]) -> str:
-    """The method with the options that make it another one; thresholds and counts do not."""
-    kept = {k: v for k, v in options.items() if isinstance(v, bool | str) or k == "forecast"}
-    words = [name, *(f"{key}={value}" for key, value in sorted(kept.items()))]
-    return " ".join(words)

@@ -1,4 +1,4 @@
-"""Loads what is to be compared on: a pipeline, and how it makes a video."""
+"""Load the pipeline that methods are compared on, and the function that generates a video."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ DEMO = "demo"
 
 @dataclass
 class Subject:
-    """A pipeline and how it makes a video.
+    """A pipeline, and the function that generates a video with it.
 
     Args:
-        pipe: what is patched: has `.transformer` and `.scheduler`.
-        generate: from prompt, number of steps and seed to frames [F, H, W, 3] in 0 to 1.
-        check: refuses prompts that the pipeline cannot know.
+        pipe: the pipeline to patch, with `.transformer` and `.scheduler`.
+        generate: from prompt, number of steps and seed to `[frames, height, width, 3]` in 0 to 1.
+        check: raises ValueError for prompts that the pipeline does not know.
     """
 
     pipe: Any
@@ -33,7 +33,7 @@ class Subject:
 
     @property
     def device(self) -> torch.device:
-        """Of the transformer."""
+        """Return the device of the transformer."""
         device: torch.device = next(self.pipe.transformer.parameters()).device
         return device
 
@@ -41,17 +41,17 @@ class Subject:
 def load(
     name: str, *, device: str | None = None, arguments: Mapping[str, Any] | None = None
 ) -> Subject:
-    """The pipeline `name`, ready to generate.
+    """Load a pipeline.
 
     Args:
         name: "demo"; a folder or hub name that diffusers loads; or "FILE.py:FUNCTION" for any
-            other model: the function returns (pipe, generate), see `Subject`.
-        device: by default CUDA where there is one.
+            other model. The function returns (pipe, generate), see `Subject`.
+        device: by default CUDA if there is a GPU, else the CPU.
         arguments: for each call of a diffusers pipeline, such as height and guidance_scale.
 
     Raises:
-        ValueError: no such file or function, or arguments that the pipeline does not take.
-        OSError: nothing can be loaded from there.
+        ValueError: there is no such file or function, or the pipeline does not take an argument.
+        OSError: diffusers cannot load the pipeline.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     arguments = dict(arguments or {})
@@ -71,10 +71,10 @@ def _demo(device: str, arguments: dict[str, Any]) -> Subject:
         raise ValueError(f"the demo takes guidance=, not {', '.join(sorted(unknown))}")
     pipe = load_pipeline(DEFAULT_WEIGHTS, device)
 
-    def make(prompt: str, steps: int, seed: int) -> Video:
+    def generate_video(prompt: str, steps: int, seed: int) -> Video:
         return generate(pipe, prompt, steps=steps, seed=seed, **arguments)
 
-    return Subject(pipe, make, lambda prompts: check_prompts(pipe, prompts))
+    return Subject(pipe, generate_video, lambda prompts: check_prompts(pipe, prompts))
 
 
 def _from_file(name: str, device: str, arguments: dict[str, Any]) -> Subject:
@@ -89,7 +89,7 @@ def _from_file(name: str, device: str, arguments: dict[str, Any]) -> Subject:
     if not callable(build):
         raise ValueError(
             f"{path} has no function {function}; it has to return (pipe, generate), where "
-            "generate(prompt, steps, seed) gives frames [F, H, W, 3] in 0 to 1"
+            "generate(prompt, steps, seed) returns [frames, height, width, 3] in 0 to 1"
         )
     pipe, generate = build(device=device, **arguments)
     return Subject(pipe, generate)
@@ -101,12 +101,12 @@ def _from_diffusers(name: str, device: str, arguments: dict[str, Any]) -> Subjec
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     pipe = DiffusionPipeline.from_pretrained(name, torch_dtype=dtype).to(device)
     pipe.set_progress_bar_config(disable=True)
-    taken = inspect.signature(type(pipe).__call__).parameters
-    unknown = [key for key in arguments if key not in taken]
+    known = inspect.signature(type(pipe).__call__).parameters
+    unknown = [key for key in arguments if key not in known]
     if unknown:
         raise ValueError(f"{type(pipe).__name__} takes no {', '.join(unknown)}")
 
-    def make(prompt: str, steps: int, seed: int) -> Video:
+    def generate_video(prompt: str, steps: int, seed: int) -> Video:
         generator = torch.Generator("cpu").manual_seed(seed)
         output = pipe(
             prompt=prompt,
@@ -117,18 +117,29 @@ def _from_diffusers(name: str, device: str, arguments: dict[str, Any]) -> Subjec
         )
         return as_video(output)
 
-    return Subject(pipe, make)
+    return Subject(pipe, generate_video)
 
 
 def as_video(output: Any) -> Video:
-    """The first video, or image, of what a pipeline returned: [F, H, W, 3] in 0 to 1."""
-    found = getattr(output, "frames", None)
-    frames = np.asarray(getattr(output, "images", None) if found is None else found[0])
+    """Return the first video or image of a pipeline's output.
+
+    Args:
+        output: with `.frames [videos, frames, height, width, 3]`, or with
+            `.images [images, height, width, 3]`.
+
+    Returns:
+        `[frames, height, width, 3]`, clipped to 0 to 1.
+
+    Raises:
+        ValueError: the array has another shape.
+    """
+    videos = getattr(output, "frames", None)
+    frames = np.asarray(getattr(output, "images", None) if videos is None else videos[0])
     if frames.ndim == 3:
         frames = frames[None]
     if frames.ndim != 4 or frames.shape[-1] != 3:
         raise ValueError(
             f"the pipeline returned an array of shape {frames.shape}; expected frames "
-            "[F, H, W, 3], as output_type='np' gives them"
+            "[frames, height, width, 3], which it returns with output_type='np'"
         )
     return np.clip(frames.astype(np.float32), 0, 1)

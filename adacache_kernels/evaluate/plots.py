@@ -1,4 +1,4 @@
-"""The paper's figures, of any pipeline: distances, computed steps, quality against latency."""
+"""The paper's figures for any pipeline: distances, computed steps, quality against latency."""
 
 from __future__ import annotations
 
@@ -6,32 +6,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .contact_sheet import contact_sheet
+from .contact_sheet import save_contact_sheet
 from .method_spec import FULL
 from .results import Row
-from .tables import Line
+from .table_lines import Line
 
 MARKERS = "osD^v"
-"""With ten colours, no two of fifty curves look alike."""
+"""Five markers: with ten colours, they make fifty curves distinct."""
 
 
-def write(rows: Sequence[Row], found: Sequence[Line], folder: Path) -> None:
-    """`distances.png`, `computed_steps.png`, `frontier.png` and `contact_sheet.png`."""
-    distances(rows, folder / "distances.png")
-    computed_steps(rows, folder / "computed_steps.png")
-    frontier(found, folder / "frontier.png")
-    contact_sheet(rows, folder)
+def save_plots(rows: Sequence[Row], lines: Sequence[Line], folder: Path) -> None:
+    """Save `distances.png`, `computed_steps.png`, `frontier.png` and `contact_sheet.png`.
+
+    A figure without any data is not written.
+    """
+    save_distances(rows, folder / "distances.png")
+    save_computed_steps(rows, folder / "computed_steps.png")
+    save_frontier(lines, folder / "frontier.png")
+    save_contact_sheet(rows, folder)
 
 
-def distances(rows: Sequence[Row], path: Path) -> None:
-    """Distance against step, one line a video, one panel a method that measures distances."""
+def save_distances(rows: Sequence[Row], path: Path) -> None:
+    """Plot distance against step: a curve for each video, a panel for each method."""
     measured = [row for row in rows if any(d is not None for d in row.distances)]
     names = list(dict.fromkeys(row.method for row in measured))
     if not names:
         return
     figure = _figure(5.0 * min(3, len(names)), 3.4 * -(-len(names) // 3))
-    for place, name in enumerate(names, 1):
-        axes = figure.add_subplot(-(-len(names) // 3), min(3, len(names)), place)
+    for number, name in enumerate(names, 1):
+        axes = figure.add_subplot(-(-len(names) // 3), min(3, len(names)), number)
         for row in (row for row in measured if row.method == name):
             axes.plot(row.computed_steps, row.distances, marker=".", linewidth=0.8)
         axes.set(title=name, xlabel="step", ylabel="distance", ylim=(0, None))
@@ -39,8 +42,8 @@ def distances(rows: Sequence[Row], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def computed_steps(rows: Sequence[Row], path: Path) -> None:
-    """How many videos computed how many steps, one panel a method that differs between videos."""
+def save_computed_steps(rows: Sequence[Row], path: Path) -> None:
+    """Plot a histogram of the computed steps of each method that differs between videos."""
     groups: dict[str, list[int]] = {}
     for row in rows:
         if row.computed is not None:
@@ -61,9 +64,9 @@ def computed_steps(rows: Sequence[Row], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def frontier(found: Sequence[Line], path: Path) -> None:
-    """PSNR against the transformer's seconds as a part of the full run's; one curve a method."""
-    shown = [line for line in found if line.method != FULL]
+def save_frontier(lines: Sequence[Line], path: Path) -> None:
+    """Plot PSNR against the transformer's seconds, relative to the full run."""
+    shown = [line for line in lines if line.method != FULL]
     if not shown:
         return
     figure = _figure(9.6, 5.4)
@@ -79,7 +82,7 @@ def frontier(found: Sequence[Line], path: Path) -> None:
             label=curve,
         )
     axes.set(
-        xlabel="seconds in the transformer, of those of the full run (median)",
+        xlabel="seconds in the transformer, as a part of the full run's (median)",
         ylabel="PSNR against the full run, dB (mean)",
         title=f"{shown[0].videos} videos",
     )

@@ -1,9 +1,8 @@
-"""Runs methods against each other, video by video, and keeps a row for each.
+"""Run methods against each other, video by video, and write a row for each.
 
-Every video is first made in full and then by every method, one after the other, so that a machine
-that gets slower gets slower for all. Rows go to a file video by video, and a run that was broken
-off goes on where it stopped. A method that raises makes no more videos in this run, the others go
-on.
+Every video is generated in full first, and then by every method, so that a slower machine slows all
+of them down. Rows are written video by video, and an interrupted run resumes at the next row. A
+method that raises an error generates no more videos in this run; the others continue.
 """
 
 from __future__ import annotations
@@ -17,27 +16,27 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..measure.costs import counted_work, held_tensors, peak_memory, reset_peak_memory
-from ..measure.lpips_vbench import lpips_distance
-from ..measure.psnr_ssim import Video, psnr, ssim
+from ..measure.lpips_vbench import lpips_distance, vbench_scores
+from ..measure.psnr_ssim import psnr, ssim
 from ..measure.timing import timed_forwards
 from .contact_sheet import save_strip, strip_path
-from .method_spec import FULL, Method, full
+from .method_spec import FEWER_STEPS, FULL, Method, full_method
 from .pipelines import Subject
-from .results import Case, CountedCosts, Failure, GeneratedVideo, Row, read
+from .results import Case, CountedCosts, Failure, GeneratedVideo, Row, read_rows
 
 
 class Study:
-    """Methods on one pipeline.
+    """A comparison of methods on one pipeline.
+
+    `failures` are the methods that raised an error in the last run.
 
     Args:
         subject: the pipeline.
-        methods: to be compared.
+        methods: to compare; the full run is added.
         steps: of the full runs.
-        lpips: whether to measure that distance.
-        flops: whether to count the operations, the reads and the bytes held of the first video,
-            for which it is made once more.
-
-    `failures` are the methods that raised in the last run.
+        lpips: measure LPIPS.
+        flops: count the operations, host reads and held bytes of the first video, in one more
+            generation by each method.
     """
 
     def __init__(
@@ -50,7 +49,7 @@ class Study:
         flops: bool = True,
     ) -> None:
         self._subject = subject
-        self.methods = [full(steps), *methods]
+        self.methods = [full_method(steps), *methods]
         self._lpips = lpips
         self._flops = flops
         self.failures: list[Failure] = []
@@ -59,41 +58,62 @@ class Study:
         self,
         cases: Sequence[Case],
         folder: Path,
-        tell: Callable[[str, int, int], None] = lambda doing, done, total: None,
+        progress: Callable[[str, int, int], None] = lambda doing, done, total: None,
     ) -> list[Row]:
-        """All rows, those of earlier runs in `folder` included.
+        """Generate the videos that have no row in `folder`, and return the rows of all cases.
+
+        Rows of methods that failed are left out.
+
+        Args:
+            cases: the videos.
+            folder: of `rows.jsonl` and the strips.
+            progress: called after each row with a description, the number of rows so far, and their
+                total.
 
         Raises:
-            Exception: whatever the full run raises.
+            ValueError: rows in `folder` cannot be read.
+            Exception: any error of a full run.
         """
         self.failures = []
         folder.mkdir(parents=True, exist_ok=True)
-        raw = folder / "rows.jsonl"
-        rows = read(raw)
+        path = folder / "rows.jsonl"
+        rows = read_rows(path)
         wanted = {(m.name, case.prompt, case.seed) for m in self.methods for case in cases}
         done = {row.key for row in rows if row.key in wanted}
-        with raw.open("a") as file:
+        with path.open("a") as file:
             for number, case in enumerate(cases):
-                for row, video in self._of_case(case, done, counting=number == 0):
-                    if row.key in done:
-                        continue
+                counts = self._flops and number == 0
+                for row, generated in self._missing_rows(case, done, counts):
                     rows.append(row)
                     done.add(row.key)
-                    save_strip(video, strip_path(folder, row))
+                    save_strip(generated.video, strip_path(folder, row))
                     file.write(json.dumps(asdict(row)) + "\n")
                     file.flush()
-                    tell(f"{case.prompt}: {row.method}", len(done), len(wanted))
-        failed = {failure.method for failure in self.failures}
+                    progress(f"{case.prompt}: {row.method}", len(done), len(wanted))
+        failed = self._failed()
         return [row for row in rows if row.key in wanted and row.method not in failed]
 
-    def video(self, method: Method, case: Case) -> Video:
-        """One video, made for its frames alone."""
-        return self._make(method, case).video
+    def vbench_means(self, cases: Sequence[Case]) -> dict[str, float]:
+        """Return the mean of VBench's dimensions for each method that has not failed.
 
-    def _of_case(
-        self, case: Case, done: set[tuple[str, str, int]], *, counting: bool
-    ) -> Iterator[tuple[Row, Video]]:
-        failed = {failure.method for failure in self.failures}
+        All videos are generated once more for it.
+        """
+        prompts = [case.prompt for case in cases]
+        means = {}
+        failed = self._failed()
+        for method in (m for m in self.methods if m.name not in failed):
+            videos = [self._generate(method, case).video for case in cases]
+            scores = vbench_scores(videos, prompts)
+            means[method.name] = sum(scores.values()) / len(scores)
+        return means
+
+    def _failed(self) -> set[str]:
+        return {failure.method for failure in self.failures}
+
+    def _missing_rows(
+        self, case: Case, done: set[tuple[str, str, int]], counts: bool
+    ) -> Iterator[tuple[Row, GeneratedVideo]]:
+        failed = self._failed()
         missing = [
             method
             for method in self.methods
@@ -101,36 +121,35 @@ class Study:
         ]
         if not missing:
             return
-        counting = counting and self._flops
-        reference = self._make(self.methods[0], case)
+        reference = self._generate(self.methods[0], case)
         for method in missing:
             try:
-                made = reference if method.name == FULL else self._make(method, case)
-                counts = self._count(method, case) if counting else CountedCosts()
-            except Exception as error:  # Whatever it is, the table has it.
+                generated = reference if method.name == FULL else self._generate(method, case)
+                costs = self._count(method, case) if counts else CountedCosts()
+            except Exception as error:  # Any error becomes a row of the table.
                 if method.name == FULL:
                     raise
                 videos = sum(name == method.name for name, _, _ in done)
                 self.failures.append(_failure(method, error, videos))
             else:
-                yield self._row(method, case, made, reference, counts), made.video
+                yield self._row(method, case, generated, reference, costs), generated
 
-    def _make(self, method: Method, case: Case) -> GeneratedVideo:
+    def _generate(self, method: Method, case: Case) -> GeneratedVideo:
         pipe, device = self._subject.pipe, self._subject.device
-        with method.applied(pipe) as tell:
+        with method.applied(pipe) as last_summary:
             reset_peak_memory(device)
             with timed_forwards(pipe.transformer) as seconds:
                 start = time.perf_counter()
                 video = self._subject.generate(case.prompt, method.steps, case.seed)
                 pipeline_seconds = time.perf_counter() - start
             return GeneratedVideo(
-                video, sum(seconds), pipeline_seconds, peak_memory(device), tell()
+                video, sum(seconds), pipeline_seconds, peak_memory(device), last_summary()
             )
 
     def _count(self, method: Method, case: Case) -> CountedCosts:
         pipe = self._subject.pipe
         with ExitStack() as stack:
-            # Before the method is on, so that what it allocates then counts as held.
+            # Before the method is applied: what it allocates at that time counts as held.
             held = stack.enter_context(held_tensors(pipe.transformer))
             stack.enter_context(method.applied(pipe))
             work = stack.enter_context(counted_work(pipe.transformer))
@@ -141,41 +160,44 @@ class Study:
         self,
         method: Method,
         case: Case,
-        made: GeneratedVideo,
+        generated: GeneratedVideo,
         reference: GeneratedVideo,
-        counts: CountedCosts,
+        costs: CountedCosts,
     ) -> Row:
-        value = psnr(made.video, reference.video)
-        found = made.summary
-        untouched = found is None and method.curve.startswith((FULL, "fewer steps"))
-        computed = list(range(1, method.steps + 1)) if untouched else []
-        count = round(found.computed_fraction * method.steps) if found else len(computed) or None
+        value = psnr(generated.video, reference.video)
+        summary = generated.summary
+        no_cache = summary is None and method.curve.startswith((FULL, FEWER_STEPS))
+        all_steps = list(range(1, method.steps + 1)) if no_cache else []
+        computed = summary.computed_fraction * method.steps if summary else len(all_steps)
+        nothing = 0 if no_cache else None
         return Row(
             method=method.name,
             curve=method.curve,
             prompt=case.prompt,
             seed=case.seed,
             scheduled=method.steps,
-            computed=count,
+            computed=round(computed) if summary or no_cache else None,
             psnr=value if math.isfinite(value) else None,
-            ssim=ssim(made.video, reference.video),
-            lpips=lpips_distance(made.video, reference.video) if self._lpips else None,
-            seconds=made.seconds,
-            pipeline_seconds=made.pipeline_seconds,
+            ssim=ssim(generated.video, reference.video),
+            lpips=lpips_distance(generated.video, reference.video) if self._lpips else None,
+            seconds=generated.seconds,
+            pipeline_seconds=generated.pipeline_seconds,
             full_seconds=reference.seconds,
             full_pipeline_seconds=reference.pipeline_seconds,
-            flops=counts.flops,
-            peak_bytes=made.peak_bytes,
-            cache_bytes=found.cache_bytes if found else 0 if untouched else None,
-            waits=len(found.waits) if found else 0 if untouched else None,
-            computed_steps=found.computed_steps if found else computed,
-            distances=found.distances if found else [],
-            reads=counts.reads,
-            held_bytes=counts.held_bytes,
+            flops=costs.flops,
+            peak_bytes=generated.peak_bytes,
+            cache_bytes=summary.cache_bytes if summary else nothing,
+            waits=len(summary.waits) if summary else nothing,
+            computed_steps=summary.computed_steps if summary else all_steps,
+            distances=summary.distances if summary else [],
+            reads=costs.reads,
+            held_bytes=costs.held_bytes,
             notes=tuple(method.notes),
         )
 
 
 def _failure(method: Method, error: Exception, videos: int) -> Failure:
-    first = (str(error).strip().splitlines() or [""])[0]
-    return Failure(method.name, f"{type(error).__name__}: {first}", videos, tuple(method.notes))
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    return Failure(
+        method.name, f"{type(error).__name__}: {first_line}", videos, tuple(method.notes)
+    )

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 
 def load() -> SimpleNamespace:
-    """The kernels, and what their arguments are made of.
+    """Return the kernels, and the types of their arguments, by name.
 
     Raises:
-        ImportError: Triton is missing, or too old for tuples of views as arguments.
+        ImportError: Triton is missing, or older than 3.6: it takes no tuples of views.
     """
     import triton
     import triton.language as tl

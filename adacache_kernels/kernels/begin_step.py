@@ -1,7 +1,9 @@
-"""Compute or reuse: which of the two a step is, told on the device."""
+"""The kernel of `begin_step`: the device chooses whether a step is computed or reused."""
 
 import triton
 import triton.language as tl
+
+from . import state_fields as fields
 
 BOUNDS = ("first_reusable", "last_reusable", "window_begin", "window_end")
 
@@ -16,15 +18,16 @@ def begin_step_kernel(
     window_begin,
     window_end,
 ):
-    """The fields of `ops.Clock`, and the flags to compute and to reuse, when a step begins."""
-    step = tl.load(clock) + 1
-    computed_step, next_step = tl.load(state + 1), tl.load(state + 5)
+    """Write the fields of `StepState` to the clock, and the flags: computed, reused."""
+    step = tl.load(clock + fields.StepState.STEP) + 1
+    computed_step = tl.load(state + fields.State.STEP)
+    next_step = tl.load(state + fields.State.NEXT_STEP)
     is_reusable = (step >= first_reusable) & (step <= last_reusable)
     reuses = (is_reusable & (step < next_step)).to(tl.int32)
     is_in_window = (step >= window_begin) & (step <= window_end)
-    tl.debug_barrier()  # One thread writes what all of them have read.
-    tl.store(clock + 0, step)
-    tl.store(clock + 1, (computed_step > 0).to(tl.float32))
-    tl.store(clock + 2, is_in_window.to(tl.float32))
+    tl.debug_barrier()  # One thread writes the fields that all threads read above.
+    tl.store(clock + fields.StepState.STEP, step)
+    tl.store(clock + fields.StepState.HAS_PREVIOUS, (computed_step > 0).to(tl.float32))
+    tl.store(clock + fields.StepState.IN_WINDOW, is_in_window.to(tl.float32))
     tl.store(flags + 0, 1 - reuses)
     tl.store(flags + 1, reuses)

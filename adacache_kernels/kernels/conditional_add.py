@@ -1,4 +1,4 @@
-"""`x = x + sum_i c_i * r_i` if the flag says so."""
+"""The kernel of `conditional_add`: `x = x + sum_i c_i * r_i` if the flag is set."""
 
 import triton
 import triton.language as tl
@@ -24,7 +24,7 @@ def conditional_add_kernel(
     VECTOR: tl.constexpr,
     INDEX: tl.constexpr,
 ):
-    """One tile of one plane. Residuals of uint8 are float8 e4m3fn."""
+    """Add to one tile of one plane. Residuals of uint8 are float8 e4m3fn."""
     if tl.load(flag) == 0:
         return
     program = tl.program_id(0)
@@ -43,5 +43,5 @@ def conditional_add_kernel(
 
 @triton.jit
 def load_stored(view, outer, middle, row, first, mask, VECTOR: tl.constexpr):
-    """A residual in float32, before its scale."""
+    """Return a tile of a stored residual in float32, before its scale."""
     return widened(tl.load(pointers(view, outer, middle, row, first, VECTOR), mask=mask))

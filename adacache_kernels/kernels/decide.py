@@ -1,10 +1,12 @@
-"""Partial sums -> distance, motion score, rate and next computed step, in one program.
+"""The kernel of `decide`: partial sums to distance, motion score, rate and next computed step.
 
-In float64, as on the CPU, so that both decide alike; it is a handful of operations.
+One program computes in float64, like the CPU, so that both make the same decision.
 """
 
 import triton
 import triton.language as tl
+
+from . import state_fields as fields
 
 SIZES = (
     "rows",
@@ -46,12 +48,12 @@ def decide_kernel(
     BLOCK: tl.constexpr,
     ENTRIES: tl.constexpr,
 ):
-    """The fields of `ops.State` and flags of `ops.Flag` after a computed step.
+    """Write the fields of `State`, and a flag of `Flag`, after a computed step.
 
-    `sums` is `[locations, rows, videos, parts, COLUMNS]`: the rows of guidance of each video, times
-    the partial sums of each. `ENTRIES` is a power of two that is not below the codebook's
-    `entries`. A `clock` holds step, has_previous and in_window in place of the arguments, and
-    `motions` the videos' previous motion scores in place of the state.
+    `sums` is `[locations, rows, videos, parts, COLUMNS]`, with the guidance rows of each video and
+    the partial sums of each row. `ENTRIES` is a power of two of at least `entries`, the size of the
+    codebook `[2, entries]`. A `clock` replaces step, has_previous and in_window; `motions`
+    `[videos]` replaces the previous motion score in the state.
     """
     tl.assume(rows > 0)
     tl.assume(videos > 0)
@@ -59,18 +61,20 @@ def decide_kernel(
     tl.assume(locations > 0)
     zero, one = tl.full((), 0.0, tl.float64), tl.full((), 1.0, tl.float64)
     nan = tl.full((), float("nan"), tl.float64)
-    previous_step = tl.load(state + 1)
+    previous_step = tl.load(state + fields.State.STEP)
     if clock is not None:
-        step = tl.load(clock).to(tl.int32)
-        has_previous, in_window = tl.load(clock + 1).to(tl.int32), tl.load(clock + 2).to(tl.int32)
-    raw, distance, score, flags = nan, nan, one, 1.0
+        step = tl.load(clock + fields.StepState.STEP).to(tl.int32)
+        has_previous = tl.load(clock + fields.StepState.HAS_PREVIOUS).to(tl.int32)
+        in_window = tl.load(clock + fields.StepState.IN_WINDOW).to(tl.int32)
+    raw, distance, score, flags = nan, nan, one, fields.Flag.NO_PREVIOUS * 1.0
     if has_previous != 0:
         gap = step.to(tl.float64) - previous_step.to(tl.float64)
         raw, distance, score = zero, zero, zero
         flags = 0.0
         for video in range(videos):
-            motion_at = state + 6 if motions is None else motions + video
-            own_raw, own_distance, own_score, is_undefined = compared(
+            own_motion = state + fields.State.PREVIOUS_MOTION
+            motion_at = own_motion if motions is None else motions + video
+            own_raw, own_distance, own_score, is_undefined = outcome_of(
                 sums + video * parts * COLUMNS,
                 motion_at,
                 gap,
@@ -88,13 +92,14 @@ def decide_kernel(
                 COLUMNS,
                 BLOCK,
             )
-            own_flags = tl.where(is_undefined, 4.0, tl.where(is_finite(own_distance), 0.0, 2.0))
+            bad = tl.where(is_finite(own_distance), 0.0, fields.Flag.NOT_FINITE * 1.0)
+            own_flags = tl.where(is_undefined, fields.Flag.ZERO_DENOMINATOR * 1.0, bad)
             flags = tl.maximum(flags, own_flags)
             if MEAN:
                 raw += own_raw
                 distance += own_distance
                 score += own_score
-            elif video == 0 or decides(own_distance, distance):
+            elif video == 0 or replaces(own_distance, distance):
                 raw, distance, score = own_raw, own_distance, own_score
         if MEAN:
             raw, distance, score = raw / videos, distance / videos, score / videos
@@ -102,21 +107,21 @@ def decide_kernel(
     if flags == 0:
         rate = rate_of(distance.to(tl.float32), codebook, entries, ENTRIES)
     now = step.to(tl.float32)
-    tl.debug_barrier()  # One thread writes what all of them have read.
+    tl.debug_barrier()  # One thread writes the fields that all threads read above.
     number = sequence.to(tl.float32)
-    tl.store(state + 0, number)
-    tl.store(state + 1, now)
-    tl.store(state + 2, distance.to(tl.float32))
-    tl.store(state + 3, score.to(tl.float32))
-    tl.store(state + 4, rate)
-    tl.store(state + 5, now + rate)
-    tl.store(state + 7, flags)
-    tl.store(state + 8, raw.to(tl.float32))
-    tl.store(state + 9, number)
+    tl.store(state + fields.State.SEQUENCE, number)
+    tl.store(state + fields.State.STEP, now)
+    tl.store(state + fields.State.DISTANCE, distance.to(tl.float32))
+    tl.store(state + fields.State.MOTION, score.to(tl.float32))
+    tl.store(state + fields.State.RATE, rate)
+    tl.store(state + fields.State.NEXT_STEP, now + rate)
+    tl.store(state + fields.State.FLAGS, flags)
+    tl.store(state + fields.State.RAW_DISTANCE, raw.to(tl.float32))
+    tl.store(state + fields.State.SEQUENCE_AGAIN, number)
 
 
 @triton.jit
-def compared(
+def outcome_of(
     sums,
     motion_at,
     gap,
@@ -134,9 +139,9 @@ def compared(
     COLUMNS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Of one video: its distance without and with motion, its score, and whether it has none.
+    """Return raw distance, distance, score and "has no distance" of one video.
 
-    The score is written to `motion_at`, for the next one to be compared with.
+    With `APPLY_MOREG`, write the score to `motion_at`, where the next decision reads it.
     """
     nan = tl.full((), float("nan"), tl.float64)
     raw, is_undefined = mean_distance(sums, rows, videos, parts, locations, METRIC, COLUMNS, BLOCK)
@@ -151,7 +156,7 @@ def compared(
             score = power(motion / MOREG_A, MOREG_B) / MOREG_D
             is_undefined |= is_zero
         distance = raw * (score + tl.abs(MOGRAD_MUL * (score - previous) / gap))
-        tl.debug_barrier()  # One thread writes what all of them have read.
+        tl.debug_barrier()  # One thread writes the score that all threads read above.
         if is_finite(score):
             tl.store(motion_at, score.to(tl.float32))
     if gap <= 0:
@@ -162,8 +167,8 @@ def compared(
 
 
 @triton.jit
-def decides(distance, largest):
-    """Whether the video of that distance decides, and not an earlier one."""
+def replaces(distance, largest):
+    """Return True if the video of this distance decides instead of an earlier one."""
     is_larger = (distance > largest) | (not is_finite(distance))
     return is_finite(largest) & is_larger
 
@@ -179,7 +184,7 @@ def mean_distance(
     COLUMNS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Over the locations, before the division by the gap; and whether one is undefined."""
+    """Return the mean over the locations, before the division by the gap, and "is undefined"."""
     result = tl.full((), 0.0, tl.float64)
     is_undefined = False
     for location in range(locations):
@@ -202,7 +207,7 @@ def mean_distance(
 
 @triton.jit
 def mean_motion(sums, rows, videos, parts, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
-    """Over the frame strides; and whether one is undefined."""
+    """Return the mean over the frame strides, and "is undefined"."""
     result = tl.full((), 0.0, tl.float64)
     is_undefined = False
     for column in tl.static_range(3, COLUMNS, 2):
@@ -216,7 +221,7 @@ def mean_motion(sums, rows, videos, parts, COLUMNS: tl.constexpr, BLOCK: tl.cons
 
 @triton.jit
 def total(column, rows, videos, parts, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
-    """A column summed over the rows of a video, which lie `videos` apart, and their parts."""
+    """Return a column summed over the rows of a video, `videos` apart, and their partial sums."""
     result = tl.zeros((BLOCK,), tl.float64)
     for start in range(0, rows * parts, BLOCK):
         sample = start + tl.arange(0, BLOCK)
@@ -229,20 +234,20 @@ def total(column, rows, videos, parts, COLUMNS: tl.constexpr, BLOCK: tl.constexp
 
 @triton.jit
 def ratio(numerator, denominator):
-    """NaN if it is undefined; and whether it is."""
+    """Return the quotient, NaN if it is undefined, and "is undefined"."""
     is_zero = denominator == 0
     return tl.where(is_zero, float("nan"), numerator / denominator), is_zero
 
 
 @triton.jit
 def is_finite(value):
-    """As the float32 that is recorded."""
+    """Return True if the value is finite as float32, the dtype of the state."""
     return tl.abs(value.to(tl.float32)) < float("inf")
 
 
 @triton.jit
 def power(base, EXPONENT: tl.constexpr):
-    """`base ** EXPONENT` by repeated squaring, a whole number of at most 64 either way."""
+    """Return `base ** EXPONENT` by repeated squaring; the exponent is a whole number, -64 to 64."""
     magnitude: tl.constexpr = EXPONENT if EXPONENT >= 0 else -EXPONENT
     result = tl.full((), 1.0, tl.float64)
     for bit in tl.static_range(7):
@@ -256,7 +261,7 @@ def power(base, EXPONENT: tl.constexpr):
 
 @triton.jit
 def rate_of(distance, codebook, entries, ENTRIES: tl.constexpr):
-    """That of the first threshold above the distance, else the last."""
+    """Return the rate of the first threshold above the distance, or the last rate."""
     entry = tl.arange(0, ENTRIES)
     threshold = tl.load(codebook + entry, mask=entry < entries, other=float("inf"))
     passed = tl.sum((distance >= threshold).to(tl.int32))

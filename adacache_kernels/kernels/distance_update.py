@@ -1,4 +1,4 @@
-"""A new residual into its slot; its distance to the stored ones, and its motion, on the way."""
+"""The kernel of `distance_update`: store a residual, and sum up its distance and its motion."""
 
 import triton
 import triton.language as tl
@@ -28,10 +28,10 @@ def distance_update_kernel(
     VECTOR: tl.constexpr,
     INDEX: tl.constexpr,
 ):
-    """Every `num_programs(0)`-th tile of one sample, each from its first frame to its last.
+    """Update every `num_programs(0)`-th tile of one sample, each from its first to its last frame.
 
-    The last `RING` frames stay in registers for the motion sums. A sum is kept per group, so that
-    it costs a thread one register, and reduced over the tile at the end.
+    The last `RING` frames stay in registers for the motion sums. Each group has its own sum, which
+    costs a thread one register; the sums are reduced over the tile at the end.
     """
     program = tl.program_id(0)
     sample = tl.program_id(1).to(tl.int64)
@@ -48,8 +48,6 @@ def distance_update_kernel(
             new = load_or_zero(x_out, sample, at, row, first, mask, VECTOR)
             if x_in is not None:
                 new -= load_or_zero(x_in, sample, at, row, first, mask, VECTOR)
-            if SLOT_HOLDS == "sum":
-                new = load_or_zero(slot, sample, at, row, first, mask, VECTOR) + new
             stored = new.to(dtype)
             new = stored.to(tl.float32)
             if compared:
@@ -75,7 +73,7 @@ def distance_update_kernel(
 
 @triton.jit
 def add_term(total, coefficients, term, INDEX: tl.constexpr):
-    """The next term of the forecast; without coefficients there is one term, times 1."""
+    """Add a term to the forecast; without coefficients there is one term, with coefficient 1."""
     if coefficients is not None:
         term = tl.load(coefficients + INDEX) * term
     if INDEX > 0:
@@ -85,7 +83,7 @@ def add_term(total, coefficients, term, INDEX: tl.constexpr):
 
 @triton.jit
 def add_distance(sums, old, new, METRIC: tl.constexpr):
-    """The first three sums, a frame of a tile added."""
+    """Add a frame of a tile to the first three sums."""
     if METRIC == "cosine":
         head = (
             sums[0] + tl.sum(old * new, 1),
@@ -103,7 +101,7 @@ def add_distance(sums, old, new, METRIC: tl.constexpr):
 
 @triton.jit
 def add_motion(sums, new, recent, frame, frames, STRIDES: tl.constexpr):
-    """The two sums of each stride, a frame of a tile added; nothing for a stride of 0."""
+    """Add a frame of a tile to the two sums of each frame stride; a stride of 0 adds nothing."""
     size = tl.sum(tl.abs(new), 1)
     result = sums[:3]
     for i in tl.static_range(len(STRIDES)):

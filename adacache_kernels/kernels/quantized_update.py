@@ -1,4 +1,4 @@
-"""A new residual into a slot of eight bits, with one scale a token; its sums on the way."""
+"""The kernel of `distance_update` for a slot of eight bits, with one scale for each token."""
 
 import triton
 import triton.language as tl
@@ -31,9 +31,9 @@ def quantized_update_kernel(
     VECTOR: tl.constexpr,
     LARGEST: tl.constexpr,
 ):
-    """Every `num_programs(0)`-th token of one sample, each from its first frame to its last.
+    """Update every `num_programs(0)`-th token of a sample, each from its first to its last frame.
 
-    All channels of a token are in the registers of a program at once, for they share a scale.
+    A program holds all channels of a token in registers at once, because they share a scale.
     Residuals of uint8 are float8 e4m3fn.
     """
     sample = tl.program_id(1).to(tl.int64)
@@ -54,7 +54,7 @@ def quantized_update_kernel(
             if SLOT_HOLDS == "previous":
                 held = tl.load(pointers(slot, sample, at, row, first, VECTOR), mask=mask, other=0)
                 held_scale = tl.load(scale_address(scale, sample, at, row))
-                # The scale is read by every thread, and one of them writes it below.
+                # Every thread has read the scale before one of them writes it below.
                 tl.debug_barrier()
             codes, new_scale = quantize(new, slot.pointer.dtype.element_ty, LARGEST)
             tl.store(pointers(slot, sample, at, row, first, VECTOR), codes, mask=mask)
@@ -84,8 +84,8 @@ def quantized_update_kernel(
 
 @triton.jit
 def quantize(new, dtype: tl.constexpr, LARGEST: tl.constexpr):
-    """Codes of a token, and its scale: zeros and infinity if it is not finite throughout."""
-    # As integers magnitudes have the same order, and NaN is the largest.
+    """Return the codes and the scale of a token; zeros and infinity if it is not finite."""
+    # Magnitudes have the same order as integers, with NaN as the largest.
     peak = tl.max(new.to(tl.int32, bitcast=True) & 0x7FFFFFFF)
     is_finite = peak < 0x7F800000
     maximum = tl.maximum(peak.to(tl.float32, bitcast=True), 7.888609052210118e-31)  # 2^-100
@@ -96,7 +96,7 @@ def quantize(new, dtype: tl.constexpr, LARGEST: tl.constexpr):
 
 @triton.jit
 def load_scaled(view, scale, outer, middle, row, first, mask, VECTOR: tl.constexpr):
-    """A stored residual, 0 outside of the mask."""
+    """Return a stored residual times its scale, 0 outside of the mask."""
     value = tl.load(pointers(view, outer, middle, row, first, VECTOR), mask=mask, other=0)
     value = widened(value)
     if scale is not None:
@@ -107,5 +107,5 @@ def load_scaled(view, scale, outer, middle, row, first, mask, VECTOR: tl.constex
 
 @triton.jit
 def scale_address(scale, outer, middle, row):
-    """Of the scale of a token."""
+    """Return the address of the scale of a token."""
     return scale.pointer + (outer * scale.outer + middle * scale.middle + row * scale.row)

@@ -1,4 +1,4 @@
-"""`slot = x_out - x_in`, or `slot = slot + (x_out - x_in)`."""
+"""The kernel of `residual_update`: `slot = x_out - x_in`."""
 
 import triton
 import triton.language as tl
@@ -17,19 +17,16 @@ def residual_update_kernel(
     tiles,
     groups,
     groups_per_row,
-    ACCUMULATE: tl.constexpr,
     ROWS: tl.constexpr,
     VECTOR: tl.constexpr,
     INDEX: tl.constexpr,
 ):
-    """One tile of one plane."""
+    """Store one tile of one plane."""
     program = tl.program_id(0)
     plane = (program // tiles).to(tl.int64)
     outer, inner = plane // middle, plane % middle
     row, first, mask = tile_columns(program % tiles, groups, groups_per_row, ROWS, VECTOR, INDEX)
     residual = load(x_out, outer, inner, row, first, mask, VECTOR)
     residual -= load(x_in, outer, inner, row, first, mask, VECTOR)
-    if ACCUMULATE:
-        residual = load(slot, outer, inner, row, first, mask, VECTOR) + residual
     address = pointers(slot, outer, inner, row, first, VECTOR)
     tl.store(address, residual.to(slot.pointer.dtype.element_ty), mask=mask)

@@ -1,9 +1,9 @@
-"""What the kernels see of a tensor, and how a program finds its elements in it.
+"""The view of a tensor that kernels take, and the addresses of its elements.
 
 A tensor is a :class:`View` of four dimensions, the last one contiguous. Programs work on tiles of
-`ROWS` groups; a group is `VECTOR` neighbouring elements of the last dimension, 16 bytes of the
-widest dtype where everything is aligned. Groups are numbered over the last two dimensions together;
-`groups_per_row` of them are in the last one.
+`ROWS` groups. A group is `VECTOR` neighbouring elements of the last dimension: 16 bytes of the
+widest dtype if all tensors are aligned. Groups are numbered over the last two dimensions together;
+the last dimension has `groups_per_row` of them.
 """
 
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ import triton.language as tl
 
 
 class View(NamedTuple):
-    """Address of the first element, and the strides of the first three dimensions in elements."""
+    """The address of the first element, and the strides of three dimensions in elements."""
 
     pointer: Any
     outer: Any
@@ -25,7 +25,7 @@ class View(NamedTuple):
 def tile_columns(
     tile, groups, groups_per_row, ROWS: tl.constexpr, VECTOR: tl.constexpr, INDEX: tl.constexpr
 ):
-    """Rows, first elements in them, and mask of the groups of a tile, each `[ROWS, 1]`."""
+    """Return row, first element in the row, and mask of the groups of a tile, each `[ROWS, 1]`."""
     group = tile.to(INDEX) * ROWS + tl.arange(0, ROWS)[:, None]
     row = (group // groups_per_row).to(tl.int64)
     first = (group % groups_per_row) * VECTOR
@@ -34,23 +34,23 @@ def tile_columns(
 
 @triton.jit
 def pointers(view, outer, middle, row, first, VECTOR: tl.constexpr):
-    """Addresses `[ROWS, VECTOR]` of the elements of a tile."""
+    """Return the addresses `[ROWS, VECTOR]` of the elements of a tile."""
     group = view.pointer + (outer * view.outer + middle * view.middle + row * view.row + first)
     if VECTOR > 1:
         size: tl.constexpr = VECTOR * view.pointer.dtype.element_ty.primitive_bitwidth // 8
-        group = tl.multiple_of(group, (size, size))  # In bytes. The launcher has seen to it.
+        group = tl.multiple_of(group, (size, size))  # In bytes. The launcher has checked it.
     return group + tl.arange(0, VECTOR)[None, :]
 
 
 @triton.jit
 def load(view, outer, middle, row, first, mask, VECTOR: tl.constexpr):
-    """The elements of a tile in float32, undefined outside of the mask."""
+    """Return the elements of a tile in float32, undefined outside of the mask."""
     address = pointers(view, outer, middle, row, first, VECTOR)
     return tl.load(address, mask=mask).to(tl.float32)
 
 
 @triton.jit
 def load_or_zero(view, outer, middle, row, first, mask, VECTOR: tl.constexpr):
-    """The elements of a tile in float32, 0 outside of the mask: what is to be summed."""
+    """Return the elements of a tile in float32, 0 outside of the mask, ready to be summed."""
     address = pointers(view, outer, middle, row, first, VECTOR)
     return tl.load(address, mask=mask, other=0).to(tl.float32)

@@ -1,1 +1,1 @@
-"""Measure generations: quality, time and cost."""
+"""Measure generations: quality, time and cost. It imports no other wing."""

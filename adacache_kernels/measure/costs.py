@@ -1,4 +1,4 @@
-"""What a generation costs: seconds, floating-point operations, reads of the host, memory."""
+"""The costs of a generation: floating-point operations, host reads, memory."""
 
 from __future__ import annotations
 
@@ -18,39 +18,45 @@ READS = (
     torch.ops.aten.nonzero.default,
     torch.ops.aten.masked_select.default,
 )
-"""Operations whose result the host has to know."""
+"""Operations whose result the host needs."""
 
 
 @dataclass
 class Work:
-    """Floating-point operations of every forward of a transformer, in the order of the calls, and
-    reads of the host, see `CountedReads`."""
+    """The work of a transformer.
+
+    Args:
+        flops: floating-point operations of each forward call, in order.
+        reads: host reads in all forward calls, see `ReadCounter`.
+    """
 
     flops: list[int] = field(default_factory=list)
     reads: int = 0
 
     @property
     def total(self) -> int:
+        """Return the floating-point operations of all forward calls."""
         return sum(self.flops)
 
 
 @contextmanager
 def counted_work(transformer: nn.Module) -> Iterator[Work]:
-    """Counts matrix products, convolutions and attention, by torch's flop counter, and reads.
+    """Count the operations and host reads of every forward call inside of the context.
 
-    A multiplication and an addition are two. Counting slows a forward down, so that it is not to be
-    timed. Operations of custom kernels, all element by element here, count as none.
+    torch's flop counter counts matrix products, convolutions and attention; a multiplication and an
+    addition are two operations. Custom kernels, which are all elementwise here, count as none.
+    Counting slows a forward call down, so do not time it.
     """
     work = Work()
-    running: list[tuple[Any, CountedReads]] = []
+    running: list[tuple[Any, ReadCounter]] = []
 
     def begin(*_: Any) -> None:
-        counters = _flop_counter(), CountedReads()
+        counters = _flop_counter(), ReadCounter()
         running.append(counters)
         for counter in counters:
             counter.__enter__()
 
-    def stop() -> tuple[Any, CountedReads]:
+    def stop() -> tuple[Any, ReadCounter]:
         counters = running.pop()
         for counter in reversed(counters):
             counter.__exit__(None, None, None)
@@ -78,14 +84,14 @@ def _flop_counter() -> Any:
     from torch.utils.flop_counter import FlopCounterMode
 
     counter: Any = FlopCounterMode(display=False, custom_mapping=_attention_on_cpu())
-    # Its own looks for every module's parents, without end where cache-dit makes the transformer a
-    # child of what stands for its blocks.
-    counter.mod_tracker = _OneModule()
+    # torch's tracker searches the parents of every module. The search never ends with cache-dit,
+    # which makes the transformer a child of the stand-in of its own blocks.
+    counter.mod_tracker = _OneModuleTracker()
     return counter
 
 
-class _OneModule:
-    """In place of a `ModuleTracker`: all operations are of one module."""
+class _OneModuleTracker:
+    """A replacement of torch's `ModuleTracker` that assigns all operations to one module."""
 
     def __init__(self) -> None:
         self.parents = {"Global"}
@@ -95,10 +101,10 @@ class _OneModule:
     def __exit__(self, *_: Any) -> None: ...
 
 
-class CountedReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the operations for whose result the host waits if the tensor is on a GPU.
+class ReadCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A counter of the operations for whose result the host waits if the tensor is on a GPU.
 
-    On a CPU, `tolist` is none of them, and what compiled code reads by itself is not seen.
+    It does not count `tolist` on a CPU, nor reads inside of compiled code.
     """
 
     def __init__(self) -> None:
@@ -118,26 +124,27 @@ class CountedReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @dataclass
 class PeakHeldBytes:
-    """Most bytes of tensors that were alive at the beginning of a forward."""
+    """The most bytes of tensors that were alive at the beginning of a forward call."""
 
     bytes: int = 0
 
 
 @contextmanager
 def held_tensors(transformer: nn.Module) -> Iterator[PeakHeldBytes]:
-    """Counts tensors that were made inside and live when a forward begins: what lives from one
-    forward to the next, the pipeline's own latents among it. Take those of a run without a cache
-    off. Storages count once, and as a whole where a view of them lives. Slow.
+    """Count the bytes of tensors, allocated inside of the context, that live between forward calls.
+
+    The pipeline's own latents are among them: subtract the bytes of a run without a cache. Each
+    storage counts once, and as a whole if any view of it lives. Counting is slow.
     """
     held = PeakHeldBytes()
 
-    def look(*_: Any) -> None:
-        held.bytes = max(held.bytes, _alive())
+    def count(*_: Any) -> None:
+        held.bytes = max(held.bytes, _live_bytes())
 
-    # Frozen objects are not listed: those that were there before.
+    # Freezing hides the objects that exist already from `gc.get_objects`.
     gc.collect()
     gc.freeze()
-    handle = transformer.register_forward_pre_hook(look)
+    handle = transformer.register_forward_pre_hook(count)
     try:
         yield held
     finally:
@@ -145,32 +152,32 @@ def held_tensors(transformer: nn.Module) -> Iterator[PeakHeldBytes]:
         gc.unfreeze()
 
 
-def _alive() -> int:
+def _live_bytes() -> int:
     gc.collect()
-    found = (each for each in gc.get_objects() if issubclass(type(each), Tensor))
-    storages = (tensor.untyped_storage() for tensor in found)
+    tensors = (each for each in gc.get_objects() if issubclass(type(each), Tensor))
+    storages = (tensor.untyped_storage() for tensor in tensors)
     return sum({s.data_ptr(): s.nbytes() for s in storages if s.nbytes()}.values())
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """The next `peak_memory` counts from here."""
+    """Restart the count of `peak_memory`."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Most bytes that torch had allocated on a CUDA device; None elsewhere, where it counts none.
+    """Return the most bytes that torch had allocated on a CUDA device; None on other devices.
 
-    The cache arena of this package has memory of its own beside that: add its bytes.
+    The cache arena of this package is not part of torch's memory: add its bytes.
     """
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
 def _attention_on_cpu() -> dict[Any, Any]:
-    # The flop counter of torch 2.13 knows the attention kernels of GPUs only.
+    # The flop counter of torch 2.13 knows only the attention kernels of GPUs.
     from torch.utils.flop_counter import sdpa_flop_count
 
-    def count(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:  # shapes
+    def count(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
         counted: Any = sdpa_flop_count
         flops: int = counted(query, key, value)
         return flops

@@ -1,4 +1,4 @@
-"""LPIPS and VBench, by their own packages where they are installed."""
+"""LPIPS and VBench, measured by their own packages if these are installed."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ VBENCH_DIMENSIONS = (
     "aesthetic_quality",
     "imaging_quality",
 )
-"""Those that VBench judges of any prompt."""
+"""The dimensions that VBench can score for any prompt."""
 
 
 def lpips_distance(video: Video, reference: Video) -> float:
-    """LPIPS (Zhang et al. 2018, AlexNet), mean over the frames; 0 where they are equal.
+    """Return LPIPS (Zhang et al. 2018, AlexNet), the mean over the frames; 0 for equal videos.
 
     Args:
-        video, reference: [F, H, W, 3] in 0 to 1.
+        video, reference: `[frames, height, width, 3]` in 0 to 1.
 
     Raises:
         ImportError: the package `lpips` is not installed.
-        RuntimeError: its weights are neither there nor to be had.
+        RuntimeError: its weights are not on this machine, and cannot be downloaded.
     """
     network = _lpips()
     with torch.no_grad():
-        distances = network(_centred(video), _centred(reference))
+        distances = network(_to_lpips_range(video), _to_lpips_range(reference))
     return float(distances.mean())
 
 
 def vbench_scores(
     videos: Sequence[Video], prompts: Sequence[str], *, frames_per_second: int = 8
 ) -> dict[str, float]:
-    """VBench's scores (Huang et al. 2024) of videos to prompts of one's own, by dimension.
+    """Return VBench's scores (Huang et al. 2024) of videos with any prompts, by dimension.
 
     Args:
-        videos: [F, H, W, 3] in 0 to 1.
-        prompts: one a video.
-        frames_per_second: of the files that it reads.
+        videos: each `[frames, height, width, 3]` in 0 to 1.
+        prompts: one for each video.
+        frames_per_second: of the video files that VBench reads.
 
     Raises:
         ImportError: the package `vbench` is not installed.
@@ -60,12 +60,11 @@ def vbench_scores(
     vbench = _imported("vbench", "VBench", VBENCH_WEIGHTS)
     with tempfile.TemporaryDirectory() as folder:
         files = [
-            _written(video, Path(folder) / f"{prompt[:80]}-{index}.mp4", frames_per_second)
+            _save_video(video, Path(folder) / f"{prompt[:80]}-{index}.mp4", frames_per_second)
             for index, (video, prompt) in enumerate(zip(videos, prompts, strict=True))
         ]
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        judge = vbench.VBench(device, "", folder)
-        judge.evaluate(
+        vbench.VBench(device, "", folder).evaluate(
             videos_path=folder,
             name="scores",
             prompt_list=dict(zip(map(str, files), prompts, strict=True)),
@@ -77,10 +76,10 @@ def vbench_scores(
 
 
 def check_installed(names: Sequence[str]) -> None:
-    """Refuse metrics that cannot be measured, before anything is generated.
+    """Check that the packages of the metrics "lpips" and "vbench" among `names` are installed.
 
     Raises:
-        ImportError: says what to install and where weights are expected.
+        ImportError: one is not; the message names the package and the folder of its weights.
     """
     if "lpips" in names:
         _lpips()
@@ -95,7 +94,7 @@ def _lpips() -> Any:
         return module.LPIPS(net="alex", verbose=False).eval()
     except OSError as error:
         raise RuntimeError(
-            f"the weights of LPIPS cannot be loaded ({error}); without a network put them into "
+            f"the weights of LPIPS cannot be loaded ({error}); without a network, copy them to "
             f"{LPIPS_WEIGHTS}"
         ) from error
 
@@ -105,16 +104,16 @@ def _imported(name: str, title: str, weights: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(
-            f"{title} is measured by the package {name}, which is not installed ({error}); pip "
-            f"install {name}. Without a network its weights are expected in {weights}"
+            f"{title} needs the package {name}, which is not installed ({error}); pip install "
+            f"{name}. Without a network, its weights are expected in {weights}"
         ) from error
 
 
-def _centred(video: Video) -> torch.Tensor:
+def _to_lpips_range(video: Video) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(video)).permute(0, 3, 1, 2) * 2 - 1
 
 
-def _written(video: Video, path: Path, frames_per_second: int) -> Path:
+def _save_video(video: Video, path: Path, frames_per_second: int) -> Path:
     from diffusers.utils.export_utils import export_to_video
 
     export_to_video(list(video), str(path), fps=frames_per_second)

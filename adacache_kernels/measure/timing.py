@@ -1,4 +1,4 @@
-"""Seconds that a module's forwards take."""
+"""Wall time of a module's forward calls."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from torch import nn
 
 @contextmanager
 def timed_forwards(transformer: nn.Module) -> Iterator[list[float]]:
-    """Collects the wall time of every forward, with the device idle at both ends."""
+    """Yield a list that receives the wall time of every forward call, in seconds.
+
+    The device is synchronized before and after each call.
+    """
     seconds: list[float] = []
     starts: list[float] = []
 
     def begin(module: nn.Module, *_: Any) -> None:
-        _wait(module)
+        _synchronize(module)
         starts.append(time.perf_counter())
 
     def end(module: nn.Module, *_: Any) -> None:
-        _wait(module)
+        _synchronize(module)
         seconds.append(time.perf_counter() - starts.pop())
 
     handles = [
@@ -36,6 +39,6 @@ def timed_forwards(transformer: nn.Module) -> Iterator[list[float]]:
             handle.remove()
 
 
-def _wait(module: nn.Module) -> None:
+def _synchronize(module: nn.Module) -> None:
     if next(module.parameters()).is_cuda:
         torch.cuda.synchronize()

@@ -1,5 +1,12 @@
-"""The torch ops of the package. This wing alone launches a kernel. It may import kernels alone."""
+"""The torch ops of the package. This wing alone launches a kernel.
 
+It may import kernels, options and the compiled module. Importing it registers the ops with torch:
+torch.compile looks an op up when it traces, before the first call.
+"""
+
+from . import registration
+from .checks import BATCHES, METRICS, SLOT_HOLDS
+from .decide_settings import DecideSettings
 from .decision_state import (
     SEQUENCES,
     Flag,
@@ -9,22 +16,16 @@ from .decision_state import (
     new_step_state,
     reset_state,
 )
-from .functional import (
-    BATCHES,
-    METRICS,
-    SLOT_HOLDS,
-    begin_step,
-    conditional_add,
-    decide,
-    distance_update,
-    residual_update,
-)
+from .functional import begin_step, conditional_add, decide, distance_update, residual_update
+
+registration.register()
 
 __all__ = [
     "BATCHES",
     "METRICS",
     "SEQUENCES",
     "SLOT_HOLDS",
+    "DecideSettings",
     "Flag",
     "State",
     "StepState",

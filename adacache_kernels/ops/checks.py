@@ -1,29 +1,50 @@
-"""What the ops ask of their arguments. Every message names the value and what was expected."""
+"""Checks of the ops' arguments. Every message names the value and what was expected."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor
 
+from ..options import Metric
+
+METRICS: tuple[str, ...] = get_args(Metric)
+"""The metrics of a distance."""
+SLOT_HOLDS = ("nothing", "previous")
+"""What a slot may hold before `distance_update`."""
+BATCHES = ("any", "mean")
+"""How the distances of several videos make one decision."""
+
+
+def check_choice(name: str, value: object, choices: Collection[str]) -> None:
+    """Raise ValueError if the value is none of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(map(repr, choices))}")
+
 
 def check_alike(tensors: Mapping[str, Tensor]) -> None:
-    """Floating-point tensors of one shape on one device."""
+    """Check that the tensors are floating-point, of one shape and on one device.
+
+    Raises:
+        TypeError: a tensor is not floating-point.
+        ValueError: a shape or device differs from that of the first tensor.
+    """
     (first_name, first), *_ = tensors.items()
     for name, tensor in tensors.items():
         check_floating(name, tensor)
-        check_place(name, tensor, first_name, first)
+        check_matches(name, tensor, first_name, first)
 
 
 def check_floating(name: str, tensor: Tensor) -> None:
-    """A tensor of a floating-point dtype."""
+    """Raise TypeError if the dtype is not floating-point."""
     if not tensor.is_floating_point():
         raise TypeError(f"{name} is {tensor.dtype}, expected a floating-point dtype")
 
 
-def check_place(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
-    """A tensor of the shape and on the device of another one."""
+def check_matches(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
+    """Raise ValueError if the shape or device is not that of the other tensor."""
     if tensor.shape != other.shape:
         raise ValueError(
             f"{name} has shape {tuple(tensor.shape)}, expected that of {other_name}, "
@@ -39,7 +60,12 @@ def check_place(name: str, tensor: Tensor, other_name: str, other: Tensor) -> No
 def check_exactly(
     name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...], device: torch.device
 ) -> None:
-    """A tensor of that dtype and shape on that device."""
+    """Check dtype, shape and device of a tensor.
+
+    Raises:
+        TypeError: the dtype differs.
+        ValueError: the shape or device differs.
+    """
     if tensor.dtype != dtype:
         raise TypeError(f"{name} is {tensor.dtype}, expected {dtype}")
     if tuple(tensor.shape) != shape:
@@ -51,19 +77,24 @@ def check_exactly(
 def check_stored(
     name: str, residual: Tensor, scale_name: str, scale: Tensor | None, other_name: str, x: Tensor
 ) -> None:
-    """A residual of the shape and on the device of `x`, and one scale a token if it has some."""
+    """Check a stored residual of the shape of `x`, `[..., C]`, and its scale `[..., 1]`.
+
+    Raises:
+        TypeError: the residual is neither int8 nor floating-point, or the scale is not float32.
+        ValueError: a shape or device differs from that of `x`, or int8 has no scale.
+    """
     if residual.dtype == torch.int8 and scale is None:
         raise ValueError(f"{name} is torch.int8, expected a scale for it; pass {scale_name}")
     if residual.dtype != torch.int8 and not residual.is_floating_point():
         raise TypeError(f"{name} is {residual.dtype}, expected int8 or a floating-point dtype")
-    check_place(name, residual, other_name, x)
+    check_matches(name, residual, other_name, x)
     if scale is not None:
         shape = (*residual.shape[:-1], 1)
         check_exactly(scale_name, scale, torch.float32, shape, x.device)
 
 
 def check_writable(name: str, tensor: Tensor) -> None:
-    """An expanded tensor has many elements in one place: an in-place op on it has no meaning."""
+    """Raise ValueError for an expanded tensor, several elements of which share memory."""
     if tensor.is_contiguous():
         return
     sizes_and_strides = zip(tensor.shape, tensor.stride(), strict=True)
@@ -72,10 +103,10 @@ def check_writable(name: str, tensor: Tensor) -> None:
 
 
 def check_apart(name: str, written: Tensor, others: Sequence[tuple[str, Tensor]]) -> None:
-    """What is written must lie apart from what is read; for tensors that have memory.
+    """Raise ValueError if a tensor that is written overlaps one of the named others.
 
-    Compared are the memory ranges from first to last element: two views that interleave in one
-    buffer are taken to overlap.
+    The check compares memory ranges from the first to the last element. Two views that interleave
+    in one buffer therefore count as overlapping. Every tensor needs memory: no meta tensors.
     """
     start, end = _memory(written)
     if start == end:
@@ -90,7 +121,7 @@ def check_apart(name: str, written: Tensor, others: Sequence[tuple[str, Tensor]]
 
 
 def _memory(tensor: Tensor) -> tuple[int, int]:
-    """Addresses of the first byte and of the one after the last; no bytes in an empty tensor."""
+    """Return the addresses of the first byte and of the byte after the last one."""
     start = tensor.data_ptr()
     if tensor.is_contiguous():
         return start, start + tensor.nbytes

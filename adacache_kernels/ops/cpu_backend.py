@@ -1,7 +1,8 @@
-"""The ops on the CPU: the compiled code of ``csrc/``, on as many threads as torch has."""
+"""The ops on the CPU: the compiled code of ``csrc/``, on as many threads as torch uses."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from .. import _native
 from . import reference
+from .checks import METRICS, SLOT_HOLDS
+from .decide_settings import DecideSettings, DecideStep
+from .native_views import address, optional_view, takes, takes_stored, view
 
 
 def distance_update(
@@ -18,43 +22,42 @@ def distance_update(
     previous: Sequence[Tensor],
     coefficients: Tensor | None,
     strides: Sequence[int],
-    metric: int,
-    slot_holds: int,
+    metric: str,
+    slot_holds: str,
     scale: Tensor | None = None,
     previous_scales: Sequence[Tensor | None] = (),
 ) -> Tensor:
+    """Store the residual `[B, F, S, C]`; return its sums `[B, 1, 3 + 2 * strides]`."""
     scales = [other for other in (scale, *previous_scales) if other is not None]
     optional = [tensor for tensor in (x_in, coefficients, *scales) if tensor is not None]
-    takes_slot = _native.takes if scale is None else _native.takes_stored
-    is_native = takes_slot(slot) and _native.takes_stored(*previous)
-    if not (is_native and _native.takes(x_out, *optional)):
-        where_to = (slot, x_out, x_in, previous, coefficients)
-        how = (strides, metric, slot_holds, scale, previous_scales)
-        return reference.distance_update(*where_to, *how)
+    takes_slot = takes(slot) if scale is None else takes_stored(slot)
+    if not (takes_slot and takes_stored(*previous) and takes(x_out, *optional)):
+        options = (strides, metric, slot_holds, scale, previous_scales)
+        return reference.distance_update(slot, x_out, x_in, previous, coefficients, *options)
     sums = torch.empty((slot.shape[0], 1, 3 + 2 * len(strides)), dtype=torch.float32)
     _native.module().distance_update(
-        _native.view(slot),
-        _native.view(x_out),
-        _view(x_in),
-        [_native.view(tensor) for tensor in previous],
-        0 if coefficients is None else coefficients.data_ptr(),
-        slot_holds,
+        view(slot),
+        view(x_out),
+        optional_view(x_in),
+        [view(tensor) for tensor in previous],
+        address(coefficients),
+        SLOT_HOLDS.index(slot_holds),
         strides,
-        metric,
-        _view(scale),
-        [_view(tensor) for tensor in previous_scales],
+        METRICS.index(metric),
+        optional_view(scale),
+        [optional_view(tensor) for tensor in previous_scales],
         sums.data_ptr(),
         torch.get_num_threads(),
     )
     return sums
 
 
-def residual_update(slot: Tensor, x_out: Tensor, x_in: Tensor, accumulate: bool) -> None:
-    if not _native.takes(slot, x_out, x_in):
-        return reference.residual_update(slot, x_out, x_in, accumulate)
-    slot_view, out_view, in_view = map(_native.view, (slot, x_out, x_in))
-    threads = torch.get_num_threads()
-    _native.module().residual_update(slot_view, out_view, in_view, accumulate, threads)
+def residual_update(slot: Tensor, x_out: Tensor, x_in: Tensor) -> None:
+    """Store `x_out - x_in` in a slot of any shape."""
+    if not takes(slot, x_out, x_in):
+        return reference.residual_update(slot, x_out, x_in)
+    views = map(view, (slot, x_out, x_in))
+    _native.module().residual_update(*views, torch.get_num_threads())
 
 
 def conditional_add(
@@ -64,13 +67,14 @@ def conditional_add(
     coefficients: Tensor,
     flag: Tensor,
 ) -> None:
+    """Add the residuals to `x`, all of any one shape, if the flag is set."""
     given_scales = [scale for scale in scales if scale is not None]
-    if not (_native.takes(x, coefficients, *given_scales) and _native.takes_stored(*residuals)):
+    if not (takes(x, coefficients, *given_scales) and takes_stored(*residuals)):
         return reference.conditional_add(x, residuals, scales, coefficients, flag)
     _native.module().conditional_add(
-        _native.view(x),
-        [_native.view(residual) for residual in residuals],
-        [_view(scale) for scale in scales],
+        view(x),
+        [view(residual) for residual in residuals],
+        [optional_view(scale) for scale in scales],
         coefficients.data_ptr(),
         flag.data_ptr(),
         torch.get_num_threads(),
@@ -78,32 +82,15 @@ def conditional_add(
 
 
 def decide(
-    state: Tensor,
-    sums: Tensor,
-    codebook: Tensor,
-    step: int,
-    metric: int,
-    has_previous: bool,
-    apply_moreg: bool,
-    in_window: bool,
-    moreg_a: float,
-    moreg_b: float,
-    moreg_d: float,
-    mograd_mul: float,
-    sequence: int = 0,
-    clock: Tensor | None = None,
-    videos: int = 1,
-    batch: int = 0,
-    motions: Tensor | None = None,
+    state: Tensor, sums: Tensor, codebook: Tensor, settings: DecideSettings, values: DecideStep
 ) -> None:
-    states = [tensor for tensor in (state, motions) if tensor is not None]
-    if not (has_whole_power(moreg_b) and _native.takes(*states)):
-        flags = (has_previous, apply_moreg, in_window)
-        moreg = (moreg_a, moreg_b, moreg_d, mograd_mul)
-        how = (step, metric, *flags, *moreg, sequence, clock, videos, batch, motions)
-        return reference.decide(state, sums, codebook, *how)
-    if clock is not None:
-        now, compares, moves = clock.tolist()
+    """Write the decision about sums `[locations, B, P, columns]` to the state `[10]`."""
+    states = [tensor for tensor in (state, values.motions) if tensor is not None]
+    if not (has_whole_power(settings.moreg_b) and takes(*states)):
+        return reference.decide(state, sums, codebook, settings, values)
+    step, has_previous, in_window = values.step, values.has_previous, values.in_window
+    if values.clock is not None:
+        now, compares, moves = values.clock.tolist()
         step, has_previous, in_window = int(now), compares > 0, moves > 0
     sums, codebook = sums.contiguous(), codebook.contiguous()
     _native.module().decide(
@@ -112,19 +99,13 @@ def decide(
         sums.shape,
         codebook.data_ptr(),
         codebook.shape[1],
+        _native_settings(settings),
         step,
-        metric,
         has_previous,
-        apply_moreg,
         in_window,
-        moreg_a,
-        int(moreg_b),
-        moreg_d,
-        mograd_mul,
-        sequence,
-        videos,
-        batch == reference.MEAN,
-        0 if motions is None else motions.data_ptr(),
+        values.sequence,
+        values.videos,
+        address(values.motions),
     )
 
 
@@ -137,14 +118,25 @@ def begin_step(
     window_begin: int,
     window_end: int,
 ) -> None:
+    """Advance the clock `[3]` and write the flags `[2]`, by the reference."""
     bounds = (first_reusable, last_reusable, window_begin, window_end)
     reference.begin_step(clock, flags, state, *bounds)
 
 
-def _view(tensor: Tensor | None) -> object:
-    return None if tensor is None else _native.view(tensor)
-
-
 def has_whole_power(exponent: float) -> bool:
-    """Whether the compiled kernels, which multiply, can raise to this power; others need pow."""
+    """Return True if the kernels, which only multiply, can raise a number to this power."""
     return exponent.is_integer() and abs(exponent) <= 64
+
+
+@functools.lru_cache(maxsize=128)
+def _native_settings(settings: DecideSettings) -> object:
+    """Return the settings as `_C.DecideSettings`; the exponent is a whole number."""
+    return _native.module().DecideSettings(
+        metric=METRICS.index(settings.metric),
+        apply_moreg=settings.apply_moreg,
+        moreg_a=settings.moreg_a,
+        moreg_b=int(settings.moreg_b),
+        moreg_d=settings.moreg_d,
+        mograd_mul=settings.mograd_mul,
+        uses_mean=settings.batch == "mean",
+    )

@@ -1,6 +1,6 @@
-"""Schemas, fakes and dispatch of the ops.
+"""The registration of the ops with torch: schemas, fakes and dispatch.
 
-``ADACACHE_BACKEND`` says what runs, for tests and for the search of a fault:
+The environment variable ``ADACACHE_BACKEND`` selects the backend, for tests and for debugging:
 
 - ``auto``, the default: compiled code for CPU tensors, Triton for CUDA tensors;
 - ``triton``: Triton for CPU tensors as well, which needs a Triton driver that takes them;
@@ -11,61 +11,59 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from . import cpu_backend as cpu
-from . import reference
-from . import triton_backend as gpu
+from . import cpu_backend, reference, triton_backend
 from .checks import check_apart
+from .decide_settings import FLAT_SCHEMA, unflatten
 
 BACKENDS = ("auto", "triton", "reference")
 
 SCHEMAS = {
     "distance_update": "(Tensor(a!) slot, Tensor x_out, Tensor? x_in, Tensor[] previous, "
-    "Tensor? coefficients, int[] strides, int metric, int slot_holds, Tensor(b!)? scale, "
+    "Tensor? coefficients, int[] strides, str metric, str slot_holds, Tensor(b!)? scale, "
     "Tensor?[] previous_scales) -> Tensor",
-    "residual_update": "(Tensor(a!) slot, Tensor x_out, Tensor x_in, bool accumulate) -> ()",
+    "residual_update": "(Tensor(a!) slot, Tensor x_out, Tensor x_in) -> ()",
     "conditional_add": "(Tensor(a!) x, Tensor[] residuals, Tensor?[] scales, Tensor coefficients, "
     "Tensor flag) -> ()",
-    "decide": "(Tensor(a!) state, Tensor sums, Tensor codebook, int step, int metric, "
-    "bool has_previous, bool apply_moreg, bool in_window, float moreg_a, float moreg_b, "
-    "float moreg_d, float mograd_mul, int sequence=0, Tensor? clock=None, "
-    "int videos=1, int batch=0, Tensor(b!)? motions=None) -> ()",
+    "decide": f"(Tensor(a!) state, Tensor sums, Tensor codebook, {FLAT_SCHEMA}) -> ()",
     "begin_step": "(Tensor(a!) clock, Tensor(b!) flags, Tensor state, int first_reusable, "
     "int last_reusable, int window_begin, int window_end) -> ()",
 }
 
-_direct: dict[tuple[str, str], Callable[..., Tensor | None]] = {}
-_libraries: list[object] = []  # The ops are gone when their library is.
+Function = Callable[..., Tensor | None]
+
+_direct: dict[tuple[str, str], Function] = {}
+_libraries: list[object] = []  # torch removes the ops when it deletes their library.
 
 
 def register() -> None:
-    """Make the ops known to torch, once in a process."""
+    """Register the ops with torch; later calls do nothing."""
     if _libraries:
         return
     make_library: Any = torch.library.Library  # Any: torch has not annotated its methods.
-    # define and impl, not the decorators of torch.library: those cost five times as much per call.
+    # The decorators of torch.library cost five times as much per call as define and impl.
     library = make_library("adacache", "DEF")
     for name, schema in SCHEMAS.items():
         library.define(name + schema)
-        _direct[name, "cpu"] = _dispatch(name, getattr(cpu, name))
-        _direct[name, "cuda"] = _dispatch(name, getattr(gpu, name))
-        library.impl(name, _direct[name, "cpu"], "CPU")
-        library.impl(name, _direct[name, "cuda"], "CUDA")
-        library.impl(name, getattr(reference, name), "CompositeExplicitAutograd")
+        for device, backend_module in (("cpu", cpu_backend), ("cuda", triton_backend)):
+            _direct[name, device] = _dispatch(name, _implementation(backend_module, name))
+            library.impl(name, _direct[name, device], device.upper())
+        library.impl(name, _implementation(reference, name), "CompositeExplicitAutograd")
         fake = _distance_update_fake if name == "distance_update" else _no_result_fake
         torch.library.register_fake(f"adacache::{name}", fake, lib=library)
     _libraries.append(library)
 
 
 def call(name: str, first: Tensor, *others: Any) -> Any:
-    """The op of that name, past torch's dispatcher where nobody listens to it.
+    """Run an op by name, without torch's dispatcher if nothing observes the dispatcher.
 
-    On a CPU the dispatcher costs 26 us a call, of which the compiled code is 17 for 256 KiB.
+    On a CPU the dispatcher costs 26 us a call; the compiled code needs 17 us for 256 KiB.
     """
     direct = _direct.get((name, first.device.type))
     if direct is None or is_watched() or type(first) is not Tensor:
@@ -74,7 +72,7 @@ def call(name: str, first: Tensor, *others: Any) -> Any:
 
 
 def is_watched() -> bool:
-    """Whether a graph is traced, gradients are recorded, or a mode wants to see every op."""
+    """Return True if torch traces a graph, records gradients, or has an active dispatch mode."""
     return (
         torch.compiler.is_compiling()
         or torch.is_grad_enabled()
@@ -83,10 +81,10 @@ def is_watched() -> bool:
 
 
 def backend() -> str:
-    """What ``ADACACHE_BACKEND`` asks for.
+    """Return the backend that ``ADACACHE_BACKEND`` selects.
 
     Raises:
-        ValueError: it is none of the three.
+        ValueError: the variable is none of "auto", "triton" and "reference".
     """
     value = os.environ.get("ADACACHE_BACKEND") or "auto"
     if value not in BACKENDS:
@@ -94,12 +92,24 @@ def backend() -> str:
     return value
 
 
-def _dispatch(name: str, native: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
-    """The op of that name, as the environment has it; nothing is written where memory overlaps."""
-    alternatives: dict[str, Callable[..., Tensor | None]] = {
+def _implementation(module: ModuleType, name: str) -> Function:
+    """Return the op of a backend, with the arguments of its schema."""
+    function: Function = getattr(module, name)
+    if name != "decide":
+        return function
+
+    def run(state: Tensor, sums: Tensor, codebook: Tensor, *flat: Any) -> Tensor | None:
+        return function(state, sums, codebook, *unflatten(flat))
+
+    return run
+
+
+def _dispatch(name: str, native: Function) -> Function:
+    """Return the op that runs the selected backend, after the check for overlapping memory."""
+    alternatives = {
         "auto": native,
-        "triton": getattr(gpu, name),
-        "reference": getattr(reference, name),
+        "triton": _implementation(triton_backend, name),
+        "reference": _implementation(reference, name),
     }
 
     def run(*arguments: Any) -> Tensor | None:
@@ -113,7 +123,7 @@ def _dispatch(name: str, native: Callable[..., Tensor | None]) -> Callable[..., 
 def _written_and_read(
     name: str, arguments: Sequence[Any]
 ) -> list[tuple[str, Tensor, list[tuple[str, Tensor]]]]:
-    """Each tensor that the op writes, and what must lie apart from it."""
+    """Return each tensor that the op writes, with the tensors that must not overlap it."""
     if name in ("decide", "begin_step"):
         return []
     if name == "conditional_add":
@@ -141,13 +151,13 @@ def _distance_update_fake(
     previous: Sequence[Tensor],
     coefficients: Tensor | None,
     strides: Sequence[int],
-    metric: int,
-    slot_holds: int,
-    scale: Tensor | None = None,
-    previous_scales: Sequence[Tensor | None] = (),
+    metric: str,
+    slot_holds: str,
+    scale: Tensor | None,
+    previous_scales: Sequence[Tensor | None],
 ) -> Tensor:
     on_triton = {"auto": slot.device.type == "cuda", "triton": slot.device.type != "meta"}
-    partials = gpu.partials(slot, strides) if on_triton.get(backend()) else 1
+    partials = triton_backend.partials(slot, strides) if on_triton.get(backend()) else 1
     return slot.new_empty((slot.shape[0], partials, 3 + 2 * len(strides)), dtype=torch.float32)
 
 

@@ -1,4 +1,4 @@
-"""Views of several tensors, merged into as few dimensions as hold for all of them."""
+"""The layouts of several tensors, merged into as few dimensions as all of them allow."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from collections.abc import Sequence
 def merge(
     shape: Sequence[int], strides: Sequence[Sequence[int]]
 ) -> tuple[list[int], list[list[int]]]:
-    """Sizes, and strides of each tensor, in as few dimensions as can be.
+    """Return the sizes, and the strides of each tensor, in as few dimensions as possible.
 
-    Two neighbouring dimensions become one where every tensor runs through both in equal steps.
-    Dimensions of one element are dropped; at least one dimension is left.
+    Two neighbouring dimensions become one if every tensor steps evenly through both. Dimensions of
+    one element are dropped; at least one dimension is left.
+
+    Args:
+        shape: the shape of all tensors.
+        strides: for each tensor, the strides in elements.
     """
     sizes: list[int] = []
     steps: list[list[int]] = []
@@ -30,7 +34,7 @@ def merge(
 
 
 def pad(sizes: list[int], strides: list[list[int]], dimensions: int) -> None:
-    """Dimensions of one element in front, up to `dimensions`."""
+    """Insert dimensions of one element in front, in place, until there are `dimensions`."""
     missing = dimensions - len(sizes)
     sizes[:0] = [1] * missing
     for stride in strides:

@@ -1,8 +1,8 @@
-"""The ops in Triton: how the kernels of ``kernels/`` are launched.
+"""The ops in Triton: the launches of the kernels of ``kernels/``.
 
-Nothing here reads a value of a tensor. What the kernels do not take, ``reference.py`` does:
-float64, layouts of more dimensions than they have, frame strides beyond ``MAX_STRIDE``, powers that
-are no whole numbers, and everything where Triton is missing.
+No function here reads a value of a tensor. ``reference.py`` runs if Triton is missing, and for
+arguments that the kernels do not take: float64, layouts of too many dimensions, frame strides
+beyond ``MAX_STRIDE``, and exponents that are no whole numbers.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import torch
 from torch import Tensor
 
 from ..kernels.launch_config import MAX_STRIDE, Config, distance_config, elementwise_config
-from . import reference
+from . import reference, triton_quantized
 from . import triton_launch as launch
-from . import triton_quantized as gpu_tokens
 from .cpu_backend import has_whole_power
+from .decide_settings import DecideSettings, DecideStep
 from .strided_layout import merge, pad
 
-METRICS = ("l1", "l2", "cosine")
-SLOT_HOLDS = ("nothing", "previous", "sum")
 DTYPES = {torch.float32, torch.bfloat16, torch.float16}
 STORED_DTYPES = DTYPES | {torch.int8, torch.float8_e4m3fn}
-"""Those of a residual that conditional_add adds; the other kernels would take float8 for uint8."""
-DECIDE_BLOCK = 1024  # Partial sums that are added at once: 8 a thread.
-MIN_ENTRIES = 16  # One compiled kernel for every codebook up to this size.
+"""The dtypes of a residual that conditional_add adds; the other kernels do not convert float8."""
+DECIDE_BLOCK = 1024
+"""The partial sums that `decide` adds at once: 8 for each thread."""
+MIN_ENTRIES = 16
+"""The codebook size up to which all codebooks share one compiled kernel."""
 
 
 def distance_update(
@@ -38,37 +38,34 @@ def distance_update(
     previous: Sequence[Tensor],
     coefficients: Tensor | None,
     strides: Sequence[int],
-    metric: int,
-    slot_holds: int,
+    metric: str,
+    slot_holds: str,
     scale: Tensor | None = None,
     previous_scales: Sequence[Tensor | None] = (),
 ) -> Tensor:
+    """Store the residual `[B, F, S, C]`; return its sums `[B, P, 3 + 2 * strides]`."""
     frames = slot.shape[1]
-    shape = (slot.shape[0], partials(slot, strides), 3 + 2 * len(strides))
-    # No two frames are that far apart; the kernel leaves the sums of stride 0 at zero.
-    strides_in_reach = tuple(stride if stride < frames else 0 for stride in strides)
+    # Strides of F or more have no pair of frames; the kernel leaves the sums of stride 0 zero.
+    reachable = tuple(stride if stride < frames else 0 for stride in strides)
     x = [x_out] if x_in is None else [x_out, x_in]
-    in_tokens = scale is not None and gpu_tokens.takes(x, [slot, *previous], strides_in_reach)
-    if scale is not None and in_tokens and launch.has_triton():
-        operands = (slot, scale, x, previous, previous_scales, coefficients)
-        return gpu_tokens.quantized_update(
-            *operands, strides_in_reach, METRICS[metric], SLOT_HOLDS[slot_holds]
-        )
+    is_quantized = scale is not None and triton_quantized.takes(x, [slot, *previous], reachable)
+    if scale is not None and is_quantized and launch.has_triton():
+        tensors = (slot, scale, x, previous, previous_scales, coefficients)
+        return triton_quantized.quantized_update(*tensors, reachable, metric, slot_holds)
+    count = partials(slot, strides)
     planes = _frame_planes([slot, *x, *previous], bool(strides))
-    is_out_of_reach = max(strides_in_reach, default=0) > MAX_STRIDE
-    if planes is None or is_out_of_reach or not launch.has_triton():
-        where_to = (slot, x_out, x_in, previous, coefficients)
-        how = (strides, metric, slot_holds, scale, previous_scales)
-        sums = reference.distance_update(*where_to, *how)
-        return torch.cat([sums, sums.new_zeros(shape[0], shape[1] - 1, shape[2])], dim=1)
-    sums = slot.new_empty(shape, dtype=torch.float32)
+    if planes is None or max(reachable, default=0) > MAX_STRIDE:
+        options = (strides, metric, slot_holds, scale, previous_scales)
+        sums = reference.distance_update(slot, x_out, x_in, previous, coefficients, *options)
+        return torch.nn.functional.pad(sums, (0, 0, 0, count - 1))
+    sums = slot.new_empty((slot.shape[0], count, 3 + 2 * len(strides)), dtype=torch.float32)
     if slot.numel() == 0:
         return sums.zero_()
     config = _distance_config(slot, strides)
     view_of_slot, view_of_x_out, *views = planes.views
     view_of_x_in = None if x_in is None else views.pop(0)
     with launch.on(slot):
-        launch.kernels().distance_update_kernel[shape[1], shape[0]](
+        launch.kernels().distance_update_kernel[count, slot.shape[0]](
             view_of_slot,
             view_of_x_out,
             view_of_x_in,
@@ -78,28 +75,29 @@ def distance_update(
             planes.sizes[1],
             planes.tiles(config, slot),
             *planes.groups,
-            METRIC=METRICS[metric],
-            SLOT_HOLDS=SLOT_HOLDS[slot_holds],
-            STRIDES=strides_in_reach,
-            RING=max(strides_in_reach, default=0),
+            METRIC=metric,
+            SLOT_HOLDS=slot_holds,
+            STRIDES=reachable,
+            RING=max(reachable, default=0),
             **planes.tile(config, slot),
         )
     return sums
 
 
 def partials(slot: Tensor, strides: Sequence[int]) -> int:
-    """How many partial sums `distance_update` makes of a sample: one a program."""
+    """Return the partial sums of a sample of `slot` `[B, F, S, C]`: one for each program."""
     if slot.element_size() == 1:
-        return gpu_tokens.partials(slot)
+        return triton_quantized.partials(slot)
     elements = _distance_config(slot, strides).elements(slot.element_size())
     tiles = -(-_columns(slot, strides) // elements)
     return max(1, min(tiles, _distance_config(slot, strides).max_programs))
 
 
-def residual_update(slot: Tensor, x_out: Tensor, x_in: Tensor, accumulate: bool) -> None:
+def residual_update(slot: Tensor, x_out: Tensor, x_in: Tensor) -> None:
+    """Store `x_out - x_in` in a slot of any shape."""
     planes = _planes(slot.shape, [slot, x_out, x_in])
-    if planes is None or not launch.has_triton():
-        return reference.residual_update(slot, x_out, x_in, accumulate)
+    if planes is None:
+        return reference.residual_update(slot, x_out, x_in)
     if slot.numel() == 0:
         return
     config = elementwise_config(slot.element_size(), slot.numel(), _architecture(slot.device))
@@ -110,7 +108,6 @@ def residual_update(slot: Tensor, x_out: Tensor, x_in: Tensor, accumulate: bool)
             planes.sizes[1],
             tiles,
             *planes.groups,
-            ACCUMULATE=accumulate,
             **planes.tile(config, slot),
         )
 
@@ -122,9 +119,10 @@ def conditional_add(
     coefficients: Tensor,
     flag: Tensor,
 ) -> None:
+    """Add the residuals to `x`, all of any one shape, if the flag is set."""
     given_scales = [scale.expand(x.shape) for scale in scales if scale is not None]
     planes = _planes(x.shape, [x, *residuals], given_scales, STORED_DTYPES)
-    if planes is None or x.dtype not in DTYPES or not launch.has_triton():
+    if planes is None or x.dtype not in DTYPES:
         return reference.conditional_add(x, residuals, scales, coefficients, flag)
     if x.numel() == 0:
         return
@@ -147,32 +145,14 @@ def conditional_add(
 
 
 def decide(
-    state: Tensor,
-    sums: Tensor,
-    codebook: Tensor,
-    step: int,
-    metric: int,
-    has_previous: bool,
-    apply_moreg: bool,
-    in_window: bool,
-    moreg_a: float,
-    moreg_b: float,
-    moreg_d: float,
-    mograd_mul: float,
-    sequence: int = 0,
-    clock: Tensor | None = None,
-    videos: int = 1,
-    batch: int = 0,
-    motions: Tensor | None = None,
+    state: Tensor, sums: Tensor, codebook: Tensor, settings: DecideSettings, values: DecideStep
 ) -> None:
-    states = [tensor for tensor in (state, motions) if tensor is not None]
+    """Write the decision about sums `[locations, B, P, columns]` to the state `[10]`."""
+    states = [t for t in (state, values.clock, values.motions) if t is not None]
     is_contiguous = all(tensor.is_contiguous() for tensor in states)
-    is_taken = has_whole_power(moreg_b) and is_contiguous and sums.numel() > 0
+    is_taken = has_whole_power(settings.moreg_b) and is_contiguous and sums.numel() > 0
     if not (is_taken and launch.has_triton()):
-        flags = (has_previous, apply_moreg, in_window)
-        moreg = (moreg_a, moreg_b, moreg_d, mograd_mul)
-        how = (step, metric, *flags, *moreg, sequence, clock, videos, batch, motions)
-        return reference.decide(state, sums, codebook, *how)
+        return reference.decide(state, sums, codebook, settings, values)
     locations, rows, parts, columns = sums.shape
     entries = codebook.shape[1]
     with launch.on(state):
@@ -180,24 +160,24 @@ def decide(
             state,
             sums.contiguous(),
             codebook.contiguous(),
-            clock,
-            motions,
-            rows // videos,
-            videos,
+            values.clock,
+            values.motions,
+            rows // values.videos,
+            values.videos,
             parts,
             locations,
             entries,
-            sequence,
-            step,
-            int(has_previous),
-            int(in_window),
-            METRIC=METRICS[metric],
-            MEAN=batch == reference.MEAN,
-            APPLY_MOREG=apply_moreg,
-            MOREG_A=moreg_a,
-            MOREG_B=int(moreg_b),
-            MOREG_D=moreg_d,
-            MOGRAD_MUL=mograd_mul,
+            values.sequence,
+            values.step,
+            int(values.has_previous),
+            int(values.in_window),
+            METRIC=settings.metric,
+            MEAN=settings.batch == "mean",
+            APPLY_MOREG=settings.apply_moreg,
+            MOREG_A=settings.moreg_a,
+            MOREG_B=int(settings.moreg_b),
+            MOREG_D=settings.moreg_d,
+            MOGRAD_MUL=settings.mograd_mul,
             COLUMNS=columns,
             BLOCK=DECIDE_BLOCK,
             ENTRIES=max(MIN_ENTRIES, _power_of_two(entries)),
@@ -215,6 +195,7 @@ def begin_step(
     window_begin: int,
     window_end: int,
 ) -> None:
+    """Advance the clock `[3]` and write the flags `[2]`: computed, reused."""
     bounds = (first_reusable, last_reusable, window_begin, window_end)
     is_taken = all(tensor.is_contiguous() for tensor in (clock, flags, state))
     if not (is_taken and launch.has_triton()):
@@ -225,12 +206,12 @@ def begin_step(
 
 @dataclass(frozen=True)
 class Planes:
-    """Tensors of one shape as the kernels take them.
+    """Tensors of one shape as the kernels take them: planes of rows of groups of elements.
 
     Args:
-        sizes: of the four dimensions.
-        views: of the tensors.
-        vector: elements of a group, 1 where something is not aligned.
+        sizes: the sizes of the four dimensions.
+        views: a `View` of each tensor.
+        vector: the elements of a group; 1 if a tensor is not aligned.
     """
 
     sizes: list[int]
@@ -239,17 +220,17 @@ class Planes:
 
     @property
     def count(self) -> int:
-        """Planes: pairs of places in the first two dimensions."""
+        """Return the number of planes, the index pairs of the first two dimensions."""
         return self.sizes[0] * self.sizes[1]
 
     @property
     def groups(self) -> tuple[int, int]:
-        """In the last two dimensions, and in the last."""
+        """Return the number of groups in a plane, and in a row."""
         groups_per_row = self.sizes[3] // self.vector
         return self.sizes[2] * groups_per_row, groups_per_row
 
     def tile(self, config: Config, x: Tensor) -> dict[str, Any]:
-        """What all kernels are compiled for."""
+        """Return the compile-time arguments that all kernels have."""
         kernels = launch.kernels()
         rows = config.elements(x.element_size()) // self.vector
         warps = config.num_warps // 2 if torch.version.hip else config.num_warps
@@ -263,13 +244,16 @@ class Planes:
         }
 
     def tiles(self, config: Config, x: Tensor) -> int:
-        """Tiles of the last two dimensions."""
+        """Return the number of tiles of a plane."""
         rows = config.elements(x.element_size()) // self.vector
         return -(-self.groups[0] // rows)
 
 
 def _frame_planes(tensors: Sequence[Tensor], walks_frames: bool) -> Planes | None:
-    """Of tensors [B, F, S, C]: samples, frames, and the columns that a program walks along."""
+    """Return the planes of tensors `[B, F, S, C]`: samples, frames, and the columns of a frame.
+
+    Without `walks_frames`, frames may merge with columns. None: the kernels do not take them.
+    """
     batch, frames, *columns = tensors[0].shape
     strides = [tensor.stride() for tensor in tensors]
     sizes, merged = merge(tensors[0].shape[1:], [stride[1:] for stride in strides])
@@ -291,7 +275,10 @@ def _planes(
     scales: Sequence[Tensor] = (),
     dtypes: Collection[torch.dtype] = DTYPES,
 ) -> Planes | None:
-    """Of tensors of any shape, and of scales that are expanded along the channels."""
+    """Return the planes of tensors of any one shape, and of scales expanded to that shape.
+
+    None: the kernels do not take them.
+    """
     sizes, strides = merge(shape, [tensor.stride() for tensor in (*tensors, *scales)])
     if any(stride[-1] != 1 for stride in strides[: len(tensors)]):
         sizes.append(1)
@@ -308,7 +295,7 @@ def _as_planes(
     scales: Sequence[Tensor],
     dtypes: Collection[torch.dtype],
 ) -> Planes | None:
-    """None if the kernels do not take them."""
+    """Return the planes of tensors with these strides, or None if the kernels do not take them."""
     contiguous = sizes[-1] == 1 or all(stride[-1] == 1 for stride in strides[: len(tensors)])
     if len(sizes) > 4 or not contiguous or any(tensor.dtype not in dtypes for tensor in tensors):
         return None
@@ -323,7 +310,7 @@ def _as_planes(
 
 
 def _columns(slot: Tensor, strides: Sequence[int]) -> int:
-    """Elements of a sample that the programs share among themselves."""
+    """Return the elements of a sample of `slot` `[B, F, S, C]` that its programs divide."""
     _, frames, tokens, channels = slot.shape
     return tokens * channels * (1 if strides else frames)
 
@@ -335,7 +322,7 @@ def _distance_config(slot: Tensor, strides: Sequence[int]) -> Config:
 
 @functools.cache
 def _architecture(device: torch.device) -> int:
-    """Compute capability times ten; 90 for a device that is not there, or not from NVIDIA."""
+    """Return the compute capability times ten; 90 if there is no such device from NVIDIA."""
     if device.type != "cuda" or torch.version.hip or not torch.cuda.is_available():
         return 90
     major, minor = torch.cuda.get_device_capability(device)
@@ -343,5 +330,5 @@ def _architecture(device: torch.device) -> int:
 
 
 def _power_of_two(n: int) -> int:
-    """The smallest that is not below n."""
+    """Return the smallest power of two that is at least n."""
     return 1 << (max(n, 1) - 1).bit_length()

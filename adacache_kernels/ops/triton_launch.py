@@ -1,4 +1,4 @@
-"""What every launch of a Triton kernel needs."""
+"""The parts that all launches of Triton kernels share."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ..options import AdaCacheWarning
 
 
 def vector(sizes: list[int], strides: list[list[int]], tensors: Sequence[Tensor]) -> int:
-    """Elements in 16 bytes of the widest dtype, if every group begins at a multiple of its size.
+    """Return the elements of a group: 16 bytes of the widest dtype if all groups are aligned, or 1.
 
-    Of the narrowest dtype, a thread would hold more of the one tensor than it can load of the other
-    at once, and Triton would pass elements between threads through shared memory.
+    With 16 bytes of the narrowest dtype, a thread would hold more elements of that tensor than it
+    can load of another at once. Triton would then exchange elements through shared memory.
     """
     vector = 16 // max(tensor.element_size() for tensor in tensors)
     steps = [
@@ -27,17 +27,17 @@ def vector(sizes: list[int], strides: list[list[int]], tensors: Sequence[Tensor]
         for size, step in zip(sizes[:3], stride, strict=False)
         if size > 1
     ]
-    begins = all(tensor.data_ptr() % (vector * tensor.element_size()) == 0 for tensor in tensors)
-    return vector if begins and all(n % vector == 0 for n in (sizes[3], *steps)) else 1
+    aligned = all(tensor.data_ptr() % (vector * tensor.element_size()) == 0 for tensor in tensors)
+    return vector if aligned and all(n % vector == 0 for n in (sizes[3], *steps)) else 1
 
 
 def as_bytes(tensor: Tensor) -> Tensor:
-    """Float8 is taken apart in the kernel: sm_80 cannot convert it."""
+    """Return a float8 tensor as bytes, because sm_80 cannot convert float8; others unchanged."""
     return tensor.view(torch.uint8) if tensor.dtype == torch.float8_e4m3fn else tensor
 
 
 def on(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """Triton launches on the current device."""
+    """Return a context in which Triton launches on the device of the tensor."""
     if tensor.device.type == "cuda":
         return torch.cuda.device(tensor.device)
     return contextlib.nullcontext()
@@ -45,7 +45,7 @@ def on(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
 
 @functools.cache
 def kernels() -> Any:
-    """The kernels; Triton is imported when the first one is launched."""
+    """Return the namespace of the kernels; the first call imports Triton."""
     from .. import kernels
 
     return kernels.load()
@@ -53,13 +53,13 @@ def kernels() -> Any:
 
 @functools.cache
 def has_triton() -> bool:
-    """Whether there is one that can compile them; says so once if there is none."""
+    """Return True if a Triton that compiles the kernels is installed; warn once if not."""
     try:
         kernels()
     except ImportError as error:
         warnings.warn(
             f"the kernels for the GPU need Triton 3.6 or newer, which does not load ({error}); "
-            "plain torch runs in their place: right, but several times slower",
+            "plain torch runs instead, with the same results but several times slower",
             AdaCacheWarning,
             stacklevel=2,
         )

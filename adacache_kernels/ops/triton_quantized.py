@@ -1,4 +1,4 @@
-"""How the kernel is launched that stores residuals in eight bits, a token at a time."""
+"""The launch of the kernel that stores residuals in eight bits, one token at a time."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ DTYPES = {torch.float32, torch.bfloat16, torch.float16}
 
 
 def partials(slot: Tensor) -> int:
-    """How many partial sums are made of a sample: one a program."""
+    """Return the number of partial sums of a sample `[F, S, C]`: one for each program."""
     return max(1, min(slot.shape[2], MAX_PROGRAMS))
 
 
 def takes(x: Sequence[Tensor], stored: Sequence[Tensor], strides: Sequence[int]) -> bool:
-    """Whether the kernel takes them; all are [B, F, S, C], no stride is beyond the last frame."""
+    """Return True if the kernel takes these tensors `[B, F, S, C]` and frame strides below F."""
     channels = x[0].shape[3]
     rows = all(channels <= 1 or tensor.stride(3) == 1 for tensor in (*x, *stored))
     dtypes = all(tensor.dtype in DTYPES for tensor in x) and all(
@@ -45,7 +45,10 @@ def quantized_update(
     metric: str,
     slot_holds: str,
 ) -> Tensor:
-    """`distance_update` into a slot of eight bits; `x` is `x_out`, and `x_in` if there is one."""
+    """Store the residual `[B, F, S, C]` in eight bits; return its sums `[B, P, columns]`.
+
+    `x` is `(x_out,)` or `(x_out, x_in)`; the other arguments are those of `distance_update`.
+    """
     batch, frames, tokens, channels = slot.shape
     programs = partials(slot)
     sums = slot.new_empty((batch, programs, 3 + 2 * len(strides)), dtype=torch.float32)
@@ -89,12 +92,12 @@ def _threads(config: TokenConfig) -> dict[str, int]:
         return {"num_warps": max(1, config.num_warps // 2)}
     if config.num_warps < 16:
         return {"num_warps": config.num_warps}
-    # Left to itself, ptxas spills 16 bytes at 5120 channels on sm_80 to stay at 64 registers.
+    # Without a limit, ptxas stays at 64 registers and spills 16 bytes (5120 channels, sm_80).
     return {"num_warps": 16, "maxnreg": 128}
 
 
 def _vector(tensors: Sequence[Tensor]) -> int:
-    """Elements of a group, see `launch.vector`."""
+    """Return the elements of a group, see `launch.vector`."""
     return launch.vector(
         list(tensors[0].shape), [list(tensor.stride()) for tensor in tensors], tensors
     )

@@ -1,4 +1,4 @@
-"""A small digit classifier that judges the generated videos."""
+"""A small digit classifier for the generated videos."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.demo_model.data import BOX_PX, DIGIT_PX, DIGIT_WORDS, FRAME_PX, Digit
 
 CROP_PX = 24
 INK_THRESHOLD = 0.3
-"""Grey value from which a pixel belongs to the digit when its bounding box is sought."""
+"""Grey value from which on a pixel belongs to the digit, for its bounding box."""
 
 HELD_OUT_PER_DIGIT = 2
 HELD_OUT_REPEATS = 50
@@ -23,13 +23,13 @@ MAX_ROTATION = 0.25
 
 MAX_STRETCH = 0.15
 MAX_BEND = 0.12
-"""Of the digit's half side, for displacements on a 4x4 grid."""
+"""Largest displacement on a 4x4 grid, as a part of the digit's half side."""
 
 
 def train_classifier(digits: Digits, seed: int = 0) -> tuple[nn.Module, float]:
-    """Fits on distorted digits; returns the model and its accuracy on digits held out.
+    """Fit a classifier to distorted digits; return it and its accuracy on held-out digits.
 
-    Two of the twelve digits of each class are held out, and judged under the same distortions.
+    Two of the twelve digits of each class are held out, and distorted in the same way.
     """
     generator = Generator().manual_seed(seed)
     fitted, held_out = split(digits, generator)
@@ -44,7 +44,7 @@ def train_classifier(digits: Digits, seed: int = 0) -> tuple[nn.Module, float]:
 
 
 def split(digits: Digits, generator: Generator) -> tuple[Digits, Digits]:
-    """Random digits to fit on and to hold out, `HELD_OUT_PER_DIGIT` of each class."""
+    """Return random digits to fit to, and `HELD_OUT_PER_DIGIT` held-out ones of each class."""
     shuffled = torch.randperm(len(digits.labels), generator=generator)
     by_class = [shuffled[digits.labels[shuffled] == digit] for digit in range(len(DIGIT_WORDS))]
     held_out = torch.cat([indices[:HELD_OUT_PER_DIGIT] for indices in by_class])
@@ -53,7 +53,7 @@ def split(digits: Digits, generator: Generator) -> tuple[Digits, Digits]:
 
 
 def build_classifier() -> nn.Sequential:
-    """Three convolutions, `[n, 1, 24, 24]` to scores `[n, 10]`."""
+    """Build three convolutions from `[n, 1, 24, 24]` to scores `[n, 10]`."""
     return nn.Sequential(
         *_convolution(1, 16),
         *_convolution(16, 32),
@@ -87,7 +87,7 @@ def _fit(model: nn.Module, digits: Digits, generator: Generator) -> None:
 
 
 def distort(images: Tensor, generator: Generator) -> Tensor:
-    """Rotates, stretches, slants and bends `images [n, 20, 20]` into frames `[n, 32, 32]`."""
+    """Rotate, stretch, slant and bend `images [n, 20, 20]`, in frames `[n, 32, 32]`."""
     count = len(images)
     angles = MAX_ROTATION * _symmetric(count, generator=generator)
     stretches = 1 + MAX_STRETCH * _symmetric(count, 2, generator=generator)
@@ -98,7 +98,7 @@ def distort(images: Tensor, generator: Generator) -> Tensor:
     matrices[:, 0, 1] = slants - sines
     matrices[:, 1, 0] = sines
     matrices[:, 1, 1] = stretches[:, 1] * cosines
-    # A margin keeps strokes that are rotated or stretched out of the box.
+    # A margin: rotation and stretching move strokes out of the box.
     margin = BOX_PX // 5
     padded = F.pad(images, (margin,) * 4)[:, None]
     bends = MAX_BEND * _symmetric(count, 2, 4, 4, generator=generator)
@@ -114,14 +114,14 @@ def distort(images: Tensor, generator: Generator) -> Tensor:
 
 
 def _symmetric(*shape: int, generator: Generator) -> Tensor:
-    """Uniform in -1 to 1."""
+    """Draw uniform numbers in -1 to 1."""
     return 2 * torch.rand(shape, generator=generator) - 1
 
 
 def crop_to_ink(frames: Tensor) -> Tensor:
-    """Crops grey `frames [n, h, w]` to the square around their ink, resized to `[n, 1, 24, 24]`.
+    """Crop grey `frames [n, h, w]` to the square around their ink, resized to `[n, 1, 24, 24]`.
 
-    The longer side of the ink fills 20 of the 24 pixels. A frame without ink is taken whole.
+    The longer side of the ink fills 20 of the 24 pixels. A frame without ink is not cropped.
     """
     ink = frames > INK_THRESHOLD
     top, bottom = _extent(ink.any(2))
@@ -137,22 +137,25 @@ def crop_to_ink(frames: Tensor) -> Tensor:
 
 
 def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
-    """First and one past the last true place of each row of `occupied [n, k]`, or 0 and k."""
+    """Return the first true index of each row of `occupied [n, k]` and the last one plus 1.
+
+    They are 0 and k in rows without a true element.
+    """
     length = occupied.shape[1]
-    places = torch.arange(length, dtype=torch.float32)
-    first = torch.where(occupied, places, length).amin(1)
-    last = torch.where(occupied, places + 1, 0).amax(1)
+    indices = torch.arange(length, dtype=torch.float32)
+    first = torch.where(occupied, indices, length).amin(1)
+    last = torch.where(occupied, indices + 1, 0).amax(1)
     empty = ~occupied.any(1)
     return first.masked_fill(empty, 0), last.masked_fill(empty, length)
 
 
 @torch.no_grad()
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Share of `images [n, 1, 24, 24]` whose best score is their label's."""
+    """Return the share of `images [n, 1, 24, 24]` whose best score is that of their label."""
     return (model(images).argmax(1) == labels).float().mean().item()
 
 
 @torch.no_grad()
 def recognise(model: nn.Module, video: Tensor) -> Tensor:
-    """The digit seen in each frame of a grey `video [f, 32, 32]`."""
+    """Return the recognised digit in each frame of a grey `video [f, 32, 32]`."""
     return model(crop_to_ink(video)).argmax(1)

@@ -1,4 +1,4 @@
-"""Moving digits: one white digit bouncing in a black frame, and the prompt that describes it."""
+"""Videos of a white digit that bounces in a black frame, and their prompts."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ MOTION_SPEEDS = {
 }
 """Range of the speed in pixels a frame, by motion."""
 
+MOTIONS = tuple(MOTION_SPEEDS)
+
 FRAMES = 16
 FRAME_PX = 32
 DIGIT_PX = (15.0, 18.0)
 """Range of the side of the square that holds the digit."""
 
 BOX_PX = 20
-"""MNIST fits every digit in a box of this side before it pads to 28x28."""
+"""Side of the box that MNIST fits every digit into before it pads to 28x28."""
 
 DIGITS_FILE = Path(__file__).with_name("digits.npz")
 
@@ -37,7 +39,7 @@ class Digits:
     labels: Tensor
 
     def subset(self, indices: Tensor) -> Digits:
-        """The digits at `indices [m]`."""
+        """Return the digits at `indices [m]`."""
         return Digits(self.images[indices], self.labels[indices])
 
 
@@ -53,12 +55,12 @@ class Clips:
 
 
 def all_prompts() -> list[str]:
-    """The 30 prompts; caption = 3 * digit + motion."""
+    """Return the 30 prompts, in the order 3 * digit + motion."""
     return [f"a white {word} {motion}" for word in DIGIT_WORDS for motion in MOTION_SPEEDS]
 
 
 def load_digits(path: Path = DIGITS_FILE) -> Digits:
-    """Reads `images [n, 28, 28] uint8` and `labels [n]` and crops each image to its digit."""
+    """Load `images [n, 28, 28] uint8` and `labels [n]`, and crop each image to its digit."""
     with np.load(path) as archive:
         crops = [_centre_crop(image) for image in archive["images"]]
         labels = archive["labels"].astype(np.int64)
@@ -76,7 +78,7 @@ def _centre_crop(image: np.ndarray) -> np.ndarray:
 
 
 def make_clips(digits: Digits, count: int, generator: Generator, frames: int = FRAMES) -> Clips:
-    """Draws `count` clips: a digit, its size, its start, its heading and its speed, all uniform."""
+    """Draw `count` clips with uniform digits, sizes, starts, directions and speeds."""
     picks = torch.randint(len(digits.labels), (count,), generator=generator)
     motions = torch.randint(len(MOTION_SPEEDS), (count,), generator=generator)
     slowest, fastest = torch.tensor(list(MOTION_SPEEDS.values()))[motions].unbind(1)
@@ -96,14 +98,15 @@ def make_clips(digits: Digits, count: int, generator: Generator, frames: int = F
 
 
 def bounce(position: Tensor, room: Tensor) -> Tensor:
-    """`room - |position mod 2 room - room|`: reflects a straight path at 0 and at `room`."""
+    """Reflect a straight path at 0 and at `room`: `room - |position mod 2 room - room|`."""
     return room - (torch.remainder(position, 2 * room) - room).abs()
 
 
 def render(images: Tensor, centres: Tensor, sizes: Tensor) -> Tensor:
-    """Draws `images [b, 20, 20]` at `centres [b, f, 2]` (x, y) with side `sizes [b]`, in pixels.
+    """Draw `images [b, 20, 20]` at `centres [b, f, 2]` (x, y) with side `sizes [b]`, in pixels.
 
-    Returns grey frames `[b, f, 32, 32]` in [0, 1], resampled bilinearly.
+    Returns:
+        Grey frames `[b, f, 32, 32]` in [0, 1], with bilinear interpolation.
     """
     count, frames = centres.shape[:2]
     axis = torch.arange(FRAME_PX) + 0.5
@@ -120,6 +123,6 @@ def render(images: Tensor, centres: Tensor, sizes: Tensor) -> Tensor:
 
 
 def to_rgb(frames: Tensor) -> Tensor:
-    """Grey frames `[..., h, w]` in [0, 1] as RGB `[n, 3, h, w]` in [-1, 1]."""
+    """Return grey frames `[..., h, w]` in [0, 1] as RGB `[n, 3, h, w]` in [-1, 1]."""
     grey = frames.reshape(-1, 1, *frames.shape[-2:])
     return (2 * grey - 1).expand(-1, 3, -1, -1)

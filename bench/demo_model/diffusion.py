@@ -1,4 +1,4 @@
-"""The training objective: v-prediction with one timestep a sample."""
+"""The training objective: v-prediction with one timestep for each sample."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from bench.demo_model.models import LATENT_CHANNELS, encode_prompts
 
 @dataclass(frozen=True)
 class Diffusion:
-    """Noises `x` to `x_t = sqrt(a) x + sqrt(1 - a) e`; asks for `v = sqrt(a) e - sqrt(1 - a) x`."""
+    """The target `v = sqrt(a) e - sqrt(1 - a) x` of noised `x_t = sqrt(a) x + sqrt(1 - a) e`."""
 
     scheduler: DDIMScheduler
     texts: Tensor
-    """Text states `[31, 6, 64]` of the 30 prompts and, last, of the empty prompt."""
+    """Text states `[31, 6, 64]` of the 30 prompts and, at the end, of the empty prompt."""
 
     @classmethod
     def of(
@@ -30,7 +30,7 @@ class Diffusion:
         tokenizer: PreTrainedTokenizerBase,
         text_encoder: T5EncoderModel,
     ) -> Diffusion:
-        """Encodes the prompts once."""
+        """Encode the prompts, once."""
         return cls(scheduler, encode_prompts(tokenizer, text_encoder, [*all_prompts(), ""]))
 
     def loss(
@@ -41,9 +41,10 @@ class Diffusion:
         generator: Generator,
         drop: float = 0.0,
     ) -> Tensor:
-        """Mean of `(v - v_hat)^2` over `latents [b, 4, f, 8, 8]`; `drop` of the captions emptied.
+        """Return the mean of `(v - v_hat)^2` over `latents [b, 4, f, 8, 8]`.
 
-        Single frames pass the temporal blocks by.
+        A part `drop` of the captions is replaced by the empty one. Temporal blocks do not run for
+        single frames.
         """
         dtype = transformer.dtype
         timesteps = stratified_timesteps(len(latents), generator)
@@ -65,6 +66,6 @@ class Diffusion:
 
 
 def stratified_timesteps(count: int, generator: Generator) -> Tensor:
-    """One timestep from each of `count` equal parts of 0 to 999, in random order."""
+    """Draw one timestep from each of `count` equal parts of 0 to 999, in random order."""
     parts = torch.randperm(count, generator=generator)
     return ((parts + torch.rand(count, generator=generator)) / count * 1000).long().clamp_(max=999)

@@ -1,6 +1,8 @@
-"""Judges a trained demo pipeline: recognition, motion, reconstruction and validation loss.
+"""Evaluate a trained demo pipeline: recognition, motion, reconstruction and validation loss.
 
-python evaluate.py PIPELINE --out DIR writes DIR/evaluation.json and DIR/samples.png.
+    python -m bench.demo_model.evaluate PIPELINE --out DIR
+
+It writes DIR/evaluation.json and DIR/samples.png.
 """
 
 from __future__ import annotations
@@ -45,10 +47,16 @@ GAP_PX = 2
 
 @dataclass(frozen=True)
 class Sample:
-    """One generated video and what was seen in it.
+    """One generated video and its measurements.
 
-    `recognised` is the digit seen in most frames, `right_frames` the number of frames that show
-    the digit asked for, `motion` in pixels a frame.
+    Args:
+        prompt: the text.
+        digit: of the prompt.
+        kind: of motion, of the prompt.
+        recognised: the digit recognised in most frames.
+        right_frames: number of frames with the digit of the prompt.
+        motion: in pixels a frame.
+        seconds: of the generation.
     """
 
     prompt: str
@@ -61,12 +69,12 @@ class Sample:
 
 
 def generate(pipeline: LattePipeline, prompt: str, seed: int) -> Tensor:
-    """A grey video `[f, 32, 32]` in [0, 1]."""
+    """Generate a grey video `[f, 32, 32]` in [0, 1]."""
     frames = pipeline(
         prompt,
         num_inference_steps=STEPS,
         guidance_scale=GUIDANCE,
-        # LattePipeline asks for 512x512 by default, not for what its transformer was built for.
+        # The default of LattePipeline is 512x512, whatever its transformer was built for.
         height=FRAME_PX,
         width=FRAME_PX,
         generator=Generator().manual_seed(seed),
@@ -77,17 +85,21 @@ def generate(pipeline: LattePipeline, prompt: str, seed: int) -> Tensor:
 
 
 def motion_per_frame(video: Tensor) -> float:
-    """Mean of `|c_k+1 - c_k|` in pixels, `c_k` the centre of mass of frame k of `[f, h, w]`."""
+    """Return the mean of `|c_k+1 - c_k|` in pixels, with c_k the centre of mass of frame k.
+
+    Args:
+        video: grey, `[f, h, w]`.
+    """
     axis = torch.arange(video.shape[-1], dtype=torch.float32)
     mass = video.sum((1, 2)).clamp_min(1e-6)
     centres = torch.stack([video.sum(1) @ axis, video.sum(2) @ axis], dim=1) / mass[:, None]
     return centres.diff(dim=0).norm(dim=1).mean().item()
 
 
-def judge_samples(
+def evaluate_samples(
     pipeline: LattePipeline, classifier: nn.Module
 ) -> tuple[list[Sample], list[Tensor]]:
-    """Generates the 30 prompts, motion by motion, seeded by their place in that order."""
+    """Generate the 30 prompts, motion by motion, with the seeds 0 to 29."""
     cases = [(kind, digit) for kind in MOTION_SPEEDS for digit in range(len(DIGIT_WORDS))]
     samples, videos = [], []
     for seed, (kind, digit) in enumerate(tqdm(cases, desc="samples")):
@@ -96,15 +108,15 @@ def judge_samples(
         video = generate(pipeline, prompt, seed)
         seconds = time.perf_counter() - start
         votes = recognise(classifier, video)
-        seen, right = votes.mode().values.item(), (votes == digit).sum().item()
-        samples.append(Sample(prompt, digit, kind, seen, right, motion_per_frame(video), seconds))
+        best, right = votes.mode().values.item(), (votes == digit).sum().item()
+        samples.append(Sample(prompt, digit, kind, best, right, motion_per_frame(video), seconds))
         videos.append(video)
     return samples, videos
 
 
 @torch.no_grad()
 def reconstruction_psnr(vae: AutoencoderKL) -> float:
-    """`-10 log10 MSE` over frames in [0, 1], decoded from the latent means of fresh clips."""
+    """Return the PSNR in dB of frames in [0, 1], decoded from the latent means of new clips."""
     generator = Generator().manual_seed(VALIDATION_SEED)
     rgb = to_rgb(make_clips(load_digits(), RECONSTRUCTION_CLIPS, generator).frames)
     decoded = vae.decode(vae.encode(rgb).latent_dist.mode()).sample.clamp(-1, 1)
@@ -113,7 +125,7 @@ def reconstruction_psnr(vae: AutoencoderKL) -> float:
 
 @torch.no_grad()
 def validation_loss(pipeline: LattePipeline) -> float:
-    """Mean v-loss of the transformer on fresh clips in the latents of its own VAE."""
+    """Return the mean v-loss of the transformer on the latents of new clips."""
     generator = Generator().manual_seed(VALIDATION_SEED)
     digits = load_digits()
     diffusion = Diffusion.of(pipeline.scheduler, pipeline.tokenizer, pipeline.text_encoder)
@@ -126,15 +138,15 @@ def validation_loss(pipeline: LattePipeline) -> float:
 
 
 def contact_sheet(samples: list[Sample], videos: list[Tensor]) -> Image.Image:
-    """One row a video: its prompt, what was recognised, and all its frames."""
+    """Return an image with a row for each video: prompt, recognised digit, and all frames."""
     cell = ZOOM * FRAME_PX + GAP_PX
     frames = videos[0].shape[0]
     sheet = Image.new("L", (LABEL_PX + frames * cell, len(videos) * cell), 255)
     draw = ImageDraw.Draw(sheet)
     for row, (sample, video) in enumerate(zip(samples, videos, strict=True)):
         draw.text((4, row * cell + 8), f"{DIGIT_WORDS[sample.digit]}\n{sample.kind}", fill=0)
-        verdict = f"seen: {sample.recognised}, {sample.motion:.2f} px"
-        draw.text((4, row * cell + 40), verdict, fill=0)
+        result = f"recognised: {sample.recognised}, {sample.motion:.2f} px"
+        draw.text((4, row * cell + 40), result, fill=0)
         for column, frame in enumerate(video):
             picture = Image.fromarray((255 * frame).round().byte().numpy())
             tile = picture.resize((ZOOM * FRAME_PX,) * 2, Image.Resampling.NEAREST)
@@ -143,7 +155,7 @@ def contact_sheet(samples: list[Sample], videos: list[Tensor]) -> Image.Image:
 
 
 def summarise(samples: list[Sample]) -> dict[str, object]:
-    """Counts, and per motion the least, mean and greatest pixels a frame."""
+    """Return counts, and for each motion the least, mean and most pixels a frame."""
     motion = {}
     for kind in MOTION_SPEEDS:
         speeds = [sample.motion for sample in samples if sample.kind == kind]
@@ -158,11 +170,11 @@ def summarise(samples: list[Sample]) -> dict[str, object]:
 
 
 def evaluate(folder: Path, out: Path) -> None:
-    """Evaluates the pipeline in `folder`; writes the figures and the contact sheet to `out`."""
+    """Evaluate the pipeline in `folder`; write the figures and the contact sheet to `out`."""
     pipeline = LattePipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     classifier, held_out_accuracy = train_classifier(load_digits())
-    samples, videos = judge_samples(pipeline, classifier)
+    samples, videos = evaluate_samples(pipeline, classifier)
     figures = {
         **summarise(samples),
         "vae_psnr_db": reconstruction_psnr(pipeline.vae),
@@ -177,7 +189,7 @@ def evaluate(folder: Path, out: Path) -> None:
 
 
 def main() -> None:
-    """Reads the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pipeline", type=Path, help="folder of a saved LattePipeline")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")

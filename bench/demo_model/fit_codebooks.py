@@ -1,11 +1,11 @@
-"""Fits the codebooks `demo-fast` and `demo-slow` to the demo model.
+"""Fit the codebooks `demo-fast` and `demo-slow` to the demo model.
 
     python -m bench.demo_model.fit_codebooks [--weights DIR] [--candidates 160] [--out FILE.json]
 
-The published codebooks were made for Open-Sora's distances. Here, thresholds are drawn at random
-between the distances that the demo model has, each codebook generates the calibration prompts, and
-PSNR against the unpatched run is noted with the number of computed steps. Chosen are, of the
-candidates that give still videos fewer steps than fast ones,
+The published codebooks fit the distances of Open-Sora. Here, thresholds are drawn at random between
+the distances of the demo model. Each codebook generates the calibration prompts, which gives its
+PSNR against the unpatched run and its computed steps. Two codebooks are chosen from those with
+fewer computed steps in still videos than in fast ones:
 
 - demo-slow: the fewest computed steps with at least --slow-psnr dB on every prompt;
 - demo-fast: the best mean PSNR with at most --fast-steps computed steps on average.
@@ -31,19 +31,15 @@ import adacache_kernels as ak
 from adacache_kernels.demo.pipeline import DEFAULT_WEIGHTS, load_pipeline
 from adacache_kernels.demo.run import generate
 from adacache_kernels.measure.psnr_ssim import psnr
+from bench.demo_model.make_profiles import CALIBRATION_PROMPTS
 
-PROMPTS = tuple(
-    f"a white {digit} {motion}"
-    for digit in ("three", "eight")
-    for motion in ("standing still", "moving slowly", "moving fast")
-)
 STEPS, GUIDANCE, SEED = 50, 4.0, 1000
 LOWEST, HIGHEST = 0.035, 0.16
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A codebook and what it gave over the calibration prompts."""
+class MeasuredCodebook:
+    """A codebook with its computed steps and PSNR in dB of each calibration prompt."""
 
     codebook: list[tuple[float, int]]
     steps: list[int]
@@ -51,36 +47,40 @@ class Trial:
 
     @property
     def mean_steps(self) -> float:
+        """Return the mean number of computed steps."""
         return statistics.mean(self.steps)
 
     @property
     def mean_psnr(self) -> float:
+        """Return the mean PSNR in dB."""
         return statistics.mean(self.psnr)
 
     def mean_steps_of(self, motion: str) -> float:
-        """Over the calibration prompts that end in `motion`."""
-        pairs = zip(PROMPTS, self.steps, strict=True)
+        """Return the mean number of computed steps of the prompts that end in `motion`."""
+        pairs = zip(CALIBRATION_PROMPTS, self.steps, strict=True)
         return statistics.mean(steps for prompt, steps in pairs if prompt.endswith(motion))
 
     @property
     def is_adaptive(self) -> bool:
-        """Whether what stands still gets fewer steps than what moves fast."""
+        """Return whether still videos have fewer computed steps than fast ones."""
         return self.mean_steps_of("standing still") < self.mean_steps_of("moving fast")
 
 
 def draw_codebook(draw: random.Random) -> list[tuple[float, int]]:
-    """Two to four rising thresholds with falling rates, and rate 1 beyond."""
+    """Draw two to four rising thresholds with falling rates, and the rate 1 beyond."""
     count = draw.randint(2, 4)
     thresholds = sorted(round(draw.uniform(LOWEST, HIGHEST), 3) for _ in range(count))
     if len(set(thresholds)) < count:
         return draw_codebook(draw)
     rates = sorted((draw.randint(2, 6) for _ in range(count)), reverse=True)
     pairs = [*zip(thresholds, rates, strict=True), (1.0, 1)]
-    # Of equal rates the highest threshold says it all.
+    # Of thresholds with equal rates, only the highest has an effect.
     return [pair for pair, after in itertools.pairwise([*pairs, (2.0, 0)]) if pair[1] != after[1]]
 
 
-def try_codebook(pipe: Any, codebook: list[tuple[float, int]], reference: dict[str, Any]) -> Trial:
+def measure_codebook(
+    pipe: Any, codebook: list[tuple[float, int]], reference: dict[str, Any]
+) -> MeasuredCodebook:
     """Generate every calibration prompt with a codebook."""
     ak.patch(pipe, codebook=codebook)
     steps, quality = [], []
@@ -89,11 +89,13 @@ def try_codebook(pipe: Any, codebook: list[tuple[float, int]], reference: dict[s
         steps.append(len(ak.summary(pipe).computed_steps))
         quality.append(psnr(video, expected))
     ak.unpatch(pipe)
-    return Trial(codebook, steps, quality)
+    return MeasuredCodebook(codebook, steps, quality)
 
 
-def choose(trials: list[Trial], slow_psnr: float, fast_steps: float) -> dict[str, Trial]:
-    """The two codebooks that the module's docstring promises."""
+def choose(
+    trials: list[MeasuredCodebook], slow_psnr: float, fast_steps: float
+) -> dict[str, MeasuredCodebook]:
+    """Return the two codebooks that the module's docstring describes."""
     adaptive = [trial for trial in trials if trial.is_adaptive]
     good = [trial for trial in adaptive if min(trial.psnr) >= slow_psnr]
     quick = [trial for trial in adaptive if trial.mean_steps <= fast_steps]
@@ -106,6 +108,7 @@ def choose(trials: list[Trial], slow_psnr: float, fast_steps: float) -> dict[str
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Fit the demo model's codebooks.")
     parser.add_argument("--weights", type=Path, default=DEFAULT_WEIGHTS)
     parser.add_argument("--candidates", type=int, default=160)
@@ -118,12 +121,13 @@ def main() -> None:
     pipe = load_pipeline(arguments.weights)
     reference = {
         prompt: generate(pipe, prompt, steps=STEPS, guidance=GUIDANCE, seed=SEED)
-        for prompt in PROMPTS
+        for prompt in CALIBRATION_PROMPTS
     }
     draw = random.Random(SEED)
     candidates = [draw_codebook(draw) for _ in range(arguments.candidates)]
     trials = [
-        try_codebook(pipe, codebook, reference) for codebook in tqdm(candidates, unit="codebook")
+        measure_codebook(pipe, codebook, reference)
+        for codebook in tqdm(candidates, unit="codebook")
     ]
     chosen = choose(trials, arguments.slow_psnr, arguments.fast_steps)
     for name, trial in chosen.items():

@@ -1,11 +1,12 @@
-"""Makes the demo model's profiles.
+"""Make the demo model's profiles.
 
     cd adacache_kernels/demo/profiles
     python -m bench.demo_model.make_profiles --steps 50 --trials 14 --out 50.json
     python -m bench.demo_model.make_profiles --steps 100 --trials 10 --out 100.json
 
-Cases are two digits in every kind of motion with several seeds; `paper_table.py` judges by
-the other eight digits and other seeds. Both at once, on two cores, took 11 and 15 minutes.
+The cases are two digits in every kind of motion with several seeds. `bench/quality/paper_table.py`
+evaluates the other eight digits with other seeds. Both commands in parallel, on two cores, took 11
+and 15 minutes.
 """
 
 from __future__ import annotations
@@ -20,28 +21,28 @@ from adacache_kernels.calibration.make_profile import make_profile
 from adacache_kernels.demo.pipeline import DEFAULT_WEIGHTS, load_pipeline
 from adacache_kernels.demo.run import generate
 from adacache_kernels.measure.psnr_ssim import Video
+from bench.demo_model.data import MOTIONS
 
-MOTIONS = ("standing still", "moving slowly", "moving fast")
-DIGITS = ("three", "eight")
+CALIBRATION_PROMPTS = tuple(
+    f"a white {digit} {motion}" for digit in ("three", "eight") for motion in MOTIONS
+)
 FIRST_SEED = 1000
 
 
 def calibration_cases(seeds: int) -> list[tuple[str, int]]:
-    """Pairs of prompt and seed."""
-    return [
-        (f"a white {digit} {motion}", FIRST_SEED + seed)
-        for seed in range(seeds)
-        for digit in DIGITS
-        for motion in MOTIONS
-    ]
+    """Return pairs of prompt and seed."""
+    return [(prompt, FIRST_SEED + seed) for seed in range(seeds) for prompt in CALIBRATION_PROMPTS]
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Make a profile of the demo model.")
     parser.add_argument("--weights", type=Path, default=DEFAULT_WEIGHTS)
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--seeds", type=int, default=8, help="of each prompt (default 8)")
-    parser.add_argument("--trials", type=int, default=14, help="schedules per case (default 14)")
+    parser.add_argument("--seeds", type=int, default=8, help="seeds of each prompt (default 8)")
+    parser.add_argument(
+        "--trials", type=int, default=14, help="random schedules for each case (default 14)"
+    )
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
 

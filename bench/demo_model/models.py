@@ -1,4 +1,4 @@
-"""Builds the five parts of the demo `LattePipeline`, untrained."""
+"""Build the five parts of the demo `LattePipeline`, untrained."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from bench.demo_model.data import DIGIT_WORDS, FRAME_PX, FRAMES, MOTION_SPEEDS
 LATENT_CHANNELS = 4
 CAPTION_CHANNELS = 64
 CAPTION_TOKENS = 6
-"""Every prompt is five words and the end token."""
+"""Tokens of a prompt: five words and the end token."""
 
 SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")
 
 
 def build_transformer() -> LatteTransformer3DModel:
-    """A 2.03 M parameter Latte with every residual branch, and the output, starting at zero."""
+    """Build a Latte of 2.03 M parameters whose residual branches and output start at zero."""
     transformer = LatteTransformer3DModel(
         num_attention_heads=4,
         attention_head_dim=32,
         in_channels=LATENT_CHANNELS,
-        # LattePipeline drops the second half, where Latte predicts its variance.
+        # LattePipeline drops the second half, Latte's prediction of the variance.
         out_channels=2 * LATENT_CHANNELS,
         num_layers=4,
         cross_attention_dim=128,
@@ -60,7 +60,7 @@ def _zero(linear: nn.Linear) -> None:
 
 
 def build_vae() -> AutoencoderKL:
-    """A 165 k parameter autoencoder, 3x32x32 to 4x8x8."""
+    """Build an autoencoder of 165 k parameters, 3x32x32 to 4x8x8."""
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -77,7 +77,7 @@ def build_vae() -> AutoencoderKL:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a word: the 17 words of the prompts and three special tokens."""
+    """Build a tokenizer of the 17 words of the prompts and three special tokens."""
     motion_words = dict.fromkeys(word for motion in MOTION_SPEEDS for word in motion.split())
     words = (*SPECIAL_TOKENS, "a", "white", *DIGIT_WORDS, *motion_words)
     tokenizer = Tokenizer(
@@ -94,7 +94,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_text_encoder(vocab_size: int, seed: int = 0) -> T5EncoderModel:
-    """A frozen random one-layer T5: it only has to tell the 30 prompts apart."""
+    """Build a frozen random T5 of one layer: its states only have to differ between prompts."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = T5EncoderModel(
@@ -115,7 +115,7 @@ def build_text_encoder(vocab_size: int, seed: int = 0) -> T5EncoderModel:
 
 
 def build_scheduler() -> DDIMScheduler:
-    """Linear betas, not cosine: 16 redundant frames need more training at high noise."""
+    """Build a scheduler with linear betas: 16 redundant frames need more training at high noise."""
     return DDIMScheduler(
         beta_start=1e-4,
         beta_end=0.02,
@@ -127,7 +127,7 @@ def build_scheduler() -> DDIMScheduler:
 
 
 def freeze(model: nn.Module) -> None:
-    """Rounds the weights to float16, as they are stored, and turns gradients off."""
+    """Round the weights to float16, the stored dtype, and turn gradients off."""
     model.half().float().eval().requires_grad_(False)
 
 
@@ -135,7 +135,7 @@ def freeze(model: nn.Module) -> None:
 def encode_prompts(
     tokenizer: PreTrainedTokenizerBase, encoder: T5EncoderModel, prompts: list[str]
 ) -> Tensor:
-    """Text states `[n, 6, 64]`, padding kept: LattePipeline keeps it for the empty prompt."""
+    """Return text states `[n, 6, 64]` with padding, which LattePipeline needs for empty prompts."""
     tokens = tokenizer(
         prompts, padding="max_length", max_length=CAPTION_TOKENS, return_tensors="pt"
     )
@@ -144,16 +144,16 @@ def encode_prompts(
 
 @torch.no_grad()
 def encode_frames(vae: AutoencoderKL, rgb: Tensor, clips: int) -> Tensor:
-    """Latent means of `rgb [clips * f, 3, 32, 32]` as a video `[clips, 4, f, 8, 8]`."""
+    """Return latent means `[clips, 4, f, 8, 8]` of `rgb [clips * f, 3, 32, 32]`."""
     means = vae.encode(rgb).latent_dist.mode()
     return means.unflatten(0, (clips, -1)).transpose(1, 2)
 
 
 @torch.no_grad()
 def whiten(vae: AutoencoderKL, mean: Tensor, deviation: Tensor) -> None:
-    """Folds `z' = (z - mean) / deviation`, both `[4]`, into the convolutions around the latents.
+    """Fold `z' = (z - mean) / deviation`, both `[4]`, into the convolutions around the latents.
 
-    The encoder's log variance falls by `2 log deviation`; the decoder undoes both.
+    The encoder's log variance decreases by `2 log deviation`; the decoder reverts both.
     """
     quant, post = vae.quant_conv, vae.post_quant_conv
     quant.weight[:LATENT_CHANNELS] /= deviation[:, None, None, None]

@@ -1,4 +1,4 @@
-"""Mixed precision over several processes: bfloat16 to compute, float32 to remember."""
+"""Mixed precision over several processes: compute in bfloat16, store weights in float32."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ GRADIENT_CLIP = 1.0
 class MasterWeights:
     """Float32 masters of a model that computes in its own dtype, and their moving average.
 
-    After a step, `average = decay * average + (1 - decay) * master`. All processes start alike
-    and see the same averaged gradient, so their masters stay equal without being sent around.
+    After a step, `average = decay * average + (1 - decay) * master`. All processes start with equal
+    weights and get the same averaged gradient, so their masters stay equal without communication.
     """
 
     def __init__(self, model: nn.Module, ema_decay: float) -> None:
@@ -28,13 +28,16 @@ class MasterWeights:
         self.ema_decay = ema_decay
 
     def named_masters(self) -> Iterable[tuple[str, nn.Parameter]]:
-        """The trainable float32 weights under the model's names."""
+        """Return the trainable float32 weights with the model's names."""
         return zip(self.names, self.masters, strict=True)
 
     def collect_gradients(self) -> Tensor:
-        """Averages the model's gradients over the processes and clips them to norm 1.
+        """Average the model's gradients over the processes and clip them to norm 1.
 
-        Weights that the loss did not reach get a zero gradient. Returns the norm before clipping.
+        Weights that do not contribute to the loss get a zero gradient.
+
+        Returns:
+            The norm before clipping.
         """
         flat = torch.cat([_flat_gradient(weight) for weight in self.working])
         if dist.is_initialized():
@@ -48,12 +51,12 @@ class MasterWeights:
 
     @torch.no_grad()
     def publish(self) -> None:
-        """Moves the average and rounds the masters into the model."""
+        """Update the average, and round the masters into the model."""
         torch._foreach_lerp_(self.averages, self.masters, 1 - self.ema_decay)
         torch._foreach_copy_(self.working, self.masters)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averaged float32 weights."""
+        """Return the averaged float32 weights."""
         return dict(zip(self.names, self.averages, strict=True))
 
 
@@ -63,7 +66,7 @@ def _flat_gradient(weight: nn.Parameter) -> Tensor:
 
 
 def mean_over_processes(value: Tensor) -> float:
-    """Mean of a scalar over the processes."""
+    """Return the mean of a scalar over the processes."""
     total = value.detach().clone()
     if dist.is_initialized():
         dist.all_reduce(total)
@@ -74,7 +77,7 @@ def mean_over_processes(value: Tensor) -> float:
 def split_weights(
     named: Iterable[tuple[str, nn.Parameter]],
 ) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """Splits weights into the blocks' matrices, the timestep embedding and the rest."""
+    """Split weights into the blocks' matrices, the timestep embedding and the rest."""
     matrices, timestep, rest = [], [], []
     for name, weight in named:
         if "blocks." in name and name.endswith("weight"):
@@ -87,6 +90,6 @@ def split_weights(
 
 
 def set_learning_rates(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> None:
-    """Sets every group's rate to `factor` times its peak rate."""
+    """Set every group's rate to `factor` times its peak rate."""
     for group in chain.from_iterable(optimizer.param_groups for optimizer in optimizers):
         group["lr"] = factor * group["peak_lr"]

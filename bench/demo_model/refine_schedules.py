@@ -1,12 +1,12 @@
-"""Refines the schedules of the demo model's profiles by direct search.
+"""Refine the schedules of the demo model's profiles by direct search.
 
     # 40 minutes on a core
     python -m bench.demo_model.refine_schedules --steps 50 --counts 25 17 12 9
     # 10 minutes
     python -m bench.demo_model.refine_schedules --steps 100 --counts 34 --sweeps 1 --seeds 1
 
-They go to `schedules.json` beside the profiles. Cases are those of `calibrate_demo.py`, which
-nothing is judged by.
+The results go to `schedules.json` beside the profiles. The cases are those of `make_profiles.py`,
+which no comparison uses.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from bench.demo_model.make_profiles import calibration_cases
 
 
 def refined(steps: int, count: int, sweeps: int, seeds: int) -> RefinedSchedule:
-    """The schedule of `count` computed steps of `steps`."""
+    """Refine the schedule with `count` of `steps` steps computed."""
     pipe = load_pipeline(DEFAULT_WEIGHTS)
     profile = Profile.load(PROFILES / f"{steps}.json")
     cases = calibration_cases(seeds)
@@ -43,10 +43,10 @@ def refined(steps: int, count: int, sweeps: int, seeds: int) -> RefinedSchedule:
 
     def quality(schedule: list[int]) -> float:
         ak.patch(pipe, profile=profile, schedule=schedule, forecast=1, correct=True)
-        found = [psnr(run(case), video) for case, video in zip(cases, full, strict=True)]
+        psnrs = [psnr(run(case), video) for case, video in zip(cases, full, strict=True)]
         ak.unpatch(pipe)
         bar.update()
-        return statistics.mean(found)
+        return statistics.mean(psnrs)
 
     plan = profile.plan(1)
     with bar:
@@ -55,18 +55,22 @@ def refined(steps: int, count: int, sweeps: int, seeds: int) -> RefinedSchedule:
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Refine schedules of the demo model.")
     parser.add_argument("--steps", type=int, choices=(50, 100), default=50)
     parser.add_argument("--counts", type=int, nargs="+", required=True)
     parser.add_argument("--sweeps", type=int, default=2)
-    parser.add_argument("--seeds", type=int, default=2, help="of six prompts (default 2)")
+    parser.add_argument(
+        "--seeds", type=int, default=2, help="seeds of each of six prompts (default 2)"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for count in arguments.counts:
-        found = refined(arguments.steps, count, arguments.sweeps, arguments.seeds)
-        print(f"{found.before:.2f} -> {found.after:.2f} dB, {found.tried} schedules: {found.steps}")
+        best = refined(arguments.steps, count, arguments.sweeps, arguments.seeds)
+        gain = f"{best.before:.2f} -> {best.after:.2f} dB"
+        print(f"{gain}, {best.measured} schedules: {best.steps}")
         known = json.loads(SCHEDULES.read_text()) if SCHEDULES.exists() else {}
-        known.setdefault(str(arguments.steps), {})[str(count)] = found.steps
+        known.setdefault(str(arguments.steps), {})[str(count)] = best.steps
         SCHEDULES.write_text(json.dumps(known) + "\n")
 
 

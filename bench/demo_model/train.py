@@ -1,7 +1,9 @@
-"""Trains the demo text-to-video pipeline from nothing, on two CPU cores.
+"""Train the demo text-to-video pipeline from scratch, on two CPU cores.
 
-python train.py --out DIR runs four stages (vae, latents, image, video) and exports DIR/pipeline.
-A stage whose checkpoint lies in DIR/checkpoints is skipped.
+    python -m bench.demo_model.train --out DIR
+
+It runs four stages (vae, latents, image, video) and exports DIR/pipeline. A stage with a checkpoint
+in DIR/checkpoints is skipped.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ from bench.demo_model.precision import (
 logger = logging.getLogger("demo_model")
 
 PROCESSES = 2
-"""One thread each: on a busy machine this beats one process of two threads."""
+"""Each has one thread: on a busy machine, that is faster than one process with two threads."""
 
 SEED = 0
 L1_WEIGHT = 0.3
@@ -54,7 +56,7 @@ VAE_RATE = 2e-3
 MUON_RATE = 2.5e-3
 ADAMW_RATE = 1e-3
 TIMESTEP_RATE = 5e-4
-"""Lower on the timestep embedding, whose noise every block of the sampler would see."""
+"""Lower for the timestep embedding, whose noise affects every block."""
 
 VIDEO_RATE_FACTOR = 0.8
 CONDITION_DROP = 0.1
@@ -81,23 +83,29 @@ SMOKE = Lengths(vae=4, image=4, video=4, vae_batch=8, image_batch=8, video_batch
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a process stands: its rank, the output folder, the stage lengths."""
+class Worker:
+    """One of the training processes.
+
+    Args:
+        rank: of the process.
+        out: output folder.
+        lengths: of the stages.
+    """
 
     rank: int
     out: Path
     lengths: Lengths
 
     def generator(self, stage: int) -> Generator:
-        """A stream of its own for each stage and rank."""
+        """Return the random generator of a stage, one for each rank."""
         return Generator().manual_seed(1000 * SEED + 10 * stage + self.rank)
 
     def checkpoint(self, stage: str) -> Path:
-        """File that marks a stage as finished."""
+        """Return the checkpoint of a stage, which exists after the stage."""
         return self.out / "checkpoints" / f"{stage}.safetensors"
 
     def save(self, stage: str, tensors: dict[str, Tensor]) -> None:
-        """Rank 0 writes the checkpoint; all wait for it."""
+        """Write the checkpoint on rank 0, and wait for it on all ranks."""
         if self.rank == 0:
             path = self.checkpoint(stage)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,27 +117,27 @@ class Place:
 
 @dataclass(frozen=True)
 class LatentPool:
-    """One rank's whitened latents `videos [n, 4, f, 8, 8]` in bfloat16, with `captions [n]`."""
+    """The whitened latents `videos [n, 4, f, 8, 8]` of one rank in bfloat16, and `captions [n]`."""
 
     videos: Tensor
     captions: Tensor
 
     def draw_videos(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Random clips, half of them played backwards, which is as likely a clip."""
+        """Draw random clips, and reverse half of them: a reversed clip is equally likely."""
         picks = torch.randint(len(self.captions), (count,), generator=generator)
         videos = self.videos[picks].float()
         backwards = torch.rand(count, 1, 1, 1, 1, generator=generator) < 0.5
         return torch.where(backwards, videos.flip(2), videos), self.captions[picks]
 
     def draw_images(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Random single frames `[count, 4, 1, 8, 8]`."""
+        """Draw random single frames `[count, 4, 1, 8, 8]`."""
         picks = torch.randint(len(self.captions), (count,), generator=generator)
         frames = torch.randint(self.videos.shape[2], (count,), generator=generator)
         return self.videos[picks, :, frames].float().unsqueeze(2), self.captions[picks]
 
 
 def linear_decay(step: int, steps: int) -> float:
-    """Rate factor: up over the warm-up, then down to zero along a straight line."""
+    """Return the rate factor: a linear warm-up, then a linear decay to zero."""
     return min((step + 1) / WARMUP, (steps - step) / steps)
 
 
@@ -140,7 +148,7 @@ def fit(
     steps: int,
     loss: Callable[[], Tensor],
 ) -> None:
-    """Runs `steps` iterations of averaged gradients, clipping and linear decay."""
+    """Run `steps` iterations with averaged gradients, clipping and linear decay."""
     for group in (group for optimizer in optimizers for group in optimizer.param_groups):
         group["peak_lr"] = group["lr"]
     smooth = None
@@ -160,38 +168,38 @@ def fit(
     logger.info("%s: loss %.4f", name, mean_over_processes(smooth))
 
 
-def train_vae(place: Place) -> AutoencoderKL:
-    """Stage 1: `MSE + 0.3 L1 + 1e-4 KL` on single frames, then whitened latents."""
+def train_vae(worker: Worker) -> AutoencoderKL:
+    """Run stage 1: `MSE + 0.3 L1 + 1e-4 KL` on single frames, then whiten the latents."""
     torch.manual_seed(SEED)
     vae = build_vae()
-    path = place.checkpoint("vae")
+    path = worker.checkpoint("vae")
     if not path.exists():
-        generator = place.generator(1)
-        _fit_vae(vae, place, generator)
+        generator = worker.generator(1)
+        _fit_vae(vae, worker, generator)
         _whiten_on_clips(vae, generator)
-        place.save("vae", vae.state_dict())
+        worker.save("vae", vae.state_dict())
     vae.load_state_dict(load_file(path))
     freeze(vae)
     return vae
 
 
-def _fit_vae(vae: AutoencoderKL, place: Place, generator: Generator) -> None:
+def _fit_vae(vae: AutoencoderKL, worker: Worker, generator: Generator) -> None:
     digits = load_digits()
     vae.to(memory_format=torch.channels_last)
     weights = MasterWeights(vae, EMA_DECAY)
     optimizer = AdamW(weights.masters, lr=VAE_RATE, weight_decay=0.0)
-    batch = place.lengths.vae_batch // PROCESSES
+    batch = worker.lengths.vae_batch // PROCESSES
 
     def loss() -> Tensor:
         rgb = to_rgb(make_clips(digits, batch, generator, frames=1).frames)
         return vae_loss(vae, rgb.contiguous(memory_format=torch.channels_last), generator)
 
-    fit("vae", weights, [optimizer], place.lengths.vae, loss)
+    fit("vae", weights, [optimizer], worker.lengths.vae, loss)
     vae.load_state_dict(weights.state_dict())
 
 
 def vae_loss(vae: AutoencoderKL, rgb: Tensor, generator: Generator) -> Tensor:
-    """`MSE + 0.3 L1 + 1e-4 KL`, each a mean over its elements, for `rgb [n, 3, 32, 32]`."""
+    """Return `MSE + 0.3 L1 + 1e-4 KL`, each a mean over elements, for `rgb [n, 3, 32, 32]`."""
     posterior = vae.encode(rgb).latent_dist
     decoded = vae.decode(posterior.sample(generator)).sample
     divergence = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
@@ -205,78 +213,78 @@ def _whiten_on_clips(vae: AutoencoderKL, generator: Generator) -> None:
 
 
 def encode_clips(vae: AutoencoderKL, clips: Clips) -> Tensor:
-    """Latent means `[b, 4, f, 8, 8]` in the dtype of the VAE."""
+    """Return latent means `[b, 4, f, 8, 8]` in the dtype of the VAE."""
     rgb = to_rgb(clips.frames).to(vae.dtype).contiguous(memory_format=torch.channels_last)
     return encode_frames(vae, rgb, len(clips.captions))
 
 
-def build_pool(vae: AutoencoderKL, place: Place) -> LatentPool:
-    """Encodes this rank's share of the clips once: it would add 0.1 s to a video step of 0.5 s."""
+def build_pool(vae: AutoencoderKL, worker: Worker) -> LatentPool:
+    """Encode this rank's share of the clips, once: it takes 0.1 s for a video step of 0.5 s."""
     digits = load_digits()
-    generator = place.generator(2)
+    generator = worker.generator(2)
     encoder = build_vae().to(torch.bfloat16, memory_format=torch.channels_last)
     encoder.load_state_dict(vae.state_dict())
-    batches = range(place.lengths.pool // PROCESSES // ENCODE_CLIPS)
+    batches = range(worker.lengths.pool // PROCESSES // ENCODE_CLIPS)
     latents, captions = [], []
-    for _ in tqdm(batches, desc="latents", disable=place.rank > 0, mininterval=10):
+    for _ in tqdm(batches, desc="latents", disable=worker.rank > 0, mininterval=10):
         clips = make_clips(digits, ENCODE_CLIPS, generator)
         latents.append(encode_clips(encoder, clips))
         captions.append(clips.captions)
     return LatentPool(torch.cat(latents), torch.cat(captions))
 
 
-def train_transformer(place: Place, vae: AutoencoderKL) -> LatteTransformer3DModel:
-    """Stages 3 and 4: single frames without temporal blocks, then whole videos."""
-    if not place.checkpoint("video").exists():
-        pool = build_pool(vae, place)
+def train_transformer(worker: Worker, vae: AutoencoderKL) -> LatteTransformer3DModel:
+    """Run stages 3 and 4: single frames without temporal blocks, then whole videos."""
+    if not worker.checkpoint("video").exists():
+        pool = build_pool(vae, worker)
         tokenizer = build_tokenizer()
         encoder = build_text_encoder(len(tokenizer))
         diffusion = Diffusion.of(build_scheduler(), tokenizer, encoder)
-        _image_stage(place, pool, diffusion)
-        _video_stage(place, pool, diffusion)
+        _image_stage(worker, pool, diffusion)
+        _video_stage(worker, pool, diffusion)
     transformer = build_transformer()
-    transformer.load_state_dict(load_file(place.checkpoint("video")))
+    transformer.load_state_dict(load_file(worker.checkpoint("video")))
     freeze(transformer)
     return transformer
 
 
-def _image_stage(place: Place, pool: LatentPool, diffusion: Diffusion) -> None:
-    if place.checkpoint("image").exists():
+def _image_stage(worker: Worker, pool: LatentPool, diffusion: Diffusion) -> None:
+    if worker.checkpoint("image").exists():
         return
     torch.manual_seed(SEED)
     transformer = build_transformer()
-    generator = place.generator(3)
-    batch = place.lengths.image_batch // PROCESSES
+    generator = worker.generator(3)
+    batch = worker.lengths.image_batch // PROCESSES
 
     def loss() -> Tensor:
         latents, captions = pool.draw_images(batch, generator)
         return diffusion.loss(transformer, latents, captions, generator, CONDITION_DROP)
 
-    fit_transformer("image", transformer, place, place.lengths.image, 1.0, loss)
+    fit_transformer("image", transformer, worker, worker.lengths.image, 1.0, loss)
 
 
-def _video_stage(place: Place, pool: LatentPool, diffusion: Diffusion) -> None:
+def _video_stage(worker: Worker, pool: LatentPool, diffusion: Diffusion) -> None:
     transformer = build_transformer()
-    transformer.load_state_dict(load_file(place.checkpoint("image")))
-    generator = place.generator(4)
-    batch = place.lengths.video_batch // PROCESSES
+    transformer.load_state_dict(load_file(worker.checkpoint("image")))
+    generator = worker.generator(4)
+    batch = worker.lengths.video_batch // PROCESSES
 
     def loss() -> Tensor:
         latents, captions = pool.draw_videos(batch, generator)
         return diffusion.loss(transformer, latents, captions, generator, CONDITION_DROP)
 
-    fit_transformer("video", transformer, place, place.lengths.video, VIDEO_RATE_FACTOR, loss)
+    fit_transformer("video", transformer, worker, worker.lengths.video, VIDEO_RATE_FACTOR, loss)
 
 
 def fit_transformer(
     stage: str,
     transformer: LatteTransformer3DModel,
-    place: Place,
+    worker: Worker,
     steps: int,
     rate_factor: float,
     loss: Callable[[], Tensor],
 ) -> None:
-    """Fits with Muon on the blocks' matrices and AdamW on the rest; saves the averaged weights."""
+    """Fit the blocks' matrices with Muon and the rest with AdamW; save the averaged weights."""
     weights = MasterWeights(transformer, EMA_DECAY)
     transformer.to(torch.bfloat16)
     matrices, timestep, rest = split_weights(weights.named_masters())
@@ -289,11 +297,11 @@ def fit_transformer(
         AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0),
     ]
     fit(stage, weights, optimizers, steps, loss)
-    place.save(stage, weights.state_dict())
+    worker.save(stage, weights.state_dict())
 
 
 def export(vae: AutoencoderKL, transformer: LatteTransformer3DModel, folder: Path) -> None:
-    """Writes the `LattePipeline` with float16 weights."""
+    """Write the `LattePipeline` with float16 weights."""
     tokenizer = build_tokenizer()
     pipeline = LattePipeline(
         tokenizer=tokenizer,
@@ -306,20 +314,20 @@ def export(vae: AutoencoderKL, transformer: LatteTransformer3DModel, folder: Pat
 
 
 def run_process(rank: int, out: Path, lengths: Lengths, rendezvous: str) -> None:
-    """All stages in one of the processes."""
+    """Run all stages in one of the processes."""
     logging.basicConfig(level=logging.INFO if rank == 0 else logging.WARNING)
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rendezvous, rank=rank, world_size=PROCESSES)
-    place = Place(rank, out, lengths)
-    vae = train_vae(place)
-    transformer = train_transformer(place, vae)
+    worker = Worker(rank, out, lengths)
+    vae = train_vae(worker)
+    transformer = train_transformer(worker, vae)
     if rank == 0:
         export(vae, transformer, out / "pipeline")
     dist.destroy_process_group()
 
 
 def main() -> None:
-    """Reads the command line and starts the processes."""
+    """Run the command line: start the processes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="output folder")
     parser.add_argument("--smoke", action="store_true", help="a few iterations of every stage")

@@ -64,11 +64,6 @@ def residual(slot: Tensor, x_out: Tensor, x_in: Tensor) -> None:
     slot.copy_(x_out - x_in)
 
 
-def residual_accumulated(slot: Tensor, x_out: Tensor, x_in: Tensor) -> None:
-    """slot = slot + (x_out - x_in)."""
-    slot.copy_(slot + (x_out - x_in))
-
-
 def add(x: Tensor, newer: Tensor, coefficients: Tensor, flag: Tensor) -> None:
     """x = x + c * newer if the flag is set, chosen on the device."""
     x.copy_(torch.where(flag != 0, x + coefficients[0] * newer, x))
@@ -100,11 +95,6 @@ def decide(sums: Tensor, codebook: Tensor, gap: Tensor, previous_score: Tensor) 
 def residual_in_place(slot: Tensor, x_out: Tensor, x_in: Tensor) -> None:
     """`residual` in one pass."""
     torch.sub(x_out, x_in, out=slot)
-
-
-def residual_accumulated_in_place(slot: Tensor, x_out: Tensor, x_in: Tensor) -> None:
-    """`residual_accumulated` in two passes."""
-    slot.add_(x_out).sub_(x_in)
 
 
 def add_in_place(x: Tensor, newer: Tensor, coefficients: Tensor, flag: Tensor) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from adacache_kernels import ops
 from adacache_kernels.ops import reference
+from adacache_kernels.ops.decide_settings import DecideStep
 from bench.ops import baselines, roof
 
 # The channels and frames of Latte, with guidance in one batch.
@@ -137,9 +138,7 @@ def cases() -> list[Case]:
                   baselines.distance_to_forecast, coefficients=(2.0, -1.0)),
         _distance_stored("into int8", torch.int8, baselines.distance_into_int8),
         _distance_stored("into float8", torch.float8_e4m3fn, baselines.distance_into_float8),
-        _residual("plain", False, baselines.residual, baselines.residual_in_place),
-        _residual("accumulate", True, baselines.residual_accumulated,
-                  baselines.residual_accumulated_in_place),
+        _residual(),
         _add("one residual", ("newer",), baselines.add, baselines.add_in_place),
         _add("two residuals", ("newer", "older"), baselines.add_two, baselines.add_two_in_place),
         _add_quantised(),
@@ -210,7 +209,7 @@ def _distance(
         return ops.distance_update(*arguments(**tensors))
 
     def truth(**tensors: Tensor) -> Tensor:
-        return reference.distance_update(*arguments(**tensors), metric=0, slot_holds=1)
+        return reference.distance_update(*arguments(**tensors), metric="l1", slot_holds="previous")
 
     return Case(
         op="distance_update",
@@ -237,7 +236,7 @@ def _distance_stored(name: str, stored: torch.dtype, eager: Provider) -> Case:
         return ops.distance_update(slot, x_out, x_in, scale=scale)
 
     def truth(slot: Tensor, scale: Tensor, x_out: Tensor, x_in: Tensor) -> Tensor:
-        return reference.distance_update(slot, x_out, x_in, [], None, [], 0, 1, scale)
+        return reference.distance_update(slot, x_out, x_in, [], None, [], "l1", "previous", scale)
 
     return Case(
         op="distance_update",
@@ -253,33 +252,26 @@ def _distance_stored(name: str, stored: torch.dtype, eager: Provider) -> Case:
     )
 
 
-def _residual(name: str, accumulate: bool, eager: Provider, in_place: Provider) -> Case:
+def _residual() -> Case:
     names = ("slot", "x_out", "x_in")
-
-    def ours(slot: Tensor, x_out: Tensor, x_in: Tensor) -> None:
-        ops.residual_update(slot, x_out, x_in, accumulate)
-
-    def truth(slot: Tensor, x_out: Tensor, x_in: Tensor) -> None:
-        reference.residual_update(slot, x_out, x_in, accumulate)
 
     def write(slot: Tensor, x_out: Tensor, x_in: Tensor, streaming: bool) -> None:
         roof.write(slot, x_out, x_in, streaming)
 
-    written = {
-        "roof": partial(write, streaming=False),
-        "roof streaming": partial(write, streaming=True),
-    }
     return Case(
         op="residual_update",
-        name=name,
-        reads=names if accumulate else names[1:],
+        name="plain",
+        reads=names[1:],
         writes="slot",
         make=partial(_noises, names),
-        ours=ours,
-        reference=truth,
-        eager=eager,
-        others={"eager in place": in_place},
-        roofs={"roof": partial(_roof, names)} if accumulate else written,
+        ours=ops.residual_update,
+        reference=reference.residual_update,
+        eager=baselines.residual,
+        others={"eager in place": baselines.residual_in_place},
+        roofs={
+            "roof": partial(write, streaming=False),
+            "roof streaming": partial(write, streaming=True),
+        },
     )
 
 
@@ -352,8 +344,7 @@ def _add_quantised() -> Case:
 
 
 def _decide() -> Case:
-    settings = {"has_previous": True, "apply_moreg": True, "in_window": True}
-    constants = {"moreg_a": 0.385, "moreg_b": 8.0, "moreg_d": 1.0, "mograd_mul": 10.0}
+    settings = ops.DecideSettings(apply_moreg=True)
 
     def make(shape: Shape, dtype: torch.dtype) -> Tensors:
         # Whatever the shape: the sums are a few numbers, always float32.
@@ -365,11 +356,12 @@ def _decide() -> Case:
     # Both start from the same state, which costs them the same copy of eight numbers.
     def ours(state: Tensor, start: Tensor, sums: Tensor, codebook: Tensor) -> None:
         state.copy_(start)
-        ops.decide(state, sums, codebook, 5, "l1", **settings, **constants)
+        ops.decide(state, sums, codebook, settings, 5, in_window=True)
 
     def truth(state: Tensor, start: Tensor, sums: Tensor, codebook: Tensor) -> None:
         state.copy_(start)
-        reference.decide(state, sums, codebook, 5, 0, **settings, **constants)
+        values = DecideStep(5, has_previous=True, in_window=True)
+        reference.decide(state, sums, codebook, settings, values)
 
     return Case(
         op="decide",

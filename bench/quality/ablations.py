@@ -1,14 +1,14 @@
-"""Ablations on the demo pipeline: the paper's, and those of the forecast.
+"""Ablations on the demo pipeline: those of the paper, and those of the forecast.
 
     python -m bench.quality.ablations --out bench/quality/results/ablations  # 25 minutes on a core
 
-The paper's: metric, location, residual, per layer, motion regularisation (MoReg). Each variant has
-the same codebook, its thresholds scaled so that it computes as many steps of calibration videos as
-the first variant does. MoReg is matched twice: over all kinds of motion, where it moves steps from
-still videos to moving ones, and over fast motion alone, where it can only move them within a video.
+The paper's ablations: metric, location, residual, decisions per layer, MoReg. All variants have one
+codebook. Its thresholds are scaled for each, so that all compute equally many steps of calibration
+videos. MoReg is matched twice. Over all kinds of motion, it moves computed steps from still videos
+to moving ones. Over fast motion alone, it can only move them within a video.
 
-The forecast's: orders, correction, the variable that it goes along, fitted coefficients, eight-bit
-slots, and the parts of a profile, at a half and a third of the steps.
+The forecast's ablations: orders, correction, time variable, eight-bit slots, and the parts of a
+profile, at a half and a third of the steps.
 """
 
 from __future__ import annotations
@@ -29,26 +29,28 @@ import adacache_kernels as ak
 from adacache_kernels.cli import main as cli
 from adacache_kernels.demo.pipeline import DEFAULT_WEIGHTS, load_pipeline
 from adacache_kernels.demo.run import generate
-from adacache_kernels.evaluate.results import Row, read
-from adacache_kernels.evaluate.tables import lines, markdown
-from bench.quality.paper_table import BUDGETS, MOTIONS, PROMPTS
+from adacache_kernels.evaluate.results import Row, read_rows
+from adacache_kernels.evaluate.table_lines import table_lines
+from adacache_kernels.evaluate.tables import markdown
+from bench.demo_model.data import MOTIONS
+from bench.quality.paper_table import BUDGETS, PROMPTS
 
 STEPS = 50
 CODEBOOK = {0.075: 4, 0.107: 2}
 FAST = "moving fast"
-# In no comparison: the digits three and eight.
+# The digits three and eight are in no comparison.
 CALIBRATION = [
     (f"a white {digit} {motion}", 1000 + seed)
     for seed, digit in enumerate(("three", "eight", "three"))
     for motion in MOTIONS
 ]
 ROUNDS = 7
-# Motion scores of the demo's temporal attention are 0.02 to 0.04 where nothing moves, 0.04 to 0.2
-# in fast motion. Exponents 0.25, 0.5, 1 and windows 3 to 48, 5 to 30, 5 to 20, 3 to 14 were tried
-# on other digits and seeds, where no window clearly won. Steps 3 to 48 were then run on the prompts
-# of the comparison (fast motion +2.1 +- 0.6 dB, matched on it alone -1.8 +- 0.7), and given up for
-# these, so that the window is chosen with a look at seed 0. `results/ablations/moreg_seed_7.md`
-# has these constants on videos that nothing was chosen by.
+# Motion scores of the demo's temporal attention are 0.02 to 0.04 in still videos and 0.04 to 0.2 in
+# fast motion. Other digits and seeds were generated with the exponents 0.25, 0.5, 1 and the windows
+# 3 to 48, 5 to 30, 5 to 20, 3 to 14. No window was clearly best. The window 3 to 48 was then
+# measured on the compared prompts (fast motion +2.1 +- 0.6 dB, matched on it alone -1.8 +- 0.7).
+# This window replaced it, so seed 0 influenced the choice. `results/ablations/moreg_seed_7.md`
+# measures these constants on videos that influenced nothing.
 MOREG = {
     "apply_moreg": True,
     "moreg_hyp": (0.035, 0.5, 1.0),
@@ -87,18 +89,18 @@ FORECASTS = (
 def mean_computed(
     pipe: Any, config: Any, settings: dict[str, Any], cases: Sequence[tuple[str, int]]
 ) -> float:
-    """Steps, parts counted as parts, over some videos."""
-    found = []
+    """Return the mean computed steps of some videos, with parts of a step counted as parts."""
+    counts = []
     for prompt, seed in cases:
         ak.patch(pipe, config, **settings)
         generate(pipe, prompt, steps=STEPS, seed=seed)
-        found.append(STEPS * ak.summary(pipe).computed_fraction)
+        counts.append(STEPS * ak.summary(pipe).computed_fraction)
         ak.unpatch(pipe)
-    return statistics.mean(found)
+    return statistics.mean(counts)
 
 
 def matched_scale(computed: Callable[[float], float], target: float) -> float:
-    """The scale of the thresholds, by bisection of its logarithm; more of it computes less."""
+    """Return the scale with `target` computed steps, by bisection; a larger one computes less."""
     low, high = 1 / 16, 4.0
     for _ in range(ROUNDS):
         middle = math.sqrt(low * high)
@@ -107,7 +109,7 @@ def matched_scale(computed: Callable[[float], float], target: float) -> float:
 
 
 def codebook_methods() -> dict[str, str]:
-    """From words to names for `--methods`; all compute as much as the first."""
+    """Return names for `--methods` by description; all compute equally many steps."""
     pipe = load_pipeline(DEFAULT_WEIGHTS)
 
     def scale_of(settings: dict[str, Any], cases: Sequence[tuple[str, int]]) -> float:
@@ -118,19 +120,20 @@ def codebook_methods() -> dict[str, str]:
 
         return matched_scale(computed, target)
 
-    def of_layers(scale: float) -> float:
+    def computed_per_layer(scale: float) -> float:
         config = ak.baselines.AdaCachePerLayerConfig(codebook=_codebook(scale))
         return mean_computed(pipe, config, {}, CALIBRATION)
 
-    found = {
-        words: _name(scale_of(settings, CALIBRATION) if settings else 1.0, settings)
-        for words, settings in VARIANTS.items()
+    methods = {
+        description: _name(scale_of(settings, CALIBRATION) if settings else 1.0, settings)
+        for description, settings in VARIANTS.items()
     }
     fast = [case for case in CALIBRATION if case[0].endswith(FAST)]
-    found[ALONE] = _name(scale_of(MOREG, fast), MOREG)
+    methods[ALONE] = _name(scale_of(MOREG, fast), MOREG)
     target = mean_computed(pipe, None, {"codebook": _codebook(1.0)}, CALIBRATION)
-    found[PER_LAYER] = f"per-layer:codebook={_codebook(matched_scale(of_layers, target))}"
-    return found
+    scale = matched_scale(computed_per_layer, target)
+    methods[PER_LAYER] = f"per-layer:codebook={_codebook(scale)}"
+    return methods
 
 
 def _name(scale: float, settings: dict[str, Any]) -> str:
@@ -143,24 +146,33 @@ def _codebook(scale: float) -> dict[float, int]:
     return {**scaled, 1e9: 1}
 
 
-def report(rows: Sequence[Row], words: dict[str, str]) -> str:
-    """Markdown: the codebook's variants by kind of motion, the forecast's by budget."""
-    names = {name: text for text, name in words.items()}
-    base = next(iter(names))
+def report(rows: Sequence[Row], methods: dict[str, str]) -> str:
+    """Return Markdown: the codebook's variants by motion, the forecast's by budget.
+
+    Args:
+        rows: of all methods.
+        methods: names of the codebook's variants by description.
+    """
+    descriptions = {name: description for description, name in methods.items()}
+    base = next(iter(descriptions))
     text = []
     for motion in ("", *MOTIONS):
-        shown = [row for row in rows if row.method in names and row.prompt.endswith(motion)]
-        found = [replace(line, method=names[line.method]) for line in lines(shown, against=base)]
-        text += [f"Codebooks, {motion or 'all kinds of motion'}:", "", *markdown(found), ""]
+        shown = [row for row in rows if row.method in descriptions and row.prompt.endswith(motion)]
+        lines = [
+            replace(line, method=descriptions[line.method])
+            for line in table_lines(shown, against=base)
+        ]
+        text += [f"Codebooks, {motion or 'all kinds of motion'}:", "", *markdown(lines), ""]
     for budget in FORECAST_BUDGETS:
         wanted = [name.format(budget) for name in FORECASTS]
         shown = [row for row in rows if row.method in wanted]
-        found = lines(shown, against=f"profile:computed_steps={budget}")
-        text += [f"Forecasts, about {budget} of {STEPS} steps:", "", *markdown(found), ""]
+        lines = table_lines(shown, against=f"profile:computed_steps={budget}")
+        text += [f"Forecasts, about {budget} of {STEPS} steps:", "", *markdown(lines), ""]
     return "\n".join(text)
 
 
 def main() -> int:
+    """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(description="Ablations on the demo pipeline.")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--first-seed", type=int, default=0)
@@ -171,17 +183,17 @@ def main() -> int:
     variants = arguments.out / "variants.json"
     if not variants.exists():
         variants.write_text(json.dumps(codebook_methods(), indent=1))
-    words = json.loads(variants.read_text())
+    methods = json.loads(variants.read_text())
     forecasts = [name.format(budget) for budget in FORECAST_BUDGETS for name in FORECASTS]
-    given = ["--steps", str(STEPS), "--seeds", str(arguments.seeds), "--out", str(arguments.out)]
-    given += ["--first-seed", str(arguments.first_seed)]
-    named = [*words.values(), *forecasts]
+    options = ["--steps", str(STEPS), "--seeds", str(arguments.seeds), "--out", str(arguments.out)]
+    options += ["--first-seed", str(arguments.first_seed)]
+    names = [*methods.values(), *forecasts]
     code = cli.main(
-        ["bench", "quality", "--prompts", *PROMPTS, "--methods", *named, "--no-flops", *given]
+        ["bench", "quality", "--prompts", *PROMPTS, "--methods", *names, "--no-flops", *options]
     )
     if code == 0:
-        rows = read(arguments.out / "rows.jsonl")
-        (arguments.out / "ablations.md").write_text(report(rows, words))
+        rows = read_rows(arguments.out / "rows.jsonl")
+        (arguments.out / "ablations.md").write_text(report(rows, methods))
     return code
 
 

@@ -1,15 +1,15 @@
-"""The paper's table on the demo pipeline: every method, by `adacache bench quality`.
+"""The paper's table on the demo pipeline, by `adacache bench quality`.
 
     python -m bench.quality.paper_table --steps 50 --out bench/quality/results/paper_50
     python -m bench.quality.paper_table --steps 100 --out bench/quality/results/paper_100
 
-24 prompts that nothing was fitted to, 2 seeds. Methods are set so that they compute about a half
-and about a third of the steps where they can; PAB, T-GATE and delta-DiT have their published
-settings for Latte, and one with which they save more. `matched.md` has, for each budget, what
-computed about as many steps, and what that gains over our best setting, by video.
+Nothing was fitted to the 24 prompts and 2 seeds. If a method allows it, its settings compute about
+a half and about a third of the steps. PAB, T-GATE and delta-DiT have their published settings for
+Latte, and one that saves more. `matched.md` lists the methods near each budget of computed steps,
+with their gain over our best setting, video by video.
 
-Seeds can be made side by side: `--seeds 1 --first-seed 0`, `--seeds 1 --first-seed 1`, and then,
-with the same --out, the table of both.
+Two processes can generate the seeds in parallel: run `--seeds 1 --first-seed 0` and `--seeds 1
+--first-seed 1` with one --out, and then the whole command for the table of both.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from adacache_kernels.cli import main as cli
 from adacache_kernels.demo.pipeline import DEFAULT_WEIGHTS, load_pipeline
 from adacache_kernels.demo.presets import SCHEDULES
 from adacache_kernels.demo.run import generate
-from adacache_kernels.evaluate.results import Row, read
-from adacache_kernels.evaluate.tables import lines, markdown
+from adacache_kernels.evaluate.results import Row, read_rows
+from adacache_kernels.evaluate.table_lines import table_lines
+from adacache_kernels.evaluate.tables import markdown
+from bench.demo_model.data import MOTIONS
 
-MOTIONS = ("standing still", "moving slowly", "moving fast")
 DIGITS = ("zero", "one", "two", "four", "five", "six", "seven", "nine")
 PROMPTS = [f"a white {digit} {motion}" for digit in DIGITS for motion in MOTIONS]
 NEAR = 0.12
@@ -40,7 +41,7 @@ SOLVERS = ("", ":DPMSolverMultistepScheduler", ":UniPCMultistepScheduler")
 
 
 def methods(steps: int, ratios: Path) -> list[str]:
-    """Names for `--methods`, see `adacache_kernels/evaluate/method_spec.py`."""
+    """Return names for `--methods`, see `adacache_kernels/evaluate/method_spec.py`."""
     half, third = BUDGETS[steps][:2]
     skips = {50: ((0.09, 4), (0.25, 6)), 100: ((0.04, 4), (0.13, 6))}[steps]
     teacache = {50: (0.13, 0.23), 100: (0.115, 0.18)}[steps]
@@ -81,34 +82,34 @@ def methods(steps: int, ratios: Path) -> list[str]:
 
 
 def is_refined(steps: int, count: int) -> bool:
-    """Whether `refine_demo.py` has made this schedule."""
+    """Return whether `bench/demo_model/refine_schedules.py` has made this schedule."""
     return str(count) in json.loads(SCHEDULES.read_text()).get(str(steps), {})
 
 
 def ours(steps: int, count: int) -> str:
-    """What we recommend: the refined schedule, else the profile."""
+    """Return our best method: the refined schedule if there is one, else the profile."""
     return f"refined:{count}" if is_refined(steps, count) else f"profile:computed_steps={count}"
 
 
 def measured_ratios(steps: int) -> tuple[float, ...]:
-    """Of one video that is in no comparison."""
+    """Measure the ratios for MagCache on one video that is in no comparison."""
     pipe = load_pipeline(DEFAULT_WEIGHTS)
     prompt, seed = CALIBRATION
     return ak.measure_ratios(pipe, lambda: generate(pipe, prompt, steps=steps, seed=seed))
 
 
 def matched(rows: Sequence[Row], steps: int) -> str:
-    """A table for each budget: the methods within `NEAR` of it, the best first.
+    """Return a table for each budget: the methods within `NEAR` of it, the best first.
 
-    Methods that have not made every video are left out: means of others say nothing beside them.
+    Methods without all videos are left out: their means are over other videos.
     """
     text = []
     for budget in BUDGETS[steps]:
-        found = lines(rows, against=ours(steps, budget))
-        videos = max(line.videos for line in found)
+        lines = table_lines(rows, against=ours(steps, budget))
+        videos = max(line.videos for line in lines)
         near = [
             line
-            for line in found
+            for line in lines
             if line.computed
             and abs(line.computed - budget) < NEAR * budget
             and line.videos == videos
@@ -119,6 +120,7 @@ def matched(rows: Sequence[Row], steps: int) -> str:
 
 
 def main() -> int:
+    """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(description="Every method of the paper on the demo pipeline.")
     parser.add_argument("--steps", type=int, choices=(50, 100), default=50)
     parser.add_argument("--seeds", type=int, default=2)
@@ -136,11 +138,11 @@ def main() -> int:
     ratios = arguments.out / "mag_ratios.json"
     if not ratios.exists():
         ratios.write_text(json.dumps(measured_ratios(arguments.steps)))
-    given = [str(word) for pair in options.items() for word in pair]
-    named = methods(arguments.steps, ratios)
-    code = cli.main(["bench", "quality", "--prompts", *PROMPTS, "--methods", *named, *given])
+    words = [str(word) for pair in options.items() for word in pair]
+    names = methods(arguments.steps, ratios)
+    code = cli.main(["bench", "quality", "--prompts", *PROMPTS, "--methods", *names, *words])
     if code == 0:
-        rows = read(arguments.out / "rows.jsonl")
+        rows = read_rows(arguments.out / "rows.jsonl")
         (arguments.out / "matched.md").write_text(matched(rows, arguments.steps))
     return code
 

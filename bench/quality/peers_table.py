@@ -1,14 +1,17 @@
-"""This package against caches of others, by their own code, at about equal work, in one run.
+"""Compare this package with caches of other packages, at about equal work, in one run.
 
     python -m bench.quality.peers_table --out bench/quality/results/peers  # 25 minutes on a core
     python -m bench.quality.peers_table --prompts 3 --out peers_quick  # 5 minutes
 
-On the demo pipeline, 50 steps, each prompt once: ours, and the peers with the help that they need
-there (`adacache_kernels/evaluate/external_caches.py`) and as they are. Thresholds were chosen by
-work alone, on three videos: about a half and a third of that of the full run; `matched.md` has what
-does so. Then, in `wan`, on a Wan pipeline with random weights (`bench/runtime/random_wan.py`),
-which peers support by themselves: waits, work, memory and time, whose PSNR means nothing. cache-dit
-is left out where it is not installed."""
+The first table is of the demo pipeline, 50 steps, each prompt once. It has our methods, and the
+external caches with and without workarounds (`adacache_kernels/evaluate/external_caches.py`). Their
+thresholds were chosen on three videos, by work alone: about a half and a third of the full run's.
+`matched.md` lists the methods near these shares.
+
+The second table, in `wan`, is of a Wan pipeline with random weights
+(`bench/runtime/random_wan.py`), which the external caches support without workarounds. It compares
+waits, work, memory and time; its PSNR means nothing. cache-dit is left out if it is not installed.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +28,16 @@ import torch
 import adacache_kernels as ak
 from adacache_kernels.cli import main as cli
 from adacache_kernels.evaluate import pipelines
-from adacache_kernels.evaluate.results import Row, read
-from adacache_kernels.evaluate.tables import legend, lines, markdown
+from adacache_kernels.evaluate.results import Row, read_rows
+from adacache_kernels.evaluate.table_lines import table_lines
+from adacache_kernels.evaluate.tables import legend, markdown
 from bench.quality.paper_table import CALIBRATION, NEAR, PROMPTS, is_refined, measured_ratios, ours
 
 STEPS, WAN_STEPS = 50, 20
 BUDGETS = (0.5, 0.34)
 RANDOM = (
-    f"A Wan model with random weights, {WAN_STEPS} steps: PSNR, SSIM and LPIPS say nothing about "
-    "quality here; work, reads, bytes held and time are what the table is for."
+    f"A Wan model with random weights, {WAN_STEPS} steps: PSNR, SSIM and LPIPS mean nothing here; "
+    "the table compares work, reads, held bytes and time."
 )
 WAN = f"{os.path.relpath(Path(__file__).parents[1] / 'runtime' / 'random_wan.py')}:build"
 
@@ -52,9 +56,9 @@ OURS = (
             "steps:{}",
         )
     ),
-    # One forecast of all blocks, in the steps in which that of every module runs.
+    # One forecast of all blocks, with the same computed steps as the forecasts of every module.
     *(f"adacache:schedule={tuple(range(1, STEPS + 1, k))}:forecast=1" for k in (2, 3)),
-    # An interval of 2 runs in the same steps as diffusers' own, below: two codes for one method.
+    # The interval 2 computes the same steps as diffusers' implementation of the method, below.
     *(f"taylorseer:interval={k}:order=1" for k in (2, 3)),
 )
 TAYLOR = "TaylorSeerCache:taylor_factors_dtype=float32:disable_cache_before_step=1"
@@ -66,9 +70,9 @@ DB_CACHE = "cache-dit:Fn_compute_blocks=1:max_warmup_steps=4:residual_diff_thres
 
 
 def demo_methods(ratios: Path) -> list[str]:
-    """Names for `--methods`, see `adacache_kernels/evaluate/method_spec.py`."""
+    """Return names for `--methods`, see `adacache_kernels/evaluate/method_spec.py`."""
     mag_cache = f"MagCache:mag_ratios={ratios}:retention_ratio=0.1"
-    as_they_are = [
+    without_workarounds = [
         "FirstBlockCache:threshold=0.1:help=False",
         "TaylorSeerCache:cache_interval=2:help=False",
         f"{mag_cache}:num_inference_steps={STEPS}:help=False",
@@ -86,13 +90,13 @@ def demo_methods(ratios: Path) -> list[str]:
         PAB.format(2, 3, 6),
         PAB.format(4, 6, 9),
         *_db_caches(0.12, 0.5),
-        *as_they_are,
+        *without_workarounds,
         *(["cache-dit:Fn_compute_blocks=1:help=False"] * has_cache_dit()),
     ]
 
 
 def wan_methods(ratios: Path) -> list[str]:
-    """Names for the Wan pipeline; half of the steps where a schedule is fixed beforehand."""
+    """Return names for the Wan pipeline; fixed schedules compute half of the steps."""
     return [
         "fast",
         "forecast",
@@ -109,6 +113,7 @@ def wan_methods(ratios: Path) -> list[str]:
 
 
 def has_cache_dit() -> bool:
+    """Return whether cache-dit is installed."""
     return find_spec("cache_dit") is not None
 
 
@@ -120,59 +125,60 @@ def _db_caches(*thresholds: float) -> list[str]:
 
 
 def wan_ratios() -> tuple[float, ...]:
-    """Of the Wan pipeline, of one video that is in no comparison."""
+    """Measure the ratios for MagCache on one Wan video that is in no comparison."""
     subject = pipelines.load(WAN, device="cpu")
     prompt, seed = CALIBRATION
     return ak.measure_ratios(subject.pipe, lambda: subject.generate(prompt, WAN_STEPS, seed))
 
 
 def matched(rows: Sequence[Row]) -> str:
-    """A table for each budget: the methods whose work is within `NEAR` of it, the best first."""
+    """Return a table for each budget: the methods whose work is near it, the best first."""
     text = []
     for budget in BUDGETS:
-        found = lines(rows, against=ours(STEPS, round(budget * STEPS)))
-        near = [line for line in found if line.work and abs(line.work - budget) < NEAR * budget]
+        lines = table_lines(rows, against=ours(STEPS, round(budget * STEPS)))
+        near = [line for line in lines if line.work and abs(line.work - budget) < NEAR * budget]
         near.sort(key=lambda line: -line.psnr)
         text += [f"{budget:.0%} of the work of the full run, within {NEAR:.0%} of that:", ""]
         text += [*markdown(near), "", *legend(near), ""]
     return "\n".join(text)
 
 
-def say_what_psnr_means(table: Path) -> None:
-    """Above the table of a model with random weights."""
+def add_warning(table: Path) -> None:
+    """Add the note on random weights above a table, once."""
     text = table.read_text()
     if not text.startswith(RANDOM):
         table.write_text(f"{RANDOM}\n\n{text}")
 
 
-def run(pipeline: str, named: list[str], prompts: list[str], steps: int, out: Path) -> int:
-    """`adacache bench quality`; its exit code."""
+def run(pipeline: str, methods: list[str], prompts: list[str], steps: int, out: Path) -> int:
+    """Run `adacache bench quality` and return its exit code."""
     options = ["--pipeline", pipeline, "--steps", str(steps), "--device", "cpu", "--out", str(out)]
-    return cli.main(["bench", "quality", "--prompts", *prompts, "--methods", *named, *options])
+    return cli.main(["bench", "quality", "--prompts", *prompts, "--methods", *methods, *options])
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="This package against caches of others.")
+    """Run the command line and return its exit code."""
+    parser = argparse.ArgumentParser(description="Compare with caches of other packages.")
     parser.add_argument("--prompts", type=int, default=len(PROMPTS), help="how many (default all)")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    # Spread over the motions: 3 is one of each.
+    # The prompts alternate between the motions: the first 3 have one of each.
     prompts = PROMPTS[: arguments.prompts]
     wan = arguments.out / "wan"
     wan.mkdir(parents=True, exist_ok=True)
     for folder, measure in ((arguments.out, lambda: measured_ratios(STEPS)), (wan, wan_ratios)):
         if not (folder / "mag_ratios.json").exists():
             (folder / "mag_ratios.json").write_text(json.dumps(measure()))
-    named = demo_methods(arguments.out / "mag_ratios.json")
-    code = run("demo", named, prompts, STEPS, arguments.out)
+    methods = demo_methods(arguments.out / "mag_ratios.json")
+    code = run("demo", methods, prompts, STEPS, arguments.out)
     if code == 0:
-        rows = read(arguments.out / "rows.jsonl")
+        rows = read_rows(arguments.out / "rows.jsonl")
         (arguments.out / "matched.md").write_text(matched(rows))
-    named = wan_methods(wan / "mag_ratios.json")
-    code = run(WAN, named, prompts[:3], WAN_STEPS, wan) or code
+    methods = wan_methods(wan / "mag_ratios.json")
+    code = run(WAN, methods, prompts[:3], WAN_STEPS, wan) or code
     if (wan / "table.md").exists():
-        say_what_psnr_means(wan / "table.md")
+        add_warning(wan / "table.md")
     return code
 
 

@@ -4,22 +4,22 @@
 #include <numeric>
 #include <stdexcept>
 
-#include "core.hpp"
-#include "plan.hpp"
+#include "shared_budget.hpp"
+#include "slot_placement.hpp"
 
 namespace adacache::arena {
 
-// The mutex is held for the whole of a call that changes the lease, waiting included: only those
-// who use the same lease wait for it.
+// A call that changes the lease holds the mutex from its start to its end, including waits. Only
+// users of the same lease wait for it.
 struct Lease::State {
-  explicit State(Core& core) : marks(std::make_shared<Marks>(core.memory())) {}
+  explicit State(SharedBudget& shared) : marks(std::make_shared<StreamMarks>(shared.memory())) {}
 
-  void refuse_capture(Core& core, Stream stream) const {
+  void refuse_capture(SharedBudget& shared, Stream stream) const {
     bool capturing = false;
     try {
-      capturing = core.capturing(stream);
+      capturing = shared.capturing(stream);
     } catch (const CallFailed& error) {
-      core.refuse(error.failure, "was about to map or unmap", held);
+      shared.refuse(error.failure, "was about to map or unmap", held);
     }
     if (capturing)
       throw CaptureError(
@@ -27,27 +27,27 @@ struct Lease::State {
           "running one step, before the capture begins");
   }
 
-  // Without an effect when it throws.
-  void wait(Core& core, Stream stream) const {
-    refuse_capture(core, stream);
+  // Changes nothing if it throws.
+  void wait(SharedBudget& shared, Stream stream) const {
+    refuse_capture(shared, stream);
     try {
-      core.wait(*marks);
+      shared.wait(*marks);
     } catch (const CallFailed& error) {
-      core.refuse(error.failure, "was to give " + std::to_string(held.mapped) + " bytes back",
-                  held);
+      shared.refuse(error.failure, "was to give " + std::to_string(held.mapped) + " bytes back",
+                    held);
     }
   }
 
-  void forget(Core& core) noexcept {
+  void forget(SharedBudget& shared) noexcept {
     std::vector<std::shared_ptr<Chunk>> gone;
     gone.swap(chunks);
     free.clear();
-    core.hold(held, {});
+    shared.hold(held, {});
     held = {};
   }
 
   std::mutex mutex;
-  std::shared_ptr<Marks> marks;
+  std::shared_ptr<StreamMarks> marks;
   std::vector<std::shared_ptr<Chunk>> chunks;
   std::vector<Extent> free;
   Holding held;
@@ -68,19 +68,19 @@ std::vector<Slot> slots_at(const std::vector<std::size_t>& sizes, const std::vec
 
 }  // namespace
 
-Lease::Lease(std::shared_ptr<Core> core)
-    : core_(std::move(core)), state_(std::make_unique<State>(*core_)) {
-  core_->open_lease();
+Lease::Lease(std::shared_ptr<SharedBudget> shared)
+    : shared_(std::move(shared)), state_(std::make_unique<State>(*shared_)) {
+  shared_->open_lease();
 }
 
 Lease::~Lease() {
-  if (!core_->memory().alive()) return;
-  state_->forget(*core_);
-  core_->close_lease();
+  if (!shared_->memory().alive()) return;
+  state_->forget(*shared_);
+  shared_->close_lease();
 }
 
 std::vector<Slot> Lease::grow(const std::vector<std::size_t>& sizes, Stream stream) {
-  core_->check_usable();
+  shared_->check_usable();
   const std::lock_guard<std::mutex> lock(state_->mutex);
   return grow_locked(sizes, stream);
 }
@@ -94,9 +94,9 @@ std::vector<Slot> Lease::grow_locked(const std::vector<std::size_t>& sizes, Stre
   held.planned = std::accumulate(sizes.begin(), sizes.end(), held.planned);
   held.in_use += placement.taken;
   if (placement.in_new > 0) {
-    state.refuse_capture(*core_, stream);
-    const std::size_t needed = round_up(placement.in_new, core_->memory().granularity());
-    chunks.push_back(core_->map(needed, state.held, state.marks, stream));
+    state.refuse_capture(*shared_, stream);
+    const std::size_t needed = round_up(placement.in_new, shared_->memory().granularity());
+    chunks.push_back(shared_->map(needed, state.held, state.marks, stream));
     const std::size_t mapped = chunks.back()->bytes();
     held.mapped += mapped;
     if (mapped > placement.in_new)
@@ -105,45 +105,45 @@ std::vector<Slot> Lease::grow_locked(const std::vector<std::size_t>& sizes, Stre
   std::vector<Slot> slots = slots_at(sizes, placement.slots, chunks);
   state.chunks.swap(chunks);
   state.free.swap(placement.free);
-  core_->hold(state.held, held);
+  shared_->hold(state.held, held);
   state.held = held;
   return slots;
 }
 
 std::vector<Slot> Lease::replan(const std::vector<std::size_t>& sizes, Stream stream) {
-  core_->check_usable();
+  shared_->check_usable();
   const std::lock_guard<std::mutex> lock(state_->mutex);
   State& state = *state_;
-  const std::size_t needed = planned_bytes(sizes, core_->memory().granularity());
+  const std::size_t needed = planned_bytes(sizes, shared_->memory().granularity());
   if (state.chunks.size() == 1 && state.held.mapped == needed) {
     const Holding empty{0, 0, 0, needed};
-    core_->hold(state.held, empty);
+    shared_->hold(state.held, empty);
     state.held = empty;
     state.free = {{0, 0, needed}};
     return grow_locked(sizes, stream);
   }
-  if (!state.chunks.empty()) state.wait(*core_, stream);
-  state.forget(*core_);
-  core_->sweep(stream);
+  if (!state.chunks.empty()) state.wait(*shared_, stream);
+  state.forget(*shared_);
+  shared_->sweep(stream);
   return grow_locked(sizes, stream);
 }
 
 void Lease::release(Stream stream) {
-  if (!core_->memory().alive()) return;
+  if (!shared_->memory().alive()) return;
   const std::lock_guard<std::mutex> lock(state_->mutex);
-  if (!state_->chunks.empty()) state_->wait(*core_, stream);
-  state_->forget(*core_);
-  core_->sweep(stream);
+  if (!state_->chunks.empty()) state_->wait(*shared_, stream);
+  state_->forget(*shared_);
+  shared_->sweep(stream);
 }
 
 void Lease::acquire(Stream stream) { state_->marks->acquire(stream); }
 
 void Lease::mark(Stream stream) { state_->marks->mark(stream); }
 
-Arena::Arena(std::shared_ptr<Core> core) : core_(std::move(core)) {}
+Arena::Arena(std::shared_ptr<SharedBudget> shared) : shared_(std::move(shared)) {}
 
 Arena Arena::on(std::unique_ptr<Memory> memory, std::size_t budget, std::size_t chunk_bytes) {
-  return Arena(std::make_shared<Core>(std::move(memory), budget, chunk_bytes));
+  return Arena(std::make_shared<SharedBudget>(std::move(memory), budget, chunk_bytes));
 }
 
 Arena Arena::on_host(std::size_t budget, std::size_t chunk_bytes) {
@@ -155,12 +155,12 @@ Arena Arena::on_cuda(int device, std::size_t budget, std::size_t chunk_bytes) {
 }
 
 std::unique_ptr<Lease> Arena::lease() {
-  core_->check_usable();
-  return std::make_unique<Lease>(core_);
+  shared_->check_usable();
+  return std::make_unique<Lease>(shared_);
 }
 
-Stats Arena::stats() const { return core_->stats(); }
+Stats Arena::stats() const { return shared_->stats(); }
 
-void Arena::close(Stream stream) { core_->close(stream); }
+void Arena::close(Stream stream) { shared_->close(stream); }
 
 }  // namespace adacache::arena

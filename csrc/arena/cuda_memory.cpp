@@ -9,12 +9,12 @@
 #include "cuda/driver.hpp"
 #include "memory.hpp"
 #include "no_throw.hpp"
-#include "plan.hpp"
+#include "slot_placement.hpp"
 
 namespace adacache::arena {
 namespace {
 
-// Of plain allocations: the driver takes its memory in pages of this size.
+// The granularity of plain allocations: the driver allocates pages of this size.
 constexpr std::size_t kPlainGranularity = 2u << 20;
 
 using cuda::Context;
@@ -86,7 +86,7 @@ class VirtualCudaMemory final : public CudaMemory {
     driver_.check_gone("cuMemAddressFree", driver_.cuMemAddressFree(address, bytes));
   }
 
-  // The handle goes as soon as it is mapped: the map keeps the memory.
+  // The handle is released as soon as it is mapped: the map keeps the memory.
   Address map(Address address, std::size_t bytes) override {
     const Enter enter(*context_);
     const cu::AllocationProperties wanted = properties(*context_);
@@ -115,7 +115,7 @@ class VirtualCudaMemory final : public CudaMemory {
   const std::size_t granularity_;
 };
 
-// Each chunk one ordinary allocation.
+// Memory in which each chunk is one ordinary allocation.
 class PlainCudaMemory final : public CudaMemory {
  public:
   PlainCudaMemory(std::unique_ptr<Context> context, std::string why)
@@ -133,7 +133,7 @@ class PlainCudaMemory final : public CudaMemory {
     return address;
   }
 
-  // Never again when it fails: the memory may be gone, and its address somebody else's.
+  // A failed call is not repeated: another allocation may have the address already.
   void unmap(Address address, std::size_t) override {
     const Enter enter(*context_);
     const cu::Result code = driver_.cuMemFree_v2(address);
@@ -146,8 +146,9 @@ class PlainCudaMemory final : public CudaMemory {
 
 bool refused(cu::Result code) { return code == cu::kNotSupported || code == cu::kNotPermitted; }
 
-// Tries it out on the smallest piece, as some virtual machines and containers have the attribute
-// and refuse the call. No memory for it is no refusal.
+// Returns why the device has no virtual memory; empty if it has. It maps the smallest size, because
+// some virtual machines and containers have the attribute and refuse the call. An error for want of
+// memory is not a refusal.
 std::string why_not_virtual(const Context& context) {
   const Driver& driver = context.driver();
   if (!driver.no_virtual_memory.empty()) return driver.no_virtual_memory;

@@ -1,10 +1,10 @@
-#include <iterator>
+#include "free_ranges.hpp"
 
-#include "ranges.hpp"
+#include <iterator>
 
 namespace adacache::arena {
 
-void Ranges::give(Address address, std::size_t bytes) {
+void FreeRanges::give(Address address, std::size_t bytes) {
   auto range = free_.emplace(address, bytes).first;
   const auto next = std::next(range);
   if (next != free_.end() && address + bytes == next->first) {
@@ -18,7 +18,7 @@ void Ranges::give(Address address, std::size_t bytes) {
   free_.erase(range);
 }
 
-Address Ranges::take(std::size_t bytes) {
+Address FreeRanges::take(std::size_t bytes) {
   for (auto range = free_.begin(); range != free_.end(); ++range) {
     if (range->second < bytes) continue;
     const Address address = range->first;

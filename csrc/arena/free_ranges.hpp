@@ -1,4 +1,4 @@
-// Which addresses of a reservation are free.
+// The free addresses of a reservation.
 #pragma once
 
 #include <cstddef>
@@ -8,12 +8,12 @@
 
 namespace adacache::arena {
 
-class Ranges {
+class FreeRanges {
  public:
-  // Neighbours that are free become one.
+  // Frees a range, and merges it with free neighbours.
   void give(Address address, std::size_t bytes);
 
-  // The lowest addresses that have room; 0 where none has.
+  // Takes the lowest free range with room for `bytes`; returns 0 if there is none.
   Address take(std::size_t bytes);
 
  private:

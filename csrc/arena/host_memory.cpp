@@ -1,11 +1,11 @@
-// Host memory. On Linux with the same rules as a CUDA device: addresses are reserved by a map that
-// nothing may touch; memory is a file without a name, mapped over a part of it.
+// Host memory. On Linux it follows the rules of a CUDA device: a map without access reserves the
+// addresses; an unnamed file, mapped over a part of it, is the memory.
 #include <cerrno>
 #include <new>
 
 #include "memory.hpp"
-#include "plan.hpp"
 #include "process.hpp"
+#include "slot_placement.hpp"
 
 #ifdef __linux__
 #include <sys/mman.h>
@@ -32,7 +32,7 @@ Failure failure(const char* call, int code) {
   }
 }
 
-// Each chunk one ordinary allocation.
+// Memory in which each chunk is one ordinary allocation.
 class PlainHostMemory final : public Memory {
  public:
   explicit PlainHostMemory(std::string why) : why_(std::move(why)) {}
@@ -63,12 +63,12 @@ class PlainHostMemory final : public Memory {
 
 void* pointer(Address address) { return reinterpret_cast<void*>(address); }
 
-// A map that takes addresses and no memory.
+// Maps addresses without memory.
 void* map_nothing(void* where, std::size_t bytes, int flags) {
   return mmap(where, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
 }
 
-// Closed at the end: a map keeps the memory.
+// A file in memory, closed by the destructor: its map keeps the memory.
 class File {
  public:
   explicit File(std::size_t bytes) : descriptor_(memfd_create("adacache", MFD_CLOEXEC)) {
@@ -106,14 +106,14 @@ class HostMemory final : public Memory {
     void* memory = mmap(pointer(address), bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
                         file.descriptor(), 0);
     if (memory == MAP_FAILED) throw CallFailed(failure("mmap", errno));
-    // A forked child would share this memory and write into its parent's. It gets none of it.
+    // A forked child would write into the memory of its parent. With this, it gets no map of it.
     if (madvise(memory, bytes, MADV_DONTFORK) == 0) return address;
     const int code = errno;
     unmap(address, bytes);
     throw CallFailed(failure("madvise", code));
   }
 
-  // Not munmap: the addresses must stay reserved.
+  // Not munmap, because the addresses must stay reserved.
   void unmap(Address address, std::size_t bytes) override {
     if (map_nothing(pointer(address), bytes, MAP_FIXED) == MAP_FAILED)
       throw CallFailed(failure("mmap", errno));

@@ -1,33 +1,35 @@
+#include "shared_budget.hpp"
+
 #include <algorithm>
 #include <iterator>
 #include <stdexcept>
 
-#include "core.hpp"
 #include "no_throw.hpp"
-#include "plan.hpp"
+#include "slot_placement.hpp"
 
 namespace adacache::arena {
 namespace {
 
-// A third of what std::size_t holds, so that twice as many addresses can be counted.
+// A third of the largest std::size_t, so that twice the budget can be counted.
 constexpr std::size_t kLargestBudget = kTooMany / 3;
 
 std::string text(std::size_t bytes) { return std::to_string(bytes); }
 
 }  // namespace
 
-// On a device the block is unmapped later, by a call that names a stream. Here nobody knows whether
-// the thread is capturing, on a stream that the driver does not tell of, and a wait would break the
-// capture. Python's garbage collector may bring a view here at any moment.
+// On a device, a later call that names a stream unmaps the block. Here the thread may be capturing
+// a stream that the driver does not report, and a wait would break the capture. Python's garbage
+// collector may destroy a view at any moment.
 Chunk::~Chunk() {
-  if (bytes() == 0 || !core_->memory().alive()) return;
-  core_->retire(block_);
-  if (!core_->memory().has_streams()) core_->sweep(0);
+  if (bytes() == 0 || !shared_->memory().alive()) return;
+  shared_->retire(block_);
+  if (!shared_->memory().has_streams()) shared_->sweep(0);
 }
 
-// Twice the budget, of addresses: they cost nothing, and two leases that are planned again in turn
-// leave holes. Where all holes are too small, a block gets addresses of its own.
-Core::Core(std::unique_ptr<Memory> memory, std::size_t budget, std::size_t chunk_bytes)
+// Reserves twice the budget of addresses: addresses are free of cost, and two leases that are
+// planned again in turn leave holes. If all holes are too small, a block gets its own reservation.
+SharedBudget::SharedBudget(std::unique_ptr<Memory> memory, std::size_t budget,
+                           std::size_t chunk_bytes)
     : memory_(std::move(memory)), chunk_bytes_(chunk_bytes) {
   if (budget == 0 || budget > kLargestBudget)
     throw std::invalid_argument("the budget of an arena is " + text(budget) +
@@ -50,7 +52,7 @@ Core::Core(std::unique_ptr<Memory> memory, std::size_t budget, std::size_t chunk
   addresses_.give(reservation_, bytes);
 }
 
-Core::~Core() {
+SharedBudget::~SharedBudget() {
   if (!memory_->alive()) return;
   unmap(retired_);
   if (reservation_ == 0) return;
@@ -58,8 +60,8 @@ Core::~Core() {
   quietly([&] { memory_->unreserve(reservation_, bytes); });
 }
 
-std::shared_ptr<Chunk> Core::map(std::size_t needed, const Holding& held,
-                                 std::shared_ptr<Marks> marks, Stream stream) {
+std::shared_ptr<Chunk> SharedBudget::map(std::size_t needed, const Holding& held,
+                                         std::shared_ptr<StreamMarks> marks, Stream stream) {
   sweep(stream);
   auto chunk = std::make_shared<Chunk>(shared_from_this());
   Block block{0, 0, false, std::move(marks)};
@@ -82,8 +84,8 @@ std::shared_ptr<Chunk> Core::map(std::size_t needed, const Holding& held,
   return chunk;
 }
 
-// Counts the bytes as mapped, so that nobody else takes them, and takes addresses if it can.
-std::size_t Core::begin_map(std::size_t needed, const Holding& held, Block& block) {
+// Counts the bytes as mapped, so that no other lease takes them, and takes addresses if possible.
+std::size_t SharedBudget::begin_map(std::size_t needed, const Holding& held, Block& block) {
   const std::size_t unit = memory_->granularity();
   const std::lock_guard<std::mutex> lock(mutex_);
   const std::size_t room = round_down(stats_.budget, unit) - stats_.mapped;
@@ -100,15 +102,15 @@ std::size_t Core::begin_map(std::size_t needed, const Holding& held, Block& bloc
   return block.bytes;
 }
 
-void Core::take_addresses(Block& block) {
+void SharedBudget::take_addresses(Block& block) {
   block.address = memory_->reserve(block.bytes);
   block.has_own_addresses = true;
   const std::lock_guard<std::mutex> lock(mutex_);
   stats_.reserved += block.bytes;
 }
 
-// Of a block that is not mapped, or no longer.
-void Core::give_addresses(const Block& block) {
+// Frees the addresses of a block that is not mapped.
+void SharedBudget::give_addresses(const Block& block) {
   if (block.has_own_addresses) quietly([&] { memory_->unreserve(block.address, block.bytes); });
   const std::lock_guard<std::mutex> lock(mutex_);
   stats_.mapped -= block.bytes;
@@ -118,7 +120,7 @@ void Core::give_addresses(const Block& block) {
     addresses_.give(block.address, block.bytes);
 }
 
-void Core::refuse(const Failure& failure, const std::string& when, const Holding& held) {
+void SharedBudget::refuse(const Failure& failure, const std::string& when, const Holding& held) {
   const std::string free = memory_->free_bytes();
   std::string what = CallFailed(failure).what() + (", when the arena " + when);
   {
@@ -130,8 +132,8 @@ void Core::refuse(const Failure& failure, const std::string& when, const Holding
   throw Error(what);
 }
 
-// The mutex is held.
-std::string Core::figures(const Holding& held) const {
+// The caller holds the mutex.
+std::string SharedBudget::figures(const Holding& held) const {
   const std::size_t others = stats_.leases > 0 ? stats_.leases - 1 : 0;
   return "Of a budget of " + text(stats_.budget) + " bytes, " + text(stats_.mapped) +
          " are mapped: this lease " + text(held.mapped) + " (slots take " + text(held.in_use) +
@@ -140,21 +142,21 @@ std::string Core::figures(const Holding& held) const {
          "; addresses reserved: " + text(stats_.reserved);
 }
 
-void Core::retire(std::list<Block>& block) noexcept {
+void SharedBudget::retire(std::list<Block>& block) noexcept {
   const std::lock_guard<std::mutex> lock(mutex_);
   retired_.splice(retired_.end(), block);
 }
 
-bool Core::capturing(Stream stream) {
+bool SharedBudget::capturing(Stream stream) {
   return memory_->capturing(stream) || (stream != 0 && memory_->capturing(0));
 }
 
-void Core::wait(Marks& marks) {
+void SharedBudget::wait(StreamMarks& marks) {
   marks.wait();
   memory_->wait_for_all();
 }
 
-void Core::sweep(Stream stream) noexcept {
+void SharedBudget::sweep(Stream stream) noexcept {
   std::list<Block> work;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -168,9 +170,9 @@ void Core::sweep(Stream stream) noexcept {
   retired_.splice(retired_.end(), work);
 }
 
-// Leaves in the list what cannot be unmapped. A device that cannot be waited for does nothing any
-// more, so its memory can go.
-void Core::unmap(std::list<Block>& blocks) noexcept {
+// Leaves the blocks in the list that cannot be unmapped. If the wait for the device fails, the
+// device does no more work, and its memory can be unmapped.
+void SharedBudget::unmap(std::list<Block>& blocks) noexcept {
   if (blocks.empty()) return;
   for (const Block& block : blocks) quietly([&] { block.marks->wait(); });
   quietly([&] {
@@ -183,24 +185,24 @@ void Core::unmap(std::list<Block>& blocks) noexcept {
   }
 }
 
-void Core::forget(const Block& block) {
+void SharedBudget::forget(const Block& block) {
   give_addresses(block);
   const std::lock_guard<std::mutex> lock(mutex_);
   ++stats_.unmaps;
   --stats_.chunks;
 }
 
-void Core::open_lease() {
+void SharedBudget::open_lease() {
   const std::lock_guard<std::mutex> lock(mutex_);
   ++stats_.leases;
 }
 
-void Core::close_lease() noexcept {
+void SharedBudget::close_lease() noexcept {
   const std::lock_guard<std::mutex> lock(mutex_);
   --stats_.leases;
 }
 
-void Core::hold(const Holding& before, const Holding& after) noexcept {
+void SharedBudget::hold(const Holding& before, const Holding& after) noexcept {
   const std::lock_guard<std::mutex> lock(mutex_);
   leased_ += after.mapped - before.mapped;
   stats_.slots += after.slots - before.slots;
@@ -209,7 +211,7 @@ void Core::hold(const Holding& before, const Holding& after) noexcept {
   stats_.peak_in_use = std::max(stats_.peak_in_use, stats_.in_use);
 }
 
-void Core::close(Stream stream) {
+void SharedBudget::close(Stream stream) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     closed_ = true;
@@ -217,7 +219,7 @@ void Core::close(Stream stream) {
   sweep(stream);
 }
 
-void Core::check_usable() const {
+void SharedBudget::check_usable() const {
   if (!memory_->alive())
     throw Error(
         "this arena belongs to the process that made it, and this is a fork of that one: "
@@ -226,8 +228,8 @@ void Core::check_usable() const {
   if (closed_) throw Error("the arena is closed: make another one");
 }
 
-// In a forked child nobody else is there, and the mutex may be locked for ever.
-Stats Core::stats() const {
+// A forked child has no other threads, and the mutex may stay locked for ever.
+Stats SharedBudget::stats() const {
   if (!memory_->alive()) return stats_;
   const std::lock_guard<std::mutex> lock(mutex_);
   return stats_;

@@ -1,5 +1,5 @@
-// What the leases of an arena share: the budget, the addresses and the figures. Its mutex guards
-// these and nothing else: it is never held while the machine is asked for something.
+// The budget, addresses and figures that the leases of an arena share. A mutex guards only these;
+// it is never locked during a call to the operating system or to the driver.
 #pragma once
 
 #include <list>
@@ -8,9 +8,9 @@
 #include <string>
 
 #include "arena.hpp"
-#include "marks.hpp"
+#include "free_ranges.hpp"
 #include "memory.hpp"
-#include "ranges.hpp"
+#include "stream_marks.hpp"
 
 namespace adacache::arena {
 
@@ -18,14 +18,14 @@ namespace adacache::arena {
 struct Block {
   Address address = 0;
   std::size_t bytes = 0;
-  bool has_own_addresses = false;  // reserved for it alone
-  std::shared_ptr<Marks> marks;    // of the lease that it was mapped for
+  bool has_own_addresses = false;      // a reservation for this block alone
+  std::shared_ptr<StreamMarks> marks;  // the marks of its lease
 };
 
-// A block that is retired when the last of its lease and the views of its slots goes.
+// A block that is retired with the last of its lease and the views of its slots.
 class Chunk {
  public:
-  explicit Chunk(std::shared_ptr<Core> core) : core_(std::move(core)), block_(1) {}
+  explicit Chunk(std::shared_ptr<SharedBudget> shared) : shared_(std::move(shared)), block_(1) {}
   Chunk(const Chunk&) = delete;
   Chunk& operator=(const Chunk&) = delete;
   ~Chunk();
@@ -34,45 +34,45 @@ class Chunk {
   std::size_t bytes() const { return block_.front().bytes; }
 
  private:
-  friend class Core;
-  std::shared_ptr<Core> core_;
-  std::list<Block> block_;  // one: a node that moves to another list needs no memory
+  friend class SharedBudget;
+  std::shared_ptr<SharedBudget> shared_;
+  std::list<Block> block_;  // one node, because moving a node to another list needs no memory
 };
 
-// What a lease has.
+// The figures of one lease.
 struct Holding {
   std::size_t slots = 0, planned = 0, in_use = 0, mapped = 0;
 };
 
-class Core : public std::enable_shared_from_this<Core> {
+class SharedBudget : public std::enable_shared_from_this<SharedBudget> {
  public:
-  Core(std::unique_ptr<Memory> memory, std::size_t budget, std::size_t chunk_bytes);
-  Core(const Core&) = delete;
-  Core& operator=(const Core&) = delete;
-  ~Core();
+  SharedBudget(std::unique_ptr<Memory> memory, std::size_t budget, std::size_t chunk_bytes);
+  SharedBudget(const SharedBudget&) = delete;
+  SharedBudget& operator=(const SharedBudget&) = delete;
+  ~SharedBudget();
 
-  // A chunk of at least `needed` bytes, for a lease that holds `held`. The first one of a lease is
-  // no larger; a later one is, where the budget allows, as large as chunks are to be.
-  std::shared_ptr<Chunk> map(std::size_t needed, const Holding& held, std::shared_ptr<Marks> marks,
-                             Stream stream);
+  // Returns a chunk of at least `needed` bytes for a lease that holds `held`. The first chunk of a
+  // lease is no larger. A later one has at least the chunk size, if the budget allows.
+  std::shared_ptr<Chunk> map(std::size_t needed, const Holding& held,
+                             std::shared_ptr<StreamMarks> marks, Stream stream);
 
-  // Whether `stream` or the legacy stream is being captured. No other stream is ever asked: it may
-  // be destroyed by now.
+  // Returns whether `stream` or the legacy stream is being captured. Other streams are not checked:
+  // they may not exist any more.
   bool capturing(Stream stream);
 
-  // Until the device is done with what is marked, and with all else: views may have been used on
-  // streams that nobody marked.
-  void wait(Marks& marks);
+  // Waits for the marked work, and then for all work of the device: views may have been used on
+  // streams without a mark.
+  void wait(StreamMarks& marks);
 
-  // Unmaps what nobody holds any longer, unless `stream` is being captured. What the machine
-  // refuses to unmap waits for the next call.
+  // Unmaps the retired blocks, unless `stream` is being captured. If unmapping fails, the next call
+  // tries again.
   void sweep(Stream stream) noexcept;
 
   void open_lease();
   void close_lease() noexcept;
   void hold(const Holding& before, const Holding& after) noexcept;
 
-  // Throws what the machine said, and the figures; counts it.
+  // Counts a failure and throws it together with the figures.
   [[noreturn]] void refuse(const Failure& failure, const std::string& when, const Holding& held);
 
   void close(Stream stream);
@@ -95,9 +95,9 @@ class Core : public std::enable_shared_from_this<Core> {
   Address reservation_ = 0;
   mutable std::mutex mutex_;
   Stats stats_;
-  std::size_t leased_ = 0;  // mapped bytes that leases hold; views alone hold the rest
+  std::size_t leased_ = 0;  // mapped bytes that leases hold; only views hold the rest
   bool closed_ = false;
-  Ranges addresses_;
+  FreeRanges addresses_;
   std::list<Block> retired_;
 };
 

@@ -1,6 +1,6 @@
-#include <algorithm>
+#include "slot_placement.hpp"
 
-#include "plan.hpp"
+#include <algorithm>
 
 namespace adacache::arena {
 

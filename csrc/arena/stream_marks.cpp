@@ -1,11 +1,11 @@
+#include "stream_marks.hpp"
+
 #include <algorithm>
 #include <vector>
 
-#include "marks.hpp"
-
 namespace adacache::arena {
 
-void Marks::acquire(Stream stream) {
+void StreamMarks::acquire(Stream stream) {
   if (!memory_.has_streams()) return;
   const std::lock_guard<std::mutex> lock(mutex_);
   if (events_.size() == events_.count(stream) || covers_ == stream) return;
@@ -17,11 +17,11 @@ void Marks::acquire(Stream stream) {
         "stream that captures");
   }
   for (const auto& [other, event] : events_)
-    if (other != stream) event->hold_back(stream);
+    if (other != stream) event->make_stream_wait(stream);
   covers_ = stream;
 }
 
-void Marks::mark(Stream stream) {
+void StreamMarks::mark(Stream stream) {
   if (!memory_.has_streams()) return;
   const std::lock_guard<std::mutex> lock(mutex_);
   if (memory_.capturing(stream)) return;
@@ -29,13 +29,13 @@ void Marks::mark(Stream stream) {
   std::shared_ptr<Event> event = found == events_.end() ? memory_.event() : found->second;
   event->record(stream);
   if (covers_ == stream)
-    events_.clear();  // the new event comes after all of them
+    events_.clear();  // the new event comes after all others
   else
     covers_.reset();
   events_[stream] = std::move(event);
 }
 
-void Marks::wait() {
+void StreamMarks::wait() {
   std::vector<std::shared_ptr<Event>> events;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -44,7 +44,7 @@ void Marks::wait() {
   for (const auto& event : events) event->wait();
 }
 
-bool Marks::others_reached(Stream stream) {
+bool StreamMarks::others_reached(Stream stream) {
   return std::all_of(events_.begin(), events_.end(), [&](const auto& entry) {
     return entry.first == stream || entry.second->reached();
   });

@@ -1,4 +1,4 @@
-// What streams have done with the slots of a lease: one event for each stream that marked.
+// The work of streams on the slots of a lease: one event for each stream that marked its work.
 #pragma once
 
 #include <map>
@@ -10,14 +10,14 @@
 
 namespace adacache::arena {
 
-class Marks {
+class StreamMarks {
  public:
-  explicit Marks(Memory& memory) : memory_(memory) {}
+  explicit StreamMarks(Memory& memory) : memory_(memory) {}
 
   void acquire(Stream stream);
   void mark(Stream stream);
 
-  // Until the marked work is done.
+  // Waits on the host until the marked work is done.
   void wait();
 
  private:
@@ -26,7 +26,7 @@ class Marks {
   Memory& memory_;
   std::mutex mutex_;
   std::map<Stream, std::shared_ptr<Event>> events_;
-  std::optional<Stream> covers_;  // this stream has waited for all events
+  std::optional<Stream> covers_;  // the stream that has waited for all events
 };
 
 }  // namespace adacache::arena

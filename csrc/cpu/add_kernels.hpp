@@ -1,13 +1,13 @@
-// conditional_add, in terms of Block. Include a block_*.hpp first.
+// The kernel of conditional_add, in terms of Block. Include a block_*.hpp first.
 #pragma once
 
-#include "kernels_impl.hpp"
+#include "update_kernels.hpp"
 
 namespace adacache {
 namespace {
 
-// The formats of x and of all residuals; both are kAnyFormat, or neither. Residuals of the format
-// of x have no scale.
+// Adds residuals of the format kStored to x. Both formats are kAnyFormat, or neither. Residuals of
+// the format of x have no scale.
 template <int kFormat, int kStored>
 class Adder {
  public:
@@ -62,7 +62,7 @@ class Adder {
   }
 };
 
-// That of all residuals, if they have one.
+// Returns the format of all residuals, or kAnyFormat if they differ.
 int stored_format(const Add& add) {
   const DType dtype = add.residual[0].dtype;
   const bool needs_no_scale = dtype == add.x.dtype;

@@ -1,4 +1,4 @@
-// Thirty-two floats in four AVX registers: see block_baseline.hpp.
+// Block, thirty-two floats, in four AVX registers; see block_baseline.hpp.
 #pragma once
 
 #include <immintrin.h>
@@ -139,7 +139,7 @@ inline void store_rounded_bfloat16(void* out, const Block& a) {
   for (int i = 0; i < 2; ++i) {
     const __m256i packed =
         _mm256_packus_epi32(high_halves(a.quarter[2 * i]), high_halves(a.quarter[2 * i + 1]));
-    // Packing works within the 128-bit halves of a register: this puts them in order.
+    // Packing works within the 128-bit halves of a register; this puts the halves in order.
     _mm256_storeu_si256(static_cast<__m256i*>(out) + i, _mm256_permute4x64_epi64(packed, 0xd8));
   }
 }
@@ -176,7 +176,7 @@ inline Block load_int8(const void* in) {
       [=](int i) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight_bytes(in, i))); });
 }
 
-// As float16 the bits are 2^-8 times the number, but for NaN.
+// Read as float16, the bits are 2^-8 times the number, except for NaN.
 inline __m256i sixteen_float8(const void* in, int part) {
   const __m128i bytes = _mm_loadu_si128(static_cast<const __m128i*>(in) + part);
   const __m256i shifted = _mm256_slli_epi16(_mm256_cvtepi8_epi16(bytes), 7);
@@ -196,13 +196,13 @@ inline Block load_float8(const void* in) {
   return small * broadcast(0x1p8f);
 }
 
-// The lowest byte of each of the 32 integers.
+// Returns the lowest byte of each of the 32 integers.
 inline void store_bytes(void* out, const __m256i (&a)[4]) {
   const __m256i mask = _mm256_set1_epi32(0xff);
   const auto pair = [&](int i) {
     return _mm256_packus_epi32(_mm256_and_si256(a[i], mask), _mm256_and_si256(a[i + 1], mask));
   };
-  // Packing works within the 128-bit halves of a register: this puts them in order.
+  // Packing works within the 128-bit halves of a register; this puts the halves in order.
   const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   _mm256_storeu_si256(static_cast<__m256i*>(out),
                       _mm256_permutevar8x32_epi32(_mm256_packus_epi16(pair(0), pair(2)), order));
@@ -216,7 +216,7 @@ inline Block store_int8(void* out, const Block& a) {
   return rounded - broadcast(0x1.8p23f);
 }
 
-// As float_to_float8 in half.hpp; returns the value.
+// Rounds like float_to_float8 in narrow_floats.hpp; returns the value.
 inline __m256 round_float8(__m256 a, __m256i& code) {
   const __m256 sign = _mm256_and_ps(a, _mm256_set1_ps(-0.0f));
   const __m256 magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a);

@@ -1,4 +1,4 @@
-// Thirty-two floats in two AVX-512 registers: see block_baseline.hpp.
+// Block, thirty-two floats, in two AVX-512 registers; see block_baseline.hpp.
 #pragma once
 
 #include <immintrin.h>
@@ -108,7 +108,7 @@ inline Block round_bfloat16(Block a) { return {round_bfloat16(a.first), round_bf
 
 inline __m512 round_bfloat16_sum(__m512 a) {
   const __m512i bits = _mm512_castps_si512(a);
-  // -0x7fff, or -0x8000 where the number rounded down is odd: one instruction, not two.
+  // -0x7fff, or -0x8000 if the number rounded down is odd: one instruction instead of two.
   const __m512i half = _mm512_ternarylogic_epi32(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1),
                                                  _mm512_set1_epi32(-0x8000), 0x2e);
   return _mm512_castsi512_ps(
@@ -158,7 +158,7 @@ inline Block load_int8(const void* in) {
   return {widen_int8(sixteen_bytes(in, 0)), widen_int8(sixteen_bytes(in, 1))};
 }
 
-// As float16 the bits are 2^-8 times the number, but for NaN.
+// Read as float16, the bits are 2^-8 times the number, except for NaN.
 inline Block load_float8(const void* in) {
   const __m512i bytes = _mm512_cvtepi8_epi16(_mm256_loadu_si256(static_cast<const __m256i*>(in)));
   const __m512i magnitude_bits = _mm512_set1_epi16(0x7f << 7);
@@ -184,7 +184,7 @@ inline Block store_int8(void* out, Block a) {
   return rounded - broadcast(0x1.8p23f);
 }
 
-// As float_to_float8 in half.hpp; returns the value.
+// Rounds like float_to_float8 in narrow_floats.hpp; returns the value.
 inline __m512 round_float8(__m512 a, __m512i& code) {
   const __m512i sign = _mm512_and_si512(_mm512_castps_si512(a), _mm512_set1_epi32(1 << 31));
   const __m512 magnitude = _mm512_abs_ps(a);

@@ -1,13 +1,13 @@
-// Thirty-two floats, and what the kernels do with them, in plain C++: what any compiler turns into
-// the vector instructions that every machine of the architecture has. block_avx2.hpp and
-// block_avx512.hpp have the same functions with the same results.
+// Block, thirty-two floats, and its operations in plain C++. Compilers turn them into the vector
+// instructions that every machine of an architecture has. block_avx2.hpp and block_avx512.hpp have
+// the same functions with the same results.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 
-#include "../half.hpp"
+#include "../narrow_floats.hpp"
 
 namespace adacache {
 namespace {
@@ -16,12 +16,12 @@ struct Block {
   float v[32];
 };
 
-// Sums that few terms go into: the two halves of a Block are added to each other, then here.
+// Float32 sums of few terms. Adding a Block adds the sum of its two halves.
 struct Narrow {
   float v[16];
 };
 
-// What sums end up in.
+// Float64 sums.
 struct Wide {
   double v[16];
 };
@@ -49,11 +49,11 @@ inline Block operator*(const Block& a, const Block& b) {
 inline Block absolute(const Block& a) {
   return block_of([&](int i) { return std::fabs(a.v[i]); });
 }
-// For numbers without a sign: where one is NaN, so is the result.
+// Returns the larger elements of numbers without a sign; NaN if one of the two is NaN.
 inline Block larger(const Block& a, const Block& b) {
   return block_of([&](int i) { return bits_of(a.v[i]) > bits_of(b.v[i]) ? a.v[i] : b.v[i]; });
 }
-// Zero where the mask is.
+// Returns zero where the mask is zero.
 inline Block keep_where(const Block& a, const Block& mask) {
   return block_of([&](int i) { return mask.v[i] != 0 ? a.v[i] : 0.0f; });
 }
@@ -100,15 +100,15 @@ void convert_to_halves(void* out, const Block& a, const Convert& convert) {
 [[gnu::noinline]] Block round_bfloat16(const Block& a) {
   return block_of([&](int i) { return bfloat16_to_float(float_to_bfloat16(a.v[i])); });
 }
-// The same for sums of bfloat16: a NaN among them has nothing in its lower half that could carry.
+// Does the same for sums of bfloat16: the lower half of their NaN is zero and cannot carry.
 inline Block round_bfloat16_sum(const Block& a) { return round_bfloat16(a); }
-// `a` has been rounded: its upper halves are the number.
+// Stores rounded numbers: their upper halves.
 [[gnu::noinline]] void store_rounded_bfloat16(void* out, const Block& a) {
   convert_to_halves(out, a, [](float x) { return static_cast<std::uint16_t>(bits_of(x) >> 16); });
 }
 
-// The elements with an even number come first, then the others: two instructions in the place of
-// four. It does for whatever treats each element alike.
+// Loads the elements with even indices first, then the odd ones: two instructions instead of four.
+// It serves all code that treats every element alike.
 [[gnu::noinline]] Block load_bfloat16_pairs(const void* in) {
   std::uint32_t pairs[16];
   std::memcpy(pairs, in, sizeof pairs);
@@ -140,10 +140,10 @@ inline Block round_bfloat16_sum(const Block& a) { return round_bfloat16(a); }
   return convert_from<std::uint8_t>(in, [](std::uint8_t x) { return float8_to_float(x); });
 }
 
-// These two round, to the nearest and ties to even, store, and return what was stored. They are for
-// what rounds to at most 127 and 448.
+// These two round to nearest, ties to even, store, and return the stored numbers. They take numbers
+// that round to at most 127 and 448.
 [[gnu::noinline]] Block store_int8(void* out, const Block& a) {
-  // At this size the last place of a float is 1: the addition does the rounding.
+  // At this size, the last bit of a float has the value 1: adding it rounds.
   const Block rounded = block_of([&](int i) { return a.v[i] + 0x1.8p23f; });
   std::int8_t bytes[32];
   for (int i = 0; i < 32; ++i) bytes[i] = static_cast<std::int8_t>(bits_of(rounded.v[i]));

@@ -1,7 +1,7 @@
 #include "../ops.hpp"
-#include "../pool.hpp"
+#include "../thread_pool.hpp"
 #include "instruction_set.hpp"
-#include "pieces.hpp"
+#include "parallel_for.hpp"
 
 namespace adacache {
 
@@ -9,7 +9,7 @@ void conditional_add(View x, std::vector<Term> terms, const float* coefficients,
                      const std::int32_t* flag, int threads) {
   if (*flag == 0) return;
   const auto has_scale = [](const Term& term) { return term.scale.has_value(); };
-  // A scale belongs to a row as it is.
+  // Rows with scales must not be merged.
   if (std::none_of(terms.begin(), terms.end(), has_scale)) {
     std::vector<View*> views{&x};
     for (Term& term : terms) views.push_back(&term.residual);

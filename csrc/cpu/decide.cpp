@@ -9,7 +9,7 @@ namespace {
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
-// base^exponent by repeated squaring: std::pow would make the extension need libm.
+// Returns base^exponent by repeated squaring: std::pow would need libm.
 double power(double base, int exponent) {
   double result = 1;
   for (unsigned n = std::abs(exponent); n != 0; n >>= 1, base *= base)
@@ -19,7 +19,7 @@ double power(double base, int exponent) {
 
 bool is_finite(double value) { return std::isfinite(static_cast<float>(value)); }
 
-// The sums of one video of the batch.
+// The sums of one video of the batch, and what follows from them.
 class Video {
  public:
   Video(const PartialSums& sums, Metric metric, std::int64_t video, std::int64_t videos)
@@ -58,7 +58,7 @@ class Video {
     return kNaN;
   }
 
-  // Over the rows of the video and the partial sums of each.
+  // Adds up a column over the rows of the video and their partial sums.
   double column(std::int64_t location, std::int64_t index) const {
     double total = 0;
     for (std::int64_t row = video_; row < sums_.batch; row += videos_) {
@@ -86,56 +86,59 @@ struct Outcome {
   bool is_undefined = false;
 };
 
-Outcome compared(Video video, double gap, const Moreg& moreg, float& previous_motion) {
-  Outcome found;
-  found.raw = gap > 0 ? video.raw_distance(gap) : kNaN;
-  if (moreg.apply && moreg.in_window)
-    found.score = power(video.motion() / moreg.a, moreg.b) / moreg.d;
-  found.distance = found.raw;
+// The decision of one video by itself. Its score becomes the previous one of the next decision.
+Outcome outcome_of(Video video, double gap, const Moreg& moreg, bool in_window,
+                   float& previous_motion) {
+  Outcome outcome;
+  outcome.raw = gap > 0 ? video.raw_distance(gap) : kNaN;
+  if (moreg.apply && in_window) outcome.score = power(video.motion() / moreg.a, moreg.b) / moreg.d;
+  outcome.distance = outcome.raw;
   if (moreg.apply) {
-    const double gradient = moreg.gradient_factor * (found.score - previous_motion) / gap;
-    found.distance = found.raw * (found.score + std::fabs(gradient));
-    if (is_finite(found.score)) previous_motion = static_cast<float>(found.score);
+    const double gradient = moreg.gradient_factor * (outcome.score - previous_motion) / gap;
+    outcome.distance = outcome.raw * (outcome.score + std::fabs(gradient));
+    if (is_finite(outcome.score)) previous_motion = static_cast<float>(outcome.score);
   }
-  found.is_undefined = video.has_zero_denominator() || !(gap > 0);
-  if (found.is_undefined) found.distance = kNaN;
-  return found;
+  outcome.is_undefined = video.has_zero_denominator() || !(gap > 0);
+  if (outcome.is_undefined) outcome.distance = kNaN;
+  return outcome;
 }
 
-// The video that decides: the first whose distance is not finite, else that of the largest.
-bool decides(const Outcome& now, const Outcome& before) {
+// The first video whose distance is not finite decides; without one, the largest distance decides.
+bool replaces(const Outcome& now, const Outcome& before) {
   if (!is_finite(before.distance)) return false;
   return !is_finite(now.distance) || now.distance > before.distance;
 }
 
-struct Pooled {
+struct BatchOutcome {
   Outcome outcome;
   int flags = 0;
 };
 
-Pooled pooled(const PartialSums& sums, Metric metric, double gap, const Moreg& moreg,
-              const Batch& batch, float* state) {
-  Pooled found;
+BatchOutcome outcome_of_batch(float* state, const PartialSums& sums, const DecideSettings& settings,
+                              const DecideStep& step) {
+  const double gap = static_cast<double>(step.step) - state[kStep];
+  BatchOutcome batch;
   bool is_undefined = false, is_bad = false;
   Outcome total{0, 0, 0};
-  for (std::int64_t v = 0; v < batch.videos; ++v) {
-    float& motion = batch.motions == nullptr ? state[kPreviousMotion] : batch.motions[v];
-    const Outcome now = compared({sums, metric, v, batch.videos}, gap, moreg, motion);
-    if (v == 0 || decides(now, found.outcome)) found.outcome = now;
+  for (std::int64_t v = 0; v < step.videos; ++v) {
+    float& motion = step.motions == nullptr ? state[kPreviousMotion] : step.motions[v];
+    const Video video(sums, settings.metric, v, step.videos);
+    const Outcome now = outcome_of(video, gap, settings.moreg, step.in_window, motion);
+    if (v == 0 || replaces(now, batch.outcome)) batch.outcome = now;
     total.raw += now.raw;
     total.distance += now.distance;
     total.score += now.score;
     is_undefined |= now.is_undefined;
     is_bad |= !is_finite(now.distance);
   }
-  const auto videos = static_cast<double>(batch.videos);
-  if (batch.mean)
-    found.outcome = {total.raw / videos, total.distance / videos, total.score / videos};
-  found.flags = is_undefined ? kZeroDenominator : is_bad ? kNotFinite : 0;
-  return found;
+  const auto videos = static_cast<double>(step.videos);
+  if (settings.uses_mean)
+    batch.outcome = {total.raw / videos, total.distance / videos, total.score / videos};
+  batch.flags = is_undefined ? kZeroDenominator : is_bad ? kNotFinite : 0;
+  return batch;
 }
 
-// Compared in float32, as the distance is recorded: the record explains the decision.
+// Compares in float32, because the state records the distance in float32.
 float rate_of(float distance, const Codebook& codebook) {
   const float* rates = codebook.data + codebook.entries;
   for (std::int64_t i = 0; i < codebook.entries; ++i)
@@ -145,22 +148,18 @@ float rate_of(float distance, const Codebook& codebook) {
 
 }  // namespace
 
-void decide(float* state, const PartialSums& sums, const Codebook& codebook, std::int64_t step,
-            Metric metric, bool has_previous, const Moreg& moreg, std::int64_t sequence,
-            const Batch& batch) {
-  Pooled found{{}, kNoPrevious};
-  if (has_previous) {
-    const double gap = static_cast<double>(step) - state[kStep];
-    found = pooled(sums, metric, gap, moreg, batch, state);
-  }
-  state[kSequence] = state[kSequenceAgain] = static_cast<float>(sequence);
-  state[kStep] = static_cast<float>(step);
-  state[kRawDistance] = static_cast<float>(found.outcome.raw);
-  state[kDistance] = static_cast<float>(found.outcome.distance);
-  state[kMotion] = static_cast<float>(found.outcome.score);
-  state[kRate] = found.flags == 0 ? rate_of(state[kDistance], codebook) : 1;
+void decide(float* state, const PartialSums& sums, const Codebook& codebook,
+            const DecideSettings& settings, const DecideStep& step) {
+  BatchOutcome batch{{}, kNoPrevious};
+  if (step.has_previous) batch = outcome_of_batch(state, sums, settings, step);
+  state[kSequence] = state[kSequenceAgain] = static_cast<float>(step.sequence);
+  state[kStep] = static_cast<float>(step.step);
+  state[kRawDistance] = static_cast<float>(batch.outcome.raw);
+  state[kDistance] = static_cast<float>(batch.outcome.distance);
+  state[kMotion] = static_cast<float>(batch.outcome.score);
+  state[kRate] = batch.flags == 0 ? rate_of(state[kDistance], codebook) : 1;
   state[kNextStep] = state[kStep] + state[kRate];
-  state[kFlags] = static_cast<float>(found.flags);
+  state[kFlags] = static_cast<float>(batch.flags);
 }
 
 }  // namespace adacache

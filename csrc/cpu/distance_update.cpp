@@ -2,22 +2,21 @@
 #include <memory>
 
 #include "../ops.hpp"
-#include "../pool.hpp"
+#include "../thread_pool.hpp"
 #include "instruction_set.hpp"
-#include "pieces.hpp"
-#include "row_update.hpp"
-#include "sums.hpp"
+#include "ordered_sums.hpp"
+#include "parallel_for.hpp"
+#include "quantized_update.hpp"
 
 namespace adacache {
 namespace {
 
-// Columns, elements of a frame, that are taken at a time. The frames of a column are taken one
-// after another, so that those before it are still in the cache when the next is compared with
-// them.
+// The columns, elements of a frame, of one pass. A pass goes through all frames of its columns, so
+// that a frame is still in the cache when the next one is compared with it.
 constexpr std::int64_t kColumns = 4096;
 
-// A part of a sample: some columns of some frames. It depends on the shape alone, like the order of
-// every sum.
+// Some columns of some frames of a sample. Parts depend on the shape only, like the order of the
+// sums.
 struct Part {
   std::int64_t batch, first_frame, last_frame, first_column, last_column;
 };
@@ -50,7 +49,7 @@ class Partition {
   std::int64_t parts_by_column_ = 0, parts_by_frame_ = 0;
 };
 
-// The columns of a frame of a view as contiguous memory: where they are, or copied.
+// The columns of a frame of a view as contiguous memory, in place or copied.
 class Columns {
  public:
   Columns() = default;
@@ -156,7 +155,6 @@ class Distance {
       update.slot = place(slot_, 0);
       update.x_out = place(x_out_, 1);
       if (o_.x_in) update.x_in = place(x_in_, 2);
-      update.accumulate = o_.slot_holds == SlotHolds::kSum;
       set_terms(update, place);
       update.with_size = strides() > 0;
       if (strides() > 0 && frame >= o_.frame_strides[0])
@@ -166,8 +164,8 @@ class Distance {
     });
   }
 
-  // With frame strides, the next run is in the next frame. To fetch it while this one is worked on
-  // made bfloat16 from memory 6 % faster.
+  // Returns a run with its next one, which lies in the next frame if there are frame strides.
+  // Prefetching it made bfloat16 from memory 6 % faster.
   Run run_and_next(const Columns& columns, std::int64_t batch, std::int64_t frame,
                    std::int64_t column) const {
     Run run = columns.run(batch, frame, column);
@@ -199,7 +197,7 @@ class Distance {
     return slot_.copied(batch, frame, column, count, memory);
   }
 
-  // What a frame adds to the motion sums. update() has taken the change over the first stride.
+  // Adds a frame to the motion sums. update() has added the change over the first stride.
   void add_motion(std::int64_t batch, std::int64_t frame, std::int64_t column, std::int64_t count,
                   UpdateSums& lanes, double* sums, char* scratch) const {
     const double size = total(lanes.size);
@@ -224,7 +222,7 @@ class Distance {
     return total(lanes);
   }
 
-  // Calls `body(column, count)` for what the kernels can take at once.
+  // Calls `body(column, count)` for each range of columns that the kernels can take at once.
   template <typename Body>
   void each_cut(std::int64_t column, std::int64_t count, const Body& body) const {
     if (whole_ || copies_) return body(column, count);
@@ -242,7 +240,7 @@ class Distance {
   Columns slot_, x_out_, x_in_;
   std::vector<Columns> previous_;
   bool whole_ = true;    // Columns are contiguous across rows, in every operand.
-  bool copies_ = false;  // They are not, and rows are no multiple of what the sums need.
+  bool copies_ = false;  // They are not, and rows are no multiple of a group.
 };
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Which of the compiled sets of kernels runs.
+// The choice of the compiled kernels that run.
 #pragma once
 
 #include <string>
@@ -8,11 +8,11 @@
 
 namespace adacache {
 
-// The names of what this build has, and of those that this machine can run, the best last.
+// The instruction sets of this build, and those that this machine can run, the best last.
 std::vector<std::string> built_instruction_sets();
 std::vector<std::string> instruction_sets();
 
-// At first the best.
+// The chosen kernels, at first the best.
 const Kernels& kernels();
 
 // Throws std::invalid_argument for a name that is not one of instruction_sets().

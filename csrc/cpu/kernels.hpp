@@ -1,13 +1,13 @@
-// The inner loops, compiled once per instruction set. They see nothing but contiguous stretches of
-// memory; what is strided, split into tasks or summed up over them is the business of the callers.
+// The inner loops, compiled once for each instruction set. They work on contiguous runs of memory.
+// The callers handle strides, split the work into tasks, and add up the sums of the tasks.
 //
-// Plain types without member functions: an inline function used by two instruction sets would be
-// linked once, perhaps with instructions that the machine at hand does not have.
+// The types are plain, without member functions. The linker would keep one copy of an inline
+// function of two instruction sets, perhaps with instructions that this machine does not have.
 #pragma once
 
 #include <cstdint>
 
-#include "../run.hpp"
+#include "../contiguous_run.hpp"
 
 namespace adacache {
 
@@ -15,30 +15,29 @@ constexpr int kMaxTerms = 4;
 
 enum class Sums { kNone, kL1, kL2, kCosine };
 
-// p = x_out - x_in, or slot + (x_out - x_in); slot = p.
+// p = x_out - x_in; slot = p.
 struct Update {
   Run slot, x_out;
-  Run x_in;  // no data: p = x_out
-  bool accumulate;
+  Run x_in;   // no data: p = x_out
   Sums sums;  // of p and of c = sum_i coefficient[i] * term[i]
   int terms;
   Run term[kMaxTerms];  // the last one may be the slot
   float coefficient[kMaxTerms];
   Run earlier;     // the slot of an earlier frame, for the sum of changes; no data: none
-  bool with_size;  // whether sum|p| is wanted
+  bool with_size;  // whether to sum up |p|
 };
 
-constexpr int kBlock = 32;   // what the kernels work on at a time
-constexpr int kGroup = 128;  // whose terms are added in float32 before they get to float64
+constexpr int kBlock = 32;   // elements that the kernels work on at once
+constexpr int kGroup = 128;  // elements whose terms are added in float32 before float64
 constexpr int kLanes = 16;
 
-// A sum in parts, each over its own places of every block: its order, and so its bits, are the same
-// whatever the width of the registers. The eight terms of a lane in a group are added in float32,
-// everything else in float64. A term goes through at most four additions in float32: with the
-// rounding of the result, less than 2^-21 of the sum of |terms| is lost. That took bfloat16 with
-// frame strides from 5.2 to 3.7 ns a vector (AVX-512, in the cache) against two terms in float32.
-// The kernels add to what is there. A run that is not the last one of a sum has whole groups, or
-// the bits depend on where it was cut.
+// A sum in lanes, each of its own elements of every block. Its order, and so its bits, do not
+// depend on the width of the registers. The eight terms of a lane in a group are added in float32,
+// all else in float64. A term takes part in at most four float32 additions: with the rounding of
+// the result, the error is less than 2^-21 of the sum of |terms|. Compared with two terms in
+// float32, this took bfloat16 with frame strides from 5.2 to 3.7 ns a vector (AVX-512, in the
+// cache). The kernels add to the lanes. All runs of a sum but the last need whole groups; otherwise
+// the bits would depend on the cuts.
 struct Lanes {
   double part[kLanes];
 };
@@ -58,26 +57,25 @@ struct Add {
   float scale[kMaxTerms];  // 1: none
 };
 
-struct ScaledRun {  // The values are scale * data.
+struct ScaledRun {  // its values are scale * data
   Run run;
   float scale;  // 1: none
 };
 
-// As Update, of one whole row, where something has eight bits. A slot of eight bits gets a scale:
+// An Update of one whole row in which a tensor has eight bits. A slot of eight bits gets a scale:
 //   m = max(max|p|, 2^-100), slot_scale = m / L, slot = round(p * (L / m)), p = slot * slot_scale
-// with L the largest number of its format. `next`, of a run, is the same place in what comes next.
+// with L, the largest number of its format. The `next` of a run is the next row.
 struct RowUpdate {
   Run slot, x_out;
   Run x_in;           // no data: p = x_out
-  bool accumulate;    // not with eight bits
-  float* slot_scale;  // written; null: the slot does not have eight bits
+  float* slot_scale;  // written; null if the slot has more bits
   Sums sums;
   int terms;
   ScaledRun term[kMaxTerms];  // the last one may be the slot
   float coefficient[kMaxTerms];
   ScaledRun earlier;
   bool with_size;
-  float* p;  // memory for the row and kBlock elements more
+  float* p;  // memory for the row and another kBlock elements
 };
 
 struct Kernels {

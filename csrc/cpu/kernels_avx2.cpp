@@ -1,6 +1,10 @@
+// The other headers are written in terms of this Block.
+// clang-format off
 #include "block_avx2.hpp"
-#include "kernels_add.hpp"
-#include "kernels_rows.hpp"
+// clang-format on
+
+#include "add_kernels.hpp"
+#include "quantized_kernels.hpp"
 
 namespace adacache {
 

@@ -1,4 +1,4 @@
-// From the lanes of the kernels to the sums of distance_update.
+// The additions from the kernels' lanes to the sums of distance_update, in a fixed order.
 #pragma once
 
 #include <algorithm>
@@ -30,7 +30,7 @@ inline Sums sums_of(Metric metric) {
   return Sums::kNone;
 }
 
-// What the parts of each sample, `width` sums each, add up to.
+// Adds up the parts of each sample, of `width` sums each.
 inline void write_sums(const std::vector<double>& partial, std::int64_t batch, std::int64_t parts,
                        std::int64_t width, float* sums) {
   for (std::int64_t b = 0; b < batch; ++b)

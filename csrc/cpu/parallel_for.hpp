@@ -1,4 +1,4 @@
-// Walks the elements of several views of one shape in stretches that are contiguous in all of them.
+// Divides the elements of several views of one shape into tasks, and tasks into contiguous runs.
 #pragma once
 
 #include <algorithm>
@@ -6,12 +6,12 @@
 #include <cstdint>
 #include <vector>
 
-#include "../view.hpp"
+#include "../strided_view.hpp"
 
 namespace adacache {
 
-// The elements of a task: enough to make up for the handing out (9 ns), and few enough that the
-// threads finish together. It must not depend on the number of threads: sums do depend on it.
+// The elements of a task: enough to justify its start (9 ns), and few enough that the threads
+// finish together. It must not depend on the number of threads, because the sums depend on it.
 constexpr std::int64_t kTaskSize = 1 << 16;
 
 inline std::int64_t count_of(const std::array<std::int64_t, 4>& size) {

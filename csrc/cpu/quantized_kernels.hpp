@@ -1,17 +1,17 @@
-// Rows with scales, in terms of Block. Include a block_*.hpp first.
+// The kernels of rows with scales, in terms of Block. Include a block_*.hpp first.
 //
-// A row is taken twice: once for p and its maximum, then, from the cache, for everything else.
+// They read a row twice: once for p and its maximum, then, from the cache, for everything else.
 #pragma once
 
 #include <cmath>
 #include <cstring>
 
-#include "kernels_impl.hpp"
+#include "update_kernels.hpp"
 
 namespace adacache {
 namespace {
 
-constexpr float kSmallestMaximum = 0x1p-100f;  // what zeros are scaled by
+constexpr float kSmallestMaximum = 0x1p-100f;  // replaces a smaller maximum
 
 template <int kFormat>
 [[gnu::always_inline]] inline void prefetch_next(const Run& run, std::int64_t i) {
@@ -21,14 +21,15 @@ template <int kFormat>
   for (std::int64_t line = 0; line < kBlock * width; line += 64) ADACACHE_PREFETCH(next + line);
 }
 
-// Ones for the first `count` elements, then zeros.
+// Returns ones for the first `count` elements, then zeros.
 inline Block ones_before(std::int64_t count) {
   float mask[kBlock] = {};
   for (std::int64_t i = 0; i < count; ++i) mask[i] = 1;
   return load_float32(mask);
 }
 
-// NaN if one of the elements is NaN. They have no sign, so that integers compare as they do.
+// Returns the largest element, or NaN if there is one. No element has a sign, so that their bits
+// have the same order as they.
 inline float largest_of(const Block& block) {
   std::uint32_t bits[kBlock], largest = 0;
   store_float32(bits, block);
@@ -38,7 +39,7 @@ inline float largest_of(const Block& block) {
   return value;
 }
 
-// Writes p of a row and zeros up to the end of a block; returns max|p|.
+// Writes p of a row, and zeros up to the end of the block; returns max|p|.
 template <int kFormat>
 float difference(const RowUpdate& update, std::int64_t count) {
   Block largest = zero_block();
@@ -82,7 +83,7 @@ struct Scaling {
   float factor, scale;
 };
 
-// What makes eight bits of p, which is set to zeros if it is not finite, and p of eight bits.
+// Returns the factor from p to eight bits, and the scale back. Sets p to zeros if it is not finite.
 inline Scaling scaling_of_row(const RowUpdate& update, float maximum, std::int64_t count) {
   const float largest = update.slot.dtype == DType::kInt8 ? 127.0f : 448.0f;
   const bool is_finite = maximum < INFINITY;
@@ -92,7 +93,7 @@ inline Scaling scaling_of_row(const RowUpdate& update, float maximum, std::int64
   return {largest / maximum, maximum * (1.0f / largest)};
 }
 
-// All that has eight bits has the format kFormat, or that is kAnyFormat.
+// All runs of eight bits have the format kFormat, if it is not kAnyFormat.
 template <int kFormat, Sums kSums, bool kMotion>
 class RowUpdater {
  public:
@@ -150,12 +151,12 @@ class RowUpdater {
     change_.end_group();
   }
 
-  // `mask`, if any, has zeros where there are no elements.
+  // A `mask` is zero after the last element.
   template <int kLoaded>
   [[gnu::always_inline]] void step(const RowUpdate& update, std::int64_t i, const Block* mask) {
     Block c = zero_block();
     if (kSums != Sums::kNone) c = combined<kLoaded>(update, i);
-    // Zeros times an infinite coefficient are NaN. Where p is, all of the row is.
+    // Zeros times an infinite coefficient are NaN. If p has a NaN, all of the row is NaN.
     if (mask != nullptr) c = keep_where(c, *mask);
     const Block p = stored(update, i);
     if (kSums != Sums::kNone) add_distance(c, p);
@@ -170,13 +171,10 @@ class RowUpdater {
     return load_in_order<kLoaded>(scaled.run, i) * broadcast(scaled.scale);
   }
 
-  // Stores p, and returns what was stored.
+  // Stores p, and returns the stored value.
   [[gnu::always_inline]] Block stored(const RowUpdate& update, std::int64_t i) {
     Block p = load_float32(update.p + i);
-    if (kFormat == kAnyFormat && update.slot_scale == nullptr) {
-      if (update.accumulate) p = load_any(update.slot, i) + p;
-      return store_any(update.slot, i, p);
-    }
+    if (kFormat == kAnyFormat && update.slot_scale == nullptr) return store_any(update.slot, i, p);
     p = p * broadcast(scaling_.factor);
     void* out = static_cast<char*>(update.slot.data) + i;
     const bool is_int8 = format_of<kFormat>(update.slot) == DType::kInt8;
@@ -207,7 +205,7 @@ class RowUpdater {
     add_distance_terms<kSums>(c, p, first_, second_, third_);
   }
 
-  // Apart from the loop, whose code would be the worse for it, and small.
+  // Not inlined, and small: it would slow down the code of the loop.
   [[gnu::noinline]] void step_tail(RowUpdate update, std::int64_t first, std::int64_t count) {
     Tail term0(update.term[0].run, first, count), term1(update.term[1].run, first, count);
     Tail term2(update.term[2].run, first, count), term3(update.term[3].run, first, count);

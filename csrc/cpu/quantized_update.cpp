@@ -1,23 +1,24 @@
+#include "quantized_update.hpp"
+
 #include <memory>
 
-#include "../pool.hpp"
+#include "../thread_pool.hpp"
 #include "instruction_set.hpp"
-#include "pieces.hpp"
-#include "row_update.hpp"
-#include "sums.hpp"
+#include "ordered_sums.hpp"
+#include "parallel_for.hpp"
 
 namespace adacache {
 namespace {
 
-// Elements that are taken of a frame before the next frame is compared with them.
+// The elements of a frame after which the next frame is compared with them.
 constexpr std::int64_t kAtOnce = 4096;
-// In a longer row, the next row is too far ahead to be asked for: the cache has to hold both.
+// In a longer row, prefetching the next row would need both rows in the cache.
 constexpr std::int64_t kLongRow = 8192;
 constexpr std::int64_t kBytesAhead = 2048;
 
 bool has_eight_bits(const View& view) { return size_of(view.dtype) == 1; }
 
-// Some tokens of some frames of a sample; it depends on the shape alone, like the order of the
+// Some tokens of some frames of a sample. Parts depend on the shape only, like the order of the
 // sums.
 struct Part {
   std::int64_t batch, first_frame, last_frame, first_token, last_token;
@@ -103,7 +104,6 @@ class RowsUpdate {
     update.slot = run(o_.slot);
     update.x_out = run(o_.x_out);
     if (o_.x_in) update.x_in = run(*o_.x_in);
-    update.accumulate = o_.slot_holds == SlotHolds::kSum;
     if (o_.scale) update.slot_scale = scale_of(*o_.scale, row);
     const int previous = static_cast<int>(o_.previous.size());
     for (int t = 0; t < previous; ++t) {
@@ -137,13 +137,13 @@ class RowsUpdate {
     return static_cast<float*>(scale.run(row.batch, row.frame, row.token, 0).data);
   }
 
-  // What is in the slot.
+  // Returns a stored row of the slot.
   ScaledRun stored(const Row& row) const {
     const float scale = o_.scale ? *scale_of(*o_.scale, row) : 1;
     return {o_.slot.run(row.batch, row.frame, row.token, 0), scale};
   }
 
-  // What a frame adds to the motion sums. update() has taken the change over the first stride.
+  // Adds a frame to the motion sums. update() has added the change over the first stride.
   void add_motion(std::int64_t batch, std::int64_t frame, std::int64_t first_token,
                   std::int64_t last_token, UpdateSums& lanes, double* sums) const {
     const double size = total(lanes.size);

@@ -1,4 +1,4 @@
-// distance_update where the slot or a previous residual has eight bits, row by row.
+// distance_update row by row, if the slot or a previous residual has eight bits.
 #pragma once
 
 #include "../ops.hpp"

@@ -1,11 +1,11 @@
 #include "../ops.hpp"
-#include "../pool.hpp"
+#include "../thread_pool.hpp"
 #include "instruction_set.hpp"
-#include "pieces.hpp"
+#include "parallel_for.hpp"
 
 namespace adacache {
 
-void residual_update(View slot, View x_out, View x_in, bool accumulate, int threads) {
+void residual_update(View slot, View x_out, View x_in, int threads) {
   merge_rows({&slot, &x_out, &x_in});
   const std::int64_t total = count_of(slot.size);
   const Kernels& kernel = kernels();
@@ -17,7 +17,6 @@ void residual_update(View slot, View x_out, View x_in, bool accumulate, int thre
       update.slot = slot.run(i, j, k, first);
       update.x_out = x_out.run(i, j, k, first);
       update.x_in = x_in.run(i, j, k, first);
-      update.accumulate = accumulate;
       kernel.update(update, count, &unused);
     });
   };

@@ -1,5 +1,5 @@
 // The kernels in terms of Block, thirty-two floats. Include a block_*.hpp first. Everything is in
-// an anonymous namespace: each instruction set keeps its own copy, and none leaks out.
+// an anonymous namespace, so that each instruction set has its own copy.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@
 namespace adacache {
 namespace {
 
-// Stands for "look at the dtype of each run", where the runs do not have the same.
+// The format of runs with different dtypes: the code looks at the dtype of each run.
 constexpr int kAnyFormat = -1;
 
 template <int kFormat>
@@ -41,7 +41,7 @@ constexpr DType format_of(const Run& run) {
   return zero_block();
 }
 
-// Out of line: in place, five dtypes for each of five operands made a megabyte of code.
+// Not inlined: five dtypes for each of five operands made a megabyte of code.
 [[gnu::noinline]] Block load_any(const Run& run, std::int64_t i) {
   return load_as(run.dtype, run, i);
 }
@@ -58,7 +58,7 @@ template <int kFormat>
   return load_as(format_of<kFormat>(run), run, i);
 }
 
-// As load(), but always in the order of memory: for use with other formats.
+// Like load(), but always in the order of memory, for use with other formats.
 template <int kFormat>
 [[gnu::always_inline]] inline Block load_in_order(const Run& run, std::int64_t i) {
   return kFormat == kAnyFormat ? load_any(run, i) : load_as(format_of<kFormat>(run), run, i);
@@ -81,7 +81,8 @@ template <int kFormat>
   return value;
 }
 
-// The same in the order of load(). `kIsSum`: the value is a sum of numbers of that format.
+// Like store_in_order(), in the order of load(). `kIsSum`: the value is a sum of numbers of that
+// format.
 template <int kFormat, bool kIsSum>
 [[gnu::always_inline]] inline Block store(const Run& run, std::int64_t i, Block value) {
   if (kFormat != kBFloat16Format) return store_in_order<kFormat>(run, i, value);
@@ -90,10 +91,9 @@ template <int kFormat, bool kIsSum>
   return value;
 }
 
-// How far ahead memory is asked for. The processor's own prefetching starts anew on each page, and
-// the arithmetic leaves it little room: without this, bfloat16 came from memory 2.7 times slower.
-// bfloat16 takes longer a byte to compute, and is 3 % faster with twice of what is best for
-// float32.
+// Returns the prefetch distance. The processor's own prefetching starts again on each page, and the
+// arithmetic leaves it little time: without this, bfloat16 from memory was 2.7 times slower.
+// bfloat16 needs more time for each byte, and is 3 % faster with twice the distance of float32.
 constexpr std::int64_t bytes_ahead(std::int64_t width) { return width == 2 ? 2048 : 1024; }
 
 template <int kFormat>
@@ -104,7 +104,7 @@ template <int kFormat>
   for (std::int64_t line = 0; line < kBlock * width; line += 64) ADACACHE_PREFETCH(ahead + line);
 }
 
-// What to prefetch from element `i` on, when all that is left of the run has been asked for.
+// Moves the prefetching from element `i` on to the next run: the rest of this one is prefetched.
 template <int kFormat>
 [[gnu::always_inline]] inline void go_to_next(Run& run, std::int64_t i) {
   if (run.next == nullptr) return;
@@ -112,7 +112,7 @@ template <int kFormat>
   run.data = static_cast<char*>(run.next) - i * width - bytes_ahead(width);
 }
 
-// Fewer than kBlock elements at the end of a run, followed by zeros in memory of their own.
+// A copy of the last, fewer than kBlock, elements of a run, followed by zeros.
 class Tail {
  public:
   Tail(Run& run, std::int64_t first, std::int64_t count)
@@ -131,7 +131,7 @@ class Tail {
   char memory_[kBlock * 4] = {};
 };
 
-// Terms of kGroup elements are added in float32, the sums of the groups in float64.
+// A sum: the terms of kGroup elements in float32, the sums of the groups in float64.
 class Sum {
  public:
   explicit Sum(const Lanes& lanes) : total_(load_wide(lanes.part)) {}
@@ -202,7 +202,7 @@ class Updater {
     end_group();
   }
 
-  // Returns where the last whole group before `end` ends.
+  // Adds whole groups, and returns the end of the last one before `end`.
   [[gnu::always_inline]] std::int64_t add_groups(const Update& update, const Update& ahead,
                                                  std::int64_t i, std::int64_t end) {
     while (i + kGroup <= end) {
@@ -243,11 +243,10 @@ class Updater {
     for (int t = 0; t < ahead.terms; ++t) go_to_next<kFormat>(ahead.term[t], i);
   }
 
-  // `mask`, if any, has zeros where there are no elements.
+  // A `mask` is zero after the last element.
   [[gnu::always_inline]] void step(const Update& update, std::int64_t i, const Run* mask) {
     Block p = load<kFormat>(update.x_out, i);
     if (update.x_in.data != nullptr) p = p - load<kFormat>(update.x_in, i);
-    if (update.accumulate) p = load<kFormat>(update.slot, i) + p;
     if (kSums == Sums::kNone) {
       p = store<kFormat, true>(update.slot, i, p);
     } else {
@@ -279,7 +278,7 @@ class Updater {
     add_distance_terms<kSums>(c, p, first_, second_, third_);
   }
 
-  // Apart from the loop, whose code would be the worse for it.
+  // Not inlined: it would slow down the code of the loop.
   [[gnu::noinline]] void step_tail(Update update, std::int64_t first, std::int64_t count) {
     Tail term0(update.term[0], first, count), term1(update.term[1], first, count);
     Tail term2(update.term[2], first, count), term3(update.term[3], first, count);

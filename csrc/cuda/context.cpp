@@ -33,7 +33,7 @@ class CudaEvent final : public Event {
     driver_.check("cuEventRecord", driver_.cuEventRecord(event_, handle(stream)));
   }
 
-  void hold_back(Stream stream) override {
+  void make_stream_wait(Stream stream) override {
     const Enter enter(context_);
     driver_.check("cuStreamWaitEvent", driver_.cuStreamWaitEvent(handle(stream), event_, 0));
   }

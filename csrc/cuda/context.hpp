@@ -11,11 +11,11 @@ namespace adacache::cuda {
 
 inline cu::Stream handle(Stream stream) { return reinterpret_cast<cu::Stream>(stream); }
 
-// The primary context of a device, which is the one that torch uses.
+// The primary context of a device, the one that torch uses.
 class Context {
  public:
-  // `number`: of the device, as the driver counts. Throws Error if there is no such device or no
-  // driver, std::invalid_argument for a negative one.
+  // `number` is the number of the device by which the driver counts. Throws Error without such a
+  // device or a driver, and std::invalid_argument for a negative number.
   explicit Context(int number);
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
@@ -25,11 +25,11 @@ class Context {
   cu::Device device() const { return device_; }
   cu::Context handle() const { return context_; }
 
-  // Whether this is the process that made it. Another one leaves everything alone.
+  // Returns whether this process made the context. In any other process, nothing may be touched.
   bool alive() const noexcept { return process_id() == owner_; }
 
   bool capturing(Stream stream) const;
-  std::unique_ptr<Event> event() const;  // the context has to live longer
+  std::unique_ptr<Event> event() const;  // the context has to outlive the event
 
  private:
   const Driver& driver_;
@@ -38,8 +38,8 @@ class Context {
   const long owner_ = process_id();
 };
 
-// Makes the context current, and lets this thread do what would break a capture that goes on in
-// another one: in the default mode even waiting for an event does.
+// Makes the context current, and relaxes the thread's capture mode: in the default mode, even a
+// wait for an event would break a capture of another thread.
 class Enter {
  public:
   explicit Enter(const Context& context);

@@ -11,8 +11,8 @@ namespace {
 
 using GetProcAddress = cu::Result (*)(const char*, void**, int, std::uint64_t, int*);
 
-// A pointer to a function that is exactly the version which is declared here: from
-// cuGetProcAddress, or by its exported name where a driver is too old for that.
+// Finds a function in exactly the version that is declared here: by cuGetProcAddress, or by its
+// exported name if the driver is too old for that.
 class Symbols {
  public:
   explicit Symbols(void* library)
@@ -79,7 +79,7 @@ Driver load_driver() {
   ADACACHE_CUDA_GRAPH_FUNCTIONS(ADACACHE_LOAD)
 #undef ADACACHE_LOAD
 #else
-  result.problem = "no CUDA driver: it is looked for on Linux only";
+  result.problem = "no CUDA driver: only Linux is supported";
 #endif
   return result;
 }

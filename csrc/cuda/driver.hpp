@@ -1,5 +1,6 @@
-// The CUDA driver as this package uses it: found at run time, declared by hand, so that neither the
-// build needs a toolkit nor the import a driver. tests/cpp/driver_abi.cpp holds it against cuda.h.
+// The part of the CUDA driver that this package uses. It is declared here and loaded at run time,
+// so that the build needs no toolkit and the import no driver. tests/cpp/driver_abi.cpp compares
+// the declarations with cuda.h.
 #pragma once
 
 #include <cstddef>
@@ -83,7 +84,7 @@ struct AccessDescription {
   int flags = kReadWrite;
 };
 
-struct EdgeData;  // always none
+struct EdgeData;  // never used
 
 struct KernelParameters {
   Function function = nullptr;
@@ -99,12 +100,12 @@ struct KernelParameters {
 struct ConditionalParameters {
   Condition handle = 0;
   int type = kIf;
-  unsigned size = 0;        // how many bodies
-  Graph* bodies = nullptr;  // comes back
+  unsigned size = 0;        // the number of bodies
+  Graph* bodies = nullptr;  // written by the driver
   Context context = nullptr;
 };
 
-// Of a conditional node only. The driver asks for the size and for zeros in what is not used.
+// The parameters of a conditional node. The driver requires the size, and zeros in unused bytes.
 struct NodeParameters {
   int type = kConditionalNode;
   int reserved0[3] = {};
@@ -145,7 +146,7 @@ namespace adacache::cuda {
   X(cuEventSynchronize, "cuEventSynchronize", 2000, cu::Event)                            \
   X(cuEventDestroy_v2, "cuEventDestroy", 4000, cu::Event)
 
-// An arena does without these.
+// The functions of virtual memory. An arena works without them.
 #define ADACACHE_CUDA_VIRTUAL_MEMORY_FUNCTIONS(X)                                                 \
   X(cuMemGetAllocationGranularity, "cuMemGetAllocationGranularity", 10020, std::size_t*,          \
     const cu::AllocationProperties*, int)                                                         \
@@ -161,7 +162,7 @@ namespace adacache::cuda {
   X(cuMemSetAccess, "cuMemSetAccess", 10020, cu::DevicePtr, std::size_t,                          \
     const cu::AccessDescription*, std::size_t)
 
-// Needed by graphs that decide by themselves.
+// The functions of conditional graphs.
 #define ADACACHE_CUDA_GRAPH_FUNCTIONS(X)                                                          \
   X(cuDriverGetVersion, "cuDriverGetVersion", 2020, int*)                                         \
   X(cuModuleLoadData, "cuModuleLoadData", 2000, cu::Module*, const void*)                         \
@@ -183,9 +184,9 @@ namespace adacache::cuda {
   X(cuGraphExecDestroy, "cuGraphExecDestroy", 10000, cu::GraphExec)
 
 struct Driver {
-  std::string problem;            // why it cannot be used; empty if it can
-  std::string no_virtual_memory;  // why those of the second list are not there
-  std::string no_graphs;          // likewise those of the third
+  std::string problem;            // why the driver cannot be used; empty if it can
+  std::string no_virtual_memory;  // why the second list is missing
+  std::string no_graphs;          // why the third list is missing
 
 #define ADACACHE_POINTER(symbol, name, version, ...) cu::Result (*symbol)(__VA_ARGS__) = nullptr;
   ADACACHE_CUDA_FUNCTIONS(ADACACHE_POINTER)
@@ -195,18 +196,18 @@ struct Driver {
 
   Failure failure(const char* call, cu::Result code) const;
 
-  // Throws CallFailed for anything but success.
+  // Throws CallFailed if the code is not success.
   void check(const char* call, cu::Result code) const;
 
-  // The same for a call that gives something back: at the end of the process the driver may be gone
-  // already, and everything with it.
+  // Does the same for a call that frees something. At the end of the process, the driver may have
+  // shut down and freed everything already; that is a success.
   void check_gone(const char* call, cu::Result code) const;
 };
 
-// Loads the library once more; initializes nothing.
+// Loads the library again, without initializing it.
 Driver load_driver();
 
-// Loaded when first needed, and never unloaded.
+// Loads the driver at the first call; it is never unloaded.
 const Driver& driver();
 
 }  // namespace adacache::cuda

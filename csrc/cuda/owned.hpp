@@ -1,4 +1,4 @@
-// What the driver has made and gets back once.
+// An object of the driver, such as a module or a graph, that is destroyed once.
 #pragma once
 
 #include "cuda/context.hpp"
@@ -7,7 +7,7 @@
 
 namespace adacache::cuda {
 
-// A module or a graph. Null until put() is filled. The context has to live longer.
+// Null until the driver writes to put(). The context has to outlive it.
 class Owned {
  public:
   using GiveBack = cu::Result (*)(void*);
@@ -18,7 +18,8 @@ class Owned {
   Owned& operator=(const Owned&) = delete;
   ~Owned() { give_back(); }
 
-  // Whether that went well. It is not tried again: it may be somebody else's by then.
+  // Destroys the object and returns whether that succeeded. A failed call is not repeated: the
+  // driver may have reused the handle.
   bool give_back() noexcept {
     void* const it = it_;
     it_ = nullptr;
@@ -31,7 +32,7 @@ class Owned {
 
   void** put() { return &it_; }
   void* get() const { return it_; }
-  void leave() { it_ = nullptr; }  // it is never given back
+  void leak() { it_ = nullptr; }  // never destroy the object
 
  private:
   const Context& context_;

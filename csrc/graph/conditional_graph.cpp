@@ -14,7 +14,7 @@ using cuda::Context;
 using cuda::Driver;
 using cuda::Enter;
 
-constexpr int kOldestVersion = 12080;  // IF nodes that have an ELSE
+constexpr int kOldestVersion = 12080;  // the first with IF nodes that have an ELSE
 
 const char* const kWhatToDo =
     "decision='graph' needs a CUDA driver of 12.8 or newer (on Linux 570 or newer): update the "
@@ -46,13 +46,13 @@ ConditionalGraph::Loaded::Loaded(const Context& context)
 ConditionalGraph::Loaded::~Loaded() {
   const bool has_no_executable = executable.give_back();
   const bool has_no_graph = graph.give_back();
-  if (!has_no_executable || !has_no_graph) module.leave();
+  if (!has_no_executable || !has_no_graph) module.leak();
 }
 
-void ConditionalGraph::Loaded::leave() {
-  executable.leave();
-  graph.leave();
-  module.leave();
+void ConditionalGraph::Loaded::leak() {
+  executable.leak();
+  graph.leak();
+  module.leak();
 }
 
 ConditionalGraph::ConditionalGraph(int device, const Parts& parts, Address flag)
@@ -69,7 +69,7 @@ ConditionalGraph::ConditionalGraph(int device, const Parts& parts, Address flag)
 
 ConditionalGraph::~ConditionalGraph() {
   if (!context_.alive() || launches_are_done()) return;
-  loaded_.leave();
+  loaded_.leak();
 }
 
 void ConditionalGraph::launch(Stream stream) {
@@ -90,7 +90,7 @@ void ConditionalGraph::launch(Stream stream) {
 void ConditionalGraph::wait_for_last(Stream stream) {
   if (untracked_) launched_->record(last_);
   untracked_ = false;
-  if (stream != last_) launched_->hold_back(stream);
+  if (stream != last_) launched_->make_stream_wait(stream);
 }
 
 void ConditionalGraph::build(const Parts& parts, Address flag) {

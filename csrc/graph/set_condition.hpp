@@ -1,6 +1,6 @@
-// A kernel that tells a conditional node of a CUDA graph what an int32 on the device says. In PTX,
-// as the build needs no CUDA compiler; PTX 8.3 is that of CUDA 12.3, the first with conditional
-// nodes.
+// A kernel that sets the condition of a CUDA graph's conditional node to an int32 on the device. It
+// is PTX, so that the build needs no CUDA compiler. PTX 8.3 came with CUDA 12.3, the first with
+// conditional nodes.
 #pragma once
 
 namespace adacache::graph {

@@ -28,7 +28,7 @@ class CudaMessages final : public Pinned {
   }
 
   void* data() override { return memory_; }
-  void leave() noexcept override { memory_ = nullptr; }
+  void leak() noexcept override { memory_ = nullptr; }
 
  private:
   const Context& context_;

@@ -12,7 +12,7 @@ class HostMessages final : public Pinned {
   explicit HostMessages(std::size_t bytes)
       : memory_((bytes + sizeof(double) - 1) / sizeof(double)) {}
   void* data() override { return memory_.data(); }
-  void leave() noexcept override {}  // no stream copies to it
+  void leak() noexcept override {}  // no stream copies to the memory
 
  private:
   std::vector<double> memory_;

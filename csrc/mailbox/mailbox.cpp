@@ -17,7 +17,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// "7", "0.5", "nan": what stands where a sequence number should.
+// Returns a float as text, such as "7", "0.5" or "nan".
 std::string text(float value) {
   char digits[32];
   std::snprintf(digits, sizeof digits, "%.9g", static_cast<double>(value));
@@ -56,7 +56,7 @@ Mailbox::Mailbox(std::unique_ptr<Transport> transport)
 Mailbox::~Mailbox() {
   if (!transport_->alive()) return;
   const bool done = wait_for_all();
-  if (!done || untracked_) memory_->leave();
+  if (!done || untracked_) memory_->leak();
 }
 
 void Mailbox::post(Stream stream, Address state, std::uint32_t sequence) {
@@ -69,7 +69,7 @@ void Mailbox::post(Stream stream, Address state, std::uint32_t sequence) {
         "use decision='graph'");
   Message* const again = find(sequence);
   Message& message = again != nullptr ? *again : messages_[next_];
-  if (!has_arrived(message)) message.event->hold_back(stream);
+  if (!has_arrived(message)) message.event->make_stream_wait(stream);
   message.sequence.reset();
   transport_->copy(place(message), state, sizeof(State), stream);
   if (message.event) {

@@ -1,5 +1,5 @@
-// Decisions on their way from the device to the host. design.md next to this file has the
-// invariants.
+// The mailbox brings decision messages from the device to the host. design.md in this folder lists
+// the invariants.
 #pragma once
 
 #include <array>
@@ -13,42 +13,42 @@
 
 namespace adacache::mailbox {
 
-constexpr std::size_t kStateFloats = 10;        // the first and the last are the sequence number
-constexpr std::size_t kMessages = 4;            // a message is kept until this many more are posted
-constexpr std::uint32_t kSequences = 1u << 24;  // below: what a float holds exactly
+constexpr std::size_t kStateFloats = 10;  // the first and the last one are the sequence number
+constexpr std::size_t kMessages = 4;      // a message stays until this many more are posted
+constexpr std::uint32_t kSequences = 1u << 24;  // a float holds smaller numbers exactly
 
 using State = std::array<float, kStateFloats>;
 
 struct Collected {
   State state;
-  double waited_seconds = 0;  // more than 0 if, and only if, the host had to wait
+  double waited_seconds = 0;  // more than 0 if and only if the host waited
 };
 
-// Has one owner: not to be used by two threads at once.
+// Two threads must not use a mailbox at once.
 class Mailbox {
  public:
   explicit Mailbox(std::unique_ptr<Transport> transport);
   Mailbox(const Mailbox&) = delete;
   Mailbox& operator=(const Mailbox&) = delete;
 
-  // Waits for copies that are under way: they would write into memory that is somebody else's.
+  // Waits for pending copies: they would write into memory that is freed.
   ~Mailbox();
 
-  // The state at that address goes into a message, after all that is on the stream already. It has
-  // to be left alone until later work of the stream. Throws CaptureError if the stream is captured.
+  // Copies the state at an address into a message, after the earlier work of the stream. Only later
+  // work of the stream may change the state. Throws CaptureError if the stream is being captured.
   void post(Stream stream, Address state, std::uint32_t sequence);
 
-  // Whether collect() would not wait.
+  // Returns whether collect() would return without waiting.
   bool arrived(std::uint32_t sequence);
 
-  // Throws Error for a message that was not posted, or is overwritten, or holds another decision
-  // than this, or parts of two. The same one may be collected again.
+  // Returns a message. Throws Error if it was not posted, is overwritten, or holds another decision
+  // or parts of two. A message may be collected again.
   Collected collect(std::uint32_t sequence);
 
  private:
   struct Message {
     std::unique_ptr<Event> event;           // null on the host
-    std::optional<std::uint32_t> sequence;  // of what was posted
+    std::optional<std::uint32_t> sequence;  // of the posted decision
     bool under_way = false;
   };
 
@@ -64,7 +64,7 @@ class Mailbox {
   const std::unique_ptr<Pinned> memory_;  // one state for each message
   std::array<Message, kMessages> messages_;
   std::size_t next_ = 0;    // the message to use next
-  bool untracked_ = false;  // there is a copy of whose end no event tells
+  bool untracked_ = false;  // a copy is pending that no event marks
 };
 
 }  // namespace adacache::mailbox

@@ -28,7 +28,6 @@ STREAMS = {
     "distance_update: residual given, motion": 3,
     "distance_update: forecast of two": 5,
     "residual_update: plain": 3,
-    "residual_update: accumulate": 4,
     "conditional_add: one residual": 3,
     "conditional_add: two residuals": 4,
     "conditional_add: flag 0": 0,

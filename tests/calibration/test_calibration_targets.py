@@ -1,6 +1,6 @@
-"""`calibrate` for a target: what comes out, its file, every refusal, the command.
+"""`calibrate` for a target: its result, its file, its errors, and the command.
 
-Seconds are made up: a forward in which the blocks run takes 1, another one 0.1.
+Seconds are not measured: a forward call takes 1 if the blocks run, else 0.1.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from torch import nn
 
 import adacache_kernels as ak
 from adacache_kernels import Calibration, Profile, calibrate
-from adacache_kernels.calibration import calibrate as targets
-from adacache_kernels.calibration import generation_rounds as rounds
-from adacache_kernels.calibration import timed_runs as trial_runs
-from adacache_kernels.cli import bench_quality as command
+from adacache_kernels.calibration import timed_runs
+from adacache_kernels.calibration.choose_codebook import is_harder_with_motion
+from adacache_kernels.calibration.request import draw_held_out
 from adacache_kernels.cli import main as cli
+from adacache_kernels.cli.common import progress_bar
 from adacache_kernels.config.calibration_file import Target
-from adacache_kernels.evaluate import method_spec as methods
-from adacache_kernels.evaluate import pipelines
+from adacache_kernels.evaluate import method_spec, pipelines
 from adacache_kernels.evaluate.pipelines import Subject
 from adacache_kernels.schedule.codebook import Codebook
 from tests.pipelines.test_pipelines import latte, run_latte
@@ -37,8 +36,8 @@ COMPUTED, REUSED = 1.0, 0.1
 
 
 @contextmanager
-def made_up_seconds(transformer: nn.Module) -> Iterator[list[float]]:
-    """Of every forward, by whether its first block ran."""
+def fixed_seconds(transformer: nn.Module) -> Iterator[list[float]]:
+    """Yield the seconds of every forward call, by whether its first block ran."""
     seconds: list[float] = []
     ran: list[bool] = []
     blocks = getattr(transformer, "blocks", None) or transformer.get_submodule("transformer_blocks")
@@ -55,11 +54,11 @@ def made_up_seconds(transformer: nn.Module) -> Iterator[list[float]]:
 
 @pytest.fixture(autouse=True)
 def seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial_runs, "timed_forwards", made_up_seconds)
+    monkeypatch.setattr(timed_runs, "timed_forwards", fixed_seconds)
 
 
 def calibrated(**arguments: Any) -> Calibration:
-    """Of the tiny model; seeds 0 to 3, of which 3 is held out."""
+    """Calibrate the tiny model with seeds 0 to 3, one of them held out."""
     model = TINY_WAN.build()
     defaults: dict[str, Any] = dict(trials=2, rounds=2, num_inference_steps=STEPS)
     return calibrate(model, range(4), denoising(model), **(defaults | arguments))
@@ -68,14 +67,14 @@ def calibrated(**arguments: Any) -> Calibration:
 @pytest.fixture(scope="module")
 def faster() -> Calibration:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trial_runs, "timed_forwards", made_up_seconds)
+        patch.setattr(timed_runs, "timed_forwards", fixed_seconds)
         return calibrated(target_speedup=2.0, rounds=4)
 
 
 @pytest.fixture(scope="module")
 def plain() -> Calibration:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trial_runs, "timed_forwards", made_up_seconds)
+        patch.setattr(timed_runs, "timed_forwards", fixed_seconds)
         return calibrated(target_speedup=1.8, kind="codebook", held_out=[7, 8])
 
 
@@ -83,7 +82,7 @@ def speedup(computed: int) -> float:
     return STEPS / (COMPUTED * computed + REUSED * (STEPS - computed))
 
 
-# What comes out
+# Its result
 
 
 def test_a_speedup_is_reached_by_a_profile(faster: Calibration) -> None:
@@ -99,7 +98,7 @@ def test_a_speedup_is_reached_by_a_profile(faster: Calibration) -> None:
 
 def test_a_speedup_is_reached_by_a_codebook(plain: Calibration) -> None:
     assert plain.profile is None and plain.held_out.cases == 2
-    # What was fitted to computes 6 steps of 12; a step less or more is 1.6 to 2.11.
+    # The fitted cases compute 6 steps of 12; one step more or less gives 1.6 or 2.11.
     assert plain.notes["tried"][0][1] == pytest.approx(speedup(6), rel=1e-3)
     assert speedup(7) / 1.8 - 1 <= plain.missed <= speedup(5) / 1.8 - 1 + 1e-9
     codebook = plain.config().codebook
@@ -112,37 +111,37 @@ def test_a_speedup_is_reached_by_a_codebook(plain: Calibration) -> None:
 
 def test_more_quality_takes_more_steps(faster: Calibration) -> None:
     low = faster.held_out.psnr
-    found = [
+    calibrations = [
         calibrated(target_psnr=low + more, profile=faster, held_out=[7, 8]) for more in (-3, 12)
     ]
-    assert found[0].held_out.computed_steps < found[1].held_out.computed_steps
-    assert found[0].held_out.psnr < found[1].held_out.psnr
-    for one in found:
+    assert calibrations[0].held_out.computed_steps < calibrations[1].held_out.computed_steps
+    assert calibrations[0].held_out.psnr < calibrations[1].held_out.psnr
+    for one in calibrations:
         assert one.missed == pytest.approx(one.held_out.psnr - one.target.value)
         values = [value for _, value in one.notes["tried"]]
-        # The best comes first, and is what was kept.
+        # The best comes first, and gives the settings.
         assert min(abs(value - one.target.value) for value in values) == pytest.approx(
             abs(values[0] - one.target.value)
         )
         assert one.settings["computed_steps"] == one.notes["tried"][0][0]
 
 
-def test_it_says_what_it_does_and_how_far_it_is() -> None:
-    told: list[tuple[str, int, int]] = []
-    found = calibrated(target_speedup=2.0, rounds=1, progress=lambda *what: told.append(what))
-    names = list(dict.fromkeys(doing for doing, _, _ in told))
+def test_it_reports_its_progress_and_its_result() -> None:
+    reports: list[tuple[str, int, int]] = []
+    result = calibrated(target_speedup=2.0, rounds=1, progress=lambda *now: reports.append(now))
+    names = list(dict.fromkeys(doing for doing, _, _ in reports))
     assert names == ["full generations", "random schedules", "costs of steps",
                      "round 1 of at most 1", "held-out cases"]  # fmt: skip
-    assert told[-1] == ("held-out cases", 1, 1)
-    assert f"profile for 2x: {100 * found.missed:+.1f} % on 1 held-out cases" in str(found)
+    assert reports[-1] == ("held-out cases", 1, 1)
+    assert f"profile for 2x: {100 * result.missed:+.1f} % on 1 held-out cases" in str(result)
 
 
 def test_motion_regularisation_only_where_hardness_follows_motion() -> None:
     motions = [0.1, 0.2, 0.4, 0.8, 1.6]
-    assert rounds._is_clear(motions, [-40, -36, -35, -30, -28])
-    assert not rounds._is_clear(motions, [-30, -36, -35, -31, -30])
-    assert not rounds._is_clear(motions, [-28, -30, -35, -36, -40])
-    assert not rounds._is_clear([0.3] * 5, [-28, -30, -35, -36, -40])
+    assert is_harder_with_motion(motions, [-40, -36, -35, -30, -28])
+    assert not is_harder_with_motion(motions, [-30, -36, -35, -31, -30])
+    assert not is_harder_with_motion(motions, [-28, -30, -35, -36, -40])
+    assert not is_harder_with_motion([0.3] * 5, [-28, -30, -35, -36, -40])
 
 
 # Its file
@@ -158,7 +157,7 @@ def test_it_is_saved_loaded_and_patched(faster: Calibration, tmp_path: Path) -> 
         model = ak.patch(TINY_WAN.build(), given)
         outcomes.append((denoising(model)(3), ak.summary(model).computed_steps))
     assert all(steps == outcomes[0][1] for _, steps in outcomes)
-    assert all(torch.allclose(found, outcomes[0][0], atol=1e-5) for found, _ in outcomes)
+    assert all(torch.allclose(outcome, outcomes[0][0], atol=1e-5) for outcome, _ in outcomes)
     json.dumps(ak.summary(model).to_dict())
 
 
@@ -182,16 +181,16 @@ def test_settings_can_be_changed(faster: Calibration) -> None:
         ak.patch(TINY_WAN.build(), faster, speed=2)
 
 
-def test_it_is_a_method_of_the_bench(
+def test_it_is_a_method_of_bench_quality(
     faster: Calibration, plain: Calibration, tmp_path: Path
 ) -> None:
-    for name, found in (("faster", faster), ("plain", plain)):
+    for name, calibration in (("faster", faster), ("plain", plain)):
         path = tmp_path / f"{name}.json"
-        found.save(path)
+        calibration.save(path)
         model = TINY_WAN.build()
-        with methods.parse(f"{path}", STEPS).applied(model) as tell:
+        with method_spec.parse_method(f"{path}", STEPS).applied(model) as last_summary:
             denoising(model)(3)
-            summary = tell()
+            summary = last_summary()
         assert summary is not None and len(summary.computed_steps) < STEPS
 
 
@@ -199,15 +198,15 @@ def test_it_is_a_method_of_the_bench(
 def test_another_model_or_number_of_steps_is_refused(
     name: str, request: pytest.FixtureRequest
 ) -> None:
-    found: Calibration = request.getfixturevalue(name)
+    calibration: Calibration = request.getfixturevalue(name)
     with pytest.raises(ValueError, match=r"calibration is for another model: class 'Wan"):
-        ak.patch(TINY["latte"].build(), found)
+        ak.patch(TINY["latte"].build(), calibration)
     with pytest.raises(ValueError, match=r"the calibration is for 12 steps .* has 20"):
-        ak.patch(TINY_WAN.build(), found, num_inference_steps=20)
+        ak.patch(TINY_WAN.build(), calibration, num_inference_steps=20)
     other = TINY_WAN.build()
     other.register_to_config(num_layers=30)
     with pytest.raises(ValueError, match="num_layers 3, here 30; calibrate for this one"):
-        ak.patch(other, found)
+        ak.patch(other, calibration)
     assert not ak.is_patched(other)
 
 
@@ -215,11 +214,11 @@ def test_another_scheduler_is_refused(tmp_path: Path) -> None:
     from diffusers import DPMSolverMultistepScheduler
 
     pipe = latte()
-    found = calibrate(
+    calibration = calibrate(
         pipe, range(3), of_pipeline(pipe), target_speedup=1.5, rounds=1, kind="codebook"
     )
-    assert found.calibrated_for.num_steps == 8
-    found.save(tmp_path / "latte.json")
+    assert calibration.calibrated_for.num_steps == 8
+    calibration.save(tmp_path / "latte.json")
     ak.patch(pipe, tmp_path / "latte.json")
     with pytest.raises(ValueError, match="is for 8 steps and this generation has 6"):
         run_latte(pipe, 6)
@@ -254,7 +253,7 @@ def of_pipeline(pipe: Any) -> Generate:
         ({"target": {"of": "speedup"}}, "broken: .*'value'"),
     ],
 )
-def test_a_broken_file_is_told(
+def test_a_broken_file_is_named(
     plain: Calibration, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "broken.json"
@@ -296,7 +295,7 @@ def test_files_that_hold_no_calibration(
     assert not ak.is_patched(model)
 
 
-# What is refused
+# Its errors
 
 
 @pytest.mark.parametrize(
@@ -332,11 +331,11 @@ def test_too_few_cases() -> None:
 
 
 def test_a_quarter_is_drawn_at_random() -> None:
-    fitted, held = targets.drawn_apart(list(range(20)), seed=0)
+    fitted, held = draw_held_out(list(range(20)), seed=0)
     assert len(held) == 5 and sorted(fitted + held) == list(range(20))
     assert held != list(range(15, 20)) and fitted == sorted(fitted)
-    assert targets.drawn_apart(list(range(20)), seed=0) == (fitted, held)
-    assert targets.drawn_apart(list(range(20)), seed=1) != (fitted, held)
+    assert draw_held_out(list(range(20)), seed=0) == (fitted, held)
+    assert draw_held_out(list(range(20)), seed=1) != (fitted, held)
 
 
 def test_outcomes_that_cannot_be_judged() -> None:
@@ -360,11 +359,11 @@ def test_a_profile_of_something_else(faster: Calibration, plain: Calibration) ->
     assert profile is not None
     other = Profile.from_dict(profile.to_dict() | {"model": {"class": "Other", "config": {}}})
     message = "profile is for another model: class 'Other', .* or without profile="
-    told: list[str] = []
+    reports: list[str] = []
     with pytest.raises(ValueError, match=message):
-        calibrated(target_speedup=2.0, profile=other, progress=lambda *what: told.append(what[0]))
-    # After the first generation.
-    assert told == []
+        calibrated(target_speedup=2.0, profile=other, progress=lambda *now: reports.append(now[0]))
+    # The first generation shows it.
+    assert reports == []
 
 
 def test_a_codebook_needs_distances() -> None:
@@ -390,16 +389,17 @@ def test_the_command(
     words = ["calibrate", "--prompts", str(tmp_path / "prompts.txt"), "--steps", "8"]
     words += ["--target-speedup", "1.5", "--kind", "codebook", "--out", str(out)]
     assert cli.main(words) == 0
-    told = capsys.readouterr()
-    assert "codebook for 1.5x:" in told.out and "Fitted to 3 videos; tried (1 / thr" in told.out
-    assert f"Written to {out}" in told.out and "held-out cases" in told.err
-    # In full 3, to see motion 3, costs 6, at last 2, and 6 a round.
-    assert re.search(r"It took (20|26|32|38) generations, \d+ s in all", told.out)
-    found = Calibration.load(out)
-    assert found.notes["cases"] == 3 and found.held_out.cases == 1
+    printed = capsys.readouterr()
+    assert "codebook for 1.5x:" in printed.out
+    assert "Fitted to 3 videos; measured (1 / thr" in printed.out
+    assert f"Written to {out}" in printed.out and "held-out cases" in printed.err
+    # 3 in full, 3 to measure motion, 6 for costs, 2 held out, and 6 in each round.
+    assert re.search(r"It took (20|26|32|38) generations, \d+ s in all", printed.out)
+    calibration = Calibration.load(out)
+    assert calibration.notes["cases"] == 3 and calibration.held_out.cases == 1
     assert cli.main([*words, "--held-out", "abcde", "abcdef", "--rounds", "1"]) == 0
-    found = Calibration.load(out)
-    assert found.notes["cases"] == 4 and found.held_out.cases == 2
+    calibration = Calibration.load(out)
+    assert calibration.notes["cases"] == 4 and calibration.held_out.cases == 2
 
 
 @pytest.mark.parametrize(
@@ -425,7 +425,7 @@ def test_the_command_refuses(
     assert message in capsys.readouterr().err
 
 
-def test_a_senseless_target_is_told_before_anything_is_loaded(
+def test_a_wrong_target_is_an_error_before_anything_is_loaded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(pipelines, "load", lambda *_, **__: pytest.fail("loaded"))
@@ -434,8 +434,8 @@ def test_a_senseless_target_is_told_before_anything_is_loaded(
     assert "target_speedup is 0.5; it must be above 1" in capsys.readouterr().err
 
 
-def test_what_counts_anew_has_a_bar_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
-    with command.progress_bar() as show:
+def test_every_count_has_its_own_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar() as show:
         for doing, total in (("first", 3), ("second", 3), ("third", 1), ("fourth", 1)):
             for done in range(total):
                 show(f"{doing} {done}", done + 1, total)

@@ -1,4 +1,4 @@
-"""Schedules refined by direct search: which moves are tried, kept and counted; with `calibrate`."""
+"""Schedules refined by direct search: which moves are measured, accepted and counted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 import adacache_kernels as ak
 from adacache_kernels import Calibration
-from adacache_kernels.calibration.outcomes import as_array, psnr, squared_error
+from adacache_kernels.calibration.outcomes import as_array, capped_psnr, squared_error
 from adacache_kernels.calibration.refine_schedule import GAIN, refine_schedule
 from tests.calibration.test_calibration_targets import calibrated, seconds
 from tests.support.tiny_calibration import STEPS, TINY_WAN, denoising
@@ -24,27 +24,27 @@ def nearness(steps: list[int]) -> float:
 
 
 def test_steps_move_to_where_they_are_best() -> None:
-    found = refine_schedule(nearness, EVEN, sweeps=3)
-    assert found.steps == BEST
-    assert (found.before, found.after) == (nearness(EVEN), 0.0)
+    refined = refine_schedule(nearness, EVEN, sweeps=3)
+    assert refined.steps == BEST
+    assert (refined.before, refined.after) == (nearness(EVEN), 0.0)
 
 
 def test_the_first_and_the_last_two_steps_stay() -> None:
-    seen: list[list[int]] = []
+    measured: list[list[int]] = []
 
     def earlier(steps: list[int]) -> float:
-        seen.append(steps)
+        measured.append(steps)
         return -float(sum(steps))
 
-    found = refine_schedule(earlier, EVEN, sweeps=9)
-    assert found.steps == [1, 2, 3, 4, 5, 19, 20]
-    assert all(steps[0] == 1 and steps[-2:] == [19, 20] for steps in seen)
-    assert all(steps == sorted(set(steps)) for steps in seen)
-    assert found.tried == len({tuple(steps) for steps in seen}) == len(seen)
+    refined = refine_schedule(earlier, EVEN, sweeps=9)
+    assert refined.steps == [1, 2, 3, 4, 5, 19, 20]
+    assert all(steps[0] == 1 and steps[-2:] == [19, 20] for steps in measured)
+    assert all(steps == sorted(set(steps)) for steps in measured)
+    assert refined.measured == len({tuple(steps) for steps in measured}) == len(measured)
 
 
 def test_a_sweep_goes_over_each_step_once() -> None:
-    """A step that is hindered by its neighbour moves in the next sweep."""
+    """A step that its neighbour blocks moves in the next sweep."""
     start, best = [1, 5, 6, 19, 20], [1, 6, 8, 19, 20]
 
     def near(steps: list[int]) -> float:
@@ -54,36 +54,36 @@ def test_a_sweep_goes_over_each_step_once() -> None:
     assert refine_schedule(near, start, sweeps=2).steps == best
 
 
-def test_moves_that_gain_next_to_nothing_are_not_made() -> None:
+def test_moves_with_a_negligible_gain_are_rejected() -> None:
     def slightly(steps: list[int]) -> float:
         return nearness(steps) * 0.9 * GAIN
 
-    found = refine_schedule(slightly, EVEN, sweeps=3)
-    assert found.steps == EVEN and found.before == found.after
+    refined = refine_schedule(slightly, EVEN, sweeps=3)
+    assert refined.steps == EVEN and refined.before == refined.after
 
 
-def mean_psnr(found: Calibration, cases: range, **settings: Any) -> float:
+def mean_psnr(calibration: Calibration, cases: range, **settings: Any) -> float:
     qualities = []
     for seed in cases:
         model = TINY_WAN.build()
         full = as_array(denoising(model)(seed))
-        ak.patch(model, found, num_inference_steps=STEPS, **settings)
+        ak.patch(model, calibration, num_inference_steps=STEPS, **settings)
         error = squared_error(as_array(denoising(model)(seed)), full)
-        qualities.append(psnr(error, 1.0))
+        qualities.append(capped_psnr(error, 1.0))
     return statistics.mean(qualities)
 
 
 def test_calibrate_refines_its_schedule() -> None:
-    found = calibrated(target_speedup=2.0, rounds=2, refine=2)
-    notes = found.notes["refine"]
-    assert notes["refined"] > notes["planned"], "else this test shows nothing"
+    calibration = calibrated(target_speedup=2.0, rounds=2, refine=2)
+    notes = calibration.notes["refine"]
+    assert notes["refined"] > notes["planned"], "otherwise this test proves nothing"
     assert notes["schedules"] > 4
-    assert "computed_steps" not in found.settings
-    schedule = found.settings["schedule"]
+    assert "computed_steps" not in calibration.settings
+    schedule = calibration.settings["schedule"]
     assert schedule[0] == 1 and tuple(schedule[-2:]) == (STEPS - 1, STEPS)
-    assert mean_psnr(found, range(3)) == pytest.approx(notes["refined"], abs=0.01)
-    assert found.held_out.computed_steps == len(schedule)
-    again = Calibration.from_dict(found.to_dict())
+    assert mean_psnr(calibration, range(3)) == pytest.approx(notes["refined"], abs=0.01)
+    assert calibration.held_out.computed_steps == len(schedule)
+    again = Calibration.from_dict(calibration.to_dict())
     assert tuple(again.settings["schedule"]) == tuple(schedule)
 
 

@@ -1,4 +1,4 @@
-// CHECK(condition): counts and prints what does not hold; main() returns whether there were any.
+// CHECK(condition) counts and prints failed conditions; main() returns whether there were any.
 #pragma once
 
 #include <atomic>
@@ -18,7 +18,8 @@ inline std::atomic<int>& failures() {
     }                                                                       \
   } while (false)
 
-// What `call` throws says; empty if it throws nothing. Another type of exception is not caught.
+// Returns the message of the exception that `call` throws, or an empty text. Exceptions of other
+// types are not caught.
 template <typename Exception, typename Call>
 std::string message_of(const Call& call) {
   try {

@@ -1,4 +1,4 @@
-# What needs a CUDA driver, on a fake one.
+# The tests that need a CUDA driver, on the driver stub.
 add_subdirectory(${PROJECT_SOURCE_DIR}/tests/support/cuda_driver_stub ${CMAKE_CURRENT_BINARY_DIR}/fakecuda)
 set(fake ${CMAKE_CURRENT_BINARY_DIR}/fakecuda/lib)
 set(old ${CMAKE_CURRENT_BINARY_DIR}/fakecuda/old)
@@ -33,7 +33,7 @@ add_cuda_test(cuda_no_virtual_memory ${fake} FAKECUDA_WITHOUT=cuMemMap
 add_cuda_test(cuda_old_driver ${old} ""
   test_cuda_driver plain "the CUDA driver has no cuMemGetAllocationGranularity: it is too old")
 
-# The declarations of the driver against a cuda.h, where there is one.
+# Compares the declarations of the driver with a cuda.h, if there is one.
 find_path(ADACACHE_CUDA_INCLUDE cuda.h
   HINTS ENV CUDA_HOME ENV CUDA_PATH /usr/local/cuda PATH_SUFFIXES include NO_DEFAULT_PATH
   DOC "Directory of a cuda.h to compare the declarations of the driver with")

@@ -1,4 +1,4 @@
-// csrc/cuda/driver.hpp says what cuda.h says. Compiled where there is a cuda.h, never run.
+// Compares csrc/cuda/driver.hpp with cuda.h. It is compiled if there is a cuda.h, and never run.
 #include <cuda.h>
 
 #include <cstddef>
@@ -10,8 +10,8 @@ namespace {
 
 using namespace adacache;
 
-// What passes a function call in the same way: integers and enums of one size, and pointers to
-// alike things or to structures, which are compared below.
+// Types that a call passes in the same way: integers and enums of one size, and pointers to such
+// types or to structures, which are compared below.
 template <typename A, typename B>
 constexpr bool alike();
 
@@ -103,7 +103,7 @@ static_assert(offsetof(OurKernel, extra) == offsetof(TheirKernel, extra));
 static_assert(offsetof(OurKernel, kernel) == offsetof(TheirKernel, kern));
 static_assert(offsetof(OurKernel, context) == offsetof(TheirKernel, ctx));
 
-// Later headers may append to it; what there is stays in its place.
+// Later headers may append members; the existing ones stay where they are.
 using OurCondition = cu::ConditionalParameters;
 using TheirCondition = CUDA_CONDITIONAL_NODE_PARAMS;
 static_assert(sizeof(OurCondition) <= sizeof(TheirCondition));

@@ -1,5 +1,5 @@
-// The fake driver's functions that the package does not use: what a test does in the place of a
-// program, and what it asks the fake. tests/support/cuda_driver_stub/README.md has them.
+// The functions of the driver stub that the package does not use: those of programs, and those that
+// inspect the stub. tests/support/cuda_driver_stub/README.md documents them.
 #pragma once
 
 #include <dlfcn.h>
@@ -46,7 +46,7 @@ inline long waits() { return get<long()>("fakecuda_waits")(); }
 inline long errors() { return get<long()>("fakecuda_errors")(); }
 inline std::string last_error() { return get<const char*()>("fakecuda_last_error")(); }
 
-// A stream as torch makes them, unless it is to be a blocking one.
+// A stream like those of torch, or a blocking one.
 class Stream {
  public:
   explicit Stream(unsigned flags = cu::kNonBlocking) {
@@ -68,7 +68,7 @@ class Stream {
   void work() const { get<void(cu::Stream)>("fakecuda_work")(handle_); }
   bool idle() const { return get<int(cu::Stream)>("fakecuda_idle")(handle_) != 0; }
 
-  // The task is done when its turn comes on the stream.
+  // Puts a task on the stream.
   void run(std::function<void()> task) const {
     auto* held = new std::function<void()>(std::move(task));
     get<int(cu::Stream, void (*)(void*), void*)>("cuLaunchHostFunc")(handle_, &run_held, held);
@@ -88,7 +88,7 @@ class Stream {
   cu::Stream handle_ = nullptr;
 };
 
-// Memory of the device, which the host may read and write here.
+// Device memory, which the host may read and write.
 template <typename T>
 class DeviceArray {
  public:
@@ -114,7 +114,7 @@ class DeviceArray {
   cu::DevicePtr address_ = 0;
 };
 
-// A capture in the mode that forbids most. end() says whether it ended well.
+// A capture in the strictest mode. end() returns whether it succeeded.
 class Capture {
  public:
   explicit Capture(const Stream& stream) : stream_(stream.handle_) {

@@ -1,4 +1,4 @@
-// Calls of the driver that fail, and what these may leave behind.
+// Failing calls of the driver, and the objects that they may leak.
 #pragma once
 
 #include <cstdio>
@@ -24,8 +24,8 @@ inline std::string message(const std::string& what, const Fault& fault) {
   return "with " + fault.text() + ": " + what + "\n";
 }
 
-// A call that gives something back and fails leaves that, as it must not be repeated: what it
-// gave back may belong to somebody else by then. cuMemUnmap is repeated: the addresses are ours.
+// A failed call that frees an object leaks it, because it must not be repeated: the driver may have
+// reused the handle. cuMemUnmap is repeated: the addresses stay reserved.
 inline long may_be_left(const Fault& fault, const std::string& kind) {
   const std::pair<const char*, const char*> table[] = {
       {"cuMemAddressFree", "reservations"},
@@ -57,7 +57,7 @@ inline std::vector<Count> count_all() {
   return counts;
 }
 
-// `also`: a kind of which one more may be left.
+// `also` is a kind of which one more object may be leaked.
 inline void check_left(const std::vector<Count>& before, const Fault& fault,
                        const std::string& also = {}) {
   for (const Count& count : before) {
@@ -73,7 +73,7 @@ inline void check_left(const std::vector<Count>& before, const Fault& fault,
   }
 }
 
-// What a failed pop, or a failed change of the mode, has left to this thread.
+// Undoes the effect of a failed pop, or of a failed change of the mode, on this thread.
 inline void tidy_thread() {
   adacache::cu::Context context = nullptr;
   int mode = adacache::cu::kGlobal;
@@ -82,8 +82,8 @@ inline void tidy_thread() {
     fake::get<int(adacache::cu::Context*)>("cuCtxPopCurrent_v2")(&context);
 }
 
-// Each call of these, "cuInit:1,cuMemMap:3", as a fault yet without a code; `not_ours` names those
-// that the test itself calls.
+// Returns each of these calls, "cuInit:1,cuMemMap:3", as a fault without a code; `not_ours` names
+// the functions that the test itself calls.
 inline std::vector<Fault> faults_of(const std::string& called, const std::string& not_ours) {
   std::vector<Fault> faults;
   std::istringstream list(called);

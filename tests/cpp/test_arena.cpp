@@ -32,7 +32,7 @@ bool holds(const Slot& slot, int value) {
   return true;
 }
 
-// A3, A5: growth changes no address and no byte; the first chunk is what the plan says.
+// A3, A5: growth changes no address and no byte; the first chunk has the planned bytes.
 void check_growth() {
   Arena arena = Arena::on_host(64 * kMiB, kMiB);
   const auto lease = arena.lease();
@@ -59,7 +59,7 @@ void check_growth() {
   CHECK(stats.in_use == 1024 + 5120 + 200 * (768 + 30208) && stats.in_use <= stats.mapped);
 }
 
-// A4: the budget holds for all leases together; A6: a failed growth changes nothing.
+// A4: the budget limits all leases together; A6: a failed growth changes nothing.
 void check_budget() {
   Arena arena = Arena::on_host(10 * kPage + 1, 4 * kPage);
   const auto a = arena.lease(), b = arena.lease();
@@ -77,7 +77,7 @@ void check_budget() {
   after.failures = 0;
   CHECK(std::memcmp(&before, &after, offsetof(Stats, is_virtual)) == 0);
   CHECK(holds(kept, 7));
-  // A later chunk is clipped to what is left of the budget.
+  // A later chunk is clipped to the rest of the budget.
   CHECK(a->grow({kPage}).size() == 1);
   CHECK(arena.stats().mapped == 10 * kPage);
   CHECK(a->grow({kPage}).size() == 1);
@@ -112,7 +112,7 @@ void check_replan() {
   CHECK(arena.stats().peak_mapped == 18 * kPage);
 }
 
-// A8: a slot is all that is needed to use its memory.
+// A8: a slot alone keeps its memory usable.
 void check_view_alone() {
   Slot slot;
   {
@@ -150,9 +150,9 @@ void check_arguments() {
   lease->mark(0);
 }
 
-// A9: where the holes between chunks are too small, a chunk gets addresses of its own. Chunks of a
-// size as many as the budget allows; of these stay those that hold an address which is a multiple
-// of twice that size; then chunks of twice the size (Robson's worst case for a first fit).
+// A9: if the holes between chunks are too small, a chunk gets its own addresses. The test maps as
+// many chunks of one size as the budget allows. It keeps those with an address that is a multiple
+// of twice the size, and maps chunks of twice the size (Robson's worst case for a first fit).
 void check_fragments() {
   constexpr std::size_t kBudget = 64;
   Arena arena = Arena::on_host(kBudget * kPage, kPage);
@@ -198,7 +198,7 @@ void check_plain() {
   CHECK(!message_of<OverBudget>([&] { lease->grow({7 * kPage}); }).empty());
 }
 
-// A1, A6: whatever the machine throws, the arena is as it was.
+// A1, A6: whatever the memory throws, the arena is unchanged.
 void check_other_exceptions() {
   class Failing final : public Memory {
    public:
@@ -229,7 +229,7 @@ void check_other_exceptions() {
   fill(lease->grow({4 * kPage}).at(0), 1);
 }
 
-// Threads that share an arena and do not share a lease, and one lease that all of them use.
+// Threads with one arena and separate leases, and one lease that all of them use.
 void check_threads() {
   Arena arena = Arena::on_host(64 * kMiB, 16 * kPage);
   const auto shared = arena.lease();
@@ -258,7 +258,7 @@ void check_threads() {
   CHECK(arena.stats().mapped == 0 && arena.stats().in_use == 0 && arena.stats().leases == 1);
 }
 
-// A10: a forked child leaves alone what its parent holds.
+// A10: a forked child does not touch the memory of its parent.
 void check_fork() {
 #ifdef __linux__
   auto arena = std::make_unique<Arena>(Arena::on_host(kMiB));
@@ -268,7 +268,7 @@ void check_fork() {
   const pid_t child = fork();
   if (child == 0) {
     CHECK(has(message_of<Error>([&] { lease->grow({1}); }), "fork"));
-    // The memory is not there, so that nothing can be written into the parent's.
+    // The child has no map of the memory, so that it cannot write into the parent's.
     CHECK(msync(bytes_of(slot), kPage, MS_ASYNC) == -1 && errno == ENOMEM);
     lease->release();
     slot = {};

@@ -1,5 +1,5 @@
-// Graphs that decide by themselves, on the fake driver. Host functions stand in for the kernels of
-// captured graphs, and a function of this test for the kernel that sets the condition.
+// Conditional graphs on the driver stub. Host functions replace the kernels of captured graphs, and
+// a function of this test replaces the kernel that sets the condition.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -37,7 +37,7 @@ int set_condition(int, const unsigned* dimensions, const void* const* parameters
       condition, static_cast<unsigned>(*flag));
 }
 
-// A graph that was captured, of one function which may run many times.
+// A captured graph of one function, which may run many times.
 class Captured {
  public:
   explicit Captured(std::function<void()> task)
@@ -70,8 +70,7 @@ class Captured {
   void* graph_ = nullptr;
 };
 
-// A step: `before` says by a rule whether the next part is taken, and all parts write down that
-// they ran.
+// A step: `before` chooses the next part by a rule, and all parts record that they ran.
 struct Step {
   fake::DeviceArray<std::int32_t> flag{1};
   fake::Stream stream, other;
@@ -103,7 +102,7 @@ void check_nothing_left() {
   CHECK(fake::errors() == 0);
 }
 
-// G1, G3, G4: the launches of the first half are all under way at once.
+// G1, G3, G4: all launches of the first half are pending at once.
 void check_branches(const std::string& pace) {
   fake::set("PACE", pace);
   {
@@ -123,8 +122,7 @@ void check_branches(const std::string& pace) {
   check_nothing_left();
 }
 
-// Without `before` the flag comes from earlier work of the stream; without `otherwise` nothing
-// runs.
+// Without `before`, earlier work of the stream sets the flag; without `otherwise`, nothing runs.
 void check_fewer_parts() {
   fake::set("PACE", "slow");
   {
@@ -141,7 +139,7 @@ void check_fewer_parts() {
   check_nothing_left();
 }
 
-// G4: launches are under way when it goes.
+// G4: launches are pending when the graph is destroyed.
 void check_teardown(const std::string& pace) {
   fake::set("PACE", pace);
   {
@@ -156,7 +154,7 @@ void check_teardown(const std::string& pace) {
   check_nothing_left();
 }
 
-// G4: it cannot know whether the last launch is done.
+// G4: the graph cannot know whether the last launch is done.
 void check_left_loaded(const std::string& fault) {
   fake::set("PACE", "slow");
   Step step;

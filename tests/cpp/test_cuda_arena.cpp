@@ -1,4 +1,4 @@
-// The arena on a CUDA device, on the fake driver.
+// The arena on a CUDA device, on the driver stub.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -57,7 +57,7 @@ void check_life() {
   CHECK(fake::live("maps") == 2 && holds(large, 2));  // A7
 }
 
-// The first message: the budget. The second one: the device.
+// The first message is about the budget, the second one about the device.
 void check_out_of_memory() {
   fake::set("MEM", std::to_string(16 * kMiB));
   Arena arena = Arena::on_cuda(0, 64 * kMiB);
@@ -71,7 +71,7 @@ void check_out_of_memory() {
                            "6291456 of 16777216 bytes of device 0 are free"})
     CHECK(has(message, part));
   CHECK(holds(kept, 3) && arena.stats().mapped == 10 * kMiB && arena.stats().failures == 2);
-  // A device that is full is no device without virtual memory.
+  // A full device still has virtual memory.
   fake::set("MEM", "0");
   CHECK(Arena::on_cuda(0, 64 * kMiB).stats().is_virtual);
   fake::unset("MEM");
@@ -103,7 +103,7 @@ void check_plain(const char* name, const std::string& value, const char* why) {
   check_nothing_left();
 }
 
-// A11: what other streams have done is waited for on the device, not by the host.
+// A11: the device waits for the work of other streams, not the host.
 void check_order() {
   Arena arena = Arena::on_cuda(0, 64 * kMiB);
   const fake::Stream a, b, c;
@@ -139,7 +139,7 @@ void check_order() {
   CHECK(fake::live("events") <= 3);
 }
 
-// A12: memory is unmapped when nothing uses it: the fake counts what is unmapped under work.
+// A12: memory in use is not unmapped; the stub counts unmaps under pending work.
 void check_wait_before_unmap() {
   Arena arena = Arena::on_cuda(0, 64 * kMiB);
   const fake::Stream marked, unmarked;
@@ -167,7 +167,7 @@ void check_wait_before_unmap() {
   CHECK(fake::errors() == 0);
 }
 
-// A14: a destructor breaks no capture, not even one on a stream that the arena has not heard of.
+// A14: a destructor breaks no capture, not even one on a stream that the arena does not know.
 void check_drop_during_capture() {
   Arena arena = Arena::on_cuda(0, 64 * kMiB);
   auto lease = arena.lease();
@@ -187,7 +187,7 @@ void check_drop_during_capture() {
   other->grow({1000});
   CHECK(arena.stats().mapped == kUnit);
 
-  // A stream that was seen to capture may be destroyed afterwards.
+  // A stream that has captured may be destroyed afterwards.
   {
     fake::Capture capture(*stream);
     CHECK(!message_of<CaptureError>([&] { other->grow({kMiB * 9}, stream->id()); }).empty());
@@ -200,7 +200,7 @@ void check_drop_during_capture() {
   CHECK(arena.stats().mapped == 0);
 }
 
-// A12: the same for the last of arena, leases and views, during a capture that the driver tells of.
+// A12: the same for the last of arena, leases and views, during a capture that the driver reports.
 void check_last_during_capture() {
   const fake::Stream blocking(0), marked;
   auto arena = std::make_unique<Arena>(Arena::on_cuda(0, 64 * kMiB));
@@ -215,7 +215,7 @@ void check_last_during_capture() {
   CHECK(capture.end());
 }
 
-// A13: nothing that a capture forbids is done during one, and it ends well.
+// A13: a capture has no forbidden calls, and succeeds.
 void check_capture(unsigned flags) {
   Arena arena = Arena::on_cuda(0, 64 * kMiB, 8 * kMiB);
   const fake::Stream stream(flags), other;
@@ -239,7 +239,7 @@ void check_capture(unsigned flags) {
     if (flags == 0) refused([&] { lease->grow({20 * kMiB}, other.id()); });
     refused([&] { lease->acquire(stream.id()); });
     lease->mark(stream.id());
-    // A view that goes is unmapped later.
+    // The memory of a destroyed view is unmapped later.
     view = {};
     CHECK(arena.stats().mapped == before.mapped && arena.stats().unmaps == before.unmaps);
     CHECK(arena.stats().slots == before.slots + 1);
@@ -249,14 +249,14 @@ void check_capture(unsigned flags) {
   lease->grow({20 * kMiB}, stream.id());
   CHECK(arena.stats().unmaps == before.unmaps + 1);
 
-  // What other streams did is done: nothing to wait for.
+  // The work of other streams is done: there is nothing to wait for.
   other.synchronize();
   fake::Capture capture(stream);
   lease->acquire(stream.id());
   CHECK(capture.end());
 }
 
-// The plan that is mapped already may be made again during a capture.
+// A plan that is mapped may be made again during a capture.
 void check_capture_replan() {
   Arena arena = Arena::on_cuda(0, 64 * kMiB);
   const fake::Stream stream;
@@ -305,7 +305,7 @@ void check_fork() {
   CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
-// A driver that is gone at the end of the process has taken everything with it.
+// A driver that has shut down at the end of the process has freed everything.
 void check_deinitialized() {
   {
     Arena arena = Arena::on_cuda(0, 64 * kMiB);

@@ -1,6 +1,6 @@
-// What an arena makes of the driver that it finds, which CTest chooses:
-//   test_cuda_driver error TEXT...    it cannot be made, and says each TEXT
-//   test_cuda_driver plain TEXT...    it has ordinary memory, and says why
+// The arena with the driver that CTest chooses:
+//   test_cuda_driver error TEXT...    its constructor throws a message with each TEXT
+//   test_cuda_driver plain TEXT...    it has plain memory, for a reason with each TEXT
 #include <cstring>
 #include <string>
 

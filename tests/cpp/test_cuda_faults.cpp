@@ -1,4 +1,4 @@
-// The life of an arena, with every call of the driver failing in turn: A1, A6, and nothing left.
+// The life of an arena, in which each call of the driver fails once: A1, A6, and no leaks.
 #include <string>
 #include <vector>
 
@@ -16,7 +16,7 @@ constexpr std::size_t kMiB = 1 << 20;
 
 unsigned char* bytes_of(const Slot& slot) { return reinterpret_cast<unsigned char*>(slot.address); }
 
-// The ends only: with all bytes the test took 50 s instead of 9.
+// Only the ends: with all bytes, the test took 50 s instead of 9.
 void fill(const Slot& slot, int value) {
   bytes_of(slot)[0] = bytes_of(slot)[slot.bytes - 1] = static_cast<unsigned char>(value);
 }
@@ -68,7 +68,7 @@ void live(Arena& arena, const fake::Stream& first, const fake::Stream& second) {
   fill(lease->grow({5 * kMiB}).at(0), 5);
 }
 
-// What an exception has to say; `in_life`: the arena was there.
+// Checks the message of an exception; `in_life`: the arena existed.
 void check_message(const std::string& said, const Fault& fault, bool in_life) {
   std::vector<std::string> parts{fault.function + " failed: ",
                                  "(" + std::to_string(fault.code) + ")"};
@@ -95,7 +95,7 @@ void check_fault(const Fault& fault, const fake::Stream& first, const fake::Stre
       check_message(error.what(), fault, true);
     }
     const std::string again = message_of<Error>([&] { live(arena, first, second); });
-    // The fault may be yet to come: where the first life ended before that call.
+    // The fault may still be pending, if the first life ended before that call.
     if (!again.empty()) check_message(again, fault, true);
     const std::string at_last = message_of<Error>([&] { live(arena, first, second); });
     if (!at_last.empty()) std::printf("%s", message("still: " + at_last, fault).c_str());

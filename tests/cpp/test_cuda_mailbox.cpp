@@ -1,4 +1,4 @@
-// The mailbox of a device, on the fake driver: at every pace, and with every call failing in turn.
+// The mailbox of a device on the driver stub: at every pace, and with each call failing once.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -19,10 +19,10 @@ using namespace adacache::mailbox;
 namespace {
 
 struct Device {
-  fake::DeviceArray<State> state{1};  // goes last, when the streams have done their work
+  fake::DeviceArray<State> state{1};  // destroyed last, when the streams have done their work
   fake::Stream stream, other;
 
-  // As the kernel that decides does: when its turn comes.
+  // Like the kernel that decides: as work of the stream.
   void decide(const fake::Stream& on, std::uint32_t sequence) const {
     State* const to = state.data();
     on.run([to, sequence] {
@@ -48,7 +48,7 @@ void check_nothing_left() {
   CHECK(fake::errors() == 0);
 }
 
-// M1, M2: the state that is copied is overwritten by the next decision at once.
+// M1, M2: the next decision overwrites the copied state at once.
 void check_steps(const std::string& pace) {
   fake::set("PACE", pace);
   {
@@ -76,7 +76,7 @@ void check_steps(const std::string& pace) {
   check_nothing_left();
 }
 
-// M5: the same message, from two streams in turn, with nobody to collect.
+// M5: one message, posted by two streams alternately and never collected.
 void check_two_streams(const std::string& pace) {
   fake::set("PACE", pace);
   {
@@ -100,7 +100,7 @@ void check_two_streams(const std::string& pace) {
   check_nothing_left();
 }
 
-// M2: what should never be there.
+// M2: messages that should never occur.
 void check_corrupted() {
   fake::set("PACE", "fast");
   const Device device;
@@ -135,7 +135,7 @@ void check_capture() {
   check_nothing_left();
 }
 
-// M9: copies are under way when it goes.
+// M9: copies are pending when the mailbox is destroyed.
 void check_teardown(const std::string& pace) {
   fake::set("PACE", pace);
   {
@@ -150,7 +150,7 @@ void check_teardown(const std::string& pace) {
   check_nothing_left();
 }
 
-// M7, M9: a copy is under way, and no event tells of its end.
+// M7, M9: a copy is pending, and no event marks its end.
 void check_untracked() {
   fake::set("PACE", "slow");
   const Device device;
@@ -187,7 +187,7 @@ void check_failing_wait() {
   fake::get<int(void*)>("cuMemFreeHost")(fake::get<void*()>("fakecuda_pinned")());
 }
 
-// M8, and the device of another number.
+// M8, and a device with another number.
 void check_refused() {
   fake::set("PACE", "slow");
   const Device device;

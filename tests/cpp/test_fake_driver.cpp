@@ -1,4 +1,4 @@
-// The fake driver itself: work is done in the order of streams and events, at each pace.
+// The driver stub itself: it does work in the order of streams and events, at each pace.
 #include <cstring>
 #include <string>
 #include <vector>
@@ -24,7 +24,7 @@ class Event {
   void record(const fake::Stream& stream) const {
     fake::get<int(cu::Event, cu::Stream)>("cuEventRecord")(event_, handle(stream));
   }
-  void hold_back(const fake::Stream& stream) const {
+  void make_stream_wait(const fake::Stream& stream) const {
     fake::get<int(cu::Stream, cu::Event, unsigned)>("cuStreamWaitEvent")(handle(stream), event_, 0);
   }
   int query() const { return fake::get<int(cu::Event)>("cuEventQuery")(event_); }
@@ -44,7 +44,7 @@ class Event {
   cu::Event event_ = nullptr;
 };
 
-// What ran before the host waited, and after: one letter for each piece of work.
+// The work before and after the wait of the host, with one letter for each task.
 std::string two_streams(const std::string& pace, bool ordered, std::string* before = nullptr) {
   fake::set("PACE", pace);
   std::string ran;
@@ -52,7 +52,7 @@ std::string two_streams(const std::string& pace, bool ordered, std::string* befo
   const Event first, last;
   for (int i = 0; i < 4; ++i) a.run([&] { ran += 'a'; });
   first.record(a);
-  if (ordered) first.hold_back(b);
+  if (ordered) first.make_stream_wait(b);
   for (int i = 0; i < 4; ++i) b.run([&] { ran += 'b'; });
   if (before != nullptr) *before = ran;
   last.record(b);
@@ -79,7 +79,7 @@ void check_paces() {
   CHECK(mixed && started_early);
 }
 
-// The legacy stream waits for blocking streams and they for it; the others take no part.
+// The legacy stream and blocking streams wait for each other; other streams do not.
 void check_legacy_stream() {
   fake::set("PACE", "slow");
   std::string ran;
@@ -132,7 +132,7 @@ void check_copies() {
   CHECK(fake::live("pinned") == 0);
 }
 
-// A node for each piece of work; streams that an event brings into the capture take part.
+// Each task becomes a node; streams that wait for an event of the capture join it.
 void check_captured_nodes() {
   fake::set("PACE", "random:3");
   std::string ran;
@@ -157,11 +157,11 @@ void check_captured_nodes() {
     fake::get<int(cu::Stream, int)>("cuStreamBeginCapture_v2")(handle(a), cu::kRelaxed);
     add(a, 0);
     fork.record(a);
-    fork.hold_back(b);
+    fork.make_stream_wait(b);
     add(a, 1);
     add(b, 2);
     join.record(b);
-    join.hold_back(a);
+    join.make_stream_wait(a);
     add(a, 3);
     CHECK(fake::get<int(cu::Stream, void**)>("cuStreamEndCapture")(handle(a), &graph) == 0);
     std::size_t nodes = 0;
@@ -185,7 +185,7 @@ void check_captured_nodes() {
   CHECK(fake::live("graphs") == 0 && fake::live("execs") == 0);
 }
 
-// What a kernel does wrong comes out where the host waits, and stays.
+// The error of a kernel appears where the host waits, and stays.
 void check_failing_kernel() {
   fake::set("PACE", "fast");
   fake::reset();

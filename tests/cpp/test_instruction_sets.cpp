@@ -1,4 +1,4 @@
-// Every set of kernels computes the bits of the baseline, whatever bits it is given.
+// Every instruction set computes the bits of the baseline, from any bits.
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -16,7 +16,7 @@ constexpr std::int64_t kMost = 1000;
 
 using Memory = std::vector<unsigned char>;
 
-// Any bits at all: among them numbers that are subnormal, infinite or none.
+// Any bits, including subnormal numbers, infinities and NaN.
 Memory random_memory(unsigned seed) {
   std::mt19937 generator(seed);
   Memory memory(kMost * 4);
@@ -24,7 +24,7 @@ Memory random_memory(unsigned seed) {
   return memory;
 }
 
-// Without the highest bit of every exponent: nothing but finite numbers.
+// Finite numbers only: the highest bit of every exponent is cleared.
 Memory finite_memory(unsigned seed) {
   Memory memory = random_memory(seed);
   for (unsigned char& byte : memory) byte &= 0xbf;
@@ -32,7 +32,7 @@ Memory finite_memory(unsigned seed) {
 }
 
 bool is_nan(const unsigned char* element, DType dtype) {
-  if (size_of(dtype) == 1) return false;  // What is written is no NaN, and its bits are compared.
+  if (size_of(dtype) == 1) return false;  // A written number is no NaN; its bits are compared.
   std::uint32_t bits = 0;
   std::memcpy(&bits, element, size_of(dtype));
   if (dtype == DType::kFloat32) return (bits & 0x7fffffffu) > 0x7f800000u;
@@ -68,7 +68,6 @@ void check_update(const Kernels& kernels, DType slot_dtype, DType dtype, Sums su
     update.slot = slot;
     update.x_out = {memory[0].data(), dtype};
     update.x_in = {memory[1].data(), dtype};
-    update.accumulate = terms % 2 == 0;
     update.sums = sums;
     update.terms = terms;
     for (int t = 0; t < terms; ++t) {
@@ -101,7 +100,7 @@ void check_add(const Kernels& kernels, DType dtype, DType stored, int terms, std
   CHECK(same(x[0], x[1], dtype));
 }
 
-// Into a slot of eight bits, or into one of the format of x.
+// The slot has eight bits, or the format of x.
 void check_row(const Kernels& kernels, DType slot_dtype, DType term_dtype, DType dtype, Sums sums,
                bool finite, std::int64_t count) {
   const auto any = finite ? finite_memory : random_memory;

@@ -1,4 +1,4 @@
-// The kernels on numbers small enough to be exact, in strided memory with a guarded rest.
+// The kernels on numbers small enough to be exact, in strided memory with guards.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -13,7 +13,7 @@ namespace {
 
 constexpr float kGuard = -99;
 
-// [size] with `gap` guarded elements after each row and one before the first.
+// An array [size] with `gap` guard elements after each row and one before the first.
 class Array {
  public:
   Array(std::array<std::int64_t, 4> size, std::int64_t gap) : gap_(gap) {
@@ -69,7 +69,7 @@ std::vector<float> values_of(const View& view) {
   return values;
 }
 
-// What distance_update returns for one batch element with L1 and the frame stride 1.
+// Returns the sums of distance_update for one sample with L1 and the frame stride 1.
 std::vector<float> expected_sums(const std::vector<float>& c, const std::vector<float>& p,
                                  std::size_t frame_size) {
   std::vector<float> sums(5, 0.0f);
@@ -111,8 +111,8 @@ void check_residual_update_and_add() {
   fill(in.view(), 3);
   auto expected = values_of(slot.view());
   const auto minuend = values_of(out.view()), subtrahend = values_of(in.view());
-  for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += minuend[i] - subtrahend[i];
-  residual_update(slot.view(), out.view(), in.view(), true, 2);
+  for (std::size_t i = 0; i < expected.size(); ++i) expected[i] = minuend[i] - subtrahend[i];
+  residual_update(slot.view(), out.view(), in.view(), 2);
   CHECK(values_of(slot.view()) == expected);
 
   const float coefficients[] = {2, -1};
@@ -125,7 +125,7 @@ void check_residual_update_and_add() {
   CHECK(slot.guards_hold() && out.guards_hold() && in.guards_hold());
 }
 
-// Nothing is touched, but the sums are written.
+// Only the sums are written.
 void check_empty(std::array<std::int64_t, 4> size) {
   Array slot(size, 0), out(size, 0);
   std::vector<float> sums(5 * size[0] + 1, kGuard);
@@ -134,7 +134,7 @@ void check_empty(std::array<std::int64_t, 4> size) {
       sums.data(), 2);
   CHECK(std::count(sums.begin(), sums.end(), 0.0f) == 5 * size[0]);
   CHECK(sums.back() == kGuard);
-  residual_update(slot.view(), out.view(), out.view(), true, 2);
+  residual_update(slot.view(), out.view(), out.view(), 2);
   const float coefficient = 1;
   const std::int32_t on = 1;
   conditional_add(slot.view(), {{out.view(), {}}}, &coefficient, &on, 2);

@@ -1,4 +1,4 @@
-// The mailbox of the host, and what of a mailbox is the same everywhere.
+// The mailbox of the host, and the behaviour that all mailboxes share.
 #include <array>
 #include <stdexcept>
 #include <string>
@@ -32,7 +32,7 @@ void post(Mailbox& box, std::uint32_t sequence) {
   box.post(0, address_of(state), sequence);
 }
 
-// M1, M2: at once, with the state as it was.
+// M1, M2: a message arrives at once, with the posted state.
 void check_order() {
   Mailbox box(host_transport());
   for (std::uint32_t sequence = 1; sequence < 20; ++sequence) {

@@ -1,4 +1,4 @@
-"""The demo: its pipeline under the cache, its files, its table, and every wrong input."""
+"""The demo: its pipeline with the cache, its files, its table, and its errors."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def test_the_weights_are_small_and_loaded_in_float32(pipe: Any) -> None:
     assert {p.dtype for p in pipe.text_encoder.parameters()} == {torch.float32}
 
 
-def test_the_model_draws_a_bright_digit_that_moves_as_told(pipe: Any) -> None:
-    """Centre of brightness, in pixels a frame: the prompt decides whether it moves."""
+def test_the_model_draws_a_bright_digit_with_the_motion_of_the_prompt(pipe: Any) -> None:
+    """The prompt decides whether the centre of brightness moves; in pixels a frame."""
     moved = {}
     for prompt in (FAST, STILL):
         video = generate(pipe, prompt, steps=20)
@@ -93,7 +93,7 @@ def test_presets_reuse_and_stay_close(pipe: Any, name: str) -> None:
 
 
 def test_the_schedule_depends_on_the_prompt(pipe: Any) -> None:
-    """Distances differ between videos, so one codebook gives each its own steps."""
+    """Distances differ between videos, so one codebook gives each its own schedule."""
     schedules = {}
     ak.patch(pipe, **DEMO_PRESETS["demo-slow"])
     for prompt in (FAST, STILL, "a white nine moving slowly"):
@@ -152,7 +152,7 @@ def test_the_pictures(result: DemoResult, tmp_path: Path) -> None:
 
 
 def test_the_plot_shows_every_distance(pipe: Any) -> None:
-    """The panels share their axes: the second one's distances are not those of the first."""
+    """The panels share their axes, but the second one has larger distances than the first."""
     configs = {"rarely": {"codebook": {10.0: 8}}, "always": {"codebook": {10.0: 1}}}
     result = run_demo(pipe, [FAST], configs, steps=20, progress=False)
     figure = draw.plot(result)
@@ -176,7 +176,7 @@ def test_the_command_writes_everything(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("steps", ["1", "2", "4"])
-def test_so_few_steps_that_nothing_can_be_reused(
+def test_too_few_steps_to_reuse_anything(
     steps: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--prompt", FAST, "--steps", steps, "--config", "fast", "--out", str(tmp_path)]
@@ -186,13 +186,13 @@ def test_so_few_steps_that_nothing_can_be_reused(
     assert "equal" in output
 
 
-def test_the_fewest_steps_of_which_one_can_be_reused(pipe: Any) -> None:
+def test_the_fewest_steps_with_a_reused_one(pipe: Any) -> None:
     result = run_demo(pipe, [FAST], EVERY_THIRD, steps=report.FEWEST_STEPS, progress=False)
     assert result.measured[1].run.computed == report.FEWEST_STEPS - 1
     assert not any("nothing can be reused" in note for note in report.notes(result))
 
 
-def test_a_run_that_reused_nothing_is_told(pipe: Any) -> None:
+def test_a_run_that_reused_nothing_gets_a_note(pipe: Any) -> None:
     result = run_demo(pipe, [FAST], {"all": {"codebook": {10.0: 1}}}, steps=5, progress=False)
     assert any("No step was reused" in note for note in report.notes(result))
 
@@ -321,9 +321,9 @@ def test_missing_extras_are_named(
 ) -> None:
     import importlib.util
 
-    found = importlib.util.find_spec
+    find_spec = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "skimage" else found(name)
+        importlib.util, "find_spec", lambda name: None if name == "skimage" else find_spec(name)
     )
     assert cli.main(["demo", "--out", str(tmp_path)]) == 2
     error = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Checks the parts of the recipe that a wrong sign or a wrong axis would break silently."""
+"""Parts of the training recipe that a wrong sign or axis would break without an error."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def test_render_puts_the_centre_where_asked() -> None:
 def test_clips_keep_their_speed_and_stay_in_the_frame(generator: Generator) -> None:
     clips = make_clips(load_digits(), 64, generator)
     ink = clips.frames.sum((2, 3))
-    # A digit that left the frame would lose ink; drawing between pixels changes it a little.
+    # A digit that leaves the frame loses ink; interpolation changes it by less than 5 %.
     assert (ink / ink.mean(1, keepdim=True) - 1).abs().max() < 0.05
     kinds = list(MOTION_SPEEDS.values())
     for video, caption in zip(clips.frames, clips.captions.tolist(), strict=True):
         fastest = kinds[caption % len(kinds)][1]
-        # Turning at a wall shortens a step; drawing between pixels changes it by some hundredths.
+        # A wall shortens a step; interpolation changes it by a few hundredths of a pixel.
         assert motion_per_frame(video) <= fastest + 0.05
 
 

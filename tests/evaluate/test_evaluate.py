@@ -1,4 +1,4 @@
-"""`adacache bench quality`: methods, costs, rows that are gone on with, tables, plots, errors."""
+"""`adacache bench quality`: methods, costs, resumed rows, tables, plots, errors."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ import pytest
 import torch
 
 import adacache_kernels as ak
-from adacache_kernels.cli import bench_quality as command
 from adacache_kernels.cli import main as cli
-from adacache_kernels.evaluate import contact_sheet as sheet
-from adacache_kernels.evaluate import method_spec as methods
-from adacache_kernels.evaluate import pipelines, tables
-from adacache_kernels.evaluate import runner as study
+from adacache_kernels.cli.common import progress_bar, read_prompts, split_methods
+from adacache_kernels.evaluate import contact_sheet, pipelines
+from adacache_kernels.evaluate.method_spec import Method, parse_method, parse_methods
 from adacache_kernels.evaluate.pipelines import Subject
-from adacache_kernels.evaluate.results import Case, Row
+from adacache_kernels.evaluate.results import Case, Row, read_rows
 from adacache_kernels.evaluate.runner import Study
-from adacache_kernels.measure import costs
-from adacache_kernels.measure import lpips_vbench as perceptual
+from adacache_kernels.evaluate.table_lines import table_lines
+from adacache_kernels.evaluate.tables import markdown
+from adacache_kernels.measure import lpips_vbench
+from adacache_kernels.measure.costs import counted_work
 from tests.pipelines.test_pipelines import latte, run_latte
 
 STEPS = 8
 
 
 def subject() -> Subject:
-    """The tiny Latte, whose latents stand for frames."""
+    """Return the tiny Latte, with its latents as frames."""
     pipe = latte()
 
     def generate(prompt: str, steps: int, seed: int) -> Any:
@@ -42,8 +42,8 @@ def subject() -> Subject:
     return Subject(pipe, generate)
 
 
-def parsed(*names: str) -> list[methods.Method]:
-    return [methods.parse(name, STEPS) for name in names]
+def parsed(*names: str) -> list[Method]:
+    return parse_methods(names, STEPS)
 
 
 NAMES = (
@@ -72,7 +72,7 @@ def test_every_method_has_a_row_for_every_video(rows: list[Row]) -> None:
         ]
 
 
-def test_rows_say_what_happened(rows: list[Row]) -> None:
+def test_the_values_of_rows(rows: list[Row]) -> None:
     full, adacache, even, fewer, other = (by_method(rows, n)[0] for n in ("full", *NAMES))
     assert (full.psnr, full.ssim, full.computed, full.cache_bytes) == (None, 1.0, STEPS, 0)
     assert adacache.computed_steps == [1, 2, 5, 7, 8] and adacache.distances[0] is None
@@ -97,7 +97,7 @@ def test_the_pipeline_is_as_before_after_every_method() -> None:
 
 
 def test_flops_are_counted_for_the_first_video(rows: list[Row]) -> None:
-    """A step has the products that a hand count gives; a reused one has next to none."""
+    """A computed step has a fixed number of operations; a reused step has almost none."""
     full = by_method(rows, "full")
     assert full[0].flops is not None and full[1].flops is None
     adacache, fewer = by_method(rows, NAMES[0])[0], by_method(rows, "steps:4")[0]
@@ -107,9 +107,9 @@ def test_flops_are_counted_for_the_first_video(rows: list[Row]) -> None:
 
 
 def test_flops_of_a_known_module() -> None:
-    """Two per multiplication and addition: [2, 3] x [3, 5], and attention of 4 heads on a CPU."""
+    """Two operations for a multiplication and an addition: products, and attention on a CPU."""
     linear = torch.nn.Linear(3, 5, bias=False)
-    with costs.counted_work(linear) as work:
+    with counted_work(linear) as work:
         linear(torch.ones(2, 3))
         linear(torch.ones(4, 3))
     assert work.flops == [2 * 2 * 3 * 5, 2 * 4 * 3 * 5] and work.total == 180
@@ -119,36 +119,36 @@ def test_flops_of_a_known_module() -> None:
             return torch.nn.functional.scaled_dot_product_attention(x, x, x)
 
     attention = Attention()
-    with costs.counted_work(attention) as work, torch.no_grad():
+    with counted_work(attention) as work, torch.no_grad():
         attention(torch.ones(1, 4, 6, 8))
     assert work.total == 2 * (2 * 4 * 6 * 6 * 8)
 
 
-def test_a_run_that_was_broken_off_goes_on(tmp_path: Path) -> None:
-    """Rows that are there are kept as they are; only those that are missing are made."""
+def test_an_interrupted_run_resumes(tmp_path: Path) -> None:
+    """Existing rows stay unchanged; only the missing ones are generated."""
     own = subject()
     half = Study(own, parsed(NAMES[0]), STEPS, flops=False)
     half.run(CASES[:1], tmp_path)
     lines = (tmp_path / "rows.jsonl").read_text().splitlines()
-    told: list[str] = []
+    reports: list[str] = []
     whole = Study(own, parsed(*NAMES[:2]), STEPS, flops=False)
-    found = whole.run(CASES[:2], tmp_path, lambda doing, done, total: told.append(doing))
+    resumed = whole.run(CASES[:2], tmp_path, lambda doing, done, total: reports.append(doing))
     assert (tmp_path / "rows.jsonl").read_text().splitlines()[: len(lines)] == lines
-    assert len(found) == 6 and len(told) == 4
-    assert len({row.key for row in found}) == 6
+    assert len(resumed) == 6 and len(reports) == 4
+    assert len({row.key for row in resumed}) == 6
     assert len(list((tmp_path / "strips").iterdir())) == 6
 
 
 def test_rows_of_another_version_are_refused(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"method": "full"}\n')
     with pytest.raises(ValueError, match=r"line 1: .* written by another version"):
-        study.read(tmp_path / "rows.jsonl")
+        read_rows(tmp_path / "rows.jsonl")
     (tmp_path / "rows.jsonl").write_text("half a li")
     with pytest.raises(ValueError, match="line 1: not JSON"):
-        study.read(tmp_path / "rows.jsonl")
+        read_rows(tmp_path / "rows.jsonl")
 
 
-def made_up(method: str, psnr: float | None, computed: int, seconds: float, **other: Any) -> Row:
+def fixed_row(method: str, psnr: float | None, computed: int, seconds: float, **other: Any) -> Row:
     values: dict[str, Any] = {
         "curve": method, "prompt": "a", "seed": 0, "scheduled": 10, "ssim": 0.9, "lpips": None,
         "pipeline_seconds": seconds + 1, "full_seconds": 8.0, "full_pipeline_seconds": 9.0,
@@ -161,10 +161,10 @@ def made_up(method: str, psnr: float | None, computed: int, seconds: float, **ot
 
 def test_a_line_is_the_mean_over_videos() -> None:
     rows = [
-        made_up("m", 20.0, 4, 2.0, flops=3 * 10**12),
-        made_up("m", 40.0, 6, 4.0, seed=1, peak_bytes=2**30, lpips=0.5),
+        fixed_row("m", 20.0, 4, 2.0, flops=3 * 10**12),
+        fixed_row("m", 40.0, 6, 4.0, seed=1, peak_bytes=2**30, lpips=0.5),
     ]
-    (line,) = tables.lines(rows, {"m": 0.75})
+    (line,) = table_lines(rows, {"m": 0.75})
     assert (line.videos, line.computed, line.computed_least, line.computed_most) == (2, 5, 4, 6)
     assert line.psnr == 30 and line.psnr_worst == 20
     assert line.psnr_of_mse == pytest.approx(-10 * math.log10((1e-2 + 1e-4) / 2))
@@ -173,21 +173,21 @@ def test_a_line_is_the_mean_over_videos() -> None:
     assert (line.lpips, line.scores) == (0.5, 0.75)
 
 
-def test_what_a_method_gains_is_by_video() -> None:
-    """Differences 2 and 4 of the videos that both made: 3 +- sqrt(2) / sqrt(2)."""
+def test_the_gain_is_a_mean_over_videos() -> None:
+    """Differences 2 and 4 of the videos of both methods: 3 +- sqrt(2) / sqrt(2)."""
     rows = [
-        made_up("ours", psnr, 4, 2.0, seed=seed) for seed, psnr in enumerate((32.0, 24.0, 99.0))
+        fixed_row("ours", psnr, 4, 2.0, seed=seed) for seed, psnr in enumerate((32.0, 24.0, 99.0))
     ]
-    rows += [made_up("theirs", psnr, 4, 2.0, seed=seed) for seed, psnr in enumerate((30.0, 20.0))]
-    ours, theirs = tables.lines(rows, against="theirs")
+    rows += [fixed_row("theirs", psnr, 4, 2.0, seed=seed) for seed, psnr in enumerate((30.0, 20.0))]
+    ours, theirs = table_lines(rows, against="theirs")
     assert (ours.gain, ours.gain_error) == (3.0, pytest.approx(1.0))
     assert (theirs.gain, theirs.gain_error) == (0.0, 0.0)
-    assert "| +3.00 +- 1.00 |" in "\n".join(tables.markdown([ours, theirs]))
-    assert "gain" not in "\n".join(tables.markdown(tables.lines(rows)))
+    assert "| +3.00 +- 1.00 |" in "\n".join(markdown([ours, theirs]))
+    assert "gain" not in "\n".join(markdown(table_lines(rows)))
 
 
 def test_columns_that_were_not_measured_are_left_out(rows: list[Row]) -> None:
-    text = "\n".join(tables.markdown(tables.lines(rows)))
+    text = "\n".join(markdown(table_lines(rows)))
     assert "TFLOPs" in text and "LPIPS" not in text and "VBench" not in text and "GiB" not in text
     assert text.count("\n") == len(NAMES) + 2
     assert "| full | 8.0 | 1.000 | equal |" in text
@@ -214,18 +214,18 @@ def test_the_command_writes_tables_and_plots(
 def test_prompts_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "prompts.txt"
     path.write_text("one\n\ntwo words\n")
-    assert command.read_prompts([str(path)]) == ["one", "two words"]
+    assert read_prompts([str(path)]) == ["one", "two words"]
     path.write_text("\n")
     with pytest.raises(ValueError, match="has no prompt; write one a line"):
-        command.read_prompts([str(path)])
+        read_prompts([str(path)])
     with pytest.raises(ValueError, match="a prompt of --prompts is empty"):
-        command.read_prompts(["one", " "])
+        read_prompts(["one", " "])
 
 
 def test_methods_are_split_outside_of_brackets() -> None:
     text = "fast, adacache:codebook={0.1: 3, 9: 1}:cache_loc=(0, 1),steps:4"
     names = ["fast", "adacache:codebook={0.1: 3, 9: 1}:cache_loc=(0, 1)", "steps:4"]
-    assert command.split_methods(text) == names
+    assert split_methods(text) == names
 
 
 @pytest.mark.parametrize(
@@ -249,19 +249,19 @@ def test_methods_are_split_outside_of_brackets() -> None:
 )
 def test_wrong_methods(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        methods.parse(name, STEPS)
+        parse_method(name, STEPS)
 
 
 def test_a_cache_of_diffusers_by_name() -> None:
-    """Put on and taken off; where it asks for timesteps, they are the pipeline's."""
+    """Applied and removed; a cache that needs timesteps gets the pipeline's."""
     from types import SimpleNamespace
 
     from tests.support.tiny_models.chained_models import VIDEOS
 
     pipe = SimpleNamespace(transformer=VIDEOS["ltx"].build(), _current_timestep=500)
     for name in ("FirstBlockCache:threshold=0.2", "PyramidAttentionBroadcastConfig"):
-        with methods.parse(name, STEPS).applied(pipe) as tell:
-            assert pipe.transformer.is_cache_enabled and tell() is None
+        with parse_method(name, STEPS).applied(pipe) as last_summary:
+            assert pipe.transformer.is_cache_enabled and last_summary() is None
         assert not pipe.transformer.is_cache_enabled
 
 
@@ -270,14 +270,14 @@ def test_metrics_that_are_not_installed(name: str, monkeypatch: pytest.MonkeyPat
     def missing(module: str) -> Any:
         raise ImportError(f"No module named {module!r}")
 
-    monkeypatch.setattr(perceptual.importlib, "import_module", missing)
-    perceptual._lpips.cache_clear()
+    monkeypatch.setattr(lpips_vbench.importlib, "import_module", missing)
+    lpips_vbench._lpips.cache_clear()
     with pytest.raises(ImportError, match=rf"package {name}, which is not installed.*expected in"):
-        perceptual.check_installed([name])
+        lpips_vbench.check_installed([name])
 
 
 def test_lpips_by_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network that stands for it: frames are -1 to 1, channels first; the mean is taken."""
+    """A replacement network: frames are -1 to 1, channels first; the result is the mean."""
 
     class Network(torch.nn.Module):
         def __init__(self, **_: Any) -> None:
@@ -287,9 +287,9 @@ def test_lpips_by_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
             assert a.shape[1] == 3 and a.min() >= -1
             return (a - b).abs().mean(dim=(1, 2, 3), keepdim=True)
 
-    monkeypatch.setattr(perceptual, "_lpips", Network)
+    monkeypatch.setattr(lpips_vbench, "_lpips", Network)
     black, white = np.zeros((2, 16, 16, 3), np.float32), np.ones((2, 16, 16, 3), np.float32)
-    assert perceptual.lpips_distance(white, black) == 2.0
+    assert lpips_vbench.lpips_distance(white, black) == 2.0
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_a_pipeline_from_a_file(tmp_path: Path) -> None:
         pipelines.load(f"{path}:nothing")
 
 
-def test_what_a_pipeline_returns() -> None:
+def test_the_output_of_a_pipeline() -> None:
     from types import SimpleNamespace
 
     video = np.ones((1, 4, 8, 8, 3)) * 2
@@ -324,14 +324,14 @@ def test_what_a_pipeline_returns() -> None:
         pipelines.as_video(SimpleNamespace(images=np.zeros((1, 8, 8, 5))))
 
 
-def test_a_baseline_that_is_not_compared(tmp_path: Path) -> None:
+def test_a_gain_over_a_method_that_is_not_compared(tmp_path: Path) -> None:
     options = ["--methods", "fast", "--against", "slow", "--out", str(tmp_path)]
     assert cli.main(["bench", "quality", "--prompts", "a", *options]) != 0
 
 
 def test_two_methods_of_one_name() -> None:
     with pytest.raises(ValueError, match="--methods has fast twice"):
-        command._check_distinct(parsed("fast", "fast"))
+        parsed("fast", "fast")
     assert ak.__version__
 
 
@@ -343,43 +343,43 @@ def test_the_methods_of_the_papers_table_are_known(steps: int, tmp_path: Path) -
     ratios.write_text(json.dumps([1.0] * steps))
     names = paper_table.methods(steps, ratios)
     assert len(set(names)) == len(names) >= 25
-    curves = {methods.parse(name, steps).curve for name in names}
+    curves = {parse_method(name, steps).curve for name in names}
     assert {"pab", "t-gate", "delta-dit", "per-layer", "first-block", "mag-cache"} <= curves
     assert {"fewer steps", "fewer steps, DPMSolverMultistep", "forecast", "slow"} <= curves
     assert len(paper_table.PROMPTS) == len(set(paper_table.PROMPTS)) == 24
 
 
-def test_a_sheet_to_look_at(tmp_path: Path) -> None:
-    """A strip of eight frames each, of large ones a smaller picture; nine videos, eight shown."""
+def test_the_contact_sheet(tmp_path: Path) -> None:
+    """Each strip has eight frames, large ones are resized; the sheet shows eight of nine videos."""
     from PIL import Image
 
-    rows = [made_up("fast", 30.0, 4, 1.0, seed=seed) for seed in range(9)]
+    rows = [fixed_row("fast", 30.0, 4, 1.0, seed=seed) for seed in range(9)]
     for row in rows:
-        path = sheet.strip_path(tmp_path, row)
-        sheet.save_strip(np.full((16, 192, 100, 3), 0.1 * row.seed, np.float32), path)
+        path = contact_sheet.strip_path(tmp_path, row)
+        contact_sheet.save_strip(np.full((16, 192, 100, 3), 0.1 * row.seed, np.float32), path)
         with Image.open(path) as strip:
             assert strip.size == (8 * 50, 96)
-    sheet.contact_sheet(rows, tmp_path)
-    with Image.open(tmp_path / "contact_sheet.png") as found:
-        assert found.size == (sheet.LABEL + 8 * 50, 8 * (96 + sheet.GAP))
-        middles = [found.getpixel((found.width - 200, 99 * place + 48)) for place in range(8)]
+    contact_sheet.save_contact_sheet(rows, tmp_path)
+    with Image.open(tmp_path / "contact_sheet.png") as sheet:
+        assert sheet.size == (contact_sheet.LABEL_WIDTH + 8 * 50, 8 * (96 + contact_sheet.GAP))
+        middles = [sheet.getpixel((sheet.width - 200, 99 * row + 48)) for row in range(8)]
     assert middles == [3 * (round(25.5 * seed),) for seed in range(8)]
 
 
-def test_what_computes_about_as_much_stands_together() -> None:
+def test_methods_with_about_equal_work_share_a_table() -> None:
     from bench.quality import paper_table
 
     near = {paper_table.ours(50, 25): (25, 40.0), "even:25": (27, 35.0)}
     far = {"fast": (11, 30.0), paper_table.ours(50, 17): (17, 38.0)}
-    found = [made_up(name, psnr, count, 1.0) for name, (count, psnr) in (near | far).items()]
-    halves = paper_table.matched(found, 50).split("17 of 50")[0].splitlines()
+    rows = [fixed_row(name, psnr, count, 1.0) for name, (count, psnr) in (near | far).items()]
+    halves = paper_table.matched(rows, 50).split("17 of 50")[0].splitlines()
     cells = [line.split(" | ") for line in halves if line.startswith("| ")][1:]
     assert [cell[0].strip("| ") for cell in cells] == list(near)
     assert [cell[3] for cell in cells] == ["+0.00 +- 0.00", "-5.00 +- 0.00"]
 
 
 def test_the_variants_of_the_ablations_compute_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thresholds are scaled until as many steps are computed; here 20 / scale, of l2 40 / scale."""
+    """Thresholds are scaled to equal computed steps; here 20 / scale, and 40 / scale for l2."""
     from bench.quality import ablations
 
     def mean_computed(pipe: Any, config: Any, settings: dict[str, Any], cases: Any) -> float:
@@ -388,10 +388,10 @@ def test_the_variants_of_the_ablations_compute_as_much(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(ablations, "load_pipeline", lambda weights: None)
     monkeypatch.setattr(ablations, "mean_computed", mean_computed)
-    found = ablations.codebook_methods()
-    assert len(found) == len(ablations.VARIANTS) + 2
-    assert all(methods.parse(name, ablations.STEPS) for name in found.values())
-    codebook = found["L2"].split("{")[1]
+    variants = ablations.codebook_methods()
+    assert len(variants) == len(ablations.VARIANTS) + 2
+    assert all(parse_method(name, ablations.STEPS) for name in variants.values())
+    codebook = variants["L2"].split("{")[1]
     assert float(codebook.split(":")[0]) == pytest.approx(0.15, rel=0.05)
 
 
@@ -400,30 +400,30 @@ def test_ablations_by_motion_and_by_budget() -> None:
 
     words = {"plain": "adacache:codebook={1: 2}", "MoReg": "adacache:codebook={2: 2}"}
     rows = [
-        made_up(name, psnr + fast, 17, 1.0, prompt=f"a white six {motion}")
+        fixed_row(name, psnr + fast, 17, 1.0, prompt=f"a white six {motion}")
         for psnr, name in zip((30.0, 31.0), words.values(), strict=True)
         for fast, motion in enumerate(("standing still", "moving fast"))
     ]
-    rows += [made_up(name.format(17), 40.0, 17, 1.0) for name in ablations.FORECASTS]
+    rows += [fixed_row(name.format(17), 40.0, 17, 1.0) for name in ablations.FORECASTS]
     tables_of = ablations.report(rows, words).split("Codebooks, ")
     fast = next(text for text in tables_of if text.startswith("moving fast"))
     assert "| plain | 17.0 | 31.0 / 31.0 / 31.0 | +0.00 +- 0.00 |" in fast
     assert "| MoReg | 17.0 | 32.0 / 32.0 / 32.0 | +1.00 +- 0.00 |" in fast
     assert tables_of[-1].count("+0.00 +- 0.00") >= len(ablations.FORECASTS)
     for name in (text.format(17) for text in ablations.FORECASTS):
-        assert methods.parse(name, ablations.STEPS)
+        assert parse_method(name, ablations.STEPS)
 
 
-def test_ratios_from_a_file_that_is_none(tmp_path: Path) -> None:
+def test_ratios_from_a_broken_file(tmp_path: Path) -> None:
     path = tmp_path / "ratios.json"
     path.write_text("{")
     with pytest.raises(ValueError, match="holds no list of numbers"):
-        methods.parse(f"mag-cache:ratios={path}", STEPS)
+        parse_method(f"mag-cache:ratios={path}", STEPS)
 
 
-def test_the_bar_knows_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
-    """Of a study that goes on at the fifth video, and of what is done after it."""
-    with command.progress_bar() as show:
+def test_the_bar_shows_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    """A study resumes at the fifth video, and another count follows."""
+    with progress_bar() as show:
         show("a: fast", 5, 8)
         show("b: slow", 6, 8)
         show("held-out cases", 1, 8)

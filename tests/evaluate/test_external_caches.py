@@ -1,4 +1,4 @@
-"""Caches of other packages in `adacache bench quality`: help, what they do without, and errors."""
+"""Caches of other packages in `adacache bench quality`: with and without workarounds, errors."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch import Tensor
 
 import adacache_kernels as ak
 from adacache_kernels.cli import main as cli
-from adacache_kernels.evaluate import external_caches as peers
-from adacache_kernels.evaluate import method_spec as methods
-from adacache_kernels.evaluate import pipelines
+from adacache_kernels.evaluate import external_caches, pipelines
 from adacache_kernels.evaluate.latte_pairs import paired
-from adacache_kernels.evaluate.results import Case
+from adacache_kernels.evaluate.method_spec import Method, full_method, parse_method
+from adacache_kernels.evaluate.results import Case, read_rows
 from adacache_kernels.evaluate.runner import Study
-from adacache_kernels.evaluate.tables import IDLE, lines, markdown
+from adacache_kernels.evaluate.table_lines import IDLE, table_lines
+from adacache_kernels.evaluate.tables import markdown
 from adacache_kernels.measure import costs
-from tests.evaluate.test_evaluate import STEPS, made_up, subject
+from tests.evaluate.test_evaluate import STEPS, fixed_row, subject
 from tests.pipelines.test_pipelines import latte, run_latte, run_wan, wan
 from tests.support.oracles.baselines import relative
 from tests.support.tiny_models.common_models import TINY, denoise
@@ -30,9 +30,9 @@ from tests.support.tiny_models.common_models import TINY, denoise
 FLOAT32 = "taylor_factors_dtype=float32"
 
 
-def ran(pipe: Any, run: Any, name: str) -> tuple[Tensor, methods.Method, int]:
-    """What a pipeline makes by a method, and its operations."""
-    method = methods.parse(name, STEPS)
+def ran(pipe: Any, run: Any, name: str) -> tuple[Tensor, Method, int]:
+    """Return the output of a pipeline by a method, the method, and the operations."""
+    method = parse_method(name, STEPS)
     with method.applied(pipe), costs.counted_work(pipe.transformer) as work:
         return run(pipe, STEPS), method, work.total
 
@@ -83,36 +83,44 @@ def test_pairs_run_no_temporal_block_where_the_model_does_not() -> None:
 
 @pytest.mark.parametrize(("make", "run"), [(latte, run_latte), (wan, run_wan)])
 def test_taylorseer_of_diffusers_forecasts_what_ours_does(make: Any, run: Any) -> None:
-    """Two pieces of code for one method: on Latte, and with guidance in two calls. Its default
-    patterns match none of these modules; ours are given."""
+    """Two implementations of one method: on Latte, and with guidance in two calls.
+
+    The default patterns of diffusers match none of these modules; the workaround passes ours.
+    """
     pipe = make()
     name = f"TaylorSeerCache:cache_interval=2:{FLOAT32}"
     theirs, method, work = ran(pipe, run, name)
     ours, _, own_work = ran(pipe, run, "taylorseer:interval=2:warmup=3")
     assert work == own_work
-    # Sums of the same terms in another order, over 8 steps: some 1e-7 each of the largest value.
+    # The same terms summed in another order, over 8 steps: about 1e-7 of the largest value each.
     assert relative(theirs, ours) < 1e-5
-    assert peers.PATTERNS_NOTE in method.notes
-    assert (peers.CONTEXT_NOTE in method.notes) == (make is latte)
+    assert external_caches.PATTERNS_NOTE in method.notes
+    assert (external_caches.CONTEXT_NOTE in method.notes) == (make is latte)
 
 
-def test_taylorseer_of_diffusers_does_nothing_as_it_is() -> None:
+def test_taylorseer_of_diffusers_does_nothing_without_workarounds() -> None:
     pipe = latte()
     plain, _, all_work = ran(pipe, run_latte, "steps:8")
-    found, method, work = ran(pipe, run_latte, "TaylorSeerCache:cache_interval=2:help=False")
-    assert torch.equal(found, plain) and work == all_work and method.notes == []
+    output, method, work = ran(pipe, run_latte, "TaylorSeerCache:cache_interval=2:help=False")
+    assert torch.equal(output, plain) and work == all_work and method.notes == []
 
 
-HELPED = [
-    ("FirstBlockCache:threshold=1.5", [peers.PAIRS_NOTE, peers.CONTEXT_NOTE]),
-    ("MagCache:mag_ratios=(1.0,1.0)", [peers.PAIRS_NOTE, peers.STEPS_NOTE, peers.CONTEXT_NOTE]),
-    ("PyramidAttentionBroadcast:spatial_attention_block_skip_range=2", [peers.TIMESTEP_NOTE]),
-    (f"TaylorSeerCache:use_lite_mode=True:{FLOAT32}", [peers.CONTEXT_NOTE]),
+WITH_WORKAROUNDS = [
+    ("FirstBlockCache:threshold=1.5", [external_caches.PAIRS_NOTE, external_caches.CONTEXT_NOTE]),
+    (
+        "MagCache:mag_ratios=(1.0,1.0)",
+        [external_caches.PAIRS_NOTE, external_caches.STEPS_NOTE, external_caches.CONTEXT_NOTE],
+    ),
+    (
+        "PyramidAttentionBroadcast:spatial_attention_block_skip_range=2",
+        [external_caches.TIMESTEP_NOTE],
+    ),
+    (f"TaylorSeerCache:use_lite_mode=True:{FLOAT32}", [external_caches.CONTEXT_NOTE]),
 ]
 
 
-@pytest.mark.parametrize(("name", "notes"), HELPED)
-def test_caches_of_diffusers_reuse_on_latte_with_the_help_that_is_noted(
+@pytest.mark.parametrize(("name", "notes"), WITH_WORKAROUNDS)
+def test_caches_of_diffusers_reuse_on_latte_with_the_noted_workarounds(
     name: str, notes: list[str]
 ) -> None:
     pipe = latte()
@@ -125,15 +133,17 @@ def test_caches_of_diffusers_reuse_on_latte_with_the_help_that_is_noted(
     assert torch.equal(ran(pipe, run_latte, "steps:8")[0], plain)
 
 
-AS_THEY_ARE = [
+WITHOUT_WORKAROUNDS = [
     ("FirstBlockCache:help=False", "No cache context is set"),
     ("TaylorSeerCache:use_lite_mode=True:help=False", "No cache context is set"),
     ("PyramidAttentionBroadcast:spatial_attention_block_skip_range=2:help=False", "callback"),
 ]
 
 
-@pytest.mark.parametrize(("name", "message"), AS_THEY_ARE)
-def test_what_raises_without_help_leaves_the_pipeline_as_it_was(name: str, message: str) -> None:
+@pytest.mark.parametrize(("name", "message"), WITHOUT_WORKAROUNDS)
+def test_an_error_without_workarounds_leaves_the_pipeline_unchanged(
+    name: str, message: str
+) -> None:
     pipe = latte()
     plain = run_latte(pipe, STEPS)
     with pytest.raises(ValueError, match=message):
@@ -151,7 +161,7 @@ def test_a_pipeline_that_names_its_calls_keeps_its_names() -> None:
 def test_cache_dit_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cache_dit", None)
     with pytest.raises(ValueError, match=r"method 'cache-dit': pip install cache-dit"):
-        methods.parse("cache-dit", STEPS)
+        parse_method("cache-dit", STEPS)
 
 
 def test_cache_dit_on_latte() -> None:
@@ -160,26 +170,26 @@ def test_cache_dit_on_latte() -> None:
     plain, _, all_work = ran(pipe, run_latte, "steps:8")
     name = "cache-dit:Fn_compute_blocks=1:max_warmup_steps=2:residual_diff_threshold=0.9"
     _, method, work = ran(pipe, run_latte, name)
-    assert work < 0.9 * all_work and method.notes == [peers.PAIRS_NOTE]
+    assert work < 0.9 * all_work and method.notes == [external_caches.PAIRS_NOTE]
     assert torch.equal(ran(pipe, run_latte, "steps:8")[0], plain)
     with pytest.raises(ValueError, match="LattePipeline is not officially supported"):
         ran(pipe, run_latte, f"{name}:help=False")
 
 
 class Reader(torch.nn.Module):
-    """Reads two numbers of the device in a forward, and keeps one more tensor of 400 bytes."""
+    """A module whose forward call reads two numbers and stores one more tensor of 400 bytes."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept: list[Tensor] = []
+        self.stored: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Tensor:
         if x.sum() > 0 and x.max().item() > 0:
-            self.kept.append(torch.ones(100))
+            self.stored.append(torch.ones(100))
         return x
 
 
-def test_reads_and_what_is_held_of_a_known_module() -> None:
+def test_reads_and_held_bytes_of_a_known_module() -> None:
     reader, x = Reader(), torch.ones(1000)
     reader(x)
     with costs.held_tensors(reader) as held, costs.counted_work(reader) as work:
@@ -187,36 +197,36 @@ def test_reads_and_what_is_held_of_a_known_module() -> None:
             reader(x)
             x.sum().item()
     assert work.reads == 3 * 2
-    # Those of two forwards, when the third begins; what was there before does not count.
+    # The tensors of two forward calls, when the third begins; earlier ones do not count.
     assert held.bytes == 2 * 400
 
 
 @pytest.mark.parametrize("name", ["taylorseer:interval=2:order=2", "fast", "pab:cross=3"])
-def test_what_is_held_is_what_our_methods_tell(name: str) -> None:
+def test_held_bytes_are_the_cache_bytes_that_our_methods_report(name: str) -> None:
     pipe = latte()
 
-    def held_by(method: methods.Method) -> tuple[int, Any]:
-        with costs.held_tensors(pipe.transformer) as held, method.applied(pipe) as tell:
+    def held_by(method: Method) -> tuple[int, Any]:
+        with costs.held_tensors(pipe.transformer) as held, method.applied(pipe) as last_summary:
             run_latte(pipe, STEPS)
-            return held.bytes, tell()
+            return held.bytes, last_summary()
 
-    full, _ = held_by(methods.full(STEPS))
-    bytes_held, summary = held_by(methods.parse(name, STEPS))
-    # The state of the decision comes on top, 16 KiB with that of the measuring kernels.
+    full, _ = held_by(full_method(STEPS))
+    bytes_held, summary = held_by(parse_method(name, STEPS))
+    # The decision state adds 16 KiB, with that of the measuring kernels.
     assert 0 <= bytes_held - full - summary.cache_bytes <= 20 * 2**10
 
 
 NAMES = ("FirstBlockCache:help=False", "even:4", "TaylorSeerCache:help=False")
 
 
-def test_a_method_that_raises_is_a_row_and_the_others_go_on(tmp_path: Path) -> None:
-    study = Study(subject(), [methods.parse(name, STEPS) for name in NAMES], STEPS)
+def test_a_method_that_raises_is_a_row_and_the_others_continue(tmp_path: Path) -> None:
+    study = Study(subject(), [parse_method(name, STEPS) for name in NAMES], STEPS)
     rows = study.run([Case("a", 0), Case("bc", 0)], tmp_path)
     assert [row.method for row in rows] == ["full", *NAMES[1:]] * 2
     (failure,) = study.failures
     assert failure.method == NAMES[0] and failure.videos == 0
     assert failure.error.startswith("ValueError: No cache context is set.")
-    table = lines(rows)
+    table = table_lines(rows)
     assert [line.notes for line in table] == [(), (), (IDLE,)]
     assert table[2].work == 1.0 and table[1].work and table[1].work < 1
     assert table[2].computed is None and table[2].reads == 0 and table[2].held_mib == 0
@@ -224,7 +234,7 @@ def test_a_method_that_raises_is_a_row_and_the_others_go_on(tmp_path: Path) -> N
     assert text[-1].startswith("| FirstBlockCache:help=False | ValueError: No cache context")
     assert text[-1].count("|") == text[0].count("|")
     assert "| 1.000 | equal |" in text[4]
-    # It is tried again where the run goes on.
+    # A resumed run tries it again.
     study.run([Case("a", 0)], tmp_path)
     assert len(study.failures) == 1
 
@@ -233,7 +243,7 @@ def test_a_full_run_that_raises_stops_the_study(tmp_path: Path) -> None:
     own = subject()
     own.pipe.transformer.forward = None
     with pytest.raises(TypeError):
-        Study(own, [methods.parse("fast", STEPS)], STEPS).run([Case("a", 0)], tmp_path)
+        Study(own, [parse_method("fast", STEPS)], STEPS).run([Case("a", 0)], tmp_path)
 
 
 def test_a_full_run_that_cannot_be_counted_stops_the_study(
@@ -244,7 +254,7 @@ def test_a_full_run_that_cannot_be_counted_stops_the_study(
 
     monkeypatch.setattr(Study, "_count", fail)
     with pytest.raises(RuntimeError, match="no counter"):
-        Study(subject(), [methods.parse("even:4", STEPS)], STEPS).run([Case("a", 0)], tmp_path)
+        Study(subject(), [parse_method("even:4", STEPS)], STEPS).run([Case("a", 0)], tmp_path)
 
 
 def test_tables_and_exit_codes_of_methods_that_raise(
@@ -275,26 +285,24 @@ def test_tables_and_exit_codes_of_methods_that_raise(
 
 def test_notes_are_numbered_once() -> None:
     rows = [
-        made_up("full", None, 10, 8.0, flops=10, reads=0, held_bytes=0),
-        made_up("a", 20.0, 5, 4.0, flops=5, reads=20, held_bytes=2**21, notes=("x", "y")),
-        made_up("b", 20.0, 5, 4.0, flops=5, reads=20, held_bytes=2**20, notes=("y",)),
+        fixed_row("full", None, 10, 8.0, flops=10, reads=0, held_bytes=0),
+        fixed_row("a", 20.0, 5, 4.0, flops=5, reads=20, held_bytes=2**21, notes=("x", "y")),
+        fixed_row("b", 20.0, 5, 4.0, flops=5, reads=20, held_bytes=2**20, notes=("y",)),
     ]
-    table = list(markdown(lines(rows)))
+    table = list(markdown(table_lines(rows)))
     assert "| a [1] [2] |" in table[3] and "| b [2] |" in table[4]
     assert "| 0.500 |" in table[3] and "| 2.00 |" in table[3]
-    assert lines(rows)[1].reads == 2
+    assert table_lines(rows)[1].reads == 2
 
 
-def test_rows_of_before_these_counts_can_be_read(tmp_path: Path) -> None:
+def test_rows_without_counts_can_be_read(tmp_path: Path) -> None:
     from dataclasses import asdict
 
-    from adacache_kernels.evaluate.results import read
-
-    values = asdict(made_up("m", 20.0, 4, 2.0))
+    values = asdict(fixed_row("m", 20.0, 4, 2.0))
     for name in ("reads", "held_bytes", "notes"):
         del values[name]
     (tmp_path / "rows.jsonl").write_text(json.dumps(values) + "\n")
-    (row,) = read(tmp_path / "rows.jsonl")
+    (row,) = read_rows(tmp_path / "rows.jsonl")
     assert (row.reads, row.held_bytes, row.notes) == (None, None, ())
 
 
@@ -305,12 +313,12 @@ def test_the_methods_of_the_table_of_peers_are_known(tmp_path: Path) -> None:
     ratios.write_text(json.dumps([1.0] * 50))
     demo = peers_table.demo_methods(ratios)
     assert len(set(demo)) == len(demo) >= 25
-    curves = {methods.parse(name, peers_table.STEPS).curve for name in demo}
+    curves = {parse_method(name, peers_table.STEPS).curve for name in demo}
     assert {"taylorseer", "FirstBlockCache", "profile", "fewer steps"} <= {
         curve.split(" forecast")[0] for curve in curves
     }
     for name in peers_table.wan_methods(ratios):
-        methods.parse(name, peers_table.WAN_STEPS)
+        parse_method(name, peers_table.WAN_STEPS)
 
 
 def test_the_wan_pipeline_with_random_weights_runs() -> None:

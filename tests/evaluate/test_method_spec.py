@@ -1,4 +1,4 @@
-"""The methods to compare with in `adacache bench quality`: how they are named, and their rows."""
+"""The baselines in `adacache bench quality`: their names and their rows."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import adacache_kernels as ak
-from adacache_kernels.evaluate import method_spec as methods
-from adacache_kernels.evaluate.baseline_spec import other_method
+from adacache_kernels.evaluate.baseline_spec import baseline_config
+from adacache_kernels.evaluate.method_spec import parse_method
 from adacache_kernels.evaluate.results import Case
 from adacache_kernels.evaluate.runner import Study
 from tests.evaluate.test_evaluate import STEPS, subject
@@ -41,10 +41,10 @@ from tests.evaluate.test_evaluate import STEPS, subject
         ("mag-cache", [], {"ratios": (1, 0.9)}, ak.baselines.MagCacheConfig(ratios=(1, 0.9))),
     ],
 )
-def test_words_stand_for_configs(
+def test_names_give_configs(
     name: str, presets: list[str], options: dict[str, Any], config: Any
 ) -> None:
-    assert other_method("", name, presets, options) == config
+    assert baseline_config("", name, presets, options) == config
 
 
 @pytest.mark.parametrize(
@@ -59,18 +59,18 @@ def test_words_stand_for_configs(
         ("t-gates", r"there are fast.* pab, taylorseer, t-gate, delta-dit"),
     ],
 )
-def test_wrong_words(text: str, message: str) -> None:
+def test_wrong_names(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        methods.parse(text, STEPS)
+        parse_method(text, STEPS)
 
 
-def test_rows_tell_the_work_of_methods_that_reuse_parts_of_a_step(tmp_path: Path) -> None:
+def test_rows_have_the_work_of_methods_that_reuse_parts_of_a_step(tmp_path: Path) -> None:
     names = (
         "pab:spatial=2:temporal=2:cross=2:window=(0,1000)",
         "delta-dit:boundary=0:front=(0,1)",
         "interval:interval=2",
     )
-    parsed = [methods.parse(name, STEPS) for name in names]
+    parsed = [parse_method(name, STEPS) for name in names]
     rows = Study(subject(), parsed, STEPS).run([Case("a", 0)], tmp_path)
     full, pab, delta, interval = rows
     assert (full.computed, interval.computed) == (STEPS, STEPS // 2)

@@ -1,4 +1,4 @@
-"""What the compilers make of every kernel of the table; see ahead_of_time.py."""
+"""The compiler's facts of every kernel of the table; see ahead_of_time.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RECORD = json.loads(ahead_of_time.RECORD.read_text())
 @pytest.mark.parametrize("dtype", ahead_of_time.DTYPES)
 @pytest.mark.parametrize("target", aot.TARGETS)
 def test_every_kernel_compiles_as_recorded(target: str, dtype: str) -> None:
-    """After a change that is meant: `python -m tests.tools.ahead_of_time --record`."""
+    """After an intended change, run `python -m tests.tools.ahead_of_time --record`."""
     found = ahead_of_time.facts(target, dtype)
     for name, facts in found.items():
         assert facts["spilled"] == 0, name
@@ -31,10 +31,11 @@ def test_every_kernel_compiles_as_recorded(target: str, dtype: str) -> None:
 
 
 def is_wide(name: str, facts: ahead_of_time.Facts) -> bool:
-    """Whether large tensors are accessed 128 bits at a time.
+    """Return True if large tensors are accessed 128 bits at a time.
 
-    Narrower are the coefficients and the flag, which all threads read, the partial sums, and
-    residuals of 8 bits: of them a thread reads as many as it has elements of x in 128 bits.
+    Narrower accesses are allowed for coefficients and flag, which all threads read, for partial
+    sums, and for residuals of 8 bits: a thread reads as many of them as it has elements of x in 128
+    bits.
     """
     kernel, _, *options = name.split()
     reads_little = kernel == "conditional_add" or "forecast," in options
@@ -67,7 +68,7 @@ def test_the_table_is_read_by_size_and_architecture() -> None:
 
 
 def test_programs_are_as_many_as_the_fake_says() -> None:
-    """The number of partial sums follows from the shape alone: not from alignment or layout."""
+    """The number of partial sums depends on the shape only, not on alignment or layout."""
     for shape in ((2, 4, 100, 64), (1, 1, 1, 1), (0, 2, 3, 4), (1, 2, 4096, 512)):
         for strides in ((), (1,)):
             real = gpu.partials(torch.empty(shape), strides)

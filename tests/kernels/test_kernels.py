@@ -1,7 +1,7 @@
-"""The Triton kernels: compiled for three architectures, executed as PTX, held to reference.py.
+"""The Triton kernels, compiled for three architectures, executed as PTX, against reference.py.
 
-The emulator checks bounds, alignment, races, barriers and what was never written, see
-tests/support/ptx_emulator. Every case runs twice, the programs in both orders.
+The emulator checks bounds, alignment, races, barriers and reads of unwritten memory, see
+tests/support/ptx_emulator. Every case runs twice, with the programs in both orders.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -43,7 +44,7 @@ EPS = torch.finfo(torch.float32).eps
 
 
 def video_tokens(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The tokens of a video between those of a text and of a history, in one sequence."""
+    """Return the tokens of a video between those of a text and of a history, in one sequence."""
     batch, frames, tokens, channels = shape
     base = torch.full((batch, 3 + frames * tokens + 2, channels), test_ops.SENTINEL, dtype=dtype)
     return base, base[:, 3 : 3 + frames * tokens].unflatten(1, (frames, tokens))
@@ -51,10 +52,10 @@ def video_tokens(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Te
 
 @dataclass(frozen=True)
 class Case:
-    """A shape, and how the written tensor and the others lie in memory.
+    """A shape, and the memory layout of the written tensor and of the others.
 
-    `special` puts NaN and infinity among the numbers; `programs` is how many share a sample's tiles
-    in distance_update, where it is not as many as there are.
+    `special` puts NaN and infinity among the numbers. `programs` is the number of programs that
+    share a sample in distance_update, if it is not the number of tiles.
     """
 
     name: str
@@ -95,7 +96,7 @@ CASES = [
 
 @dataclass(frozen=True)
 class Mode:
-    """What distance_update is asked to do."""
+    """The arguments of distance_update."""
 
     metric: str
     slot_holds: str
@@ -108,7 +109,6 @@ MODES = [
     Mode("l1", "previous", True, 0, (1,)),
     Mode("l2", "previous", False, 1, ()),
     Mode("cosine", "previous", True, 2, (1, 3)),
-    Mode("l1", "sum", True, 1, (2, 9)),
     Mode("l2", "nothing", True, 3, (1,)),
     Mode("cosine", "nothing", False, 0, ()),
 ]
@@ -128,7 +128,7 @@ def driver(request: pytest.FixtureRequest, on_triton: None) -> Iterator[Emulator
 def in_both_orders(
     driver: EmulatorDriver, op: Callable[..., Tensor | None], written: Tensor, *arguments: Any
 ) -> Tensor | None:
-    """Run an op twice from the same start, its programs in both orders: the same bits come out."""
+    """Run an op twice from the same start, with its programs in both orders; compare the bits."""
     before = written.clone()
     results = []
     for order in (None, "reverse"):
@@ -144,7 +144,7 @@ def in_both_orders(
 
 
 def operands(case: Case, dtype: torch.dtype, count: int) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """The buffer and the view that is written, and `count` others."""
+    """Return the buffer and the view that is written, and `count` other tensors."""
     base, written = random(case.shape, dtype, case.written)
     others = [random(case.shape, dtype, case.read)[1] for _ in range(count)]
     if case.special:
@@ -154,12 +154,11 @@ def operands(case: Case, dtype: torch.dtype, count: int) -> tuple[Tensor, Tensor
 
 
 def summation_error(case: Case, terms: Tensor) -> Tensor:
-    """Bound on what float32 sums are off, for terms that have the same bits.
+    """Return a bound of the error of float32 sums over the same terms.
 
-    A thread adds 8 elements of each frame of its tiles, of which a test has at most 4, and 16
-    groups at most; a program then adds its 2^10 groups as a tree: 10 levels. Each addition is off
-    by at most half an EPS of a sum that is no larger than that of the magnitudes, and reference.py
-    rounds once more.
+    A thread adds 8 elements of each frame of its tiles, at most 4 in a test, and 16 groups at most.
+    A program then adds its 2^10 groups as a tree of 10 levels. Each addition is off by at most half
+    an EPS of a sum that is no larger than the sum of the magnitudes. reference.py rounds once more.
     """
     additions = 8 + 4 * case.shape[1] * 16 + 10 + 1
     return additions * EPS / 2 * terms
@@ -182,8 +181,8 @@ def check_distance_update(
     expected_slot, indices = (
         slot.clone(),
         (
-            ops.METRICS[mode.metric],
-            ops.SLOT_HOLDS[mode.slot_holds],
+            mode.metric,
+            mode.slot_holds,
         ),
     )
     old = [tensor.float() for tensor in [*previous, slot.clone()][:terms]]
@@ -197,7 +196,7 @@ def check_distance_update(
     assert_tail_untouched(base, slot)
     total = sums.double().sum(dim=1)
     magnitudes = expected.double()
-    if mode.metric == "cosine" and terms:  # The only sum whose terms have either sign.
+    if mode.metric == "cosine" and terms:  # The only sum with terms of both signs.
         forecast = reference._forecast(old, coefficients)
         products = (forecast * expected_slot.float()).double().abs()
         magnitudes[:, 0] = products.sum(dim=(1, 2, 3))
@@ -210,20 +209,17 @@ def check_distance_update(
     ), case
 
 
-@pytest.mark.parametrize("accumulate", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_residual_update(driver: EmulatorDriver, dtype: torch.dtype, accumulate: bool) -> None:
+def test_residual_update(driver: EmulatorDriver, dtype: torch.dtype) -> None:
     for case in CASES:
-        check_residual_update(driver, dtype, accumulate, case)
+        check_residual_update(driver, dtype, case)
 
 
-def check_residual_update(
-    driver: EmulatorDriver, dtype: torch.dtype, accumulate: bool, case: Case
-) -> None:
+def check_residual_update(driver: EmulatorDriver, dtype: torch.dtype, case: Case) -> None:
     base, slot, (x_out, x_in) = operands(case, dtype, 2)
     expected = slot.clone()
-    reference.residual_update(expected, x_out, x_in, accumulate)
-    in_both_orders(driver, ops.residual_update, slot, x_out, x_in, accumulate)
+    reference.residual_update(expected, x_out, x_in)
+    in_both_orders(driver, ops.residual_update, slot, x_out, x_in)
     assert_same_bits(slot, expected)
     assert_tail_untouched(base, slot)
 
@@ -253,7 +249,7 @@ def check_conditional_add(
 
 
 def touching(launch: Any) -> Iterator[str]:
-    """Arguments whose memory a launch has read or written."""
+    """Return the arguments whose memory a launch has read or written."""
     for name, traffic in launch.traffic.items():
         if traffic.bytes_loaded or traffic.bytes_stored:
             yield name
@@ -276,7 +272,7 @@ EIGHT_BIT_CASES = [
 def check_conditional_add_of_eight_bits(
     driver: EmulatorDriver, dtype: torch.dtype, case: Case
 ) -> None:
-    """Every int8 and every float8 there is, in every place of a group; with scales and without."""
+    """Check all int8 and float8 values, in every element of a group, with scales and without."""
     base, x = random(case.shape, dtype, case.written)
     bits = [torch.randint(0, 256, case.shape, dtype=torch.uint8) for _ in range(2)]
     residuals = [bits[0].view(torch.int8), bits[1].view(torch.float8_e4m3fn)]
@@ -305,10 +301,10 @@ SUMS = {
 OTHER_LOCATION = [[2.0, 35.0, 45.0, 5.0, 6.0], [1.5, 25.0, 30.0, 2.5, 4.0]]
 
 
-# Step, whether there is a previous residual, whether motion counts; the last computed step was 2.
+# Step, has_previous, in_window; the last computed step was 2.
 SITUATIONS = [(5, True, True), (5, True, False), (2, True, True), (5, False, True)]
-# Sums, partial sums of each of two samples, situation. 1024 are added at once, 8 a thread: the last
-# one lies in each of the 8 places, and in a second round.
+# Sums, partial sums of each of two samples, situation. The kernel adds 1024 at once, 8 for each
+# thread. The last one is in turn each of these 8, and one of a second round.
 DECISIONS = [
     *itertools.product(SUMS.values(), (1, 3), SITUATIONS),
     *((SUMS["near"], n, SITUATIONS[0]) for n in (40, 100, 180, 230, 300, 350, 420, 480, 600)),
@@ -334,11 +330,10 @@ def check_decide(
     thresholds, rates = [0.03, 0.06, 0.125], [8.0, 4.0, 2.0]
     codebook = torch.tensor([thresholds, rates])
     step, has_previous, in_window = situation
-    flags = (has_previous, apply_moreg, in_window)
     state = torch.tensor([3.0, 2.0, 0.5, 7.0, 9.0, 11.0, 0.25, 13.0, 0.75, 4.0])
     shares = torch.rand(partials, 1) + 0.5
     whole = torch.tensor([OTHER_LOCATION, sums])
-    if metric == "cosine":  # Distances as large as those of the others.
+    if metric == "cosine":  # As large as the distances of the other metrics.
         whole[..., 0] = whole[..., 1] - whole[..., 0]
     split = whole.unsqueeze(2) * (shares / shares.sum())
     expected = exact_decision(
@@ -347,11 +342,15 @@ def check_decide(
         list(zip(thresholds, rates, strict=True)),
         step,
         metric,
-        *flags,
+        has_previous,
+        apply_moreg,
+        in_window,
     )
-    in_both_orders(driver, ops.decide, state, split, codebook, step, metric, *flags)
+    settings = ops.DecideSettings(metric, apply_moreg)
+    decide = partial(ops.decide, has_previous=has_previous, in_window=in_window)
+    in_both_orders(driver, decide, state, split, codebook, settings, step)
     assert_decision(state.tolist(), expected, thresholds)
-    # What float64 rounds differently is lost in float32, but for a neighbour.
+    # Float32 hides float64's rounding, except for neighbours.
     for found, exact in zip(state.tolist(), expected, strict=True):
         assert math.isnan(exact) or found == pytest.approx(exact, rel=EPS, abs=0)
 
@@ -361,7 +360,8 @@ def check_on_a_threshold(driver: EmulatorDriver, metric: str, apply_moreg: bool)
     first = {"l1": 0.125, "l2": 0.125**2, "cosine": 1 - 0.125}[metric]
     sums = torch.tensor([[[[first, 1.0, 1.0, 2.0, 7.0]]]])
     state, codebook = ops.new_state("cpu"), torch.tensor([[0.125, 0.25, 0.5], [6.0, 4.0, 2.0]])
-    in_both_orders(driver, ops.decide, state, sums, codebook, 1, metric, True, apply_moreg, False)
+    settings = ops.DecideSettings(metric, apply_moreg)
+    in_both_orders(driver, ops.decide, state, sums, codebook, settings, 1)
     assert state[ops.State.DISTANCE] == 0.125
     assert state[ops.State.RATE] == 4
 
@@ -372,7 +372,7 @@ def test_partial_sums_are_added_in_float64(driver: EmulatorDriver) -> None:
     partials[0, 0, 0] = 2.0**24
     state, codebook = ops.new_state("cpu"), torch.tensor([[1.5], [2.0]])
     partials[..., 1] = 2.0**24 / 2001
-    ops.decide(state, partials, codebook, step=1)
+    ops.decide(state, partials, codebook, ops.DecideSettings(), 1)
     exact = partials[..., 0].double().sum() / partials[..., 1].double().sum()
     assert state[ops.State.DISTANCE] == exact.float()
 
@@ -380,9 +380,11 @@ def test_partial_sums_are_added_in_float64(driver: EmulatorDriver) -> None:
 def test_programs_take_tiles_in_turn(
     driver: EmulatorDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fewer programs than tiles, and more than tiles: what is added is the same."""
+    """Fewer programs than tiles, and more: the sums are the same."""
     slot, x_out = torch.randn(2, 3, 40, 64), torch.randn(2, 3, 40, 64)
-    expected = reference.distance_update(slot.clone(), x_out, None, [], None, (1, 2), 0, 1)[:, 0]
+    expected = reference.distance_update(
+        slot.clone(), x_out, None, [], None, (1, 2), "l1", "previous"
+    )[:, 0]
     for programs in (1, 3, 100):
         config = Config(1, 2, programs)
         monkeypatch.setattr(gpu, "distance_config", lambda *_, config=config: config)
@@ -393,10 +395,10 @@ def test_programs_take_tiles_in_turn(
 
 @pytest.mark.parametrize("stride", [MAX_STRIDE, MAX_STRIDE + 1, 40])
 def test_long_strides(driver: EmulatorDriver, stride: int) -> None:
-    """Beyond what registers hold, plain torch takes over; past the last frame, sums are zero."""
+    """Plain torch runs if the strides exceed the registers; past the last frame, sums are zero."""
     slot, x_out = torch.randn(1, 36, 2, 8), torch.randn(1, 36, 2, 8)
     arguments = (x_out, None, [], None, (1, stride))
-    expected = reference.distance_update(slot.clone(), *arguments, 0, reference.PREVIOUS)[:, 0]
+    expected = reference.distance_update(slot.clone(), *arguments, "l1", "previous")[:, 0]
     sums = ops.distance_update(slot, *arguments)
     assert torch.allclose(sums.sum(1), expected, rtol=100 * EPS)
     assert torch.equal(slot, x_out)
@@ -406,7 +408,7 @@ def test_long_strides(driver: EmulatorDriver, stride: int) -> None:
 def test_groups_numbered_in_64_bits(
     driver: EmulatorDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As from 2^31 groups in a plane on."""
+    """Planes of 2^31 groups or more need 64 bits."""
     monkeypatch.setattr(launch.kernels(), "int32", launch.kernels().int64)
     case = Case("several tiles", (1, 5, 36, 64))
     check_distance_update(driver, torch.bfloat16, MODES[0], case)
@@ -415,7 +417,7 @@ def test_groups_numbered_in_64_bits(
 
 
 def test_offsets_beyond_32_bits(on_triton: None) -> None:
-    """The second sample begins 2^31 + 64 elements after the first; only its pages are touched."""
+    """The second sample begins 2^31 + 64 elements after the first; only its pages are used."""
     apart = 2**31 + 64
     base = torch.empty(apart + 1024, dtype=torch.bfloat16)
     slot = base.as_strided((2, 2, 4, 64), (apart, 256, 64, 1))
@@ -440,11 +442,11 @@ def test_an_undefined_slot_is_not_read(on_triton: None, dtype: torch.dtype) -> N
         ops.residual_update(slot, x_out, x_in)
         slot = driver.mark_uninitialised(torch.empty(2, 3, 4, 8, dtype=dtype))
         with pytest.raises(UninitialisedRead):
-            ops.residual_update(slot, x_out, x_in, accumulate=True)
+            ops.distance_update(slot, x_out, x_in)
 
 
 def moved(driver: EmulatorDriver, names: Sequence[str]) -> list[tuple[int, int]]:
-    """Bytes read and written of each argument in the last launch."""
+    """Return the bytes read and written of each argument in the last launch."""
     (launch,) = driver.launches
     traffic = [launch.traffic[name] for name in names]
     return [(t.bytes_loaded, t.bytes_stored) for t in traffic]
@@ -452,9 +454,9 @@ def moved(driver: EmulatorDriver, names: Sequence[str]) -> list[tuple[int, int]]
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 def test_bytes_moved(on_triton: None, dtype: torch.dtype) -> None:
-    """Each input is read once and each output written once, to the byte.
+    """Each input is read once and each output written once, exactly.
 
-    The rest, partial sums, coefficients and the flag, is read from caches and below 2 %.
+    Partial sums, coefficients and the flag come from caches and are below 2 %.
     """
     shape = (2, 8, 256, 128)
     slot, x_out, x_in, older = (torch.randn(shape).to(dtype) for _ in range(4))

@@ -1,4 +1,4 @@
-"""The patched demo transformer on compiled PTX: it takes the same steps as on the compiled C++."""
+"""The patched demo transformer on compiled PTX: the same steps as on the compiled C++."""
 
 from __future__ import annotations
 
@@ -48,5 +48,5 @@ def test_a_generation_on_triton(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert on_triton.computed_steps == on_cpu.computed_steps
     for a, b in zip(on_triton.distances, on_cpu.distances, strict=True):
         assert (a is b is None) or a == pytest.approx(b, rel=1e-5)
-    # What is stored and what is added has the same bits; the sums alone are rounded differently.
+    # Stored and added values have the same bits; only the sums are rounded differently.
     assert torch.equal(found, expected)

@@ -1,4 +1,4 @@
-"""The kernel that stores residuals in eight bits: executed as PTX, held to reference.py."""
+"""The kernel that stores residuals in eight bits, executed as PTX, against reference.py."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CASES = [
 
 @dataclass(frozen=True)
 class Mode:
-    """What the update is asked to do; `mixed`: one of the previous ones is in full precision."""
+    """The arguments of the update; `mixed`: one previous residual has full precision."""
 
     metric: str
     slot_holds: str
@@ -78,7 +78,7 @@ def test_quantized_update(
 
 
 def stored(case: Case, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """The buffer and the view of a residual in eight bits, and its scales."""
+    """Return the buffer and the view of a residual in eight bits, and its scales."""
     wide, view = case.written(case.shape, torch.float32)
     base = torch.full(wide.shape, UNTOUCHED, dtype=torch.uint8)
     residual = base.as_strided(view.shape, view.stride(), view.storage_offset())
@@ -88,7 +88,7 @@ def stored(case: Case, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def around(base: Tensor, view: Tensor) -> Tensor:
-    """The bytes of the buffer that are not the view's."""
+    """Return the bytes of the buffer outside of the view."""
     touched = torch.zeros_like(base, dtype=torch.bool)
     touched.as_strided(view.shape, view.stride(), view.storage_offset()).fill_(True)
     return base[~touched]
@@ -115,8 +115,8 @@ def check_quantized_update(
     sums = reference.distance_update(
         expected,
         *arguments,
-        ops.METRICS[mode.metric],
-        ops.SLOT_HOLDS[mode.slot_holds],
+        mode.metric,
+        mode.slot_holds,
         expected_scale,
         scales,
     )[:, 0]
@@ -145,13 +145,13 @@ def check_quantized_update(
 
 
 def summation_error(case: Case, sums: Tensor, metric: str) -> Tensor:
-    """Bound on what float32 sums are off, for terms that have the same bits.
+    """Return a bound of the error of float32 sums over the same terms.
 
-    A thread adds at most 8 elements of 4 groups of each frame of at most 4 tokens, and a program
-    2^9 threads as a tree: 9 levels; the tests add at most 7 programs, in float64. Each addition is
-    off by at most half an EPS of a sum that is no larger than that of the magnitudes; reference.py
-    rounds once more. The terms of the first sum of the cosine have either sign: by Cauchy and
-    Schwarz their magnitudes are within the root of the other two sums.
+    A thread adds at most 8 elements of 4 groups of each frame of at most 4 tokens. A program adds
+    2^9 threads as a tree of 9 levels; the tests add at most 7 programs, in float64. Each addition
+    is off by at most half an EPS of a sum that is no larger than the sum of the magnitudes.
+    reference.py rounds once more. The first sum of the cosine has terms of both signs: by Cauchy
+    and Schwarz, their magnitudes are within the root of the other two sums.
     """
     magnitudes = sums.clone()
     if metric == "cosine":
@@ -161,7 +161,7 @@ def summation_error(case: Case, sums: Tensor, metric: str) -> Tensor:
 
 
 def test_every_code_is_read_and_every_tie_rounded(driver: EmulatorDriver) -> None:
-    """All float8 numbers, what lies halfway between two, and their neighbours in float32."""
+    """All float8 numbers, the ties between them, and their neighbours in float32."""
     codes = torch.arange(127, dtype=torch.uint8).view(torch.float8_e4m3fn).float()
     halfway = (codes[1:] + codes[:-1]) / 2
     x = torch.cat([codes, halfway])

@@ -1,4 +1,4 @@
-"""A sample of the mutants of each kernel; mutation_survey.py runs them all, see mutants.md."""
+"""A sample of the mutants of each kernel; mutation_survey.py runs all, see mutants.md."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SAMPLE = 60
 
 @pytest.mark.parametrize("name", mutation_survey.checks())
 def test_most_mutants_are_noticed(name: str) -> None:
-    """Of all of them at least 95 %; of 60, with luck against it, at least 88 %."""
+    """Of all mutants at least 95 %; of a sample of 60, with bad luck, at least 88 %."""
     report = mutation_survey.survey_kernel(mutation_survey.checks()[name], sample=SAMPLE)
     assert report.judged >= SAMPLE // 2
     assert report.noticed >= 0.88, str(report)

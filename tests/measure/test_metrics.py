@@ -1,4 +1,4 @@
-"""PSNR and SSIM against values worked out by hand."""
+"""PSNR and SSIM, compared with values worked out by hand and with scikit-image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from adacache_kernels.measure.psnr_ssim import psnr, ssim
+from adacache_kernels.measure.psnr_ssim import psnr, psnr_of_error, ssim
 
 
 def video(value: float, seed: int | None = None) -> NDArray[np.float32]:
@@ -28,6 +28,22 @@ def test_psnr_is_over_all_frames_and_not_a_mean_of_frames() -> None:
     assert psnr(changed, video(0.5)) == pytest.approx(10 * math.log10(3 / 0.09), abs=1e-4)
 
 
+@pytest.mark.parametrize("error", [1e-4, 1e-2, 1.0])
+def test_psnr_is_that_of_scikit_image(error: float) -> None:
+    from skimage.metrics import peak_signal_noise_ratio
+
+    reference, noise = video(0, seed=1), video(0, seed=2)
+    changed = np.clip(reference + np.float32(error) * (noise - 0.5), 0, 1)
+    expected = peak_signal_noise_ratio(reference, changed, data_range=1.0)
+    assert psnr(changed, reference) == expected
+
+
+def test_psnr_of_an_error() -> None:
+    assert psnr_of_error(0.01) == pytest.approx(20.0)
+    assert psnr_of_error(0.01, peak=10.0) == pytest.approx(40.0)
+    assert psnr_of_error(0.0) == math.inf
+
+
 def test_equal_videos() -> None:
     noise = video(0, seed=1)
     assert psnr(noise, noise) == math.inf
@@ -35,7 +51,7 @@ def test_equal_videos() -> None:
 
 
 def test_ssim_of_constants() -> None:
-    """Without variance only the means count: (2ab + C1) / (a^2 + b^2 + C1), C1 = 0.01^2."""
+    """Without variance, only the means count: (2ab + C1) / (a^2 + b^2 + C1), C1 = 0.01^2."""
     a, b, c1 = 0.2, 0.6, 1e-4
     expected = (2 * a * b + c1) / (a * a + b * b + c1)
     assert ssim(video(a), video(b)) == pytest.approx(expected, rel=1e-4)

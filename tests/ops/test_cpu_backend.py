@@ -1,6 +1,6 @@
-"""The compiled CPU kernels: the contract's bits in every instruction set, on any number of threads.
+"""The compiled CPU kernels: the same bits in every instruction set and on any number of threads.
 
-The maths is written down here once more, in plain torch: reference.py is held to the ops elsewhere.
+This file has its own oracle in plain torch; other tests compare the ops with reference.py.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from adacache_kernels import _native, ops
+from adacache_kernels.ops.native_views import address, optional_view, view
 
 _C: Any = _native.module()
 BEST = _C.instruction_sets()[-1]
@@ -25,7 +26,7 @@ SHAPES = [
     (1, 1, 1, 1),
     (2, 3, 5, 7),
     (3, 2, 1, 1),
-    (1, 3, 2, 4099),  # odd, and longer than what is taken at once
+    (1, 3, 2, 4099),  # odd, and longer than one pass
     (2, 17, 9, 32),
     (2, 1, 70, 1000),  # several tasks
     (0, 3, 2, 4),
@@ -33,9 +34,9 @@ SHAPES = [
     (2, 3, 0, 4),
     (2, 3, 2, 0),
 ]
-SUM_ERROR = 2**-21  # of the magnitudes of the terms, as csrc/cpu/kernels.hpp says
+SUM_ERROR = 2**-21  # of the sum of the terms' magnitudes, see csrc/cpu/kernels.hpp
 METRICS = {"l1": 0, "l2": 1, "cosine": 2}
-NOTHING, PREVIOUS, SUM = range(3)
+NOTHING, PREVIOUS = range(2)
 
 
 @pytest.fixture(params=_C.instruction_sets())
@@ -58,11 +59,11 @@ def distance_update(
 ) -> Tensor:
     sums = torch.full((slot.shape[0], 3 + 2 * len(strides)), torch.nan)
     _C.distance_update(
-        _native.view(slot),
-        _native.view(x_out),
-        None if x_in is None else _native.view(x_in),
-        [_native.view(p) for p in previous],
-        0 if coefficients is None else coefficients.data_ptr(),
+        view(slot),
+        view(x_out),
+        optional_view(x_in),
+        [view(p) for p in previous],
+        address(coefficients),
         slot_holds,
         strides,
         metric,
@@ -74,10 +75,8 @@ def distance_update(
     return sums
 
 
-def residual_update(
-    slot: Tensor, x_out: Tensor, x_in: Tensor, accumulate: bool = False, threads: int = 1
-) -> None:
-    _C.residual_update(*map(_native.view, (slot, x_out, x_in)), accumulate, threads)
+def residual_update(slot: Tensor, x_out: Tensor, x_in: Tensor, threads: int = 1) -> None:
+    _C.residual_update(*map(view, (slot, x_out, x_in)), threads)
 
 
 def conditional_add(
@@ -90,9 +89,9 @@ def conditional_add(
 ) -> None:
     on = torch.tensor([flag], dtype=torch.int32)
     _C.conditional_add(
-        _native.view(x),
-        [_native.view(r) for r in residuals],
-        [None if s is None else _native.view(s) for s in scales or [None] * len(residuals)],
+        view(x),
+        [view(r) for r in residuals],
+        [optional_view(s) for s in scales or [None] * len(residuals)],
         coefficients.data_ptr(),
         on.data_ptr(),
         threads,
@@ -109,10 +108,8 @@ def expected_distance_update(
     metric: int,
     slot_holds: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The new slot, the sums in float64, and the sums of the magnitudes of their terms."""
+    """Return the new slot, the sums in float64, and the sums of the magnitudes of their terms."""
     p = x_out.float() if x_in is None else x_out.float() - x_in.float()
-    if slot_holds == SUM:
-        p = slot.float() + p
     new = p.to(slot.dtype)
     p = new.float()
     terms = [*previous, *([slot] if slot_holds == PREVIOUS else [])]
@@ -149,7 +146,7 @@ def assert_same_bits(actual: Tensor, expected: Tensor) -> None:
 
 
 def layouts(values: Tensor) -> Iterator[Tensor]:
-    """The values in memory that is contiguous, not aligned, padded by row, and permuted."""
+    """Yield the values in memory that is contiguous, misaligned, padded by row, and permuted."""
     yield values.clone(memory_format=torch.contiguous_format)
     yield torch.zeros(values.numel() + 1, dtype=values.dtype)[1:].view(values.shape).copy_(values)
     padded = torch.zeros((*values.shape[:-1], values.shape[-1] + 3), dtype=values.dtype)
@@ -160,7 +157,7 @@ def layouts(values: Tensor) -> Iterator[Tensor]:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_distance_update(instruction_set: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    modes = itertools.product(METRICS.values(), (NOTHING, PREVIOUS, SUM), range(4), (True, False))
+    modes = itertools.product(METRICS.values(), (NOTHING, PREVIOUS), range(4), (True, False))
     for number, (metric, holds, count, has_input) in enumerate(modes):
         start, x_out, *others = (torch.randn(shape).to(dtype) for _ in range(6))
         x_in, previous = others[3] if has_input else None, others[:count]
@@ -209,10 +206,10 @@ def test_many_tasks_in_any_number_of_threads(instruction_set: str) -> None:
 
 
 def cancelling_terms(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """c and p whose products add up to zero, but for what float64 loses in the order of its sums.
+    """Return c and p whose products add up to zero, except for float64 rounding.
 
-    Each stretch of 128, which is added up in float32, has a negative twin elsewhere. The products
-    vary over 2^40: with their 24 bits that is more than float64 holds.
+    Each run of 128, which is added in float32, has a negative twin elsewhere. The products vary
+    over 2^40: with their 24 bits, that is more than float64 holds.
     """
     generator = torch.Generator().manual_seed(3)
     half = math.prod(shape) // 256, 128
@@ -293,15 +290,11 @@ def test_every_rounding(instruction_set: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("accumulate", [True, False])
-def test_residual_update(
-    instruction_set: str, shape: tuple[int, ...], dtype: torch.dtype, accumulate: bool
-) -> None:
+def test_residual_update(instruction_set: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     start, x_out, x_in = (torch.randn(shape).to(dtype) for _ in range(3))
-    residual = x_out.float() - x_in.float()
-    expected = (start.float() + residual if accumulate else residual).to(dtype)
+    expected = (x_out.float() - x_in.float()).to(dtype)
     for slot, out, other in zip(layouts(start), layouts(x_out), layouts(x_in), strict=True):
-        residual_update(slot, out, other, accumulate, threads=2)
+        residual_update(slot, out, other, threads=2)
         assert_same_bits(slot, expected)
 
 
@@ -348,28 +341,55 @@ def test_each_row_has_its_scale(instruction_set: str) -> None:
         assert torch.equal(x, codes.float() * scale)
 
 
+def decide(state: Tensor, sums: Tensor, book: Tensor, videos: int, motions: int) -> None:
+    settings = _C.DecideSettings(
+        metric=METRICS["l1"],
+        apply_moreg=True,
+        moreg_a=0.385,
+        moreg_b=2,
+        moreg_d=1.0,
+        mograd_mul=10.0,
+        uses_mean=False,
+    )
+    addresses = state.data_ptr(), sums.data_ptr(), sums.shape, book.data_ptr(), book.shape[1]
+    _C.decide(
+        *addresses,
+        settings=settings,
+        step=3,
+        has_previous=True,
+        in_window=True,
+        sequence=7,
+        videos=videos,
+        motions=motions,
+    )
+
+
 def test_decide_sums_over_batch_and_partials() -> None:
     sums, book = torch.rand(2, 3, 4, 5), torch.tensor([[0.1, 0.2], [3.0, 2.0]])
     states = []
     for partial in (sums, sums.double().sum(2, keepdim=True).float()):
         state = ops.new_state("cpu")
-        addresses = state.data_ptr(), partial.data_ptr(), partial.shape, book.data_ptr()
-        _C.decide(*addresses, 2, 3, 0, True, True, True, 0.385, 2, 1.0, 10.0, 7, 1, False, 0)
+        decide(state, partial, book, videos=1, motions=0)
         states.append(state)
     assert torch.allclose(states[0], states[1], rtol=1e-6)
     assert states[0].isfinite().all()
 
 
-@pytest.mark.parametrize(("videos", "motions"), [(0, 1), (2, 1), (3, 0)])
-def test_decide_refuses_videos_that_do_not_fit(videos: int, motions: int) -> None:
+@pytest.mark.parametrize(
+    ("videos", "has_motions", "message"),
+    [
+        (0, True, "videos must divide the rows of the sums"),
+        (2, True, "videos must divide the rows of the sums"),
+        (3, False, "several videos need motions"),
+    ],
+)
+def test_decide_refuses_videos_that_do_not_fit(
+    videos: int, has_motions: bool, message: str
+) -> None:
     sums, book, state = torch.rand(2, 3, 4, 5), torch.rand(2, 2), ops.new_state("cpu")
-    addresses = state.data_ptr(), sums.data_ptr(), sums.shape, book.data_ptr()
     scores = torch.ones(3)
-    given = motions and scores.data_ptr()
-    with pytest.raises(ValueError, match="videos must divide the rows of the sums"):
-        _C.decide(
-            *addresses, 2, 3, 0, True, True, True, 0.385, 2, 1.0, 10.0, 7, videos, False, given
-        )
+    with pytest.raises(ValueError, match=message):
+        decide(state, sums, book, videos, scores.data_ptr() if has_motions else 0)
 
 
 def a_job(rounds: int) -> list[Tensor]:
@@ -398,12 +418,12 @@ def test_two_python_threads_at_once(instruction_set: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_child_has_threads_of_its_own() -> None:
     start, x_out, slot = (torch.randn(1, 4, 500, 256) for _ in range(3))
-    operands = map(_native.view, (slot, x_out))
+    operands = map(view, (slot, x_out))
     arguments = (*operands, None, [], 0, NOTHING, [1], 0, None, [])
     expected, sums = distance_update(start, x_out, strides=(1,), slot_holds=NOTHING), start[0, 0]
     _C.distance_update(*arguments, sums.data_ptr(), 4)
     child = os.fork()
-    if child == 0:  # torch is left alone here: its own threads do not survive a fork.
+    if child == 0:  # No torch here: its own threads do not survive a fork.
         _C.distance_update(*arguments, sums.data_ptr(), 4)
         os._exit(0 if sums.view(-1)[:5].tolist() == expected.view(-1).tolist() else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -421,7 +441,7 @@ def test_instruction_sets() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"slot_holds": 3}, "slot_holds must be"),
+        ({"slot_holds": 2}, "slot_holds must be"),
         ({"metric": 3}, "metric must be"),
         ({"previous": [torch.zeros(1, 1, 1, 1)] * 4}, "at most 3"),
     ],

@@ -1,4 +1,4 @@
-"""Slots of eight bits, compiled: the bits of reference.py in every instruction set and layout."""
+"""The compiled update of slots of eight bits: the bits of reference.py in every instruction set."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from adacache_kernels import _native, ops
 from adacache_kernels.ops import reference
+from adacache_kernels.ops.native_views import address, optional_view, view
 from tests.support.oracles.ops_in_float64 import exact_sums
 
 _C: Any = _native.module()
@@ -28,14 +29,13 @@ SHAPES = [
     (1, 3, 2, 4099),  # odd
     (2, 17, 9, 32),
     (1, 2, 70, 1000),  # several tasks
-    (1, 3, 2, 8320),  # longer than where the next row is asked for
+    (1, 3, 2, 8320),  # too long for prefetching the next row
     (0, 3, 2, 4),
     (2, 0, 2, 4),
     (2, 3, 0, 4),
     (2, 3, 2, 0),
 ]
-METRICS = ["l1", "l2", "cosine"]
-SUM_ERROR = 2**-21  # of the magnitudes of the terms, as csrc/cpu/kernels.hpp says
+SUM_ERROR = 2**-21  # of the sum of the terms' magnitudes, see csrc/cpu/kernels.hpp
 
 
 @pytest.fixture(params=_C.instruction_sets())
@@ -58,19 +58,19 @@ def update(
     holds: str = "previous",
     threads: int = 1,
 ) -> Tensor:
-    """The compiled op and nothing else, so that no reference can take its place."""
+    """Run the compiled op without the fallback to the reference."""
     sums = torch.full((slot.shape[0], 3 + 2 * len(strides)), torch.nan)
     _C.distance_update(
-        _native.view(slot),
-        _native.view(x_out),
-        None if x_in is None else _native.view(x_in),
-        [_native.view(tensor) for tensor in previous],
-        0 if coefficients is None else coefficients.data_ptr(),
-        ops.SLOT_HOLDS[holds],
+        view(slot),
+        view(x_out),
+        optional_view(x_in),
+        [view(tensor) for tensor in previous],
+        address(coefficients),
+        ops.SLOT_HOLDS.index(holds),
         strides,
-        ops.METRICS[metric],
-        None if scale is None else _native.view(scale),
-        [None if own is None else _native.view(own) for own in scales],
+        ops.METRICS.index(metric),
+        optional_view(scale),
+        [optional_view(own) for own in scales],
         sums.data_ptr(),
         threads,
     )
@@ -90,7 +90,7 @@ def expected_sums(
     metric: str,
     holds: str,
 ) -> tuple[Tensor, Tensor]:
-    """In float64, and for each the sum of its terms' magnitudes. All tensors are float32."""
+    """Return the sums in float64, and the sums of the terms' magnitudes, of float32 tensors."""
     terms = [*previous, *([old] if holds == "previous" else [])]
     c = None
     for i, term in enumerate(terms):
@@ -112,13 +112,13 @@ def assert_sums(found: Tensor, sums: Tensor, magnitudes: Tensor) -> None:
 
 
 def random_stored(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    """A residual as a slot of that dtype holds it, with its scale if it has eight bits."""
+    """Return a random residual as a slot of that dtype, with its scale if it has eight bits."""
     values = torch.randn(shape)
     return reference.quantize(values, dtype) if dtype in STORED else (values.to(dtype), None)
 
 
 def layouts(values: Tensor) -> Iterator[Tensor]:
-    """The values in memory that is contiguous, not aligned, padded by row, and permuted."""
+    """Yield the values in memory that is contiguous, misaligned, padded by row, and permuted."""
     yield values.clone(memory_format=torch.contiguous_format)
     yield torch.zeros(values.numel() + 1, dtype=values.dtype)[1:].view(values.shape).copy_(values)
     padded = torch.zeros((*values.shape[:-1], values.shape[-1] + 3), dtype=values.dtype)
@@ -132,7 +132,7 @@ def layouts(values: Tensor) -> Iterator[Tensor]:
 def test_a_slot_of_eight_bits(
     instruction_set: str, shape: tuple[int, ...], stored: torch.dtype, dtype: torch.dtype
 ) -> None:
-    modes = itertools.product(METRICS, ("nothing", "previous"), range(4))
+    modes = itertools.product(ops.METRICS, ("nothing", "previous"), range(4))
     for number, (metric, holds, count) in enumerate(modes):
         x_out, x_in = (torch.randn(shape).to(dtype) for _ in range(2))
         slot, scale = random_stored(shape, stored)
@@ -157,7 +157,7 @@ def test_a_slot_of_eight_bits(
         assert_sums(found, *expected)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", ops.METRICS)
 @pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 4, 3, 160)], ids=str)
 def test_any_dtypes_together(instruction_set: str, shape: tuple[int, ...], metric: str) -> None:
     formats = [*DTYPES, *STORED]
@@ -182,16 +182,16 @@ def test_any_dtypes_together(instruction_set: str, shape: tuple[int, ...], metri
         assert_sums(found, *expected)
 
 
-def test_a_sum_in_full_precision_against_eight_bits(instruction_set: str) -> None:
+def test_a_slot_in_full_precision_against_eight_bits(instruction_set: str) -> None:
     for dtype, stored in itertools.product(DTYPES, STORED):
         start, x_out, x_in = (torch.randn(2, 3, 4, 37).to(dtype) for _ in range(3))
         previous, own = random_stored(start.shape, stored)
         slot = start.clone()
-        found = update(slot, None, x_out, x_in, [previous], [own], strides=(1,), holds="sum")
-        expected = (start.float() + (x_out.float() - x_in.float())).to(dtype)
+        found = update(slot, None, x_out, x_in, [previous], [own], strides=(1,), holds="nothing")
+        expected = (x_out.float() - x_in.float()).to(dtype)
         assert_same_bits(slot, expected)
         value = read(previous, own)
-        sums = expected_sums(value, expected.float(), [value], None, (1,), "l1", "sum")
+        sums = expected_sums(value, expected.float(), [value], None, (1,), "l1", "nothing")
         assert_sums(found, *sums)
 
 
@@ -267,7 +267,7 @@ def test_a_nan_stays_in_its_sample(instruction_set: str) -> None:
     x, (slot, scale) = torch.randn(2, 3, 4, 5), random_stored((2, 3, 4, 5), torch.int8)
     x[0, 1, 2, 3] = torch.nan
     other, own = random_stored(x.shape, torch.int8)
-    slot[1, 0, 0], scale[1, 0, 0] = 0, math.inf  # A token of the other sample, NaN before.
+    slot[1, 0, 0], scale[1, 0, 0] = 0, math.inf  # A token of the other sample, NaN at first.
     sums = update(slot, scale, x, None, [other], [own], torch.ones(2), (1,))
     assert sums.isnan().tolist() == [
         [True, False, False, True, True],
@@ -288,7 +288,7 @@ def test_infinite_factors_do_not_make_nan_of_the_padding(
 
 @pytest.mark.parametrize("stored", STORED)
 def test_the_stated_bound_of_the_error(stored: torch.dtype) -> None:
-    """In float64, with the numbers of docs: half a scale, or |p| / 16 and scale / 1024."""
+    """In float64, with the documented bounds: half a scale, or |p| / 16 and scale / 1024."""
     x = torch.randn(2, 3, 50, 1152) * torch.logspace(-20, 20, 50)[:, None]
     slot, scale = torch.empty(x.shape, dtype=stored), torch.empty(2, 3, 50, 1)
     update(slot, scale, x, holds="nothing")
@@ -343,9 +343,9 @@ def test_the_op_takes_the_compiled_path(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_wrong_arguments() -> None:
     x, codes = torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1, dtype=torch.int8)
-    with pytest.raises(ValueError, match="only if, it has eight bits"):
+    with pytest.raises(ValueError, match="only if it has eight bits"):
         update(codes, None, x)
-    with pytest.raises(ValueError, match="only if, it has eight bits"):
+    with pytest.raises(ValueError, match="only if it has eight bits"):
         update(x.clone(), x, x)
-    with pytest.raises(ValueError, match="as many as previous"):
+    with pytest.raises(ValueError, match="one entry for each of previous"):
         update(codes, x.clone(), x, None, [codes], [None, None])

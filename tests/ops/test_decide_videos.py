@@ -1,4 +1,4 @@
-"""decide about several videos in one batch: each has its rows, the largest or the mean decides."""
+"""decide with several videos in one batch: the largest distance or the mean decides."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EPS = torch.finfo(torch.float32).eps
 BACKENDS = ("auto", "reference", "triton")
 BOOK = [(0.3, 8.0), (0.6, 4.0), (1.2, 2.0)]
 STATE = [3.0, 2.0, 0.5, 7.0, 9.0, 11.0, 0.25, 13.0, 0.75, 4.0]
-# What lies in a single row of one location; the last one's motion is of interest, too.
+# Bad values in a single row of one location; the last location has the motion.
 SPOILT = {
     "nothing": [],
     "not a number": [((0, 1, 0, 1), math.nan)],
@@ -40,7 +40,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def random_sums(rows: int, parts: int = 3) -> Tensor:
-    """Of two locations and one frame stride; each row is of another size."""
+    """Return sums of two locations and one frame stride; every row has another size."""
     generator = torch.Generator().manual_seed(rows)
     sizes = torch.linspace(0.5, 4.0, rows).view(1, rows, 1, 1)
     return (torch.rand(2, rows, parts, 5, generator=generator) + 0.2) * sizes
@@ -49,12 +49,20 @@ def random_sums(rows: int, parts: int = 3) -> Tensor:
 def decided(
     sums: Tensor, *, videos: int, batch: str, arguments: tuple[Any, ...]
 ) -> tuple[list[float], list[float]]:
-    """The state and the motions after decide."""
+    """Return the state and the motions after decide."""
     state, motions = torch.tensor(STATE), torch.linspace(0.25, 1.0, videos)
-    book = torch.tensor(BOOK).T.contiguous()
-    # Step, metric, has_previous, apply_moreg, in_window.
-    given = motions if True in arguments[3:4] else None
-    ops.decide(state, sums, book, *arguments, videos=videos, batch=batch, motions=given)
+    step, metric, has_previous, apply_moreg, in_window = arguments
+    ops.decide(
+        state,
+        sums,
+        torch.tensor(BOOK).T.contiguous(),
+        ops.DecideSettings(metric, apply_moreg, batch=batch),
+        step,
+        has_previous=has_previous,
+        in_window=in_window,
+        videos=videos,
+        motions=motions if apply_moreg else None,
+    )
     return state.tolist(), motions.tolist()
 
 
@@ -63,7 +71,7 @@ def expected(
 ) -> tuple[list[float], list[float]]:
     exact = sums.double().sum(dim=2).tolist()
     motions = torch.linspace(0.25, 1.0, videos).tolist()
-    # The number of the decision is not stated.
+    # The oracle has no sequence number.
     state, motions = exact_batch_decision(
         STATE, exact, BOOK, *arguments, videos=videos, batch=batch, motions=motions
     )
@@ -71,8 +79,10 @@ def expected(
 
 
 def assert_close(found: list[float], exact: list[float]) -> None:
-    """Float64 rounds in another order, by less than float32 can tell, but for a neighbour; where
-    1 - cosine cancels, by that of 1."""
+    """Compare up to neighbours in float32, because float64 rounds in another order.
+
+    Where 1 - cosine cancels, the rounding is that of 1.
+    """
     for one, other in zip(found, exact, strict=True):
         both_undefined = math.isnan(one) and math.isnan(other)
         assert both_undefined or math.isclose(one, other, rel_tol=4 * EPS, abs_tol=1e-12)
@@ -85,8 +95,8 @@ def test_decide(metric: str, spoilt: str) -> None:
         check_decide(metric, spoilt, batch, apply_moreg)
 
 
-# Of each row; a video has two, 1024 are added at once, 8 a thread: the last one lies in each of the
-# 8 places, and in a second round.
+# The partial sums of each of a video's two rows. The kernel adds 1024 at once, 8 for each thread.
+# The last one is in turn each of these 8, and one of a second round.
 @pytest.mark.parametrize("parts", [20, 50, 90, 115, 150, 175, 210, 240, 300, 600])
 def test_many_partial_sums(parts: int) -> None:
     check_many_partial_sums(parts)
@@ -101,7 +111,7 @@ def check_many_partial_sums(parts: int) -> None:
 
 
 def check_decide(metric: str, spoilt: str, batch: str, apply_moreg: bool) -> None:
-    """One to three videos of one and two rows."""
+    """Compare one to three videos of one and two rows with the oracle."""
     for videos, guidance in itertools.product((1, 2, 3), (1, 2)):
         sums = random_sums(videos * guidance)
         for place, value in SPOILT[spoilt]:
@@ -115,26 +125,27 @@ def check_decide(metric: str, spoilt: str, batch: str, apply_moreg: bool) -> Non
 
 
 def test_rows_of_guidance_are_those_a_video_apart() -> None:
-    """Two videos, two rows of guidance: rows 0 and 2 are of the first. Were they 0 and 1, both
-    videos would have a distance of 1/2."""
+    """Two videos with two guidance rows: rows 0 and 2 belong to the first.
+
+    If rows 0 and 1 did, both videos would have a distance of 1/2.
+    """
     first = torch.tensor([0.25, 0.75, 0.25, 0.75])
     sums = torch.stack([first, torch.ones(4), torch.zeros(4)], dim=1).view(1, 4, 1, 3)
-    state, _ = decided(sums, videos=2, batch="any", arguments=(3, "l1", True))
+    state, _ = decided(sums, videos=2, batch="any", arguments=(3, "l1", True, False, False))
     assert (state[State.DISTANCE], state[State.RATE]) == (0.75, 2)
-    state, _ = decided(sums, videos=2, batch="mean", arguments=(3, "l1", True))
+    state, _ = decided(sums, videos=2, batch="mean", arguments=(3, "l1", True, False, False))
     assert (state[State.DISTANCE], state[State.RATE]) == (0.5, 4)
-    pooled, _ = decided(sums, videos=1, batch="any", arguments=(3, "l1", True))
+    pooled, _ = decided(sums, videos=1, batch="any", arguments=(3, "l1", True, False, False))
     assert pooled[State.DISTANCE] == 0.5
 
 
 def test_motion_is_that_of_each_video() -> None:
-    """The one that moves has the smaller distance without motion, and decides with it."""
+    """The moving video has the smaller distance without motion, and decides with it."""
     sums = torch.tensor([[0.5, 1, 0, 1.0, 4.0], [0.25, 1, 0, 3.0, 4.0]]).view(1, 2, 1, 5)
     state, motions = torch.tensor(STATE), torch.ones(2)
-    options = {"apply_moreg": True, "in_window": True, "moreg_a": 0.25, "moreg_b": 2.0}
+    settings = ops.DecideSettings(apply_moreg=True, moreg_a=0.25, moreg_b=2.0, mograd_mul=0.5)
     book = torch.tensor(BOOK).T.contiguous()
-    both = {"videos": 2, "batch": "any", "motions": motions, "mograd_mul": 0.5}
-    ops.decide(state, sums, book, 3, "l1", **options, **both)
+    ops.decide(state, sums, book, settings, 3, in_window=True, videos=2, motions=motions)
     # Scores 1 and 9; gradients 0 and 0.5 * 8.
     assert state[State.RAW_DISTANCE] == 0.25
     assert state[State.MOTION] == 9
@@ -144,12 +155,11 @@ def test_motion_is_that_of_each_video() -> None:
 
 
 def test_of_several_the_first_one_decides() -> None:
-    """Scores 1 and 2, so that both distances are 1/2."""
+    """Scores 1 and 2 make both distances 1/2."""
     sums = torch.tensor([[0.5, 1, 0, 1.0, 4.0], [0.25, 1, 0, 2.0, 4.0]]).view(1, 2, 1, 5)
     state, book = torch.tensor(STATE), torch.tensor(BOOK).T.contiguous()
-    moreg = {"apply_moreg": True, "in_window": True, "moreg_a": 0.25, "moreg_b": 1.0}
-    both = {"videos": 2, "motions": torch.ones(2), "mograd_mul": 0.0}
-    ops.decide(state, sums, book, 3, "l1", **moreg, **both)
+    settings = ops.DecideSettings(apply_moreg=True, moreg_a=0.25, moreg_b=1.0, mograd_mul=0.0)
+    ops.decide(state, sums, book, settings, 3, in_window=True, videos=2, motions=torch.ones(2))
     assert (state[State.DISTANCE], state[State.RAW_DISTANCE], state[State.MOTION]) == (0.5, 0.5, 1)
 
 
@@ -163,7 +173,7 @@ def test_one_video_without_a_distance_is_enough(batch: str, video: int) -> None:
     ):
         sums = torch.ones(1, 3, 1, 3)
         sums[0, video, 0, column] = value
-        state, _ = decided(sums, videos=3, batch=batch, arguments=(3, "l1", True))
+        state, _ = decided(sums, videos=3, batch=batch, arguments=(3, "l1", True, False, False))
         assert (state[State.FLAGS], state[State.RATE]) == (flag, 1)
         assert not math.isfinite(state[State.DISTANCE])
 
@@ -178,17 +188,17 @@ def test_nothing_to_compare_with(batch: str) -> None:
 
 def test_a_clock_tells_whether_motion_counts() -> None:
     sums, book = random_sums(4), torch.tensor(BOOK).T.contiguous()
-    for clock, arguments in (
-        (torch.tensor([5.0, 1.0, 1.0]), (5, "cosine", True, True, True)),
-        (torch.tensor([6.0, 1.0, 0.0]), (6, "cosine", True, True, False)),
-        (torch.tensor([6.0, 0.0, 1.0]), (6, "cosine", False, True, True)),
+    settings = ops.DecideSettings("cosine", apply_moreg=True)
+    for clock, by_host in (
+        (torch.tensor([5.0, 1.0, 1.0]), {"step": 5, "has_previous": True, "in_window": True}),
+        (torch.tensor([6.0, 1.0, 0.0]), {"step": 6, "has_previous": True, "in_window": False}),
+        (torch.tensor([6.0, 0.0, 1.0]), {"step": 6, "has_previous": False, "in_window": True}),
     ):
         found = []
-        for given in (clock, None):
+        by_clock = {"step": 0, "has_previous": True, "in_window": True, "clock": clock}
+        for values in (by_clock, by_host):
             state, motions = torch.tensor(STATE), torch.tensor([0.5, 0.75])
-            several = {"videos": 2, "batch": "any", "motions": motions}
-            told = arguments if given is None else (0, "cosine", True, True, True)
-            ops.decide(state, sums, book, *told, **several, clock=given)
+            ops.decide(state, sums, book, settings, **values, videos=2, motions=motions)
             found.append(torch.cat([state, motions]).nan_to_num(-1.0).tolist())
         assert found[0] == found[1]
 
@@ -197,14 +207,15 @@ def test_bad_input() -> None:
     sums, book = random_sums(4), torch.tensor(BOOK).T.contiguous()
 
     def decide(**options: Any) -> None:
-        ops.decide(torch.tensor(STATE), sums, book, 3, "l1", apply_moreg=True, **options)
+        moreg = ops.DecideSettings(apply_moreg=True)
+        ops.decide(torch.tensor(STATE), sums, book, moreg, 3, **options)
 
     with pytest.raises(ValueError, match="videos is 3, expected a number that divides the 4 rows"):
         decide(videos=3, motions=torch.ones(3))
     with pytest.raises(ValueError, match="videos is 0"):
         decide(videos=0)
     with pytest.raises(ValueError, match="batch is 'each', expected one of 'any', 'mean'"):
-        decide(batch="each")
+        ops.DecideSettings(batch="each")
     with pytest.raises(ValueError, match=r"motions is None.* of 2 videos; pass torch.ones\(2\)"):
         decide(videos=2)
     with pytest.raises(ValueError, match=r"motions has shape \(3,\), expected \(2,\)"):

@@ -1,11 +1,13 @@
-"""Decisions: numbered, told by a clock on the device, and brought to the host by a mailbox."""
+"""The state of a decision: its fields, its sequence numbers, its clock, and its way to the host."""
 
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import IntEnum
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,14 +20,17 @@ from adacache_kernels import ops
 from adacache_kernels.engine.decision import decider, mailbox
 from adacache_kernels.engine.decision.mailbox import DecisionMessage, Mailbox
 from adacache_kernels.ops import reference
+from adacache_kernels.ops.decide_settings import DecideStep
+from tests import ROOT
 from tests.kernels.test_kernels import driver, on_triton
-from tests.support.ptx_emulator import EmulatorDriver
+from tests.support.ptx_emulator import EmulatorDriver, emulated
 from tests.support.tiny_models.common_models import FOUR, TINY, denoise
 
 __all__ = ["driver", "on_triton"]  # Fixtures.
 
 BACKENDS = ["auto", "reference"]
 BOOK = torch.tensor([[0.125, 0.25], [6.0, 4.0]])
+MOREG = ops.DecideSettings(apply_moreg=True)
 SUMS = torch.tensor([[[[1.0, 8.0, 0.0, 1.0, 4.0]]]])
 
 
@@ -33,12 +38,12 @@ def decided(step: int, *, clock: Tensor | None, **situation: Any) -> Tensor:
     state = ops.new_state("cpu")
     state[ops.State.STEP] = 2
     state[ops.State.PREVIOUS_MOTION] = 0.5
-    ops.decide(state, SUMS, BOOK, step, apply_moreg=True, sequence=9, clock=clock, **situation)
+    ops.decide(state, SUMS, BOOK, MOREG, step, sequence=9, clock=clock, **situation)
     return state
 
 
 def check_clock() -> None:
-    """In every situation, the clock says what the arguments would."""
+    """Check that the clock gives the same state as the arguments, in every situation."""
     for has_previous, in_window in itertools.product([False, True], repeat=2):
         situation = {"has_previous": has_previous, "in_window": in_window}
         clock = torch.tensor([5.0, float(has_previous), float(in_window)])
@@ -60,7 +65,7 @@ def test_clock_on_triton(driver: EmulatorDriver) -> None:
 
 
 def check_begin_step() -> None:
-    """Steps 3 to 8 may be reused, the next computed one is step 6; motion in steps 2 to 4."""
+    """Check steps: 3 to 8 may be reused, the next computed one is 6; the window is 2 to 4."""
     state, clock = ops.new_state("cpu"), ops.new_step_state("cpu")
     flags = torch.zeros(2, dtype=torch.int32)
     for step in range(1, 11):
@@ -99,21 +104,74 @@ def test_begin_step_refuses(clock: Tensor, flags: Tensor, named: str) -> None:
 def test_numbers_have_an_end() -> None:
     for sequence in (-1, ops.SEQUENCES):
         with pytest.raises(ValueError, match=f"sequence is {sequence}, expected 0 to 16777215"):
-            ops.decide(ops.new_state("cpu"), SUMS, BOOK, 1, sequence=sequence)
+            ops.decide(ops.new_state("cpu"), SUMS, BOOK, MOREG, 1, sequence=sequence)
     state = ops.new_state("cpu")
-    ops.decide(state, SUMS, BOOK, 1, sequence=ops.SEQUENCES - 1)
+    ops.decide(state, SUMS, BOOK, MOREG, 1, sequence=ops.SEQUENCES - 1)
     assert state[ops.State.SEQUENCE] == ops.SEQUENCES - 1
 
 
 def test_a_state_that_is_reset_is_new() -> None:
     state = decided(5, clock=None)
-    ops.state.reset_state(state)
+    ops.reset_state(state)
     assert torch.equal(state.nan_to_num(-1), ops.new_state("cpu").nan_to_num(-1))
+
+
+def members_in_cpp(name: str) -> list[tuple[str, int]]:
+    """Return name and value of each member of an enum in csrc/ops.hpp, as Python writes them."""
+    source = (ROOT / "csrc/ops.hpp").read_text()
+    found = re.search(rf"enum (?:class )?{name} {{([^}}]*)}}", source)
+    assert found is not None, name
+    members = []
+    for member in filter(None, (part.strip() for part in found[1].split(","))):
+        word, _, value = member.partition(" = ")
+        name_in_python = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", word.removeprefix("k")).upper()
+        members.append((name_in_python, int(value) if value else len(members)))
+    return members
+
+
+@pytest.mark.parametrize(("name", "enum"), [("StateField", ops.State), ("Flag", ops.Flag)])
+def test_fields_are_those_of_the_compiled_code(name: str, enum: type[IntEnum]) -> None:
+    assert members_in_cpp(name) == [(member.name, member.value) for member in enum]
+
+
+@pytest.mark.parametrize(
+    ("name", "names"), [("Metric", ops.METRICS), ("SlotHolds", ops.SLOT_HOLDS)]
+)
+def test_names_are_those_of_the_compiled_code(name: str, names: tuple[str, ...]) -> None:
+    assert members_in_cpp(name) == [(each.upper(), code) for code, each in enumerate(names)]
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, "triton"])
+def test_every_backend_writes_the_same_fields(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most fields have a value of their own."""
+    monkeypatch.setenv("ADACACHE_BACKEND", backend)
+    state = ops.new_state("cpu")
+    state[ops.State.STEP], state[ops.State.PREVIOUS_MOTION] = 2, 0.5
+    settings = ops.DecideSettings(apply_moreg=True, moreg_a=1.0, moreg_b=1.0, mograd_mul=4.0)
+    with emulated(90):
+        ops.decide(state, SUMS, BOOK, settings, 4, in_window=True, sequence=9)
+    raw, score = 1 / 8 / 2, 1 / 4
+    distance = raw * (score + 4 * (0.5 - score) / 2)
+    expected = {
+        ops.State.SEQUENCE: 9,
+        ops.State.STEP: 4,
+        ops.State.DISTANCE: distance,
+        ops.State.MOTION: score,
+        ops.State.RATE: 6,
+        ops.State.NEXT_STEP: 10,
+        ops.State.PREVIOUS_MOTION: score,
+        ops.State.FLAGS: 0,
+        ops.State.RAW_DISTANCE: raw,
+        ops.State.SEQUENCE_AGAIN: 9,
+    }
+    assert state.tolist() == [expected[field] for field in ops.State]
 
 
 @dataclass
 class Device:
-    """What `TorchMailbox` needs of a torch device module; events are reached when waited for."""
+    """A double of the torch device module for `TorchMailbox`; events are reached at a wait."""
 
     reached: bool = False
     waits: int = 0
@@ -198,7 +256,7 @@ def test_which_mailbox(device_type: str, mode: Any, kind: type, device: Device) 
 
 
 class Late(mailbox.DirectMailbox):
-    """As if the device had always been behind."""
+    """A mailbox that reports a host wait for every message."""
 
     def collect(self, sequence: int) -> DecisionMessage:
         return DecisionMessage(super().collect(sequence).state, 0.25)
@@ -218,14 +276,14 @@ def test_waits_are_counted_and_change_no_schedule(
     assert summary.computed_steps == expected.computed_steps
     assert summary.rates == expected.rates
     assert expected.waits == []
-    # One a decision, for each is looked at when the next step begins.
+    # One for each decision, which the host reads when the next step begins.
     assert summary.waits == [0.25] * len(summary.computed_steps)
     assert f"waits     {len(summary.waits)}, {250 * len(summary.waits):.1f} ms" in str(summary)
 
 
 def test_the_reference_decides_without_a_clock_as_before() -> None:
     state = ops.new_state("cpu")
-    reference.decide(state, SUMS, BOOK, 1, 0, True, False, False, 0.385, 8.0, 1.0, 10.0)
+    reference.decide(state, SUMS, BOOK, ops.DecideSettings(), DecideStep(1))
     assert state[ops.State.DISTANCE] == 0.125
 
 

@@ -1,4 +1,4 @@
-"""The ops: compiled, the bits of reference.py for every dtype and layout; and what torch asks."""
+"""The ops: the bits of reference.py for every dtype and layout; torch.compile and fake tensors."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from torch.library import opcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from adacache_kernels import AdaCacheWarning, _native, ops
-from adacache_kernels.ops import reference
-from adacache_kernels.ops import registration as library
+from adacache_kernels.ops import reference, registration
 from adacache_kernels.ops import triton_backend as gpu
 from adacache_kernels.ops import triton_launch as launch
+from adacache_kernels.ops.decide_settings import DecideStep, flatten
+from adacache_kernels.ops.native_views import takes
 from tests.support.oracles.ops_in_float64 import exact_forecast
 from tests.support.ptx_emulator import emulated
 
+SETTINGS = ops.DecideSettings()
 EPS = torch.finfo(torch.float32).eps
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 SHAPES = [
@@ -30,7 +32,7 @@ SHAPES = [
     (1, 3, 5, 7),
     (1, 1, 1, 1),
     (3, 2, 1, 1),
-    (1, 2, 2, 1029),  # longer than one chunk of the kernels, and odd
+    (1, 2, 2, 1029),  # longer than one pass of the kernels, and odd
     (0, 3, 2, 4),
     (2, 0, 2, 4),
     (2, 3, 0, 4),
@@ -93,14 +95,14 @@ def assert_tail_untouched(base: Tensor, view: Tensor) -> None:
 
 
 def assert_same_sums(actual: Tensor, expected: Tensor, terms: Tensor) -> None:
-    """The terms have the same bits; of their sums, eight terms are added in float32 on the CPU."""
+    """Compare sums of the same terms; the CPU adds eight terms in float32."""
     assert actual.dtype == torch.float32
     assert actual.shape == expected.shape
     assert bool(((actual - expected).abs() <= 2**-21 * terms).all())
 
 
 def random_modes() -> Iterator[tuple[str, str, bool, int]]:
-    """Metric, what the slot holds, whether there is an x_in, and how many previous residuals."""
+    """Yield metric, content of the slot, True for an x_in, and the number of previous residuals."""
     return itertools.product(ops.METRICS, ops.SLOT_HOLDS, [True, False], range(4))
 
 
@@ -116,14 +118,14 @@ def test_distance_update(shape: tuple[int, ...], layout: Layout, dtype: torch.dt
         terms = count + (slot_holds == "previous")
         coefficients = torch.randn(terms) if count else None
         arguments = (x_out, x_in, previous, coefficients, (1, 2, 7))
-        expected_slot, enums = slot.clone(), (ops.METRICS[metric], ops.SLOT_HOLDS[slot_holds])
+        expected_slot = slot.clone()
         old = [tensor.float() for tensor in (*previous, slot)][:terms]
-        expected = reference.distance_update(expected_slot, *arguments, *enums)
+        expected = reference.distance_update(expected_slot, *arguments, metric, slot_holds)
         sums = ops.distance_update(slot, *arguments, metric, slot_holds)
         assert_same_bits(slot, expected_slot)
         assert_tail_untouched(base, slot)
         magnitudes = expected[:, 0].clone()
-        if metric == "cosine" and terms:  # The only sum whose terms have either sign.
+        if metric == "cosine" and terms:  # The only sum with terms of both signs.
             forecast = exact_forecast(old, coefficients)
             magnitudes[:, 0] = (forecast * expected_slot.double()).abs().sum(dim=(1, 2, 3))
         assert_same_sums(sums[:, 0], expected[:, 0], magnitudes)
@@ -132,10 +134,10 @@ def test_distance_update(shape: tuple[int, ...], layout: Layout, dtype: torch.dt
 @pytest.mark.parametrize("dtypes", list(itertools.product(DTYPES, DTYPES, DTYPES)), ids=str)
 def test_dtypes_may_differ(dtypes: tuple[torch.dtype, ...]) -> None:
     slot, x_out, x_in = (torch.randn(1, 3, 4, 5).to(dtype) for dtype in dtypes)
-    for slot_holds, index in ops.SLOT_HOLDS.items():
+    for slot_holds in ops.SLOT_HOLDS:
         previous = [] if slot_holds == "previous" else [x_in]
         expected_slot, arguments = slot.clone(), (x_out, x_in, previous, torch.ones(1), (1,))
-        expected = reference.distance_update(expected_slot, *arguments, 0, index)
+        expected = reference.distance_update(expected_slot, *arguments, "l1", slot_holds)
         sums = ops.distance_update(slot, *arguments, "l1", slot_holds)
         assert_same_bits(slot, expected_slot)
         assert_same_sums(sums, expected, expected)
@@ -202,15 +204,12 @@ def test_every_rounding(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("accumulate", [True, False])
-def test_residual_update(
-    shape: tuple[int, ...], layout: Layout, dtype: torch.dtype, accumulate: bool
-) -> None:
+def test_residual_update(shape: tuple[int, ...], layout: Layout, dtype: torch.dtype) -> None:
     base, slot = random(shape, dtype, layout)
     (_, x_out), (_, x_in) = random(shape, dtype, padded), random(shape, dtype, permuted)
     expected = slot.clone()
-    reference.residual_update(expected, x_out, x_in, accumulate)
-    ops.residual_update(slot, x_out, x_in, accumulate)
+    reference.residual_update(expected, x_out, x_in)
+    ops.residual_update(slot, x_out, x_in)
     assert_same_bits(slot, expected)
     assert_tail_untouched(base, slot)
 
@@ -243,8 +242,8 @@ def test_a_residual_that_is_not_added_is_not_read() -> None:
 @pytest.mark.parametrize("shape", [(), (5,), (2, 3), (2, 3, 4), (2, 1, 2, 3, 4)], ids=str)
 def test_any_number_of_dimensions(shape: tuple[int, ...]) -> None:
     slot, x_out, x_in = (torch.randn(shape) for _ in range(3))
-    expected = slot + (x_out - x_in)
-    ops.residual_update(slot, x_out, x_in, accumulate=True)
+    expected = x_out - x_in
+    ops.residual_update(slot, x_out, x_in)
     assert torch.equal(slot, expected)
     ops.conditional_add(slot, [x_out], torch.ones(1), torch.ones(1, dtype=torch.int32))
     assert torch.equal(slot, expected + x_out)
@@ -260,7 +259,7 @@ def test_new_state_computes_the_first_step() -> None:
     state = ops.new_state("cpu")
     assert state[ops.State.NEXT_STEP] == 1
     sums, codebook = torch.zeros(1, 2, 1, 3), torch.tensor([[0.1], [4.0]])
-    ops.decide(state, sums, codebook, step=1, has_previous=False)
+    ops.decide(state, sums, codebook, ops.DecideSettings(), 1, has_previous=False)
     assert state[ops.State.FLAGS] == ops.Flag.NO_PREVIOUS
     assert state[ops.State.NEXT_STEP] == 2
 
@@ -269,7 +268,8 @@ def test_new_state_computes_the_first_step() -> None:
 def test_any_exponent_of_the_motion_score(exponent: float) -> None:
     state = ops.new_state("cpu")
     sums, codebook = torch.tensor([[[[1.0, 2.0, 0.0, 3.0, 8.0]]]]), torch.tensor([[0.1], [4.0]])
-    ops.decide(state, sums, codebook, 1, "l1", True, True, True, moreg_b=exponent, moreg_d=2)
+    settings = ops.DecideSettings(apply_moreg=True, moreg_b=exponent, moreg_d=2)
+    ops.decide(state, sums, codebook, settings, 1, in_window=True)
     expected = (0.375 / 0.385) ** exponent / 2
     assert math.isclose(state[ops.State.MOTION], expected, rel_tol=2 * EPS)
 
@@ -285,30 +285,49 @@ def arguments_of_each_op() -> list[tuple[str, tuple[Any, ...]]]:
     clock, ones = torch.tensor([3.0, 1.0, 1.0]), torch.ones(2)
     codes, scale = torch.ones(2, 3, 4, 5, dtype=torch.int8), torch.ones(2, 3, 4, 1)
     quantised = [codes, x_out]
+    moreg, l2 = ops.DecideSettings(apply_moreg=True), ops.DecideSettings("l2")
+    mean = ops.DecideSettings(apply_moreg=True, batch="mean")
     return [
-        ("distance_update", (slot.clone(), x_out, x_in, [], None, [1, 2], 0, 1, None, [])),
         (
             "distance_update",
-            (slot.clone(), x_out, x_in, [x_in], torch.ones(2), [1, 2], 0, 1, None, []),
+            (slot.clone(), x_out, x_in, [], None, [1, 2], "l1", "previous", None, []),
         ),
-        ("distance_update", (slot.clone(), x_out, x_in, [x_in], torch.ones(1), [], 1, 2, None, [])),
         (
             "distance_update",
-            (slot.bfloat16(), x_out.bfloat16(), None, [], None, [], 2, 0, None, []),
+            (slot.clone(), x_out, x_in, [x_in], torch.ones(2), [1, 2], "l1", "previous", None, []),
         ),
-        ("distance_update", (codes, x_out, x_in, [], None, [1], 0, 1, scale, [])),
         (
             "distance_update",
-            (codes, x_out, None, [codes.clone()], None, [], 0, 0, scale, [scale.clone()]),
+            (slot.clone(), x_out, x_in, [x_in], torch.ones(1), [], "l2", "nothing", None, []),
         ),
-        ("residual_update", (slot.clone(), x_out, x_in, True)),
+        (
+            "distance_update",
+            (slot.bfloat16(), x_out.bfloat16(), None, [], None, [], "cosine", "nothing", None, []),
+        ),
+        ("distance_update", (codes, x_out, x_in, [], None, [1], "l1", "previous", scale, [])),
+        (
+            "distance_update",
+            (
+                codes,
+                x_out,
+                None,
+                [codes.clone()],
+                None,
+                [],
+                "l1",
+                "nothing",
+                scale,
+                [scale.clone()],
+            ),
+        ),
+        ("residual_update", (slot.clone(), x_out, x_in)),
         ("conditional_add", (slot.clone(), [x_out, x_in], [None, None], torch.ones(2), one)),
         ("conditional_add", (slot.half(), [x_out.half()], [None], torch.ones(1), 0 * one)),
         ("conditional_add", (slot, quantised, [torch.ones(2, 3, 4, 1), None], torch.ones(2), one)),
-        ("decide", (*decision, 3, 0, True, True, True, 0.385, 8.0, 1.0, 10.0)),
-        ("decide", (*decision, 3, 1, False, False, False, 0.385, 8.0, 1.0, 10.0, 7)),
-        ("decide", (*decision, 0, 0, True, True, True, 0.385, 8.0, 1.0, 10.0, 7, clock)),
-        ("decide", (*decision, 3, 0, True, True, True, 0.385, 8.0, 1.0, 10.0, 7, None, 2, 1, ones)),
+        ("decide", (*decision, *flatten(moreg, DecideStep(3, in_window=True)))),
+        ("decide", (*decision, *flatten(l2, DecideStep(3, has_previous=False, sequence=7)))),
+        ("decide", (*decision, *flatten(moreg, DecideStep(0, sequence=7, clock=clock)))),
+        ("decide", (*decision, *flatten(mean, DecideStep(3, videos=2, motions=ones)))),
         ("begin_step", (clock.clone(), torch.zeros(2, dtype=torch.int32), decision[0], 3, 9, 1, 4)),
     ]
 
@@ -329,8 +348,9 @@ def test_other_devices_run_the_reference(name: str) -> None:
 
 def a_step(slot: Tensor, x_out: Tensor, x_in: Tensor, state: Tensor, codebook: Tensor) -> Tensor:
     sums = ops.distance_update(slot, x_out, x_in, strides=(1, 2), metric="l2")
-    ops.decide(state, sums.unsqueeze(0), codebook, 3, "l2", apply_moreg=True, in_window=True)
-    ops.residual_update(slot, x_out, x_in, accumulate=True)
+    settings = ops.DecideSettings("l2", apply_moreg=True)
+    ops.decide(state, sums.unsqueeze(0), codebook, settings, 3, in_window=True)
+    ops.residual_update(slot, x_out, x_in)
     ops.conditional_add(x_out, [slot], torch.ones(1), torch.ones(1, dtype=torch.int32))
     return sums
 
@@ -354,7 +374,7 @@ def test_meta_and_fake_tensors() -> None:
     meta = [argument.to("meta") for argument in arguments_of_a_step()]
     sums = ops.distance_update(*meta[:3], strides=(1, 2))
     assert (sums.device.type, sums.shape, sums.dtype) == ("meta", (2, 1, 7), torch.float32)
-    ops.decide(meta[3], sums[None], meta[4], 3)
+    ops.decide(meta[3], sums[None], meta[4], SETTINGS, 3)
     ops.residual_update(*meta[:3])
     with FakeTensorMode() as mode:
         fake = a_step(*(mode.from_tensor(argument) for argument in arguments_of_a_step()))
@@ -362,12 +382,12 @@ def test_meta_and_fake_tensors() -> None:
 
 
 def test_fake_cuda_tensors() -> None:
-    """As torch.compile traces them, on a machine without a GPU: one partial sum a program."""
+    """torch.compile traces these on a machine without a GPU: one partial sum for each program."""
     torch._C._ensureCUDADeviceGuardSet()
     with FakeTensorMode(), torch.device("cuda"):
         arguments = [torch.empty(2, 4, 300, 512, dtype=torch.bfloat16) for _ in range(3)]
         sums = a_step(*arguments, torch.empty(10), torch.empty(2, 2))
-    # A small sample: 300 * 512 columns, 64 groups of 8 a program.
+    # A small sample: 300 * 512 columns; a program takes 64 groups of 8.
     assert (sums.device.type, sums.shape) == ("cuda", (2, 300, 7))
 
 
@@ -406,8 +426,8 @@ def test_without_triton_the_reference_runs_and_says_so(monkeypatch: pytest.Monke
     slot, x_out = torch.randn(2, 3, 300, 64), torch.randn(2, 3, 300, 64)
     with pytest.warns(AdaCacheWarning, match="needs? Triton 3.6 or newer"):
         sums = ops.distance_update(slot.clone(), x_out, strides=(1,))
-    expected = reference.distance_update(slot, x_out, None, [], None, (1,), 0, 1)
-    # As many partial sums as the kernel would make, the rest of them zero.
+    expected = reference.distance_update(slot, x_out, None, [], None, (1,), "l1", "previous")
+    # As many partial sums as the kernel makes; all but the first are zero.
     assert sums.shape[1] == gpu.partials(slot, (1,)) > 1
     assert torch.equal(sums.sum(dim=1), expected.sum(dim=1))
     for cached in (launch.kernels, launch.has_triton):
@@ -415,10 +435,10 @@ def test_without_triton_the_reference_runs_and_says_so(monkeypatch: pytest.Monke
 
 
 def test_kernels_know_what_they_cannot_take() -> None:
-    assert _native.takes(torch.randn(2, 3), torch.randn(3, 1).T[:1], torch.randn(()))
-    assert not _native.takes(torch.randn(2, 3).T)
-    assert not _native.takes(torch.randn(2, dtype=torch.float64))
-    assert not _native.takes(torch.randn(1, 1, 1, 1, 2))
+    assert takes(torch.randn(2, 3), torch.randn(3, 1).T[:1], torch.randn(()))
+    assert not takes(torch.randn(2, 3).T)
+    assert not takes(torch.randn(2, dtype=torch.float64))
+    assert not takes(torch.randn(1, 1, 1, 1, 2))
 
 
 def test_a_missing_extension_says_how_to_build_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,6 +454,7 @@ FLAG = torch.ones(1, dtype=torch.int32)
 X, Y = torch.zeros(1, 2, 3, 4), torch.ones(1, 2, 3, 4)
 SUMS = torch.zeros(1, 1, 1, 3)
 BOOK = torch.tensor([[0.1], [2.0]])
+MOREG = ops.DecideSettings(apply_moreg=True)
 
 
 @pytest.mark.parametrize(
@@ -475,25 +496,25 @@ BOOK = torch.tensor([[0.1], [2.0]])
         (lambda: ops.conditional_add(X, [Y], ONE.double(), FLAG), TypeError, "coefficients is"),
         (lambda: ops.conditional_add(X, [Y], ONE, FLAG.long()), TypeError, "flag is torch.int64"),
         (lambda: ops.conditional_add(X, [Y], ONE, FLAG[:0]), ValueError, "flag has shape"),
-        (lambda: ops.decide(X, X[0], BOOK, 1), ValueError, r"sums has shape \(2, 3, 4\)"),
-        (lambda: ops.decide(ONE, SUMS, BOOK, 1), ValueError, "state has shape"),
+        (lambda: ops.decide(X, X[0], BOOK, SETTINGS, 1), ValueError, r"sums has shape \(2, 3, 4\)"),
+        (lambda: ops.decide(ONE, SUMS, BOOK, SETTINGS, 1), ValueError, "state has shape"),
         (
-            lambda: ops.decide(ops.new_state("cpu"), SUMS, BOOK[0], 1),
+            lambda: ops.decide(ops.new_state("cpu"), SUMS, BOOK[0], SETTINGS, 1),
             ValueError,
             "codebook has shape",
         ),
         (
-            lambda: ops.decide(ops.new_state("cpu"), SUMS.double(), BOOK, 1),
+            lambda: ops.decide(ops.new_state("cpu"), SUMS.double(), BOOK, SETTINGS, 1),
             TypeError,
             "sums is",
         ),
         (
-            lambda: ops.decide(
-                ops.new_state("cpu"), SUMS, BOOK, 1, apply_moreg=True, in_window=True
-            ),
+            lambda: ops.decide(ops.new_state("cpu"), SUMS, BOOK, MOREG, 1, in_window=True),
             ValueError,
             "give distance_update frame strides",
         ),
+        (lambda: ops.DecideSettings("l3"), ValueError, "metric is 'l3', expected one of 'l1'"),
+        (lambda: ops.DecideSettings(batch="each"), ValueError, "batch is 'each', expected one of"),
     ],
 )
 def test_wrong_arguments(call: Callable[[], object], error: type[Exception], message: str) -> None:
@@ -503,7 +524,7 @@ def test_wrong_arguments(call: Callable[[], object], error: type[Exception], mes
 
 
 class Noted(TorchDispatchMode):
-    """Notes the ops that torch's dispatcher sees."""
+    """A mode that records the ops that torch's dispatcher runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -515,15 +536,15 @@ class Noted(TorchDispatchMode):
 
 
 def test_the_dispatcher_is_left_out_where_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mode, gradients and tracing see every op; without them none goes the longer way."""
+    """A mode, gradients and tracing see every op; without them, no op uses the dispatcher."""
     direct: list[str] = []
-    run = library._direct["residual_update", "cpu"]
+    run = registration._direct["residual_update", "cpu"]
 
     def noted(*arguments: Any) -> None:
         direct.append("residual_update")
         run(*arguments)
 
-    monkeypatch.setitem(library._direct, ("residual_update", "cpu"), noted)
+    monkeypatch.setitem(registration._direct, ("residual_update", "cpu"), noted)
     slot, x_out, x_in = (torch.randn(2, 3) for _ in range(3))
     with torch.no_grad():
         ops.residual_update(slot, x_out, x_in)

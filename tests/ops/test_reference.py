@@ -1,4 +1,4 @@
-"""reference.py against a second statement of the maths, in float64."""
+"""reference.py against an oracle in float64."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from adacache_kernels import ops
 from adacache_kernels.ops import reference
+from adacache_kernels.ops.decide_settings import DecideStep
 from tests.support.oracles.ops_in_float64 import exact_decision, exact_forecast, exact_sums
 
 EPS = torch.finfo(torch.float32).eps
@@ -30,9 +31,9 @@ def test_distance_update(dtype: torch.dtype, metric: str, slot_holds: str, count
     slot, x_out, x_in, *previous = (torch.randn(2, 5, 3, 7).to(dtype) for _ in range(3 + count))
     terms = [*previous, slot.clone()] if slot_holds == "previous" else previous
     coefficients = torch.randn(len(terms)) if count else None
-    exact = x_out.double() - x_in.double() + (slot.double() if slot_holds == "sum" else 0)
-    enums = ops.METRICS[metric], ops.SLOT_HOLDS[slot_holds]
-    sums = reference.distance_update(slot, x_out, x_in, previous, coefficients, (1, 3, 9), *enums)
+    exact = x_out.double() - x_in.double()
+    arguments = (x_out, x_in, previous, coefficients, (1, 3, 9), metric, slot_holds)
+    sums = reference.distance_update(slot, *arguments)
     assert within(slot, exact, 2 * torch.finfo(dtype).eps * exact.abs().max())
     forecast = exact_forecast(terms, coefficients)
     expected, magnitudes = exact_sums(forecast, slot, (1, 3, 9), metric)
@@ -50,16 +51,15 @@ def largest(*tensors: torch.Tensor) -> float:
 
 def test_distance_update_of_a_given_residual() -> None:
     slot, residual = torch.randn(1, 2, 3, 4), torch.randn(1, 2, 3, 4)
-    reference.distance_update(slot, residual, None, [], None, (), 0, reference.PREVIOUS)
+    reference.distance_update(slot, residual, None, [], None, (), "l1", "previous")
     assert torch.equal(slot, residual)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("accumulate", [True, False])
-def test_residual_update(dtype: torch.dtype, accumulate: bool) -> None:
+def test_residual_update(dtype: torch.dtype) -> None:
     slot, x_out, x_in = (torch.randn(4, 9).to(dtype) for _ in range(3))
-    exact = x_out.double() - x_in.double() + (slot.double() if accumulate else 0)
-    reference.residual_update(slot, x_out, x_in, accumulate)
+    exact = x_out.double() - x_in.double()
+    reference.residual_update(slot, x_out, x_in)
     assert within(slot, exact, 2 * torch.finfo(dtype).eps * exact.abs().max())
 
 
@@ -88,7 +88,7 @@ def test_conditional_add_of_eight_bits(stored: torch.dtype) -> None:
     scaled = values / scale
     residual = (scaled.round() if stored == torch.int8 else scaled).to(stored)
     exact = x.double() + 2 * residual.double() * scale.double()
-    # Half a step of 127, or half of the last of 3 bits, of the largest value.
+    # Half a step of the largest value: 1/127, or the last of 3 bits.
     assert within(exact, x + 2 * values, 2 * values.abs().max() / 16)
     flag = torch.ones(1, dtype=torch.int32)
     reference.conditional_add(x, [residual], [scale], torch.tensor([2.0]), flag)
@@ -107,7 +107,7 @@ ANY_SUM = st.one_of(USUAL_SUM, st.sampled_from([0.0, math.inf, math.nan, 2.0**10
 
 @st.composite
 def decisions(draw: st.DrawFn) -> dict[str, Any]:
-    """Arguments of decide, zeros, infinities and NaN among the sums."""
+    """Draw arguments of decide, with zeros, infinities and NaN among the sums."""
     locations, batch, strides = draw(st.tuples(*[st.integers(1, 3)] * 3))
     a_sum = draw(st.sampled_from([USUAL_SUM, USUAL_SUM, ANY_SUM]))
     sample = st.lists(a_sum, min_size=3 + 2 * strides, max_size=3 + 2 * strides)
@@ -130,7 +130,7 @@ def decisions(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def assert_decision(state: list[float], expected: list[float], thresholds: list[float]) -> None:
-    """Equal but for what float32 and the order of float64 operations round differently."""
+    """Compare up to the rounding of float32, and of float64 in another order."""
     fields = ops.State
     close = {"rel_tol": 4 * EPS, "abs_tol": 1e-6}
     for field in (fields.DISTANCE, fields.RAW_DISTANCE, fields.MOTION, fields.PREVIOUS_MOTION):
@@ -144,39 +144,44 @@ def assert_decision(state: list[float], expected: list[float], thresholds: list[
     assert state[fields.NEXT_STEP] == state[fields.STEP] + state[fields.RATE]
 
 
-@pytest.mark.parametrize("implementation", ["reference", "op"])
+def by_reference(
+    state: torch.Tensor,
+    sums: torch.Tensor,
+    codebook: torch.Tensor,
+    chosen: ops.DecideSettings,
+    **values: Any,
+) -> None:
+    reference.decide(state, sums, codebook, chosen, DecideStep(**values))
+
+
+DECIDE: dict[str, Any] = {"reference": by_reference, "op": ops.decide}
+
+
+@pytest.mark.parametrize("implementation", DECIDE)
 @settings(deadline=None, max_examples=300, derandomize=True)
 @given(arguments=decisions())
 def test_decide(implementation: str, arguments: dict[str, Any]) -> None:
     state = torch.tensor(arguments["state"])
     sums = torch.tensor(arguments["sums"]).unsqueeze(2)
     codebook = torch.tensor(arguments["codebook"]).T
-    names = ("step", "metric", "has_previous", "apply_moreg", "in_window")
-    step, metric, *flags = (arguments[name] for name in names)
-    if implementation == "op":
-        ops.decide(state, sums, codebook, step, metric, *flags)
-    else:
-        moreg = (0.385, 8.0, 1.0, 10.0)
-        reference.decide(state, sums, codebook, step, ops.METRICS[metric], *flags, *moreg)
+    chosen = ops.DecideSettings(arguments["metric"], arguments["apply_moreg"])
+    situation = {name: arguments[name] for name in ("step", "has_previous", "in_window")}
+    DECIDE[implementation](state, sums, codebook, chosen, **situation)
     thresholds = [threshold for threshold, _ in arguments["codebook"]]
     assert_decision(state.tolist(), exact_decision(**arguments), thresholds)
 
 
 def decided(implementation: str, sums: list[float], **options: Any) -> list[float]:
-    """The state after a decision at step 1 about one location and one sample."""
+    """Return the state after a decision at step 1 about one location and one sample."""
     state, codebook = ops.new_state("cpu"), torch.tensor([[0.125, 0.25], [6.0, 4.0]])
-    defaults = {"step": 1, "metric": "l1", "has_previous": True, "apply_moreg": False}
-    moreg = {"moreg_a": 0.5, "moreg_b": 2.0, "moreg_d": 1.0, "mograd_mul": 10.0}
-    arguments = {**defaults, "in_window": False, **moreg, **options}
-    if implementation == "reference":
-        arguments["metric"] = ops.METRICS[arguments["metric"]]
-        reference.decide(state, torch.tensor([[[sums]]]), codebook, **arguments)
-    else:
-        ops.decide(state, torch.tensor([[[sums]]]), codebook, **arguments)
+    in_window = options.pop("in_window", False)
+    chosen = ops.DecideSettings(**{"moreg_a": 0.5, "moreg_b": 2.0, **options})
+    sums_of_one = torch.tensor([[[sums]]])
+    DECIDE[implementation](state, sums_of_one, codebook, chosen, step=1, in_window=in_window)
     return state.tolist()
 
 
-@pytest.mark.parametrize("implementation", ["reference", "op"])
+@pytest.mark.parametrize("implementation", DECIDE)
 @pytest.mark.parametrize(
     ("distance", "rate"),
     [(0.0, 6), (0.12499, 6), (0.125, 4), (0.126, 4), (0.24999, 4), (0.25, 4), (7.0, 4)],
@@ -186,7 +191,7 @@ def test_a_rate_holds_below_its_threshold(implementation: str, distance: float, 
     assert (state[ops.State.RATE], state[ops.State.FLAGS]) == (rate, 0)
 
 
-@pytest.mark.parametrize("implementation", ["reference", "op"])
+@pytest.mark.parametrize("implementation", DECIDE)
 def test_motion_that_ends_raises_the_distance_too(implementation: str) -> None:
     options = {"apply_moreg": True, "in_window": True}
     state = decided(implementation, [1.0, 8.0, 0.0, 1.0, 4.0], **options)
@@ -195,7 +200,7 @@ def test_motion_that_ends_raises_the_distance_too(implementation: str) -> None:
     assert state[ops.State.DISTANCE] == 0.96875
 
 
-@pytest.mark.parametrize("implementation", ["reference", "op"])
+@pytest.mark.parametrize("implementation", DECIDE)
 def test_an_undefined_motion_gives_no_distance(implementation: str) -> None:
     options = {"apply_moreg": True, "in_window": True, "moreg_b": 0.0}
     state = decided(implementation, [1.0, 8.0, 0.0, 0.0, 0.0], **options)

@@ -1,4 +1,4 @@
-"""Merging dimensions: fewer of them, the same elements in the same order for every tensor."""
+"""The merging of dimensions: fewer of them, with the same elements in the same order."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from adacache_kernels.ops.strided_layout import merge, pad
 
 
 def offsets(sizes: Sequence[int], strides: Sequence[int]) -> Iterator[int]:
-    """Of each element, the last dimension fastest."""
+    """Return the offset of each element, the last dimension fastest."""
     for index in itertools.product(*map(range, sizes)):
         yield sum(i * stride for i, stride in zip(index, strides, strict=True))
 
 
 @st.composite
 def views(draw: st.DrawFn) -> tuple[list[int], list[list[int]]]:
-    """A shape, and the strides of two views of it: permuted, padded or expanded."""
+    """Draw a shape, and the strides of two views of it: permuted, padded or expanded."""
     shape = draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
     strides = []
     for _ in range(2):
@@ -42,7 +42,7 @@ def test_merged_dimensions_have_the_same_elements(view: tuple[list[int], list[li
     assert len(sizes) <= max(1, len(shape))
     for before, after in zip(strides, merged, strict=True):
         assert list(offsets(shape, before)) == list(offsets(sizes, after))
-    # Nothing more can be merged.
+    # No dimensions are left to merge.
     for d in range(len(sizes) - 1):
         assert any(after[d] != after[d + 1] * sizes[d + 1] for after in merged)
 

@@ -1,4 +1,4 @@
-"""The emulator's checks: broken kernels are refused, correct ones pass."""
+"""The emulator's checks: it refuses broken kernels and accepts correct ones."""
 
 from contextlib import nullcontext
 

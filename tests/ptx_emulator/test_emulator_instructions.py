@@ -1,4 +1,4 @@
-"""Single instructions of the emulator against numpy, and what it refuses."""
+"""Single instructions of the emulator against numpy, and unsupported ones."""
 
 from collections.abc import Callable
 from typing import Any

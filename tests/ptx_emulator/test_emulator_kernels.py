@@ -36,7 +36,7 @@ def int8_round_trip(x_ptr, code_ptr, back_ptr, scale, n, BLOCK: tl.constexpr):
 def scalar_recurrence(state_ptr, steps, rate: tl.float64, BARRIER: tl.constexpr = True):
     a = tl.load(state_ptr)
     b = tl.load(state_ptr + 1)
-    # All threads load both, and one of them stores.
+    # All threads load both values, and one thread stores.
     if BARRIER:
         tl.debug_barrier()
     for step in range(steps):
@@ -177,7 +177,7 @@ def test_every_16_bit_value_is_converted_as_by_torch(
     halves = source if source.itemsize == 2 else torch.float16
     x = bits.to(torch.int16).view(halves).to(source)
     if source == torch.float32:
-        # Next to the ties between neighbouring halves, and on them.
+        # On the ties between neighbouring halves, and next to them.
         ties = ((bits << 16) | 0x8000).view(torch.float32)
         x = torch.cat([x, ties, ties.nextafter(torch.tensor(torch.inf))])
     out = torch.empty(x.numel(), dtype=target)

@@ -1,4 +1,4 @@
-"""Mutants: which there are, which are equivalent, which are noticed."""
+"""The mutants: their number, the equivalent ones, the detected ones."""
 
 from typing import Any
 
@@ -115,7 +115,7 @@ MASKED_LOAD = f"""
     ],
 )
 def test_what_lanes_that_do_not_load_hold(before: str, after: str, is_masked: bool) -> None:
-    """Nobody sees it, if it reaches stores under the load's predicate alone."""
+    """It has no effect if it reaches only stores under the load's predicate."""
     kernel = load_kernel(module(MASKED_LOAD.replace(before, after, 1)))
     found = {m.equivalent for m in mutants(kernel) if m.before == "mov.u32 %r2, 0"}
     assert ("seen by no lane that stores" in found) == is_masked

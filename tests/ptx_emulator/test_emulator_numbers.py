@@ -16,7 +16,7 @@ from tests.support.ptx_emulator import floats  # noqa: E402
 
 
 def nearest(exact: Fraction, dtype: type) -> Any:
-    """The value of a numpy float type that is nearest to a fraction, ties to even."""
+    """Return the value of a numpy float type that is nearest to a fraction, ties to even."""
     try:
         with np.errstate(over="ignore"):
             guess = dtype(float(exact))
@@ -31,7 +31,7 @@ def nearest(exact: Fraction, dtype: type) -> Any:
 
 
 def triples(dtype: type, count: int, spread: int, smallest: int) -> np.ndarray:
-    """Factors and addends: random ones, ties, cancellations, subnormals and signed zeros."""
+    """Return factors and addends: random ones, ties, cancellations, subnormals, signed zeros."""
     draw = random.Random(0)
     digits = np.finfo(dtype).nmant
 
@@ -116,7 +116,7 @@ def test_fp64_to_bf16_rounds_once() -> None:
     middle = (low.astype(np.float64) + high) / 2
     even = np.where(numbers[:-1] % 2 == 0, numbers[:-1], numbers[1:])
     assert np.array_equal(floats.f64_to_bf16(middle), even)
-    # Too close to the tie for fp32 to tell.
+    # Too close to the tie to be distinguished in fp32.
     assert np.array_equal(floats.f64_to_bf16(middle * (1 + 2.0**-40)), numbers[1:])
     assert np.array_equal(floats.f64_to_bf16(middle * (1 - 2.0**-40)), numbers[:-1])
 

@@ -1,4 +1,4 @@
-"""Generations of a tiny model, to be calibrated."""
+"""Generations of a tiny model, for calibration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Generate = Callable[[int], Any]
 
 
 def denoising(model: nn.Module, steps: int = STEPS) -> Generate:
-    """From a seed to values in 0 to 1."""
+    """Return a function from a seed to an outcome with values in 0 to 1."""
 
     def run(seed: int) -> Any:
         latents = TINY_WAN.noise(seed=seed)

@@ -1,9 +1,9 @@
-"""Every kernel of the table, compiled for GPUs that are not here, as the launcher launches it.
+"""Compile every kernel of the table for several GPUs, as the launcher launches it.
 
-    python -m tests.tools.ahead_of_time            compile them all, print what was found
-    python -m tests.tools.ahead_of_time --record   and write it to tests/tools/ahead_of_time.json
+    python -m tests.tools.ahead_of_time            compile all, print the facts
+    python -m tests.tools.ahead_of_time --record   also write them to tests/tools/ahead_of_time.json
 
-The ops are called on CPU tensors, with a Triton driver that compiles and does not run.
+The tool calls the ops on CPU tensors, with a Triton driver that compiles and does not run.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from tests.support.ptx_emulator.triton_driver import active
 
 RECORD = Path(__file__).with_suffix(".json")
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-# Bytes of a frame below and above where the tables change.
+# A frame of each shape lies below or above the sizes at which the tables change.
 SHAPES = {"small": (1, 2, 64, 64), "large": (1, 2, 2048, 1024)}
 
 Facts = dict[str, Any]
 
 
 class CompilingDriver(EmulatorDriver):
-    """Keeps what Triton compiled last, and runs nothing."""
+    """A Triton driver that keeps the last compiled kernel and runs nothing."""
 
     def __init__(self, target: str) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class CompilingDriver(EmulatorDriver):
 
 @contextmanager
 def compiling(target: str) -> Iterator[CompilingDriver]:
-    """Ops compile for a target inside of the block, as its launcher would have it."""
+    """Make the ops compile for a target inside the block, with the launches of that target."""
     driver = CompilingDriver(target)
     is_amd = target.startswith("gfx")
     architecture = 90 if is_amd else int(target.removeprefix("sm_"))
@@ -72,7 +72,7 @@ def compiling(target: str) -> Iterator[CompilingDriver]:
 
 
 def cases(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], object]]]:
-    """A name and a call for each kernel and each entry of its table."""
+    """Yield a name and a call for each kernel and each entry of its table."""
     for size, shape in SHAPES.items():
         slot, x_out, x_in, older = (torch.empty(shape, dtype=dtype) for _ in range(4))
         yield from distance_cases(size, slot, x_out, x_in, older)
@@ -80,7 +80,7 @@ def cases(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], object]]]:
     yield from quantized_cases(dtype)
     sums, codebook = torch.ones(1, 2, 100, 5), torch.tensor([[0.1, 0.2], [3.0, 2.0]])
     state, clock = ops.new_state("cpu"), ops.new_step_state("cpu")
-    flags = torch.zeros(2, dtype=torch.int32)
+    flags, settings = torch.zeros(2, dtype=torch.int32), ops.DecideSettings(apply_moreg=True)
     if dtype == torch.float32:
         yield (
             "begin_step",
@@ -88,23 +88,23 @@ def cases(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], object]]]:
         )
         yield (
             "decide",
-            lambda: ops.decide(state, sums, codebook, 1, apply_moreg=True),
+            lambda: ops.decide(state, sums, codebook, settings, 1),
         )
         yield (
             "decide by the clock",
-            lambda: ops.decide(state, sums, codebook, 1, apply_moreg=True, clock=clock),
+            lambda: ops.decide(state, sums, codebook, settings, 1, clock=clock),
         )
         several: dict[str, Any] = {"videos": 2, "motions": torch.ones(2)}
         yield (
             "decide of two videos",
-            lambda: ops.decide(state, sums, codebook, 1, apply_moreg=True, **several),
+            lambda: ops.decide(state, sums, codebook, settings, 1, **several),
         )
 
 
 def distance_cases(
     size: str, slot: Tensor, x_out: Tensor, x_in: Tensor, older: Tensor
 ) -> Iterator[tuple[str, Callable[[], object]]]:
-    """With the fewest and with the most registers; the longest stride is for long videos only."""
+    """Yield the cases with the fewest and the most registers; long strides need long videos."""
     longer = (torch.empty(1, MAX_STRIDE + 1, *slot.shape[2:], dtype=slot.dtype) for _ in range(2))
     long_slot, long_x_out = longer
     two = torch.ones(2)
@@ -122,10 +122,11 @@ def distance_cases(
 def elementwise_cases(
     size: str, x: Tensor, first: Tensor, second: Tensor
 ) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Yield the cases of `residual_update` and `conditional_add`."""
     one, two, flag = torch.ones(1), torch.ones(2), torch.ones(1, dtype=torch.int32)
     quantised, scale = torch.empty(x.shape, dtype=torch.int8), torch.ones(*x.shape[:-1], 1)
     float8 = quantised.view(torch.float8_e4m3fn)
-    yield f"residual_update {size}", lambda: ops.residual_update(x, first, second, accumulate=True)
+    yield f"residual_update {size}", lambda: ops.residual_update(x, first, second)
     yield f"conditional_add {size} 1", lambda: ops.conditional_add(x, [first], one, flag)
     yield f"conditional_add {size} 2", lambda: ops.conditional_add(x, [first, second], two, flag)
     yield (
@@ -135,7 +136,7 @@ def elementwise_cases(
 
 
 def quantized_cases(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], object]]]:
-    """At the channels of Latte, HunyuanVideo and Wan: the fewest and the most registers."""
+    """Yield the cases with the channels of Latte, HunyuanVideo and Wan."""
     for channels in (1152, 3072, 5120):
         shape = (1, 3, 2, channels)
         x_out, x_in = (torch.empty(shape, dtype=dtype) for _ in range(2))
@@ -159,7 +160,7 @@ def quantized_cases(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], obje
 
 
 def facts(target: str, dtype: str) -> dict[str, Facts]:
-    """What the compiler made of each case: registers, spills, widths of accesses in bits."""
+    """Return the compiler's facts of each case: registers, spills, widths of accesses in bits."""
     found = {}
     with compiling(target) as driver:
         for name, call in cases(DTYPES[dtype]):

@@ -1,6 +1,6 @@
-"""Uses what the extension module can do, without torch; check_leaks.sh watches it.
+"""Use the functions of the extension module, without torch; check_leaks.sh runs this.
 
-With the argument `leak` it leaks, so that a checker shows that it sees that.
+With the argument `leak` it leaks, to show that the checker detects it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def use_arena(native: Any) -> None:
         except native.OverBudget:
             continue
         raise AssertionError("a budget was not kept")
-    ctypes.memset(slots[2].address, 1, slots[2].bytes)  # The memory is there for its slot.
+    ctypes.memset(slots[2].address, 1, slots[2].bytes)  # The memory exists as long as its slot.
     capsules = [
         slot.__dlpack__(max_version=version) for slot in slots for version in (None, (1, 0))
     ]
@@ -62,7 +62,7 @@ def use_all(native: Any) -> None:
 
 
 def leak(native: Any) -> None:
-    """Does as if it consumed a capsule, and forgets what that owned."""
+    """Consume a capsule without freeing its object."""
     capsule = native.Arena("cpu", 0, PAGE, PAGE).lease().grow([1], stream=0)[0].__dlpack__()
     rename = ctypes.pythonapi.PyCapsule_SetName
     rename(ctypes.py_object(capsule), ctypes.c_char_p(b"used_dltensor"))

@@ -27,7 +27,8 @@ class Decider:
     """
 
     def __init__(self, config: AdaCacheConfig) -> None:
-        self._config = config
+        self._mode = config.decision
+        self._settings = _settings_of(config)
         self._codebook = config.codebook_for(0)
         self._window = (1, 0)
         self._on_device: DeviceState | None = None
@@ -59,7 +60,7 @@ class Decider:
         # Inference mode is off: a tensor made inside it could not be written outside later.
         with torch.inference_mode(False):
             if self._on_device is None or self._on_device.device != device:
-                self._on_device = DeviceState(device, self._config.decision)
+                self._on_device = DeviceState(device, self._mode)
             elif self._is_fresh:
                 self._on_device.reset()
             self._is_fresh = False
@@ -101,25 +102,18 @@ class Decider:
         self, on_device: DeviceState, sums: Tensor, step: int, videos: int, has_previous: bool
     ) -> None:
         first, last = self._window
-        a, b, d, gradient = self._config.moreg
-        has_motions = videos > 1 and self._config.apply_moreg
+        has_motions = videos > 1 and self._settings.apply_moreg
         ops.decide(
             on_device.state,
             sums,
             on_device.codebook_tensor(self._codebook),
-            step=step,
-            metric=self._config.measured_metric,
+            self._settings,
+            step,
             has_previous=has_previous,
-            apply_moreg=self._config.apply_moreg,
             in_window=first <= step <= last,
-            moreg_a=a,
-            moreg_b=b,
-            moreg_d=d,
-            mograd_mul=gradient,
             sequence=self._sequence,
             clock=self.step_state,
             videos=videos,
-            batch="mean" if self._config.batch == "mean" else "any",
             motions=on_device.motions(videos) if has_motions else None,
         )
 
@@ -174,6 +168,19 @@ def decision_of(state: Sequence[float]) -> Decision:
         motion=state[ops.State.MOTION],
         not_finite=bool(flags & ops.Flag.NOT_FINITE),
         zero_denominator=bool(flags & ops.Flag.ZERO_DENOMINATOR),
+    )
+
+
+def _settings_of(config: AdaCacheConfig) -> ops.DecideSettings:
+    a, b, d, gradient = config.moreg
+    return ops.DecideSettings(
+        metric=config.measured_metric,
+        apply_moreg=config.apply_moreg,
+        moreg_a=a,
+        moreg_b=b,
+        moreg_d=d,
+        mograd_mul=gradient,
+        batch="mean" if config.batch == "mean" else "any",
     )
 
 

@@ -1,5 +1,5 @@
-// Contexts of threads, and captures of streams: what a capture forbids, to whom, and that it
-// breaks.
+// The contexts of threads, and the captures of streams: the forbidden calls, and the captures that
+// they break.
 #include <algorithm>
 #include <memory>
 #include <vector>
@@ -35,7 +35,7 @@ Result begin(cu::Stream handle, int mode, Graph* given, std::vector<Node*> needs
   return cu::kSuccess;
 }
 
-// Of every stream that takes part.
+// Ends the capture of every stream that takes part.
 void leave(const std::shared_ptr<Capture>& capture) {
   each_stream([&](Stream& stream) {
     if (stream.capture != capture) return;

@@ -1,4 +1,4 @@
-// What a test asks of the fake driver: faults, counts, leaks.
+// The interface for tests: faults, counts, leaks.
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -13,12 +13,12 @@ namespace {
 struct State {
   std::map<std::string, std::string> settings;
   std::map<std::string, long> calls;
-  std::string names;  // of all functions that were called, for fakecuda_called()
+  std::string names;  // all called functions, for fakecuda_called()
   long errors = 0;
   std::string last_error;
 };
 
-// Never destroyed: a program may call the driver as late as it likes.
+// Never destroyed: a program may call the driver at any time.
 State& state() {
   static State* const made = new State;
   return *made;
@@ -30,8 +30,8 @@ bool initialized(const char* function) {
   return done || std::strcmp(function, "cuGetErrorName") == 0;
 }
 
-// FAKECUDA_FAIL="cuMemMap:2,cuMemCreate:5=800,cuInit:*": the call of that number fails, or all do,
-// with that code, or for want of memory.
+// FAKECUDA_FAIL="cuMemMap:2,cuMemCreate:5=800,cuInit:*": the call of that number, or every call,
+// fails with that code, or with out of memory.
 Result injected(const char* function, long call) {
   std::istringstream faults(setting("FAIL"));
   for (std::string fault; std::getline(faults, fault, ',');) {
@@ -80,7 +80,7 @@ void misuse(const std::string& what) {
 using namespace fakecuda;
 using Lock = std::lock_guard<std::recursive_mutex>;
 
-// Sets FAKECUDA_<name>, whatever the environment says; null takes that back.
+// Sets FAKECUDA_<name> instead of the environment; null restores the environment's value.
 FAKECUDA_API void fakecuda_set(const char* name, const char* value) {
   const Lock lock(mutex());
   if (value == nullptr)
@@ -89,7 +89,7 @@ FAKECUDA_API void fakecuda_set(const char* name, const char* value) {
     state().settings[name] = value;
 }
 
-// Forgets counts and errors, not what is alive.
+// Resets counts and errors, but keeps all objects.
 FAKECUDA_API void fakecuda_reset() {
   const Lock lock(mutex());
   state().calls.clear();
@@ -98,7 +98,7 @@ FAKECUDA_API void fakecuda_reset() {
   forget_waits();
 }
 
-// Calls of a function since the last reset; of all functions for null.
+// Returns the calls of a function since the last reset; null: of all functions.
 FAKECUDA_API long fakecuda_calls(const char* function) {
   const Lock lock(mutex());
   if (function != nullptr) return state().calls[function];
@@ -107,7 +107,7 @@ FAKECUDA_API long fakecuda_calls(const char* function) {
   return sum;
 }
 
-// "cuInit:1,cuMemMap:3", of all functions called since the last reset.
+// Returns the calls of all functions since the last reset: "cuInit:1,cuMemMap:3".
 FAKECUDA_API const char* fakecuda_called() {
   const Lock lock(mutex());
   state().names.clear();
@@ -117,7 +117,7 @@ FAKECUDA_API const char* fakecuda_called() {
   return state().names.c_str();
 }
 
-// How many there are of "phys", "maps", "reservations", "allocs", "bytes", "pinned", "events",
+// Returns the number of "phys", "maps", "reservations", "allocs", "bytes", "pinned", "events",
 // "streams", "modules", "graphs", "execs", "contexts" (retained); "current": contexts pushed by
 // this thread. -1 for anything else.
 FAKECUDA_API long fakecuda_live(const char* kind) {

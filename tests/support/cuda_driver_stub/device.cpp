@@ -91,7 +91,7 @@ FAKECUDA_API int cuDeviceGet(cu::Device* device, int number) {
   return cu::kSuccess;
 }
 
-// FAKECUDA_VMM=0: no virtual memory management.
+// FAKECUDA_VMM=0 removes virtual memory management.
 FAKECUDA_API int cuDeviceGetAttribute(int* value, int attribute, cu::Device device) {
   FAKECUDA_ENTER(cuDeviceGetAttribute);
   if (!is_device(device)) return cu::kInvalidDevice;

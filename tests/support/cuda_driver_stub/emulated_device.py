@@ -1,4 +1,4 @@
-"""The device of the fake driver, for scripts that run on it: kernels are PTX, and are emulated."""
+"""The device of the driver stub, for scripts that run on it; its kernels are emulated PTX."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ RELAXED = 2
 
 
 class FakeDevice:
-    """Device 0, its context current in this thread."""
+    """Device 0, with its context current in this thread."""
 
     def __init__(self) -> None:
-        """Kernels run in the emulator from now on."""
+        """Make the emulator run all kernels from now on."""
         self.driver = ctypes.CDLL("libcuda.so.1")
         self.ran: list[str] = []
         self._memory = GlobalMemory()
@@ -55,12 +55,12 @@ class FakeDevice:
         self.call("cuCtxPushCurrent_v2", context)
 
     def call(self, function: str, *arguments: Any) -> None:
-        """A call of the driver that has to succeed."""
+        """Call the driver; the call has to succeed."""
         code = getattr(self.driver, function)(*arguments)
         assert code == 0, (function, code, self.driver.fakecuda_last_error())
 
     def array(self, values: Any, dtype: type) -> np.ndarray:
-        """Memory of the device with these values. The host may read and write it here."""
+        """Return device memory with these values; the host may read and write it."""
         source, address = np.asarray(values, dtype), ctypes.c_void_p()
         self.call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(source.nbytes))
         assert address.value is not None
@@ -71,26 +71,26 @@ class FakeDevice:
         return array
 
     def set_pace(self, pace: str) -> None:
-        """When work is done: "fast", "slow", "random:seed"."""
+        """Set when work is done: "fast", "slow" or "random:seed"."""
         self.driver.fakecuda_set(b"PACE", pace.encode())
 
     def adopt(self, array: np.ndarray) -> None:
-        """Memory of the host that kernels may use, as if it were the device's."""
+        """Let kernels use memory of the host."""
         self._memory.add_at(array.ctypes.data, array)
 
     def stream(self) -> int:
-        """A new stream that does not wait for the legacy one."""
+        """Return a new stream that does not wait for the legacy one."""
         stream = ctypes.c_void_p()
         self.call("cuStreamCreate", ctypes.byref(stream), NON_BLOCKING)
         assert stream.value is not None
         return stream.value
 
     def synchronize(self, stream: int) -> None:
-        """Until all is done that is on the stream."""
+        """Wait until all work on the stream is done."""
         self.call("cuStreamSynchronize", ctypes.c_void_p(stream))
 
     def kernel(self, ptx: str, name: str) -> ctypes.c_void_p:
-        """A kernel of a module, which stays loaded."""
+        """Return a kernel of a module, which stays loaded."""
         module, function = ctypes.c_void_p(), ctypes.c_void_p()
         self.call("cuModuleLoadData", ctypes.byref(module), ptx.encode())
         self.call("cuModuleGetFunction", ctypes.byref(function), module, name.encode())
@@ -99,7 +99,7 @@ class FakeDevice:
     def launch(
         self, kernel: ctypes.c_void_p, stream: int, threads: int, *arrays: np.ndarray
     ) -> None:
-        """One block of a kernel that takes addresses."""
+        """Launch one block of a kernel that takes addresses."""
         addresses = [ctypes.c_uint64(array.ctypes.data) for array in arrays]
         pointers = [ctypes.cast(ctypes.byref(a), ctypes.c_void_p) for a in addresses]
         parameters = (ctypes.c_void_p * len(arrays))(*pointers)
@@ -108,7 +108,7 @@ class FakeDevice:
 
     @contextmanager
     def captured(self) -> Iterator[tuple[int, list[int]]]:
-        """A stream to put work on, and a list that has the handle of the graph at the end."""
+        """Yield a stream for work, and a list that holds the handle of the graph at the end."""
         stream, graph, graphs = self.stream(), ctypes.c_void_p(), []
         self.call("cuStreamBeginCapture_v2", ctypes.c_void_p(stream), RELAXED)
         yield stream, graphs

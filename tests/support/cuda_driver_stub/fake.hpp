@@ -1,4 +1,4 @@
-// What the parts of the fake driver share.
+// The declarations that the parts of the driver stub share.
 #pragma once
 
 #include <cstdint>
@@ -12,18 +12,18 @@ namespace fakecuda {
 namespace cu = adacache::cu;
 using cu::Result;
 
-// Guards everything but what a thread has for itself.
+// Guards all state except that of single threads.
 std::recursive_mutex& mutex();
 
-// What FAKECUDA_<name> says, or what fakecuda_set() has said since.
+// Returns the value of FAKECUDA_<name>, or of a later fakecuda_set().
 std::string setting(const char* name, const char* otherwise = "");
 std::uint64_t number(const char* name, std::uint64_t otherwise);
 
-// Counts a call; says what it has to return at once: an injected fault, or that nothing is
-// initialized.
+// Counts a call, and returns the error that it has to return at once: an injected fault, or that
+// the driver is not initialized.
 Result enter(const char* function);
 
-// Something that a program must not do: remembered for fakecuda_errors().
+// Records a misuse for fakecuda_errors().
 void misuse(const std::string& what);
 
 struct Context {
@@ -36,12 +36,12 @@ struct Context {
 bool is_device(int device);
 Context& primary(int device);
 
-// The context of this thread, or null.
+// Returns the context of this thread, or null.
 Context* current();
 
 long pushed_contexts();  // of this thread
 
-// Of the device's memory: takes bytes if there are as many.
+// Takes bytes of the device's memory, if it has as many.
 bool take_memory(int device, std::uint64_t bytes);
 void give_memory(int device, std::uint64_t bytes);
 
@@ -49,21 +49,21 @@ void give_memory(int device, std::uint64_t bytes);
 // invalidates those captures.
 Result unsafe_call(const char* function);
 
-// Whether the device may read and write there.
+// Returns whether the device may read and write there.
 bool is_allocated(cu::DevicePtr address, std::uint64_t bytes);
 bool is_accessible(cu::DevicePtr address, std::uint64_t bytes);
 
-// Lets streams go on where the pace is random.
+// Lets streams do some work if the pace is random.
 void at_each_call();
 
-// How often the host has waited for the device.
+// Counts the waits of the host for the device.
 long waits();
 void forget_waits();
 
-// The device's streams have done all that was asked of them.
+// Does all work of the device's streams.
 bool all_done(int device);
 
-// Of the parts, for fakecuda_live(): -1 for a kind that is another part's.
+// The counts of the parts for fakecuda_live(): -1 for a kind of another part.
 long live_streams(const std::string& kind);
 long live_graphs(const std::string& kind);
 long live_modules(const std::string& kind);

@@ -1,4 +1,4 @@
-// Graphs: how they are made of nodes, what is refused, how they run.
+// Graphs: their nodes, the refused ones, their execution.
 #include "graphs.hpp"
 
 #include <algorithm>
@@ -34,7 +34,7 @@ void forget_bodies(const Graph& graph) {
     }
 }
 
-// What a launch does first.
+// Prepares a launch.
 void assign_conditions(const Graph& graph) {
   for (const auto& node : graph.nodes) {
     if (node->condition && node->condition->is_assigned)
@@ -71,7 +71,7 @@ Executable* find_executable(void* handle) {
   return nullptr;
 }
 
-// Bodies of conditional nodes, wherever they are.
+// The bodies of conditional nodes, at any depth.
 bool bodies_are_allowed(const Graph& graph) {
   return std::all_of(graph.nodes.begin(), graph.nodes.end(), [](const auto& node) {
     return node->kind != Kind::kConditional ||
@@ -313,7 +313,7 @@ FAKECUDA_API int cuGraphLaunch(void* handle, cu::Stream stream) {
   });
 }
 
-// A run that is under way ends.
+// A pending run ends.
 FAKECUDA_API int cuGraphExecDestroy(void* handle) {
   FAKECUDA_ENTER(cuGraphExecDestroy);
   Executable* executable = find_executable(handle);
@@ -324,7 +324,7 @@ FAKECUDA_API int cuGraphExecDestroy(void* handle) {
   return cu::kSuccess;
 }
 
-// What cudaGraphSetConditional does in a kernel. Not 0: the handle is none.
+// Does what cudaGraphSetConditional does in a kernel. Returns not 0 for a wrong handle.
 FAKECUDA_API int fakecuda_set_conditional(std::uint64_t handle, unsigned value) {
   const std::lock_guard<std::recursive_mutex> lock(mutex());
   const auto found = state().conditions.find(handle);

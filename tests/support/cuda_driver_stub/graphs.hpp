@@ -39,20 +39,20 @@ struct Graph {
 Graph* make_graph();
 void destroy_graph(Graph* graph);
 
-// Null for a handle that is none; that is misuse.
+// Returns null for a wrong handle, which is misuse.
 Graph* find_graph(void* handle);
 
-// Whether these are nodes of the graph.
+// Returns whether these are nodes of the graph.
 bool find_nodes(const Graph& graph, void* const* handles, std::size_t count,
                 std::vector<Node*>& found);
 
-// Work for a stream or, where it is captured, a node of the graph.
+// Puts work on a stream or, if it is captured, a node into the graph.
 Result submit(const char* function, cu::Stream handle, Kind kind, Task task);
 
 Node* add_node(Graph& graph, Kind kind, std::vector<Node*> needs);
 bool has_conditional(const Graph& graph);
 
-// What a body of a conditional node may hold, at any depth.
+// Returns whether a body of a conditional node may contain this, at any depth.
 bool is_allowed_in_body(const Graph& graph);
 
 std::shared_ptr<Graph> copy_of(const Graph& graph);

@@ -1,4 +1,4 @@
-// Modules and kernels. A test says by fakecuda_set_callbacks() what they do.
+// Modules and kernels. A test defines their work by fakecuda_set_callbacks().
 #include <algorithm>
 #include <cstring>
 #include <map>
@@ -11,12 +11,13 @@
 namespace fakecuda {
 namespace {
 
-// How many parameters a kernel of the image has, and the bytes of each; less than 0: it has none of
-// that name. Kernels are numbered from 0 in the order in which they are asked for.
+// Returns the number of parameters of a kernel, and the bytes of each; less than 0 without a kernel
+// of that name. Kernels are numbered from 0 in the order of the requests.
 using Describe = int (*)(int kernel, const char* image, const char* name, std::size_t* bytes,
                          int most);
 
-// Runs a kernel; dimensions: of the grid, of a block, bytes of shared memory. Not 0: it failed.
+// Runs a kernel with the dimensions of grid and block and the bytes of shared memory. Not 0: it
+// failed.
 using Launch = int (*)(int kernel, const unsigned* dimensions, const void* const* parameters,
                        int count);
 
@@ -25,7 +26,7 @@ struct Module;
 struct Kernel {
   int number = 0;
   std::vector<std::size_t> bytes;  // of parameters
-  Module* module = nullptr;        // null: it is unloaded
+  Module* module = nullptr;        // null: the module is unloaded
 };
 
 struct Module {

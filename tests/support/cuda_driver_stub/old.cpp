@@ -1,4 +1,4 @@
-// What an old driver has in place of virtual memory management and cuGetProcAddress.
+// The functions of an old driver, without virtual memory management and cuGetProcAddress.
 #include "fake.hpp"
 
 namespace fakecuda {

@@ -15,8 +15,7 @@ bool listed(const char* setting_name, const std::string& name) {
   return false;
 }
 
-// What a function of the driver is exported as: the newest version that a program of `version`
-// knows.
+// Returns the exported name of a function: the newest version that a program of `version` knows.
 void* exported(const std::string& name) {
   static void* const self = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
   void* function = dlsym(self, (name + "_v2").c_str());
@@ -28,7 +27,7 @@ void* exported(const std::string& name) {
 
 using namespace fakecuda;
 
-// FAKECUDA_WITHOUT="cuMemCreate,cuEventRecord": functions that this driver does not have.
+// FAKECUDA_WITHOUT="cuMemCreate,cuEventRecord" removes these functions.
 FAKECUDA_API int cuGetProcAddress_v2(const char* name, void** function, int, std::uint64_t,
                                      int* status) {
   const std::lock_guard<std::recursive_mutex> lock(mutex());

@@ -1,4 +1,4 @@
-"""A stream of the fake driver whose work is Python, and tensors in memory that it owns.
+"""A stream of the driver stub whose work is Python, and tensors in its device memory.
 
 For processes that have tests/support/cuda_driver_stub in their LD_LIBRARY_PATH.
 """
@@ -16,11 +16,11 @@ from torch import Tensor
 from tests.support.cuda_driver_stub.emulated_device import FakeDevice
 
 HOST_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-_kept: list[Any] = []  # The driver may call them for as long as the process lives.
+_kept: list[Any] = []  # The driver may call them until the process ends.
 
 
 class FakeStream:
-    """Does its work in order, when the driver's pace lets it."""
+    """A stream that does its work in order, at the driver's pace."""
 
     def __init__(self, device: FakeDevice) -> None:
         self._device = device
@@ -30,7 +30,7 @@ class FakeStream:
         put_on(self._device, self.handle, run)
 
     def dawdle(self) -> None:
-        """Some work that does not end before something waits for it."""
+        """Put work on the stream that ends only when something waits for it."""
         self._device.driver.fakecuda_work(ctypes.c_void_p(self.handle))
 
     def wait(self) -> None:
@@ -38,13 +38,13 @@ class FakeStream:
 
 
 def put_on(device: FakeDevice, stream: int, run: Callable[[], None]) -> None:
-    """`run` as work of a stream, or as a node of the graph that is captured there."""
+    """Put `run` on a stream as work, or into its capture as a node of the graph."""
     function = HOST_FUNCTION(lambda _: run())
     _kept.append(function)
     device.call("cuLaunchHostFunc", ctypes.c_void_p(stream), function, None)
 
 
 def tensor_on(device: FakeDevice, like: Tensor) -> Tensor:
-    """A copy in memory of the device."""
+    """Return a copy of the tensor in device memory."""
     raw = like.contiguous().view(torch.uint8).numpy()
     return torch.from_numpy(device.array(raw, np.uint8)).view(like.dtype).view(like.shape)

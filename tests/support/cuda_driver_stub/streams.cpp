@@ -109,7 +109,7 @@ FAKECUDA_API int cuStreamCreate(cu::Stream* handle, unsigned flags) {
   return cu::kSuccess;
 }
 
-// What it still has to do it does.
+// The stream does its pending work first.
 FAKECUDA_API int cuStreamDestroy_v2(cu::Stream handle) {
   FAKECUDA_ENTER(cuStreamDestroy);
   Stream* stream = find_stream(handle);
@@ -216,15 +216,15 @@ FAKECUDA_API int cuEventSynchronize(cu::Event handle) {
   return host_waits(*event->point.stream->context);
 }
 
-// Work is put on a stream, and does not end before something waits for it, whatever the pace; 0:
-// the legacy stream of device 0.
+// Puts work on a stream that ends, at any pace, only when something waits for it. 0 is the legacy
+// stream of device 0.
 FAKECUDA_API void fakecuda_work(cu::Stream handle) {
   const std::lock_guard<std::recursive_mutex> lock(mutex());
   Stream* stream = handle == nullptr ? legacy_of(&primary(0)) : find_stream(handle);
   if (stream != nullptr && !stream->capture) put(*stream, {{}, {}, true});
 }
 
-// Whether all that was put on the stream is done.
+// Returns whether all work of the stream is done.
 FAKECUDA_API int fakecuda_idle(cu::Stream handle) {
   const std::lock_guard<std::recursive_mutex> lock(mutex());
   const Stream* stream = handle == nullptr ? legacy_of(&primary(0)) : find_stream(handle);

@@ -41,10 +41,10 @@ struct Stream {
   bool blocking = true;
   bool legacy = false;
   long asked = 0, done = 0;
-  std::deque<Item> items;  // those that are asked for and not done
+  std::deque<Item> items;  // pending items
   std::shared_ptr<Capture> capture;
   bool began_capture = false;
-  std::vector<Node*> last;  // what the next captured node depends on
+  std::vector<Node*> last;  // the nodes on which the next captured node depends
 };
 
 struct Event {
@@ -53,16 +53,16 @@ struct Event {
   std::vector<Node*> nodes;
 };
 
-// Null for a handle that is none. 0 and 1 are the legacy stream of the current context.
+// Returns null for a wrong handle. 0 and 1 are the legacy stream of the current context.
 Stream* find_stream(cu::Stream handle);
 Stream* legacy_of(Context* context);
 void each_stream(const std::function<void(Stream&)>& visit);
 
-// The capture of a blocking stream, which makes the legacy stream of its context unusable.
+// Returns the capture of a blocking stream, which makes the legacy stream of its context unusable.
 Capture* implicit_capture(const Stream& stream);
 Result break_capture(Capture& capture, const std::string& function, Result code);
 
-// Adds an item, whose needs are completed here.
+// Adds an item, and completes its needs.
 void put(Stream& stream, Item item);
 
 // The legacy stream waits for all blocking ones of its context, and these wait for it.
@@ -70,13 +70,13 @@ std::vector<Point> implied_needs(const Stream& stream);
 
 bool is_reached(const Point& point);
 
-// Does the work up to there.
+// Does the work up to that point.
 void finish(const Point& point);
 
-// Counts that the host has waited; returns what a failed kernel has left behind.
+// Counts a wait of the host, and returns the error of a failed kernel.
 Result host_waits(const Context& context);
 
-// For the order of what may run in any order: 0 unless the pace is random.
+// Returns a random number below `n` for a free choice of order; 0 unless the pace is random.
 std::size_t random_below(std::size_t bound);
 
 }  // namespace fakecuda

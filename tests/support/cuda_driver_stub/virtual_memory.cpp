@@ -1,6 +1,5 @@
-// Virtual memory management: physical memory is a file without a name, a map of it a map of that
-// file, so that what is written at an address is found there again, and nothing where nothing is
-// mapped.
+// Virtual memory management: physical memory is an unnamed file, and mapping it maps that file. So
+// written bytes are stored at their addresses, and unmapped addresses have no memory.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -69,7 +68,7 @@ bool is_touched(cu::DevicePtr address, std::uint64_t bytes) {
   });
 }
 
-// Whether whole mappings, one after the other, make up the range.
+// Returns whether the range consists of whole mappings.
 bool is_mapped(cu::DevicePtr address, std::uint64_t bytes) {
   const cu::DevicePtr end = address + bytes;
   while (address < end) {

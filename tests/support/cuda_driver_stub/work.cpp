@@ -1,5 +1,5 @@
-// The work on streams is done here, in the thread that makes a call, in stream order and as events
-// say. FAKECUDA_PACE says when: "fast", as soon as it may run; "slow", when something waits for it;
+// Does the work of streams in the thread that calls the driver, in the order of streams and events.
+// FAKECUDA_PACE chooses when: "fast", as soon as it may run; "slow", when something waits for it;
 // "random:7", some of it at each call of the driver, by that seed.
 #include <algorithm>
 #include <random>
@@ -11,7 +11,7 @@ namespace fakecuda {
 namespace {
 
 struct State {
-  bool running = false;  // a piece of work is, and calls the driver
+  bool running = false;  // a task is running, and calls the driver
   long waits = 0;
   std::string pace;
   std::mt19937 random;
@@ -123,8 +123,8 @@ void forget_waits() { state().waits = 0; }
 
 }  // namespace fakecuda
 
-// How often the host has waited for the device since the last reset, whether or not it had to:
-// synchronizations, copies that are synchronous, and asynchronous ones of pageable memory.
+// Returns how often the host has waited for the device since the last reset, needed or not:
+// synchronizations, synchronous copies, and asynchronous ones of pageable memory.
 FAKECUDA_API long fakecuda_waits() {
   const std::lock_guard<std::recursive_mutex> lock(fakecuda::mutex());
   return fakecuda::waits();

@@ -1,4 +1,4 @@
-"""The ops in float64 and plain Python, with which the reference is compared."""
+"""The oracle of the ops, in float64 and plain Python, with which reference.py is compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def exact_forecast(terms: Sequence[Tensor], coefficients: Tensor | None) -> Tensor | None:
-    """Return the forecast that distance_update compares with, in float64; None without terms."""
+    """Return the forecast of distance_update `[B, F, S, C]` in float64; None without terms."""
     if coefficients is None:
         return terms[0].double() if terms else None
     return sum(a.double() * r.double() for a, r in zip(coefficients, terms, strict=True))
@@ -21,7 +21,7 @@ def exact_forecast(terms: Sequence[Tensor], coefficients: Tensor | None) -> Tens
 def exact_sums(
     forecast: Tensor | None, current: Tensor, strides: tuple[int, ...], metric: str
 ) -> tuple[Tensor, Tensor]:
-    """Return the sums of distance_update in float64, and the sums of their terms' magnitudes."""
+    """Return the sums of distance_update in float64, and the sums of the terms' magnitudes."""
     p = current.double()
     nothing = torch.zeros_like(p)
     c = nothing if forecast is None else forecast
@@ -41,7 +41,7 @@ def exact_sums(
 
 
 def finite(value: float) -> bool:
-    """Return True if the value is finite as a float32."""
+    """Return True if the value is finite as float32."""
     return abs(value) <= torch.finfo(torch.float32).max
 
 
@@ -113,10 +113,7 @@ def exact_batch_decision(
     batch: str,
     motions: list[float],
 ) -> tuple[list[float], list[float]]:
-    """Return the state after decide for several videos, and their motions.
-
-    Row r belongs to video r % videos.
-    """
+    """Return state and motions after decide with several videos; row r belongs to r % videos."""
     found = [
         exact_decision(
             [*state[:6], motions[video], *state[7:]],

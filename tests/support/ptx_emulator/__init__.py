@@ -1,4 +1,4 @@
-"""Runs compiled GPU kernels on a machine without a GPU. See README.md in this folder."""
+"""An emulator that runs compiled GPU kernels on a machine without a GPU; see README.md here."""
 
 from .aot import Compiled, compile_ahead
 from .errors import (

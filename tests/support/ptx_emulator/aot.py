@@ -1,4 +1,4 @@
-"""Compiling Triton kernels ahead of time, and what can be read from the machine code.
+"""Ahead-of-time compilation of Triton kernels, and facts from the machine code.
 
 No GPU is needed. The tools (ptxas, cuobjdump, nvdisasm) come with Triton.
 """
@@ -44,7 +44,7 @@ AMD_BITS = {
 
 @dataclass(frozen=True)
 class Resources:
-    """What a thread and a program of a compiled kernel occupy."""
+    """The resources of a thread and of a program of a compiled kernel."""
 
     registers: int
     """Vector registers of a thread."""
@@ -58,7 +58,7 @@ class Resources:
 
 @dataclass(frozen=True)
 class Accesses:
-    """Instructions that access global memory, counted by width in bits of a lane's access."""
+    """The instructions that access global memory, counted by the bits of a lane's access."""
 
     loads: Counter[int]
     stores: Counter[int]
@@ -75,27 +75,27 @@ class Compiled:
 
     @property
     def ptx(self) -> str:
-        """The PTX (NVIDIA)."""
+        """Return the PTX (NVIDIA)."""
         return self.asm["ptx"]
 
     @property
     def kernel(self) -> Kernel:
-        """The kernel for the emulator (NVIDIA)."""
+        """Return the kernel for the emulator (NVIDIA)."""
         return load_kernel(self.ptx)
 
     @cached_property
     def sass(self) -> str:
-        """The machine code in text form (NVIDIA)."""
+        """Return the machine code as text (NVIDIA)."""
         return _inspect(self.asm["cubin"], "nvdisasm", "-c")
 
     @cached_property
     def opcodes(self) -> Counter[str]:
-        """Machine instructions by full name, such as LDG.E.128 (NVIDIA)."""
+        """Count machine instructions by full name, such as LDG.E.128 (NVIDIA)."""
         return Counter(SASS_OPCODE.findall(self.sass))
 
     @cached_property
     def resources(self) -> Resources:
-        """Registers, shared memory and spills."""
+        """Return registers, shared memory and spills."""
         if self._is_amd:
             return self._amd_resources()
         usage = _inspect(self.asm["cubin"], "cuobjdump", "--dump-resource-usage")
@@ -110,7 +110,7 @@ class Compiled:
 
     @cached_property
     def global_accesses(self) -> Accesses:
-        """Global loads and stores in the machine code, by width."""
+        """Count global loads and stores in the machine code by width."""
         if self._is_amd:
             return self._amd_accesses()
         loads = {n: c for n, c in self.opcodes.items() if n.split(".")[0] == "LDG"}
@@ -152,12 +152,12 @@ def compile_ahead(
     divisible: Collection[str] = (),
     **options: Any,
 ) -> Compiled:
-    """Compile a `@triton.jit` function for a target that need not be here.
+    """Compile a `@triton.jit` function for a target without a device.
 
     `signature` gives the type of each argument that is not constant, such as "*bf16" or "i32".
-    `divisible` names the pointers and integers that are multiples of 16: what Triton finds out
-    for itself at a launch, and what wide accesses depend on. `options` are those of a launch:
-    num_warps, enable_fp_fusion and so on.
+    `divisible` names the pointers and integers that are multiples of 16. Triton detects these at a
+    launch, and wide accesses depend on them. `options` are the options of a launch: num_warps,
+    enable_fp_fusion and others.
     """
     constants = constants or {}
     names = list(function.arg_names)

@@ -1,8 +1,8 @@
-"""What the emulator raises: one class for each kind of mistake that it can see."""
+"""The errors of the emulator: one class for each kind of mistake that it detects."""
 
 
 class EmulatorError(Exception):
-    """Anything that stops an emulated launch."""
+    """An error that stops an emulated launch."""
 
 
 class MemoryFault(EmulatorError):
@@ -10,24 +10,24 @@ class MemoryFault(EmulatorError):
 
 
 class UninitialisedRead(MemoryFault):
-    """A read of memory that nothing has written."""
+    """A read of memory that was never written."""
 
 
 class RaceError(EmulatorError):
-    """Two threads touch the same byte, one of them writing, with nothing to order them."""
+    """Unordered accesses of two threads to one byte, at least one of them a write."""
 
 
 class SyncError(EmulatorError):
-    """A barrier or a warp exchange that not all of the threads it needs will reach."""
+    """A barrier or a warp exchange that some of its threads do not reach."""
 
 
 class StepLimit(EmulatorError):
-    """The kernel runs longer than it was allowed to: most likely an endless loop."""
+    """A kernel that exceeds its step limit: most likely an endless loop."""
 
 
 class Trap(EmulatorError):
-    """The kernel executed `trap`."""
+    """A `trap` instruction of the kernel."""
 
 
 class Unsupported(EmulatorError):
-    """An instruction, a modifier or an operand that the emulator does not know."""
+    """An instruction, a modifier or an operand that the emulator does not support."""

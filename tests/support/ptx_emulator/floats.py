@@ -1,8 +1,8 @@
 """Floating-point arithmetic that numpy lacks: bf16, fp8, fused multiply-add, flush to zero.
 
-Everything here rounds once, to nearest even, as the hardware does. Fused operations go through
-rounding to odd: a value rounded to odd with at least two spare bits can be rounded again to the
-narrower format and gives what a single rounding would have given.
+Every function rounds once, to nearest even, like the hardware. Fused operations first round to odd.
+A value that is rounded to odd with at least two spare bits can be rounded again to the narrower
+format, with the result of a single rounding.
 """
 
 from fractions import Fraction
@@ -16,12 +16,12 @@ BF16_NAN = np.uint16(0x7FFF)
 
 
 def bf16_to_f32(bits: Array) -> Array:
-    """The values of bf16 bit patterns."""
+    """Return the values of bf16 bit patterns."""
     return (np.asarray(bits).astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
 def f32_to_bf16(values: Array) -> Array:
-    """Bit patterns of the nearest bf16 values; every NaN becomes 0x7FFF."""
+    """Return the bit patterns of the nearest bf16 values; every NaN becomes 0x7FFF."""
     bits = np.asarray(values, np.float32).view(np.uint32)
     odd = (bits >> np.uint32(16)) & np.uint32(1)
     rounded = ((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)).astype(np.uint16)
@@ -29,13 +29,13 @@ def f32_to_bf16(values: Array) -> Array:
 
 
 def f32_to_bf16_towards_zero(values: Array) -> Array:
-    """Bit patterns of the values with their low half cut off."""
+    """Return the bit patterns of the values without their low half."""
     bits = np.asarray(values, np.float32).view(np.uint32)
     return np.where(np.isnan(values), BF16_NAN, (bits >> np.uint32(16)).astype(np.uint16))
 
 
 def f64_to_bf16(values: Array) -> Array:
-    """Bit patterns of the nearest bf16 values, rounded once."""
+    """Return the bit patterns of the nearest bf16 values, rounded once."""
     return f32_to_bf16(_f64_to_odd_f32(np.asarray(values, np.float64)))
 
 
@@ -51,32 +51,32 @@ def _f64_to_odd_f32(values: Array) -> Array:
 
 
 def flush(values: Array) -> Array:
-    """Subnormal fp32 values become zeros of the same sign (`.ftz`)."""
+    """Replace subnormal fp32 values by zeros of the same sign (`.ftz`)."""
     zero = np.copysign(np.float32(0), values)
     return np.where(np.abs(values) < SMALLEST_NORMAL_F32, zero, values)
 
 
 def fma32(a: Array, b: Array, c: Array) -> Array:
-    """a * b + c in fp32 with one rounding."""
+    """Return a * b + c in fp32 with one rounding."""
     # The product of two fp32 values is exact in fp64.
     product = np.asarray(a, np.float64) * np.asarray(b, np.float64)
     return _sum_to_odd(product, np.asarray(c, np.float64)).astype(np.float32)
 
 
 def fma16(a: Array, b: Array, c: Array) -> Array:
-    """a * b + c in fp16 with one rounding."""
+    """Return a * b + c in fp16 with one rounding."""
     product = np.asarray(a, np.float64) * np.asarray(b, np.float64)
     return _sum_to_odd(product, np.asarray(c, np.float64)).astype(np.float16)
 
 
 def fma_bf16(a: Array, b: Array, c: Array) -> Array:
-    """a * b + c for bf16 bit patterns with one rounding."""
+    """Return a * b + c for bf16 bit patterns with one rounding."""
     product = bf16_to_f32(a).astype(np.float64) * bf16_to_f32(b).astype(np.float64)
     return f64_to_bf16(_sum_to_odd(product, bf16_to_f32(c).astype(np.float64)))
 
 
 def fma64(a: Array, b: Array, c: Array) -> Array:
-    """a * b + c in fp64 with one rounding (Boldo and Melquiond, 2008)."""
+    """Return a * b + c in fp64 with one rounding (Boldo and Melquiond, 2008)."""
     a, b, c = np.broadcast_arrays(*(np.asarray(x, np.float64) for x in (a, b, c)))
     plain = a * b + c
     high, low = _two_product(a, b)
@@ -143,7 +143,7 @@ def _sum_to_odd(a: Array, b: Array) -> Array:
 
 
 def minimum(a: Array, b: Array) -> Array:
-    """The smaller value; a NaN loses against a number, and -0 is below +0."""
+    """Return the smaller value; a number wins against NaN, and -0 is below +0."""
     smaller = np.where(np.isnan(a), b, np.where(np.isnan(b), a, np.minimum(a, b)))
     zeros = (a == 0) & (b == 0)
     signed = np.where(np.signbit(a), a, b)
@@ -151,7 +151,7 @@ def minimum(a: Array, b: Array) -> Array:
 
 
 def maximum(a: Array, b: Array) -> Array:
-    """The larger value; a NaN loses against a number, and +0 is above -0."""
+    """Return the larger value; a number wins against NaN, and +0 is above -0."""
     larger = np.where(np.isnan(a), b, np.where(np.isnan(b), a, np.maximum(a, b)))
     zeros = (a == 0) & (b == 0)
     signed = np.where(np.signbit(a), b, a)
@@ -159,10 +159,10 @@ def maximum(a: Array, b: Array) -> Array:
 
 
 class Float8:
-    """One of the 8-bit formats, as tables of its positive values and their midpoints."""
+    """An 8-bit format, as tables of its positive values and their midpoints."""
 
     def __init__(self, exponent_bits: int, finite: int, nan_codes: tuple[int, ...]) -> None:
-        """`finite` is the number of positive finite codes, zero included."""
+        """Make the tables; `finite` counts the positive finite codes, including zero."""
         mantissa_bits = 7 - exponent_bits
         self._values = _positive_values(exponent_bits, mantissa_bits, finite)
         self._midpoints = (self._values[1:] + self._values[:-1]) / 2
@@ -172,11 +172,11 @@ class Float8:
         self._decoded = np.concatenate([decoded, -decoded]).astype(np.float32)
 
     def decode(self, codes: Array) -> Array:
-        """The fp32 values of 8-bit codes."""
+        """Return the fp32 values of 8-bit codes."""
         return self._decoded[codes]
 
     def encode(self, values: Array) -> Array:
-        """Codes of the nearest finite values (`.satfinite`); a NaN becomes 0x7F."""
+        """Return the codes of the nearest finite values (`.satfinite`); a NaN becomes 0x7F."""
         magnitude = np.abs(np.asarray(values, np.float64))
         code = np.searchsorted(self._midpoints, magnitude, side="left")
         within = np.minimum(code, len(self._midpoints) - 1)

@@ -24,7 +24,7 @@ POISON = 0x7FFFDEAD7FFFDEAD
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a kernel is launched."""
+    """The geometry of a launch."""
 
     grid: tuple[int, int, int]
     threads: int
@@ -33,7 +33,7 @@ class Geometry:
 
 
 class Lanes:
-    """Several programs (CTAs) that are executed together."""
+    """The lanes of several programs (CTAs) that run together."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Lanes:
         check: bool,
         thread_races: bool,
     ) -> None:
-        """All lanes are alive and every register is poisoned."""
+        """Start with all lanes alive and all registers poisoned."""
         self.geometry = geometry
         self.parameters = parameters
         self.memory = memory
@@ -74,21 +74,21 @@ class Lanes:
             self._shared_races = RaceShadow(self._shared.size, "shared memory")
 
     def selected(self, mask: Mask) -> Array:
-        """Indices of the lanes that take part."""
+        """Return the indices of the active lanes."""
         return self.everyone if mask is None else np.flatnonzero(mask)
 
     def active(self, mask: Mask) -> Array:
-        """The lanes that take part, as booleans."""
+        """Return the active lanes as booleans."""
         return self.alive if mask is None else mask
 
     def special(self, name: str) -> Array:
-        """A special register such as %tid.x, as 32-bit unsigned values."""
+        """Return a special register such as %tid.x, as 32-bit unsigned values."""
         if name not in self._special:
             self._special[name] = self._compute_special(name).astype(np.uint32)
         return self._special[name]
 
     def pass_barrier(self, released: Array) -> None:
-        """The lanes of some programs have met at a barrier."""
+        """Record that the lanes of some programs have met at a barrier."""
         if not self.check:
             return
         self._barriers += 1
@@ -97,7 +97,7 @@ class Lanes:
         self.keys = np.where(released, self.keys + (1 << EPOCH_SHIFT), self.keys)
 
     def pass_warp_barrier(self, mask: Mask) -> None:
-        """The lanes of some warps have met at a warp barrier."""
+        """Record that the lanes of some warps have met at a warp barrier."""
         if not self.check:
             return
         self._warp_barriers += 1
@@ -106,12 +106,12 @@ class Lanes:
         later = self.keys + (1 << WARP_EPOCH_SHIFT)
         self.keys = np.where(self.active(mask), later, self.keys)
 
-    # ---- memory; `lanes` are indices and `addresses` belong to them
+    # In the accesses to memory, `lanes` are indices, and `addresses` belong to them.
 
     def load_global(
         self, addresses: Array, lanes: Array, width: int, count: int, ordered: bool = False
     ) -> list[Array]:
-        """Load `count` elements of `width` bytes for each of the lanes."""
+        """Load `count` elements of `width` bytes for each lane."""
         hits = self.memory.locate(addresses, width * count, "load")
         if len(hits) == 1:
             return self._load_from(hits[0][0], hits[0][1], lanes, width, count, ordered)
@@ -123,7 +123,7 @@ class Lanes:
         return values
 
     def store_global(self, addresses: Array, lanes: Array, width: int, values: list[Array]) -> None:
-        """Store elements of `width` bytes, one list entry for each element of the vector."""
+        """Store elements of `width` bytes, with one list entry for each element of the vector."""
         total = width * len(values)
         for buffer, offsets, inside in self.memory.locate(addresses, total, "store"):
             mine = lanes if inside is None else lanes[inside]
@@ -137,7 +137,7 @@ class Lanes:
             _scatter(data, index, parts)
 
     def load_shared(self, addresses: Array, lanes: Array, width: int, count: int) -> list[Array]:
-        """Load `count` elements of `width` bytes for each of the lanes."""
+        """Load `count` elements of `width` bytes for each lane."""
         offsets = self._shared_offsets(addresses, lanes, width * count, "load")
         if self.check:
             if not self._shared_written.all_written(offsets, width * count):
@@ -146,7 +146,7 @@ class Lanes:
         return _gather(self._shared.view(UNSIGNED[width * 8]), offsets // width, count)
 
     def store_shared(self, addresses: Array, lanes: Array, width: int, values: list[Array]) -> None:
-        """Store elements of `width` bytes, one list entry for each element of the vector."""
+        """Store elements of `width` bytes, with one list entry for each element of the vector."""
         total = width * len(values)
         offsets = self._shared_offsets(addresses, lanes, total, "store")
         data, index = self._shared.view(UNSIGNED[width * 8]), offsets // width
@@ -160,7 +160,7 @@ class Lanes:
             _forbid_lost_values(data, index, values)
 
     def shared_elements(self, addresses: Array, lanes: Array, width: int) -> tuple[Array, Array]:
-        """Shared memory as elements of `width` bytes, and the indices of the accesses in it."""
+        """Return shared memory as elements of `width` bytes, and the accesses' indices in it."""
         offsets = self._shared_offsets(addresses, lanes, width, "atomic")
         if self.check:
             self._shared_written.note_store(offsets, width)
@@ -178,7 +178,7 @@ class Lanes:
         return _gather(data, index, count)
 
     def _global_keys(self, lanes: Array) -> Array:
-        """Who acts on global memory: threads, or whole programs if only those are checked."""
+        """Return the race keys of global accesses: those of threads, or of whole programs."""
         if self._thread_races:
             return self.keys[lanes]
         return thread_keys(self.cta[lanes], np.zeros(lanes.size, np.int64))
@@ -201,7 +201,7 @@ class Lanes:
         return 1 + int(np.count_nonzero(warps[1:] != warps[:-1]))
 
     def _poisoned(self, registers: dict[str, int]) -> dict[str, Array]:
-        # No register is ever changed in place, so that all can start as the same array.
+        # No register is changed in place, so all can start as the same array.
         poison = {
             width: np.full(self.count, POISON & ((1 << width) - 1), UNSIGNED[width])
             for width in (8, 16, 32, 64)

@@ -1,4 +1,4 @@
-"""What can be proved about a kernel without running it: what is reachable, live and needed."""
+"""Proofs about a kernel without running it: reachable, live and needed instructions."""
 
 import re
 from functools import cached_property
@@ -15,33 +15,33 @@ EXCHANGES = frozenset({"shfl", "vote", "redux", "activemask", "elect"})
 
 
 def touches_memory(instruction: Instruction) -> bool:
-    """Whether the instruction reads or writes global or shared memory."""
+    """Return True if the instruction reads or writes global or shared memory."""
     return instruction.opcode in TOUCHES_MEMORY and "param" not in instruction.modifiers
 
 
 def only_computes(instruction: Instruction) -> bool:
-    """Whether all that the instruction does is to write its registers."""
+    """Return True if the instruction only writes its registers."""
     opcode = instruction.opcode
     return not touches_memory(instruction) and opcode not in WITHOUT_RESULT | EXCHANGES
 
 
 def is_barrier(instruction: Instruction) -> bool:
-    """Whether this is a barrier for a whole program."""
+    """Return True for a barrier of a whole program."""
     return instruction.opcode in ("bar", "barrier") and "warp" not in instruction.modifiers
 
 
 class Liveness:
-    """Facts about one kernel, computed when first asked for."""
+    """The facts about one kernel, computed at the first use."""
 
     def __init__(self, kernel: Kernel) -> None:
-        """Facts about this kernel."""
+        """Store the kernel."""
         self._code = kernel.instructions
         self._labels = kernel.labels
         self._registers = kernel.symbols.registers
 
     @cached_property
     def reachable(self) -> set[int]:
-        """Positions that some execution may reach."""
+        """Return the positions that some execution may reach."""
         found: set[int] = set()
         waiting = [0]
         while waiting:
@@ -54,12 +54,12 @@ class Liveness:
 
     @cached_property
     def successors(self) -> list[list[int]]:
-        """For each position, the positions that may follow; past the end is an exit."""
+        """Return for each position the positions that may follow; one past the end is an exit."""
         return [self._followers(position) for position in range(len(self._code))]
 
     @cached_property
     def live_after(self) -> list[set[str]]:
-        """For each position, the registers whose values may still be read after it."""
+        """Return for each position the registers whose values may be read after it."""
         before: list[set[str]] = [set() for _ in self._code]
         after: list[set[str]] = [set() for _ in self._code]
         changed = True
@@ -76,24 +76,24 @@ class Liveness:
         return after
 
     def is_dead(self, position: int) -> bool:
-        """Whether nothing reads what the instruction writes to its registers."""
+        """Return True if no instruction reads the registers that this one writes."""
         instruction = self._code[position]
         if instruction.opcode in WITHOUT_RESULT | {"atom"}:
             return False
         return not self.written(instruction) & self.live_after[position]
 
     def is_sign_unread(self, position: int) -> bool:
-        """Whether all that read the result take its absolute value or its square."""
+        """Return True if every reader of the result takes its absolute value or its square."""
         (result, *others) = self.written(self._code[position])
         readers = [code for code in self._code if result in self.read(code)]
         return not others and all(_ignores_sign(reader, result) for reader in readers)
 
     def is_masked_out(self, position: int) -> bool:
-        """Whether the result matters only in lanes that store nothing.
+        """Return True if the result matters only in lanes that store nothing.
 
-        So it is with what a register holds before a predicated load into it: it stays in the lanes
-        that do not load, and if it reaches nothing but stores under the same predicate, by
-        instructions that compute lane by lane, nobody sees it.
+        For example, a register has some content before a predicated load into it. The content stays
+        in the lanes that do not load. It has no effect if it reaches only stores under the same
+        predicate, by instructions that compute lane by lane.
         """
         (result, *others) = self.written(self._code[position])
         load = self._next_writer(position, result)
@@ -112,7 +112,7 @@ class Liveness:
         return load.predicate not in reached
 
     def _next_writer(self, position: int, register: str) -> Instruction | None:
-        """The load that comes next for a register, if nothing reads it before."""
+        """Return the next load into a register, if no instruction reads it before."""
         for code in self._code[position + 1 :]:
             if register in self.read(code) or code.opcode in ("bra", "ret", "exit"):
                 return None
@@ -121,19 +121,19 @@ class Liveness:
         return None
 
     def is_needless_barrier(self, position: int) -> bool:
-        """Whether the barrier has another one, or no memory access, before or after it."""
+        """Return True if another barrier, or no memory access, comes before or after it."""
         if not is_barrier(self._code[position]):
             return False
         return self._quiet(position, self.successors) or self._quiet(position, self._predecessors)
 
     def written(self, instruction: Instruction) -> set[str]:
-        """The registers that an instruction writes."""
+        """Return the registers that an instruction writes."""
         if instruction.opcode in WITHOUT_RESULT or not instruction.operands:
             return set()
         return self._names(instruction.operands[0])
 
     def read(self, instruction: Instruction) -> set[str]:
-        """The registers that an instruction reads, its predicate included."""
+        """Return the registers that an instruction reads, including its predicate."""
         skipped = 0 if instruction.opcode in WITHOUT_RESULT else 1
         names = self._names(" ".join(instruction.operands[skipped:]))
         return names | ({instruction.predicate} if instruction.predicate else set())
@@ -142,7 +142,7 @@ class Liveness:
         return {name for name in REGISTER.findall(text) if name in self._registers}
 
     def _live_before(self, instruction: Instruction, after: set[str]) -> set[str]:
-        # A predicated instruction may leave its result as it was.
+        # A predicated instruction may leave its result unchanged.
         killed = set() if instruction.predicate else self.written(instruction)
         return (after - killed) | self.read(instruction)
 
@@ -166,7 +166,7 @@ class Liveness:
         return before
 
     def _quiet(self, position: int, neighbours: list[list[int]]) -> bool:
-        """Whether every path from here meets a barrier or an end before any memory access."""
+        """Return True if every path from here meets a barrier or an end before a memory access."""
         seen: set[int] = set()
         waiting = list(neighbours[position])
         while waiting:
@@ -189,7 +189,7 @@ def _ignores_sign(reader: Instruction, operand: str) -> bool:
 
 
 def _stays_in_lane(reader: Instruction, load: Instruction) -> bool:
-    """Whether it computes for each lane by itself, or stores where the load has loaded."""
+    """Return True if it computes lane by lane, or stores where the load has loaded."""
     if reader.opcode == "st":
         return (reader.predicate, reader.negated) == (load.predicate, load.negated)
     return only_computes(reader)

@@ -1,4 +1,4 @@
-"""Kernels and their execution: divergence, barriers, program order, launches."""
+"""The kernels and their execution: divergence, barriers, program order, launches."""
 
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -23,7 +23,7 @@ MAX_STEPS = 10_000_000
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One compiled instruction. `control` is empty for what does not change the flow."""
+    """One compiled instruction; `control` is empty if the next one always follows."""
 
     instruction: Instruction
     control: Literal["", "branch", "exit", "barrier"]
@@ -33,7 +33,7 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """A kernel ready to run."""
+    """A kernel that is ready to run."""
 
     name: str
     target: str
@@ -47,24 +47,24 @@ class Kernel:
 
     @property
     def instructions(self) -> list[Instruction]:
-        """The instructions, in the order of the text."""
+        """Return the instructions in the order of the text."""
         return [step.instruction for step in self.steps]
 
     def without(self, position: int) -> "Kernel":
-        """A copy with one instruction deleted."""
+        """Return a copy without one instruction."""
         steps = self.steps[:position] + self.steps[position + 1 :]
         labels = {name: at if at <= position else at - 1 for name, at in self.labels.items()}
         return replace(self, steps=steps, labels=labels)
 
     def with_instruction(self, position: int, instruction: Instruction) -> "Kernel":
-        """A copy with one instruction replaced."""
+        """Return a copy with one replaced instruction."""
         step = _compile_step(instruction, self.symbols)
         return replace(self, steps=(*self.steps[:position], step, *self.steps[position + 1 :]))
 
 
 @dataclass
 class Execution:
-    """What a launch did."""
+    """The record of one launch."""
 
     steps: int
     """Instructions executed, each counted once for all the lanes that execute it together."""
@@ -72,7 +72,7 @@ class Execution:
 
 
 def load_kernel(ptx: str, entry: str | None = None) -> Kernel:
-    """Parse and compile one entry of a PTX module; the result is cached."""
+    """Parse and compile one entry of a PTX module, with a cache."""
     return _load_kernel(ptx, entry)
 
 
@@ -139,9 +139,9 @@ def launch(
 ) -> Execution:
     """Run a whole grid.
 
-    `shared` is the dynamic shared memory in bytes. Without `check`, only bounds and alignment
-    are checked; without `thread_races`, races on global memory are looked for between programs
-    but not between the threads of one. `max_steps` bounds the instructions of a batch of programs.
+    `shared` is the dynamic shared memory in bytes. Without `check`, only bounds and alignment are
+    checked. Without `thread_races`, races on global memory are checked between programs, but not
+    between the threads of one. `max_steps` limits the instructions of a batch of programs.
     """
     x, y, z, *_ = (*grid, 1, 1)
     sizes, programs = (x, y, z), x * y * z
@@ -174,7 +174,7 @@ def _program_order(programs: int, order: Order) -> Array:
 
 
 def _pack_parameters(kernel: Kernel, arguments: list[Any]) -> dict[str, Array]:
-    """The bytes of each parameter; those without an argument, Triton's scratch, are null."""
+    """Return the bytes of each parameter; those without an argument, Triton's scratch, are null."""
     if len(arguments) > len(kernel.parameters):
         raise EmulatorError(f"{len(arguments)} arguments for {len(kernel.parameters)} parameters")
     missing = len(kernel.parameters) - len(arguments)
@@ -199,9 +199,9 @@ def _pack(value: Any, ptx_type: str) -> Array:
 class _Run:
     """The execution of one batch of programs.
 
-    Lanes at the same place form a group; the group with the lowest place runs first, so that
-    diverged lanes meet again. Lanes at a barrier wait until all living lanes of their program
-    are there.
+    Lanes at the same instruction form a group. The group with the lowest position runs first, so
+    that diverged lanes meet again. Lanes at a barrier wait until all living lanes of their program
+    reach it.
     """
 
     def __init__(self, kernel: Kernel, lanes: Lanes, max_steps: int) -> None:
@@ -213,7 +213,7 @@ class _Run:
         self._waiting: dict[int, Array] = {}
 
     def run(self) -> int:
-        """Execute until every lane has exited; returns the number of steps."""
+        """Execute until every lane has exited, and return the number of steps."""
         while self._ready:
             place = min(self._ready)
             self._run_group(place, self._ready.pop(place))
@@ -265,7 +265,7 @@ class _Run:
         self._release()
 
     def _release(self) -> None:
-        """Let the programs go on whose living lanes all wait at the same barrier."""
+        """Release the programs whose living lanes all wait at the same barrier."""
         lanes = self._lanes
         by_program = (lanes.programs, lanes.geometry.threads)
         for place, waiting in list(self._waiting.items()):

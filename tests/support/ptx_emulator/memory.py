@@ -22,7 +22,7 @@ ALIGNMENT = 256
 
 @dataclass
 class Traffic:
-    """What one launch read from and wrote to one buffer."""
+    """The bytes that one launch read from and wrote to one buffer."""
 
     loads: Counter[int] = field(default_factory=Counter)
     """Accesses of single lanes, by width in bytes."""
@@ -33,12 +33,12 @@ class Traffic:
 
     @property
     def bytes_loaded(self) -> int:
-        """Bytes that lanes asked for, counted once for each lane."""
+        """Return the loaded bytes, counted once for each lane."""
         return sum(width * count for width, count in self.loads.items())
 
     @property
     def bytes_stored(self) -> int:
-        """Bytes that lanes wrote, counted once for each lane."""
+        """Return the stored bytes, counted once for each lane."""
         return sum(width * count for width, count in self.stores.items())
 
 
@@ -46,7 +46,7 @@ class Buffer:
     """One contiguous piece of global memory, shared with the host."""
 
     def __init__(self, base: int, raw: Array, name: str, initialised: Initialised | None) -> None:
-        """`initialised` is None for memory that counts as written."""
+        """Make a buffer; `initialised` is None for memory that counts as written."""
         self.base = base
         self.raw = raw
         self.name = name
@@ -54,16 +54,16 @@ class Buffer:
         self.initialised = initialised
         self.traffic = Traffic()
         self._races: RaceShadow | None = None
-        # Cells are counted from an aligned address, so that no aligned access straddles two.
+        # Cells start at an aligned address, so that no aligned access lies in two.
         self._lead = base % ALIGNMENT
 
     def begin_launch(self) -> None:
-        """Forget what the launch before did."""
+        """Forget the accesses of the last launch."""
         self.traffic = Traffic()
         self._races = None
 
     def elements(self, offsets: Array, width: int) -> tuple[Array, Array]:
-        """An array of `width`-byte elements and the indices of the accesses in it."""
+        """Return an array of `width`-byte elements and the indices of the accesses in it."""
         if self.base % width == 0:
             whole = self.size // width * width
             return self.raw[:whole].view(UNSIGNED[width * 8]), offsets // width
@@ -73,7 +73,7 @@ class Buffer:
         return aligned, (offsets - start) // width
 
     def check_load(self, offsets: Array, width: int, keys: Array, ordered: bool) -> None:
-        """Raise if the bytes were never written or if another thread may be writing them."""
+        """Raise if the bytes were never written, or if another thread may be writing them."""
         offsets = offsets + self._lead
         if self.initialised and not self.initialised.all_written(offsets, width):
             raise UninitialisedRead(f"read of global memory never written: {self.name}")
@@ -86,7 +86,7 @@ class Buffer:
             raise RaceError(f"{self.name}: lanes of one store write the same byte")
 
     def note_written(self, offsets: Array, width: int) -> None:
-        """These bytes count as written from now on."""
+        """Mark the bytes as written."""
         if self.initialised:
             self.initialised.note_store(offsets + self._lead, width)
 
@@ -100,7 +100,7 @@ class GlobalMemory:
     """All buffers that a launch can reach."""
 
     def __init__(self) -> None:
-        """An empty address space."""
+        """Make an empty address space."""
         self.buffers: list[Buffer] = []
         self._bases: list[int] = []
         self._next = FIRST_ADDRESS
@@ -113,7 +113,7 @@ class GlobalMemory:
         initialised: bool | Initialised = True,
         misalignment: int = 0,
     ) -> int:
-        """Make an array or a contiguous CPU tensor visible, without a copy; returns its address.
+        """Expose an array or a contiguous CPU tensor without a copy; return its address.
 
         The address is a multiple of 256 plus `misalignment`.
         """
@@ -124,7 +124,7 @@ class GlobalMemory:
         return base
 
     def add_at(self, address: int, data: Array, name: str = "") -> None:
-        """Make an array visible at an address of the caller's choice, where nothing else is."""
+        """Expose an array at a given free address."""
         self._insert(address, _raw_bytes(data), name, True)
 
     def _insert(self, base: int, raw: Array, name: str, initialised: bool | Initialised) -> None:
@@ -137,14 +137,14 @@ class GlobalMemory:
         self._bases.insert(position, base)
 
     def begin_launch(self) -> None:
-        """Forget what the launch before did."""
+        """Forget the accesses of the last launch."""
         for buffer in self.buffers:
             buffer.begin_launch()
 
     def locate(
         self, addresses: Array, width: int, what: str
     ) -> list[tuple[Buffer, Array, Array | None]]:
-        """The buffers hit, each with offsets and with the accesses that hit it (None: all)."""
+        """Return the buffers of the accesses, each with offsets and its accesses (None: all)."""
         if int(np.bitwise_or.reduce(addresses)) & (width - 1):
             bad = int(addresses[np.flatnonzero(addresses & (width - 1))[0]])
             raise MemoryFault(f"misaligned global {what} of {width} bytes at {self._describe(bad)}")

@@ -1,4 +1,4 @@
-"""Mutants: copies of a kernel with one instruction changed. Does a test notice?
+"""Mutants, copies of a kernel with one changed instruction, and a survey of the detected ones.
 
 `survey(kernel, trial)` runs a trial on every mutant. A mutant that provably does the same as the
 kernel is not run and not counted.
@@ -45,7 +45,7 @@ OFFSET = re.compile(r"^\[\s*([%\w$]+)\s*\+\s*(-?\d+)\s*\]$")
 
 
 class Verdict(Enum):
-    """What became of a mutant."""
+    """The result of a mutant."""
 
     WRONG = "wrong result"
     RACE = "race"
@@ -71,7 +71,7 @@ class Mutant:
 
     @property
     def description(self) -> str:
-        """What was changed, in one line."""
+        """Return the change in one line."""
         change = f" -> {self.after}" if self.after else ""
         return f"{self.kind} at {self.position}: {self.before}{change}"
 
@@ -84,26 +84,26 @@ class Report:
 
     @property
     def counts(self) -> Counter[Verdict]:
-        """How many mutants met which fate."""
+        """Count the mutants by verdict."""
         return Counter(verdict for _, verdict in self.verdicts)
 
     @property
     def survivors(self) -> list[Mutant]:
-        """The mutants that the trial did not notice."""
+        """Return the mutants that the trial did not detect."""
         return [mutant for mutant, verdict in self.verdicts if verdict is Verdict.SURVIVED]
 
     @property
     def judged(self) -> int:
-        """How many mutants were run."""
+        """Return the number of mutants that ran."""
         return len(self.verdicts) - self.counts[Verdict.EQUIVALENT]
 
     @property
     def noticed(self) -> float:
-        """The share of the mutants run that did not survive."""
+        """Return the share of detected mutants among those that ran."""
         return 1 - len(self.survivors) / max(self.judged, 1)
 
     def __str__(self) -> str:
-        """Counts and survivors, one a line."""
+        """Return counts and survivors, one on each line."""
         fates = ", ".join(f"{count} {verdict.value}" for verdict, count in self.counts.items())
         lines = [f"{self.judged} mutants, {self.noticed:.1%} noticed ({fates})"]
         return "\n".join(lines + [f"  survived: {mutant.description}" for mutant in self.survivors])
@@ -119,8 +119,8 @@ def survey(
 ) -> Report:
     """Run a trial on the mutants of a kernel, or on a sample of them.
 
-    `trial` runs the kernel that it is given on fresh inputs and says whether all looks right; it
-    may raise. It must look right for the kernel itself.
+    `trial` runs the given kernel on fresh inputs and returns True if all results are right; it may
+    raise. It must return True for the kernel itself.
     """
     if not trial(kernel):
         raise ValueError("the trial fails for the kernel as it is")
@@ -150,10 +150,10 @@ def _judge(mutant: Mutant, trial: Callable[[Kernel], bool]) -> Verdict:
 
 
 def mutants(kernel: Kernel) -> Iterator[Mutant]:
-    """All mutants of a kernel, with those marked that cannot differ from it."""
+    """Return all mutants of a kernel; those that cannot differ from it are marked."""
     facts = Liveness(kernel)
     for position, instruction in enumerate(kernel.instructions):
-        # Fences and prefetches do nothing here: deleting them could not be noticed.
+        # Fences and prefetches have no effect here: no test could detect their deletion.
         if instruction.opcode in NO_EFFECT_HERE:
             continue
         yield _deletion(kernel, position, instruction, facts)
@@ -199,7 +199,7 @@ def _replacement(
 
 
 def _is_other_bytes_constant(instruction: Instruction, changed: Instruction) -> bool:
-    """Whether the second source of a `prmt` changed, of which a constant selector takes nothing."""
+    """Return True if the second source of a `prmt` changed but its constant selector ignores it."""
     if instruction.opcode != "prmt" or instruction.operands[2] == changed.operands[2]:
         return False
     selector = instruction.operands[3].rstrip("U")
@@ -283,12 +283,12 @@ def _neighbours(operand: str) -> list[str]:
 
 
 def _other_float(value: float) -> float:
-    """One more, or, where that rounds away or is no number, zero."""
+    """Return the number plus one; zero if that rounds to the number or is NaN."""
     return value + 1 if abs(value) < 2**20 else 0.0
 
 
 def _offset_changes(instruction: Instruction) -> Iterator[tuple[str, Instruction]]:
-    """Addresses moved by one whole access, so that alignment does not give them away."""
+    """Return addresses moved by one whole access, so that they stay aligned."""
     if not touches_memory(instruction):
         return
     width = next(WIDTH[m] // 8 for m in reversed(instruction.modifiers) if m in WIDTH)

@@ -1,4 +1,4 @@
-"""Operands: functions that read registers and constants, and write registers."""
+"""The operands: functions that read registers and constants, and write registers."""
 
 import re
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class Symbols:
 
 
 def constant(token: str, ptx_type: str) -> Any | None:
-    """The value of an immediate operand as a numpy scalar, or None if it is none."""
+    """Return an immediate operand as a numpy scalar; None for any other operand."""
     dtype = dtype_of(ptx_type)
     if token.startswith("0f"):
         return _float_constant(np.array(int(token[2:], 16), np.uint32), np.float32, dtype)
@@ -55,7 +55,7 @@ def _float_constant(bits: Array, own: type, wanted: np.dtype[Any]) -> Any:
 
 
 def reader(symbols: Symbols, token: str, ptx_type: str) -> Read:
-    """A function that gives the operand's values as `dtype_of(ptx_type)`."""
+    """Return a function that returns the operand's values as `dtype_of(ptx_type)`."""
     if ptx_type == "pred":
         return _predicate_reader(symbols, token)
     if token.startswith("{"):
@@ -116,7 +116,7 @@ def _packing_reader(symbols: Symbols, token: str, ptx_type: str) -> Read:
 
 
 def writer(symbols: Symbols, token: str, ptx_type: str) -> Write:
-    """A function that writes values to a register, in the lanes of a mask."""
+    """Return a function that writes values to a register, in the lanes of a mask."""
     if token == "_":
         return lambda lanes, value, mask: None
     if token.startswith("{"):
@@ -171,7 +171,7 @@ def _unpacking_writer(symbols: Symbols, token: str, ptx_type: str) -> Write:
 
 
 def selection_reader(symbols: Symbols, token: str, ptx_type: str) -> Read:
-    """Reads the operand's bits, whatever their type."""
+    """Return a function that returns the operand's bits, for any type."""
     value = constant(token, ptx_type)
     if value is None:
         return reader(symbols, token, bits_of(ptx_type))
@@ -180,7 +180,7 @@ def selection_reader(symbols: Symbols, token: str, ptx_type: str) -> Read:
 
 
 def address_reader(symbols: Symbols, token: str) -> Read:
-    """A function that gives the addresses of `[register + offset]` as int64."""
+    """Return a function that returns the addresses of `[register + offset]` as int64."""
     match = ADDRESS.match(token)
     if match is None:
         raise Unsupported(f"address {token}")

@@ -1,4 +1,4 @@
-"""PTX text to instructions: the one entry point, its parameters, registers, labels and memory."""
+"""The parser of PTX text: the entry point, its parameters, registers, labels and memory."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ IGNORED_DECLARATIONS = (".pragma",)
 
 @dataclass(frozen=True)
 class Instruction:
-    """One PTX instruction, taken apart but not yet given a meaning."""
+    """One PTX instruction as text, split into its parts."""
 
     opcode: str
     modifiers: tuple[str, ...]
@@ -25,19 +25,19 @@ class Instruction:
 
     @property
     def text(self) -> str:
-        """The instruction as PTX."""
+        """Return the instruction as PTX."""
         guard = f"@{'!' if self.negated else ''}{self.predicate} " if self.predicate else ""
         name = ".".join((self.opcode, *self.modifiers))
         return f"{guard}{name} {', '.join(self.operands)}".rstrip()
 
     def has(self, *modifiers: str) -> bool:
-        """Whether any of the modifiers is present."""
+        """Return True if any of the modifiers is present."""
         return any(modifier in self.modifiers for modifier in modifiers)
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A kernel parameter; `count` is set for arrays."""
+    """A kernel parameter; arrays have a `count`."""
 
     name: str
     ptx_type: str
@@ -60,7 +60,7 @@ class Parsed:
 
 
 def parse(ptx: str, entry: str | None = None) -> Parsed:
-    """Parse one entry of a module: the first, unless it is named."""
+    """Parse one entry of a module, by default the first."""
     text = _without_comments(ptx)
     target = re.search(r"\.target\s+(\w+)", text)
     names = re.findall(r"\.entry\s+([\w$]+)", text)
@@ -82,7 +82,7 @@ def parse(ptx: str, entry: str | None = None) -> Parsed:
 
 
 def split_operands(text: str) -> list[str]:
-    """Split at the commas that are not inside brackets."""
+    """Split at the commas outside of brackets."""
     parts, depth, start = [], 0, 0
     for position, character in enumerate(text):
         if character in "{[(":
@@ -97,7 +97,7 @@ def split_operands(text: str) -> list[str]:
 
 
 def vector_elements(operand: str) -> list[str]:
-    """The registers of `{%r1, %r2}`, or the one operand."""
+    """Return the registers of `{%r1, %r2}`, or the one operand."""
     return split_operands(operand[1:-1]) if operand.startswith("{") else [operand]
 
 
@@ -157,7 +157,7 @@ def _closing_brace(text: str, start: int) -> int:
 
 
 def _statements(body: str) -> Iterator[str]:
-    """Statements without their semicolons (no operand contains one)."""
+    """Return the statements without their semicolons; no operand contains one."""
     for statement in body.split(";"):
         yield " ".join(statement.split())
 
@@ -175,7 +175,7 @@ def _add_statement(parsed: Parsed, text: str) -> None:
 
 
 def _add_labels(parsed: Parsed, text: str) -> str:
-    """Take the labels, and the braces that inline assembly leaves, off a statement's start."""
+    """Remove labels, and the braces of inline assembly, from the start of a statement."""
     while True:
         text = text.lstrip("{} ")
         label = re.match(r"^([\w$]+):", text)
@@ -186,7 +186,7 @@ def _add_labels(parsed: Parsed, text: str) -> str:
 
 
 def _declare_registers(parsed: Parsed, text: str) -> None:
-    """Also the places of the arguments of a call, which are `.param`."""
+    """Declare registers, and the `.param` registers of the arguments of a call."""
     declaration = re.match(r"\.(?:reg|param)\s+\.(\w+)\s+(.*)", text)
     if declaration is None or "[" in text:
         raise Unsupported(f"directive {text}")

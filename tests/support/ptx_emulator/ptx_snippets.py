@@ -1,4 +1,4 @@
-"""Small PTX modules for the emulator's own tests, and how they are run."""
+"""Small PTX modules for the emulator's own tests, and functions that run them."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ WARP = 32
 
 
 def module(body: str, *, parameters: int = 1, shared: int = 0, threads: int = 32) -> str:
-    """A PTX module: the parameters are pointers in %rd1 and up; %r1 is the thread."""
+    """Return a PTX module whose parameters are pointers in %rd1 and up; %r1 is the thread."""
     names = [f"p{index}" for index in range(parameters)]
     loads = [f"ld.param.b64 %rd{i + 1}, [{name}];" for i, name in enumerate(names)]
     declared = ", ".join(f".param .u64 .ptr .global .align 1 {name}" for name in names)

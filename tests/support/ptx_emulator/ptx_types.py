@@ -1,4 +1,4 @@
-"""PTX type names: how wide they are and which numpy type holds them."""
+"""The PTX types: their widths, and the numpy types that represent them."""
 
 from typing import Any, TypeAlias
 
@@ -24,7 +24,7 @@ WIDTH |= {"f16x2": 32, "bf16x2": 32, "f32x2": 64, "e4m3x2": 16, "e5m2x2": 16}
 
 
 def dtype_of(ptx_type: str) -> np.dtype[Any]:
-    """The numpy type of one value; bf16 and packed types are held as bit patterns."""
+    """Return the numpy type of one value; bf16 and packed types are bit patterns."""
     if ptx_type == "pred":
         return np.dtype(np.bool_)
     if ptx_type in FLOAT:
@@ -35,5 +35,5 @@ def dtype_of(ptx_type: str) -> np.dtype[Any]:
 
 
 def bits_of(ptx_type: str) -> str:
-    """The untyped PTX name of the same width: f32 gives b32."""
+    """Return the untyped PTX name of the same width: f32 gives b32."""
     return f"b{WIDTH[ptx_type]}"

@@ -1,8 +1,8 @@
-"""Shadow memory: who touched which byte last, and which bytes were ever written.
+"""Shadow memory: the last accesses to each byte, and the bytes that were written.
 
-A cell of shadow memory stands for a run of bytes. It starts as wide as the widest access and is
-split when a narrower access arrives, so that it always answers for single bytes exactly, while
-the common case of wide accesses needs one cell for sixteen bytes.
+A cell of shadow memory represents a run of bytes. It starts as wide as the widest access and is
+split at a narrower access. So its answers are exact for single bytes, and wide accesses, the
+common case, need one cell for sixteen bytes.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from .ptx_types import Array
 
 WIDEST_CELL = 16
 
-# A key says who acts, and when: CTA, barriers passed by the CTA, by the warp, and the thread.
+# A key has the CTA, the barriers that the CTA and the warp have passed, and the thread.
 CTA_SHIFT = 40
 EPOCH_SHIFT = 24
 WARP_EPOCH_SHIFT = 11
@@ -24,7 +24,7 @@ MOST_EPOCHS = 1 << (CTA_SHIFT - EPOCH_SHIFT)
 MOST_WARP_EPOCHS = 1 << (EPOCH_SHIFT - WARP_EPOCH_SHIFT)
 MOST_CTAS = (1 << (63 - CTA_SHIFT)) - 2
 
-# Beyond the 1024 threads: several threads of one warp, of one CTA, of several CTAs.
+# Numbers beyond the 1024 threads: several threads of one warp, of one CTA, of several CTAs.
 SEVERAL_IN_WARP = 1024
 SEVERAL_IN_CTA = 1024 + 32
 SEVERAL_CTAS = np.int64((1 << 63) - 1)
@@ -32,7 +32,7 @@ WARP_OF_CODE = np.concatenate([np.arange(1024) // 32, np.arange(32), np.full(992
 
 
 def thread_keys(cta: Array, thread: Array) -> Array:
-    """The keys of threads that have passed no barrier yet. Zero is nobody's key."""
+    """Return the keys of threads that have passed no barrier yet. No thread has the key zero."""
     if cta.size and int(cta.max()) >= MOST_CTAS:
         raise Unsupported(f"a grid of more than {MOST_CTAS} programs")
     return ((cta.astype(np.int64) + 1) << CTA_SHIFT) | thread.astype(np.int64)
@@ -42,7 +42,7 @@ class Cells:
     """Arrays with one value for each run of `width` bytes."""
 
     def __init__(self, size: int, **dtypes: npt.DTypeLike) -> None:
-        """Zeroed arrays, named and typed by the keywords, for `size` bytes."""
+        """Make zeroed arrays, named and typed by the keywords, for `size` bytes."""
         self.width = WIDEST_CELL
         count = -(-size // WIDEST_CELL)
         self.arrays: dict[str, npt.NDArray[Any]] = {
@@ -50,7 +50,7 @@ class Cells:
         }
 
     def index(self, offsets: Array, width: int) -> Array:
-        """The cells of each access, as [accesses, cells]; splits cells that are too wide."""
+        """Return the cells `[accesses, cells]` of each access; split cells that are too wide."""
         if width < self.width:
             factor = self.width // width
             self.arrays = {name: np.repeat(a, factor) for name, a in self.arrays.items()}
@@ -62,19 +62,19 @@ class Cells:
 
 
 class Initialised:
-    """Which bytes of a memory have been written."""
+    """The written bytes of a memory."""
 
     def __init__(self, size: int) -> None:
-        """Nothing is written yet."""
+        """Start with no written bytes."""
         self._cells = Cells(size, written=np.bool_)
 
     def note_store(self, offsets: Array, width: int) -> None:
-        """These bytes are written now."""
+        """Mark bytes as written."""
         index = self._cells.index(offsets, width)
         self._cells.arrays["written"][index] = True
 
     def all_written(self, offsets: Array, width: int) -> bool:
-        """Whether every one of these bytes has been written."""
+        """Return for each access True if all its bytes have been written."""
         index = self._cells.index(offsets, width)
         return bool(self._cells.arrays["written"][index].all())
 
@@ -83,12 +83,12 @@ class RaceShadow:
     """The last writer and the last reader of each byte of one memory."""
 
     def __init__(self, size: int, name: str) -> None:
-        """Nobody has touched the memory."""
+        """Start without any access."""
         self._cells = Cells(size, writer=np.int64, reader=np.int64)
         self._name = name
 
     def note_load(self, offsets: Array, width: int, keys: Array) -> None:
-        """Threads read; raises RaceError if another thread wrote and nothing orders the two."""
+        """Record a load; raise RaceError if another thread wrote and the two are not ordered."""
         index = self._cells.index(offsets, width)
         me = keys[:, None]
         self._forbid(index, self._cells.arrays["writer"][index], me, "reads what", "wrote")
@@ -103,10 +103,10 @@ class RaceShadow:
             self._join_within_instruction(index, after, joined)
 
     def note_store(self, offsets: Array, width: int, keys: Array) -> bool:
-        """Threads write; raises RaceError like `note_load`.
+        """Record a store; raise RaceError like `note_load`.
 
-        Returns whether several threads of a program wrote the same byte in this very
-        instruction, which Triton's stores to shared memory do, with equal values.
+        Return True if several threads of a program wrote the same byte in this instruction.
+        Triton's stores to shared memory do that, with equal values.
         """
         index = self._cells.index(offsets, width)
         me = keys[:, None]
@@ -149,7 +149,7 @@ class RaceShadow:
     def _join_within_instruction(self, index: Array, after: Array, joined: Array) -> None:
         several = _join_readers(after, joined)
         reader = self._cells.arrays["reader"]
-        # Mildest first, so that the widest answer for a cell is the one that stays.
+        # The mildest result first, so that the widest result of a cell stays.
         for level in (SEVERAL_IN_WARP, SEVERAL_IN_CTA, THREAD_MASK):
             chosen = _level(several) == level
             reader[index[chosen]] = several[chosen]
@@ -174,7 +174,7 @@ def _ordered_by_warp_barrier(other: Array, me: Array) -> Array:
 
 
 def _join_readers(before: Array, me: Array) -> Array:
-    """The key that stands for the reader before together with the reader now."""
+    """Return the key that represents the earlier reader and the current one."""
     changed = before ^ me
     same_cta = (changed >> CTA_SHIFT) == 0
     same_epoch = (changed >> EPOCH_SHIFT) == 0
@@ -184,7 +184,7 @@ def _join_readers(before: Array, me: Array) -> Array:
     identity = me & ~np.int64(THREAD_MASK)
     in_warp = identity | (SEVERAL_IN_WARP + WARP_OF_CODE[me & THREAD_MASK])
     within = np.where(same_warp, np.where(same_warp_epoch, in_warp, me), identity | SEVERAL_IN_CTA)
-    # Earlier reads of the same program lie before a barrier: the read now stands for them.
+    # Earlier reads of the same program lie before a barrier: the current read represents them.
     joined = np.where(same_cta, np.where(same_epoch, within, me), SEVERAL_CTAS)
     return np.where((before == 0) | (before == me), me, joined)
 

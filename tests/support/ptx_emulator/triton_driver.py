@@ -1,7 +1,7 @@
 """A Triton driver without a GPU: `kernel[grid](cpu_tensors)` runs the compiled PTX here.
 
-Triton specialises and compiles as for a GPU of the chosen architecture; only loading and
-launching are ours. Not for use with TRITON_INTERPRET.
+Triton specialises and compiles as for a GPU of the chosen architecture. Only loading and launching
+differ. It does not work with TRITON_INTERPRET.
 """
 
 import os
@@ -60,12 +60,12 @@ class Launch:
 
     @property
     def bytes_loaded(self) -> int:
-        """Bytes read from global memory."""
+        """Return the bytes read from global memory."""
         return sum(traffic.bytes_loaded for traffic in self._distinct())
 
     @property
     def bytes_stored(self) -> int:
-        """Bytes written to global memory."""
+        """Return the bytes written to global memory."""
         return sum(traffic.bytes_stored for traffic in self._distinct())
 
     def _distinct(self) -> list[Traffic]:
@@ -73,7 +73,7 @@ class Launch:
 
 
 class EmulatorDriver(DriverBase):
-    """The driver; `launches` grows with every launch until the test clears it."""
+    """The driver; every launch is appended to `launches`, which the test may clear."""
 
     def __init__(
         self,
@@ -86,9 +86,9 @@ class EmulatorDriver(DriverBase):
         guard_views: bool = False,
         keep_arguments: bool = False,
     ) -> None:
-        """Options of `launch`, and two more.
+        """Store the options of `launch`, and two more.
 
-        `guard_views` bounds accesses to the views passed, not to their whole storage;
+        `guard_views` bounds accesses to the views that are passed, not to their whole storage.
         `keep_arguments` keeps the arguments of each launch in its record.
         """
         super().__init__()
@@ -110,18 +110,18 @@ class EmulatorDriver(DriverBase):
         self._unwritten: dict[int, tuple[torch.UntypedStorage, Initialised]] = {}
 
     def mark_uninitialised(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Treat a tensor's storage as never written, until kernels write it; returns it."""
+        """Mark a tensor's storage as never written, until kernels write it; return it."""
         storage = tensor.untyped_storage()
         written = Initialised(storage.nbytes() + 2 * ALIGNMENT)
-        # The storage is kept, so that its address is not given to another tensor.
+        # The driver keeps the storage, so that no other tensor gets its address.
         self._unwritten[storage.data_ptr()] = (storage, written)
         return tensor
 
     @contextmanager
     def substituted(self, original: Kernel, replacement: Kernel) -> Iterator[None]:
-        """Run a replacement, such as a mutant, wherever the original would run."""
+        """Run a replacement, such as a mutant, instead of the original."""
         before_limit, before_substitutes = self.max_steps, dict(self.substitutes)
-        # A mutant that runs much longer than the kernel ever did will never end.
+        # A mutant that runs much longer than the kernel never ends.
         usual = self._most_steps.get(original, before_limit)
         self.max_steps = min(before_limit, 3 * usual + 1000)
         self.substitutes[original] = replacement
@@ -177,7 +177,7 @@ class EmulatorDriver(DriverBase):
     def _expose(
         self, arguments: list[tuple[str, str, Any]]
     ) -> tuple[GlobalMemory, dict[str, int], dict[str, str]]:
-        """Put the memory of all tensors into an address space; also the name of each's buffer."""
+        """Put the memory of all tensors into an address space; return also their buffers' names."""
         tensors = {name: value for name, _, value in arguments if hasattr(value, "data_ptr")}
         for name, tensor in tensors.items():
             if tensor.device.type != "cpu":
@@ -200,42 +200,42 @@ class EmulatorDriver(DriverBase):
                 owners[name] = "+".join(names)
         return memory, addresses, {name: owners[name] for name in tensors}
 
-    # ---- what Triton asks of a driver
+    # The methods below are Triton's interface of a driver.
 
     @staticmethod
     def is_active() -> bool:
-        """Never chosen by itself: only through `install` or `emulated`."""
+        """Return False: only `install` and `emulated` choose this driver."""
         return False
 
     def map_python_to_cpp_type(self, ty: str) -> str:
-        """No C++ launcher is built."""
+        """Return nothing of use: no C++ launcher is built."""
         return ty
 
     def get_current_target(self) -> GPUTarget:
-        """The architecture that kernels are compiled for."""
+        """Return the architecture that kernels are compiled for."""
         return GPUTarget("cuda", self.arch, WARP)
 
     def get_current_device(self) -> int:
-        """Triton keeps its compiled kernels by device: one device for each architecture."""
+        """Return one device for each architecture: Triton caches kernels by device."""
         return FIRST_DEVICE + self.arch
 
     def set_current_device(self, device: int) -> None:
-        """There is nothing to switch."""
+        """Do nothing: there is one device."""
 
     def get_current_stream(self, device: int) -> int:
-        """Launches are synchronous."""
+        """Return 0: launches are synchronous."""
         return 0
 
     def get_device_capability(self, device: int = 0) -> tuple[int, int]:
-        """Major and minor number of the architecture."""
+        """Return the major and minor number of the architecture."""
         return divmod(self.arch, 10)
 
     def get_active_torch_device(self) -> torch.device:
-        """Where the tensors are."""
+        """Return the device of the tensors."""
         return torch.device("cpu")
 
     def get_benchmarker(self) -> Callable[..., Any]:
-        """Runs a candidate once and reports that all take the same time."""
+        """Return a benchmarker that runs a candidate once and reports equal times."""
 
         def benchmark(
             run: Callable[[], Any], *, quantiles: Sequence[float] | None = None, **options: Any
@@ -246,15 +246,15 @@ class EmulatorDriver(DriverBase):
         return benchmark
 
     def get_empty_cache_for_benchmark(self) -> torch.Tensor:
-        """There is no cache to empty."""
+        """Return nothing: there is no cache."""
         return torch.empty(1)
 
     def clear_cache(self, cache: torch.Tensor) -> None:
-        """There is no cache to empty."""
+        """Do nothing: there is no cache."""
 
 
 def install(arch: int = 90, **options: Any) -> EmulatorDriver:
-    """Make the emulator Triton's driver from now on; options as for EmulatorDriver."""
+    """Make the emulator Triton's driver from now on; the options are those of EmulatorDriver."""
     driver = EmulatorDriver(arch, **options)
     _activate(driver)
     return driver
@@ -264,7 +264,7 @@ def install(arch: int = 90, **options: Any) -> EmulatorDriver:
 def emulated(
     arch: int = 90, *, order: Order = None, check: bool = True, **options: Any
 ) -> Iterator[EmulatorDriver]:
-    """Run Triton kernels in the emulator inside the block, and as before after it."""
+    """Run Triton kernels in the emulator inside the block."""
     driver = EmulatorDriver(arch, order=order, check=check, **options)
     with active(driver):
         yield driver
@@ -272,7 +272,7 @@ def emulated(
 
 @contextmanager
 def active(driver: EmulatorDriver) -> Iterator[None]:
-    """Inside the block, the driver is Triton's."""
+    """Make the driver Triton's driver inside the block."""
     config = triton.runtime.driver
     before_driver, before_handles = config._active, CompiledKernel._init_handles
     try:
@@ -291,12 +291,12 @@ def _activate(driver: EmulatorDriver) -> None:
 
 
 def _init_handles(self: CompiledKernel) -> None:
-    """Stands in for the method that loads a kernel onto a GPU."""
+    """Replace the method that loads a kernel onto a GPU."""
     if self._run is not None:
         return
 
     def run(x: int, y: int, z: int, stream: int, function: Any, *rest: Any) -> None:
-        # After the packed metadata, the launch metadata and two hooks come the arguments.
+        # The arguments follow the packed metadata, the launch metadata and two hooks.
         triton.runtime.driver.active.run(self, (x, y, z), rest[4:])
 
     self._run = run
@@ -305,7 +305,7 @@ def _init_handles(self: CompiledKernel) -> None:
 def _flatten(
     names: Sequence[str], types: Sequence[Any], values: Sequence[Any]
 ) -> Iterator[tuple[str, str, Any]]:
-    """Arguments that reach the kernel, with the members of tuples one by one."""
+    """Return the arguments that reach the kernel, with the members of tuples one by one."""
     for name, kind, value in zip(names, types, values, strict=False):
         if kind == "constexpr":
             continue
@@ -338,7 +338,7 @@ Region = tuple[int, int, torch.UntypedStorage, list[str]]
 
 
 def _regions(tensors: dict[str, torch.Tensor], views: bool) -> list[Region]:
-    """The pieces of memory behind the tensors; overlapping views are one piece."""
+    """Return the pieces of memory behind the tensors; overlapping views share one piece."""
     spans = []
     for name, tensor in tensors.items():
         storage = tensor.untyped_storage()
@@ -357,7 +357,7 @@ def _regions(tensors: dict[str, torch.Tensor], views: bool) -> list[Region]:
 
 
 def _span(tensor: torch.Tensor) -> int:
-    """Bytes from the first element of a view to the end of its last."""
+    """Return the bytes from the first element of a view to the end of its last."""
     if tensor.numel() == 0:
         return 0
     extents = zip(tensor.shape, tensor.stride(), strict=True)

@@ -1,4 +1,4 @@
-"""What each instruction does, by group. `compile_instruction` looks the opcode up."""
+"""The semantics of the instructions, by group; `compile_instruction` looks an opcode up."""
 
 from ..errors import Unsupported
 from ..operands import Symbols
@@ -20,7 +20,7 @@ BUILDERS: dict[str, Builder] = {
 
 
 def compile_instruction(instruction: Instruction, symbols: Symbols) -> Execute:
-    """The function that executes an instruction; raises Unsupported if it is not known."""
+    """Return the function that executes an instruction; raise Unsupported for an unknown one."""
     try:
         return _builder(instruction)(instruction, symbols)
     except Unsupported as error:

@@ -31,7 +31,7 @@ def _prmt(instruction: Instruction, symbols: Symbols) -> Execute:
 
 
 def permute_bytes(a: Array, b: Array, selectors: Array) -> Array:
-    """Four bytes chosen from the eight of a and b; a selector's bit 3 replicates the sign."""
+    """Return four bytes chosen from the eight of a and b; bit 3 of a selector copies the sign."""
     pool = (b.astype(np.uint64) << np.uint64(32)) | a
     result = np.uint32(0)
     for position in range(4):

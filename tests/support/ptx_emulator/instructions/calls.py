@@ -1,4 +1,4 @@
-"""Calls of functions outside of the kernel: those that a test has put into EXTERNALS."""
+"""Calls of functions outside of the kernel: those that a test has added to EXTERNALS."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What the groups of instructions share: finding types, refusing modifiers, simple shapes."""
+"""Helpers of all instruction groups: types, unsupported modifiers, simple shapes."""
 
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
@@ -14,12 +14,12 @@ Builder: TypeAlias = Callable[[Instruction, Symbols], Execute]
 
 
 def types_of(instruction: Instruction) -> list[str]:
-    """The types among the modifiers, in order."""
+    """Return the types among the modifiers, in order."""
     return [modifier for modifier in instruction.modifiers if modifier in WIDTH]
 
 
 def type_of(instruction: Instruction) -> str:
-    """The last type among the modifiers."""
+    """Return the last type among the modifiers."""
     types = types_of(instruction)
     if not types:
         raise Unsupported("no type")
@@ -27,7 +27,7 @@ def type_of(instruction: Instruction) -> str:
 
 
 def allow(instruction: Instruction, modifiers: Iterable[str]) -> None:
-    """Refuse every modifier that is neither a type nor listed."""
+    """Raise Unsupported for a modifier that is neither a type nor listed."""
     unknown = set(instruction.modifiers) - set(modifiers) - set(WIDTH)
     if unknown:
         raise Unsupported(f"modifier .{sorted(unknown)[0]}")
@@ -40,7 +40,7 @@ def pointwise(
     source_types: list[str],
     result_type: str,
 ) -> Execute:
-    """An instruction whose first operand is a function of the others, lane by lane."""
+    """Compile an instruction whose first operand is a function of the others, lane by lane."""
     if len(instruction.operands) != len(source_types) + 1:
         raise Unsupported(f"{len(instruction.operands)} operands")
     write = writer(symbols, instruction.operands[0], result_type)

@@ -128,7 +128,7 @@ def _integer_to_integer(instruction: Instruction, target: str) -> Function:
 
 
 def _to_pair(instruction: Instruction, symbols: Symbols, target: str, source: str) -> Execute:
-    """Two fp32 values to one register; the first operand goes to the upper half."""
+    """Compile a conversion of two fp32 values to one register; the first gives the upper half."""
     allow(instruction, ("rn", "rz", "relu"))
     if source != "f32" or (instruction.has("rz") and target == "f16x2"):
         raise Unsupported(f"types .{target}.{source}")

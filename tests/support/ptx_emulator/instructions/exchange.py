@@ -66,7 +66,7 @@ def _source_lane(lane: Array, offset: Array, clamp: Array, mode: str) -> tuple[A
 
 
 def _check_members(lanes: Lanes, mask: Mask, named: Read, instruction: Instruction) -> None:
-    """Every living lane that the member mask names must be here, and nobody else."""
+    """Check that exactly the living lanes of the member mask are active."""
     if not lanes.check:
         return
     members = np.asarray(named(lanes)).astype(np.uint32)
@@ -88,7 +88,7 @@ def _check_members(lanes: Lanes, mask: Mask, named: Read, instruction: Instructi
 
 
 def _ballot(lanes: Lanes, flags: Array) -> Array:
-    """For each lane, the bits of the lanes of its warp whose flag is set."""
+    """Return for each lane the bits of the lanes of its warp whose flag is set."""
     bits = np.where(flags, np.uint32(1) << lanes.lane.astype(np.uint32), np.uint32(0))
     warps = np.zeros(lanes.programs * lanes.warps_per_program, np.uint32)
     np.bitwise_or.at(warps, lanes.warp, bits)
@@ -138,7 +138,7 @@ def _redux(instruction: Instruction, symbols: Symbols) -> Execute:
 
 
 def _reduction(instruction: Instruction, ptx_type: str) -> Callable[[Array], Array]:
-    """A function that reduces the rows of a matrix."""
+    """Return a function that reduces the rows of a matrix."""
     name = next(m for m in instruction.modifiers if m in REDUCTIONS)
     if ptx_type in ("u32", "s32", "b32") and not instruction.has("abs", "NaN"):
         return lambda rows: REDUCTIONS[name].reduce(rows, axis=1, dtype=rows.dtype)

@@ -60,7 +60,7 @@ HALF_OF = {"f16x2": "f16", "bf16x2": "bf16", "f32x2": "f32"}
 
 
 def handles(instruction: Instruction) -> bool:
-    """Whether this is arithmetic on floating-point values."""
+    """Return True for arithmetic on floating-point values."""
     types = types_of(instruction)
     known = FLOAT_TYPES | PACKED_FLOAT_TYPES
     return instruction.opcode in MODIFIERS and bool(types) and types[-1] in known
@@ -139,7 +139,7 @@ def _flushed(function: Function) -> Function:
 
 
 def _upper_half(function: Function) -> Function:
-    """The fp64 approximations use the upper halves of their operand and of their result."""
+    """Compile an fp64 approximation, which uses the upper halves of its operand and result."""
     upper = np.uint64(0xFFFFFFFF00000000)
 
     def approximate(x: Array) -> Array:
@@ -163,7 +163,7 @@ def _on_halves(function: Function, ptx_type: str) -> Function:
 
 
 def _mixed(instruction: Instruction, symbols: Symbols, types: list[str]) -> Execute:
-    """add, sub and fma of fp32 with narrower factors (PTX 8.6 and later)."""
+    """Compile add, sub and fma of fp32 with narrower factors (PTX 8.6 and later)."""
     wide, narrow = types
     if wide != "f32" or narrow not in ("bf16", "f16") or instruction.has("ftz", "sat"):
         raise Unsupported(f"mixed types {types}")

@@ -36,7 +36,7 @@ OPCODES = frozenset({*UNARY, *BINARY, "mul", "mad", "div", "rem", "shl", "shr"})
 
 
 def handles(instruction: Instruction) -> bool:
-    """Whether this is arithmetic or logic on integers or predicates."""
+    """Return True for arithmetic or logic on integers or predicates."""
     types = types_of(instruction)
     if instruction.opcode not in OPCODES or not types:
         return False
@@ -63,7 +63,7 @@ def build(instruction: Instruction, symbols: Symbols) -> Execute:
 
 
 def divide(a: Array, b: Array) -> Array:
-    """Division towards zero; the quotient by zero has all its bits set."""
+    """Divide towards zero; all bits of a quotient by zero are set."""
     a, b = np.asarray(a), np.asarray(b)
     zero = b == 0
     divisor = np.where(zero, b.dtype.type(1), b)
@@ -77,7 +77,7 @@ def divide(a: Array, b: Array) -> Array:
 
 
 def remainder(a: Array, b: Array) -> Array:
-    """What `divide` leaves, with the sign of the dividend."""
+    """Return the remainder of `divide`, with the sign of the dividend."""
     return np.asarray(a - divide(a, b) * b)
 
 

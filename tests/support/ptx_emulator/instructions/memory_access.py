@@ -95,7 +95,7 @@ def _ld_param(instruction: Instruction, symbols: Symbols) -> Execute:
 
 
 def _st_param(instruction: Instruction, symbols: Symbols) -> Execute:
-    """An argument of a call: its place is a register of the same name."""
+    """Compile the store of a call's argument: a register of the same name."""
     allow(instruction, ("param",))
     ptx_type = type_of(instruction)
     match = re.match(r"^\[\s*([\w$]+)\s*(?:\+\s*0)?\s*\]$", instruction.operands[0])
@@ -107,7 +107,7 @@ def _st_param(instruction: Instruction, symbols: Symbols) -> Execute:
 
 
 def _atomic(instruction: Instruction, symbols: Symbols) -> Execute:
-    """Lanes act one after another, in the order of their indices."""
+    """Compile an atomic; lanes act one after another, in the order of their indices."""
     allow(instruction, (*SPACES, *ORDERED, *SCOPES, "acq_rel", "noftz", *ATOMICS))
     ptx_type, returns = type_of(instruction), instruction.opcode == "atom"
     dtype, kind = dtype_of(ptx_type), next(m for m in instruction.modifiers if m in ATOMICS)
@@ -175,10 +175,10 @@ def _combine(kind: str, old: Array, value: Array, swap: Array) -> Array:
 
 
 def _matrix(instruction: Instruction, symbols: Symbols) -> Execute:
-    """ldmatrix and stmatrix: 8x8 matrices of 16-bit elements, spread over a warp.
+    """Compile ldmatrix and stmatrix: 8x8 matrices of 16-bit elements, spread over a warp.
 
-    Lane t holds row t / 4 and two neighbouring columns; lanes 8i to 8i + 7 give the addresses
-    of the rows of matrix i.
+    Lane t holds row t / 4 and two neighbouring columns. Lanes 8i to 8i + 7 give the addresses of
+    the rows of matrix i.
     """
     allow(instruction, ("sync", "aligned", "m8n8", "x1", "x2", "x4", "trans", *SPACES))
     if type_of(instruction) != "b16":
@@ -245,7 +245,7 @@ def _space(instruction: Instruction) -> str:
 
 
 def _resolve(space: str, addresses: Array) -> tuple[str, Array]:
-    """The space that generic addresses point to, and the addresses in it."""
+    """Return the space that generic addresses point to, and the addresses in it."""
     if space != "generic":
         return space, addresses
     start = int(SHARED_WINDOW)
@@ -262,7 +262,7 @@ def _all_lanes(value: Array, count: int) -> Array:
 
 
 def _spread(value: Array, selected: Array, count: int) -> Array:
-    """Values of the selected lanes as values of all lanes."""
+    """Return values of the selected lanes as values of all lanes."""
     if selected.size == count:
         return value
     whole = np.zeros(count, value.dtype)

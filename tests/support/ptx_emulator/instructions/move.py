@@ -37,7 +37,7 @@ def _cvta(instruction: Instruction, symbols: Symbols) -> Execute:
 
 
 def _createpolicy(instruction: Instruction, symbols: Symbols) -> Execute:
-    """Cache policies only affect speed: any value will do."""
+    """Compile a cache policy, which affects speed only: any value is right."""
     if "fractional" not in instruction.modifiers:
         raise Unsupported("cache policy")
     write = writer(symbols, instruction.operands[0], "b64")
@@ -45,7 +45,7 @@ def _createpolicy(instruction: Instruction, symbols: Symbols) -> Execute:
 
 
 def _nothing(instruction: Instruction, symbols: Symbols) -> Execute:
-    """Fences, prefetches and launch control: memory here is always consistent."""
+    """Compile fences, prefetches and launch control as no-ops: memory is always consistent."""
     return lambda lanes, mask: None
 
 

@@ -1,4 +1,4 @@
-// Every task is run once, by callers that come one at a time, at once, and after a fork.
+// Every task runs once: for one caller, for several at once, and after a fork.
 #include <atomic>
 #include <thread>
 #include <vector>

@@ -1,4 +1,4 @@
-// Python drops its objects with the GIL; what they own may wait for the device when it goes.
+// Owners of C++ objects whose destructors may wait for a device: they are deleted without the GIL.
 #pragma once
 
 #include <memory>

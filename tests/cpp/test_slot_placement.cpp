@@ -1,4 +1,4 @@
-// Where slots go (A2), and which addresses are free, against the simplest bookkeeping.
+// The placement of slots (A2) and the free addresses, against the simplest bookkeeping.
 #include <algorithm>
 #include <random>
 #include <vector>
@@ -81,7 +81,7 @@ void check_ranges(std::mt19937& random) {
   constexpr std::size_t kUnits = 64, kBase = 1000;
   std::vector<bool> used(kUnits);
   std::vector<Extent> taken;
-  Ranges ranges;
+  FreeRanges ranges;
   ranges.give(kBase, kUnits);
   const auto first_fit = [&](std::size_t bytes) -> std::size_t {
     for (std::size_t at = 0; at + bytes <= kUnits; ++at)

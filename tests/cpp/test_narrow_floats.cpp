@@ -1,4 +1,4 @@
-// The conversions against arithmetic in double that rounds by definition.
+// The conversions against double arithmetic that rounds by definition.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -19,7 +19,7 @@ constexpr Format kBFloat16{7, -126, 0x1.fep127};
 constexpr Format kFloat16{10, -14, 65504};
 constexpr Format kFloat8{3, -6, 448};
 
-// The nearest number of the format, ties to even: a multiple of the last place.
+// Returns the nearest number of the format, ties to even: a multiple of its last bit.
 double nearest(double value, const Format& format) {
   if (value == 0 || std::isinf(value)) return value;
   const int exponent = std::max(std::ilogb(value), format.min_exponent);
@@ -51,8 +51,8 @@ void check_float8_around(float value) {
     }
 }
 
-// Every number, every midpoint between two of them, and what is next to them; then some of
-// everything in between.
+// Every number, every midpoint between two of them, and their neighbours; then a sample of all
+// others.
 void check_float8_rounding() {
   for (int code = 0; code < 0x7f; ++code) {
     const float value = float8_to_float(static_cast<std::uint8_t>(code));
