@@ -43,9 +43,7 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> typ
         "adacache_kernels.engine.decision.step_graphs.make_capture", lambda device: Closures()
     )
     if request.param is ProbingEngine:
-        monkeypatch.setattr(
-            "adacache_kernels.models.other_libraries.inspection.adapter_for", lambda model: None
-        )
+        monkeypatch.setattr("adacache_kernels.api.choose_adapter.adapter_for", lambda model: None)
     return request.param
 
 

@@ -28,9 +28,7 @@ UNCLEAR = {
 @pytest.fixture
 def unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no class and no structure be known."""
-    monkeypatch.setattr(
-        "adacache_kernels.models.other_libraries.inspection.adapter_for", lambda model: None
-    )
+    monkeypatch.setattr("adacache_kernels.api.choose_adapter.adapter_for", lambda model: None)
 
 
 @pytest.mark.usefixtures("unknown")
