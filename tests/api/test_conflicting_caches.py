@@ -18,9 +18,9 @@ from adacache_kernels.models.other_libraries.conflicting_patches import (
     is_cache_module,
 )
 from adacache_kernels.models.other_libraries.inspection import Inspection, inspect
-from tests.pipelines.test_pipelines import run_wan
-from tests.pipelines.test_pipelines import wan as wan_pipeline
 from tests.support.tiny_models.common_models import TINY, denoise
+from tests.support.tiny_pipelines.latte_and_wan import run_wan
+from tests.support.tiny_pipelines.latte_and_wan import wan as wan_pipeline
 
 STEPS = 7
 EVERY_THIRD = {float("inf"): 3}

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import adacache_kernels as ak
-from tests.pipelines.test_pipelines import latte, run_latte, run_wan, wan
 from tests.support.baseline_runs import STEPS, THRESHOLDS
 from tests.support.oracles.baselines import Steps, installed, stored_modules
 from tests.support.rounding import close
 from tests.support.tiny_models.common_models import TINY
+from tests.support.tiny_pipelines.latte_and_wan import latte, run_latte, run_wan, wan
 
 
 def test_the_first_branch_measures_for_every_layer() -> None:

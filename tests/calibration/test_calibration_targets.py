@@ -28,9 +28,9 @@ from adacache_kernels.config.calibration_file import Target
 from adacache_kernels.evaluate import method_spec, pipelines
 from adacache_kernels.evaluate.pipelines import Subject
 from adacache_kernels.schedule.codebook import Codebook
-from tests.pipelines.test_pipelines import latte, run_latte
 from tests.support.tiny_calibration import STEPS, TINY_WAN, Generate, denoising
 from tests.support.tiny_models.common_models import TINY
+from tests.support.tiny_pipelines.latte_and_wan import latte, run_latte
 
 COMPUTED, REUSED = 1.0, 0.1
 

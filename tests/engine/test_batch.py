@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 import adacache_kernels as ak
 from tests.engine.decision.test_step_graphs import Closures
-from tests.pipelines.test_pipelines import embeds, latte
 from tests.support.rounding import close, close_numbers
 from tests.support.tiny_models.common_models import TINY, Tiny
+from tests.support.tiny_pipelines.latte_and_wan import embeds, latte
 
 STEPS = 20
 BOOK = {0.012: 5, 0.025: 4, 0.05: 3, 0.2: 2, 9.0: 1}

@@ -10,9 +10,9 @@ from torch import Tensor
 
 import adacache_kernels as ak
 from adacache_kernels.api.target import attached_engine
-from tests.pipelines.test_pipelines import quiet, run_wan
 from tests.support.oracles.two_residuals_per_block import relative, two_residuals
 from tests.support.tiny_models.common_models import TINY
+from tests.support.tiny_pipelines.latte_and_wan import run_wan, wan
 
 STEPS = 16
 LISTS = TINY["wan"].lists
@@ -21,20 +21,7 @@ NAMES = ("transformer", "transformer_2")
 
 def experts(boundary: float = 0.5) -> Any:
     """Return a pipeline whose first expert runs the steps above the boundary."""
-    from diffusers import UniPCMultistepScheduler, WanPipeline
-
-    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)
-    return quiet(
-        WanPipeline(
-            tokenizer=None,
-            text_encoder=None,
-            vae=None,
-            transformer=TINY["wan"].build(),
-            transformer_2=TINY["wan"].build(seed=5),
-            scheduler=scheduler,
-            boundary_ratio=boundary,
-        )
-    )
+    return wan(transformer_2=TINY["wan"].build(seed=5), boundary_ratio=boundary)
 
 
 def run(pipe: Any, **kwargs: Any) -> Tensor:

@@ -24,7 +24,7 @@ from adacache_kernels.evaluate.table_lines import table_lines
 from adacache_kernels.evaluate.tables import markdown
 from adacache_kernels.measure import lpips_vbench
 from adacache_kernels.measure.costs import counted_work
-from tests.pipelines.test_pipelines import latte, run_latte
+from tests.support.tiny_pipelines.latte_and_wan import latte, run_latte
 
 STEPS = 8
 

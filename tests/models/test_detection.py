@@ -14,7 +14,8 @@ from adacache_kernels.models import adapter_for
 from tests.models.test_chained_models import CHAINED
 from tests.support.oracles.block_residual import reused_by_blocks
 from tests.support.oracles.two_residuals_per_block import relative
-from tests.support.tiny_models.chained_models import denoise, noise
+from tests.support.tiny_models.description import noise
+from tests.support.tiny_models.tiny_class import denoise
 
 STEPS = 9
 REUSING = {"codebook": {float("inf"): 3}, "num_inference_steps": STEPS}
