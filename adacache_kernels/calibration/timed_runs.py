@@ -114,7 +114,8 @@ class Runner(Generic[Case]):
             computed = list(summary(self.pipe).computed_steps)
         if not np.isfinite(outcome).all():
             raise ValueError(
-                f"the outcome of {case!r} is not finite with the computed steps {computed}"
+                f"the outcome of {case!r} is not finite with {dict(settings)}, computed steps "
+                f"{computed}"
             )
         return TimedRun(outcome, self._by_step(seconds), computed)
 

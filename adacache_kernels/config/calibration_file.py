@@ -12,7 +12,7 @@ from ..schedule.calibrated_for import CalibratedFor, parse_calibrated_for
 from ..schedule.profile import Profile, read_json
 from .adacache_config import AdaCacheConfig
 
-FORMAT = 1
+FORMAT = 2
 WHAT = "calibration of adacache_kernels"
 """The entry "what" of a calibration file."""
 

@@ -71,7 +71,8 @@ def parse_calibrated_for(value: object) -> CalibratedFor | None:
         return value
     if not isinstance(value, Mapping):
         raise TypeError(
-            f"calibrated_for is {value!r}; it may be the calibrated_for of a calibration, or None"
+            f"calibrated_for is {value!r}; it must be a dict of model, scheduler and "
+            "num_steps, as a calibration has it, or None"
         )
     try:
         parsed = CalibratedFor(value["model"], value["scheduler"], value["num_steps"])

@@ -239,7 +239,7 @@ def of_pipeline(pipe: Any) -> Generate:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 99}, "its format is 99, this version reads 1"),
+        ({"format": 99}, "its format is 99, this version reads 2"),
         ({"what": "a recipe"}, "this is no calibration of adacache_kernels"),
         ({"kind": "magic"}, "broken: kind is 'magic'"),
         ({"calibrated_for": None}, "broken: kind is 'codebook', calibrated_for is None"),
