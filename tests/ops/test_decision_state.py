@@ -22,11 +22,8 @@ from adacache_kernels.engine.decision.mailbox import DecisionMessage, Mailbox
 from adacache_kernels.ops import reference
 from adacache_kernels.ops.decide_settings import DecideStep
 from tests import ROOT
-from tests.kernels.test_kernels import driver, on_triton
 from tests.support.ptx_emulator import EmulatorDriver, emulated
 from tests.support.tiny_models.common_models import FOUR, TINY, denoise
-
-__all__ = ["driver", "on_triton"]  # Fixtures.
 
 BACKENDS = ["auto", "reference"]
 BOOK = torch.tensor([[0.125, 0.25], [6.0, 4.0]])
@@ -59,9 +56,9 @@ def test_clock(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     check_clock()
 
 
-def test_clock_on_triton(driver: EmulatorDriver) -> None:
+def test_clock_on_triton(emulator: EmulatorDriver) -> None:
     check_clock()
-    assert {launch.name for launch in driver.launches} == {"decide_kernel"}
+    assert {launch.name for launch in emulator.launches} == {"decide_kernel"}
 
 
 def check_begin_step() -> None:
@@ -83,9 +80,9 @@ def test_begin_step(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     check_begin_step()
 
 
-def test_begin_step_on_triton(driver: EmulatorDriver) -> None:
+def test_begin_step_on_triton(emulator: EmulatorDriver) -> None:
     check_begin_step()
-    assert {launch.name for launch in driver.launches} == {"begin_step_kernel"}
+    assert {launch.name for launch in emulator.launches} == {"begin_step_kernel"}
 
 
 @pytest.mark.parametrize(
