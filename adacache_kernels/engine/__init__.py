@@ -4,7 +4,7 @@ The wing may import config, memory, schedule, models, ops and kernels.
 """
 
 from .cache_context import cache_context
-from .summary import Summary
+from .reports.summary import Summary
 
 __all__ = [
     "Summary",

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import adacache_kernels as ak
 from adacache_kernels.api.target import attached_engine
 from adacache_kernels.config.adacache_config import AdaCacheConfig
-from adacache_kernels.engine.merge_summaries import merge_experts
+from adacache_kernels.engine.reports.merge_summaries import merge_experts
 from adacache_kernels.memory.arena_provider import ArenaProvider
 from tests.engine.batched_videos import (
     STEPS,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 
-from ..options import AdaCacheWarning
-from ..schedule.codebook import Codebook
+from ...options import AdaCacheWarning
+from ...schedule.codebook import Codebook
 from .summary import History
 
 LOST_STEPS = (
