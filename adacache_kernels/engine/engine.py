@@ -199,7 +199,7 @@ class Engine(AdaCacheEngine):
     def _reserve(self, branch: GuidanceBranch, video: tuple[int, int], run: BlockRun) -> None:
         if not self._reservation.reserve(self._generation, branch, video, run):
             self._meter.forget()
-            self.user_warnings.warn("planned anew", user_warnings.PLANNED_ANEW)
+            self.user_warnings.warn("planned again", user_warnings.PLANNED_AGAIN)
 
     def _end_computed(self, branch: GuidanceBranch, call: Call, *, is_storing: bool) -> None:
         branch.end()

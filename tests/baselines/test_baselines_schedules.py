@@ -206,7 +206,7 @@ def test_mag_cache_accumulates_the_error_of_the_ratios() -> None:
     assert set(reused_blocks(config.policy(10), 10)) == {3, 4, 7, 8, 10}
 
 
-def test_mag_cache_counts_growth_like_decline_and_starts_anew_after_a_recomputed_step() -> None:
+def test_mag_cache_counts_growth_like_decline_and_starts_again_after_a_recomputed_step() -> None:
     ratios = (9.0, 1.04, 1.0, 1.04, 1.0, 1.0)
     policy = ak.baselines.MagCacheConfig(
         ratios=ratios, threshold=0.1, max_skips=9, retention=0.0
@@ -237,7 +237,7 @@ def test_teacache_accumulates_the_polynomial_of_the_change() -> None:
     assert reused == [False, True, False, True, False, False]
 
 
-def test_a_change_that_is_not_a_number_starts_anew() -> None:
+def test_a_change_that_is_not_a_number_starts_again() -> None:
     policy = ak.baselines.TeaCacheConfig(threshold=0.2).policy(9)
     changes = [None, 0.1, math.nan, 0.1]
     reused = [policy.reuses(step, change) for step, change in enumerate(changes, start=1)]

@@ -23,7 +23,7 @@ EIGHT = [torch.int8, torch.float8_e4m3fn]
 CASES = [
     Case("aligned", (2, 4, 3, 64)),
     Case("several warps", (1, 2, 1, 1152)),
-    Case("tokens in turn", (2, 2, 7, 48), programs=2),
+    Case("fewer programs than tokens", (2, 2, 7, 48), programs=2),
     Case("programs without a token", (1, 2, 3, 64), programs=5),
     Case("tokens in batch", (2, 4, 3, 64), permuted, permuted),
     Case("two layouts", (2, 3, 5, 32), permuted, contiguous),

@@ -33,7 +33,7 @@ SITUATIONS = [(5, True, True), (5, True, False), (2, True, True), (5, False, Tru
 
 
 # Sums, partial sums of each of two samples, situation. The kernel adds 1024 at once, 8 for each
-# thread. The last one is in turn each of these 8, and one of a second round.
+# thread. The last partial sum has each of these 8 positions, and one in a second round.
 DECISIONS = [
     *itertools.product(SUMS.values(), (1, 3), SITUATIONS),
     *((SUMS["near"], n, SITUATIONS[0]) for n in (40, 100, 180, 230, 300, 350, 420, 480, 600)),

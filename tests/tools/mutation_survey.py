@@ -25,7 +25,7 @@ from tests.support.ptx_emulator import EmulatorDriver, Kernel, emulated
 from tests.support.ptx_emulator.mutants import Report, survey
 
 Check = Callable[[EmulatorDriver], None]
-MUTATED = ("tokens in turn", "two layouts", "text and history", "NaN and infinity")
+MUTATED = ("fewer programs than tokens", "two layouts", "text and history", "NaN and infinity")
 """Small cases of the update into eight bits that launch the same kernel."""
 
 
@@ -68,10 +68,10 @@ def checks() -> dict[str, list[Check]]:
             partial(on_a_threshold, metric, apply_moreg),
         ]
     found["decide cosine"] += [
-        partial(several_videos, "cosine", spoilt, False) for spoilt in test_decide_videos.SPOILT
+        partial(several_videos, "cosine", bad, False) for bad in test_decide_videos.BAD_VALUES
     ]
     found["decide of several videos"] = [
-        *(partial(several_videos, "l1", spoilt, True) for spoilt in test_decide_videos.SPOILT),
+        *(partial(several_videos, "l1", bad, True) for bad in test_decide_videos.BAD_VALUES),
         *(partial(many_partial_sums, parts) for parts in (20, 90, 150, 210, 240, 600)),
     ]
     return found
@@ -120,8 +120,8 @@ def on_a_threshold(metric: str, apply_moreg: bool, driver: EmulatorDriver) -> No
     decide_checks.check_on_a_threshold(driver, metric, apply_moreg)
 
 
-def several_videos(metric: str, spoilt: str, apply_moreg: bool, driver: EmulatorDriver) -> None:
-    test_decide_videos.check_decide(metric, spoilt, "any", apply_moreg)
+def several_videos(metric: str, bad: str, apply_moreg: bool, driver: EmulatorDriver) -> None:
+    test_decide_videos.check_decide(metric, bad, "any", apply_moreg)
 
 
 def many_partial_sums(parts: int, driver: EmulatorDriver) -> None:

@@ -20,7 +20,7 @@ from .mechanism import Mechanism, Original, Video
 
 @dataclass
 class Chain:
-    """What the blocks of one chain added in the last forward call in which all of them ran.
+    """The residuals of a chain of blocks, from the last forward call in which all of them ran.
 
     Args:
         first: the first block that was called.

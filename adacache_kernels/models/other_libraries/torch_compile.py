@@ -25,7 +25,7 @@ COMPILE_BLOCKS = (
 )
 NOT_AS_A_WHOLE = (
     "a patched model cannot be compiled as a whole, because one graph cannot decide in every step "
-    f"anew whether the blocks run; {COMPILE_BLOCKS}"
+    f"again whether the blocks run; {COMPILE_BLOCKS}"
 )
 
 

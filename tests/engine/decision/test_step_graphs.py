@@ -118,7 +118,7 @@ def test_each_shape_is_captured_once(capture: Closures) -> None:
         assert capture.recorded == recorded
 
 
-def test_another_shape_in_the_middle_of_a_run_begins_anew(capture: Closures) -> None:
+def test_another_shape_in_the_middle_of_a_run_begins_again(capture: Closures) -> None:
     settings, tiny = adaptive("latte"), TINY["latte"]
     videos = []
     for decision in ("sync", "graph"):
@@ -131,7 +131,7 @@ def test_another_shape_in_the_middle_of_a_run_begins_anew(capture: Closures) -> 
     assert {21, 22} <= set(ak.summary(model).computed_steps)
 
 
-def test_other_weights_are_captured_anew(capture: Closures) -> None:
+def test_other_weights_are_captured_again(capture: Closures) -> None:
     settings, tiny = adaptive("cogvideox"), TINY["cogvideox"]
     model = ak.patch(tiny.build(), **settings, decision="graph")
     denoise(tiny, model, STEPS)
