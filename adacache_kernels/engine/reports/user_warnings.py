@@ -26,8 +26,8 @@ SAME_TIMESTEP = (
     "video: name the branches with ak.cache_context, or give calls_per_step=2"
 )
 PLANNED_AGAIN = (
-    "the cache was planned again in the middle of a generation, because a forward needed slots that "
-    "the plan did not have (more guidance branches than expected, or other shapes); the stored "
+    "the cache was planned again in the middle of a generation, because a forward needed slots "
+    "that the plan did not have (more guidance branches than expected, or other shapes); the stored "
     "residuals are lost, and the steps that needed them are computed"
 )
 
