@@ -27,8 +27,8 @@ SAME_TIMESTEP = (
 )
 PLANNED_AGAIN = (
     "the cache was planned again in the middle of a generation, because a forward needed slots "
-    "that the plan did not have (more guidance branches than expected, or other shapes); the stored "
-    "residuals are lost, and the steps that needed them are computed"
+    "that the plan did not have (more guidance branches than expected, or other shapes); the "
+    "stored residuals are lost, and the steps that needed them are computed"
 )
 
 
