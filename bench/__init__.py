@@ -1,7 +1,7 @@
-"""Measure the installed package; run each benchmark from the repository, as `python -m bench...`.
+"""Benchmarks of the installed package; run each from the repository, as `python -m bench...`.
 
-That puts the repository first on `sys.path`, where the source tree, which has no compiled part,
-would shadow the installed package. The repository goes last instead.
+`python -m` puts the repository first on `sys.path`. The source tree, which has no compiled
+extension, would then hide the installed package. So the repository becomes the last entry.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""Test the installed package.
+"""Tests of the installed package.
 
-`python -m` puts the repository first on `sys.path`, where the source tree, which has no compiled
-part, would shadow the installed package. The repository goes last instead.
+`python -m pytest` puts the repository first on `sys.path`. The source tree, which has no compiled
+extension, would then hide the installed package. So the repository becomes the last entry.
 """
 
 import sys

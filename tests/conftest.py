@@ -1,4 +1,4 @@
-"""Every test starts from the same seed, on one thread; a CUDA driver for tests without a GPU."""
+"""Start every test from the same seed, on one thread; mark tests; build a CUDA driver stub."""
 
 import os
 import shutil
@@ -12,14 +12,26 @@ import torch
 from tests import ROOT
 from tests.support import addresses
 
-# The models are tiny: a second thread makes them slower, on a busy machine thirty times.
+# The models are tiny: a second thread makes them slower, up to 30 times on a busy machine.
 torch.set_num_threads(1)
-os.environ["OMP_NUM_THREADS"] = "1"  # Of the processes that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"  # For the processes that tests start.
+
+PIPELINES = ROOT / "tests" / "pipelines"
 
 
 def pytest_report_header() -> str:
+    """Return the line that names the arithmetic of this run."""
     capability = torch.backends.cpu.get_cpu_capability()
     return f"arithmetic: {capability}, every second model moved by {addresses.SHIFT} bytes"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of tests/pipelines, and those that use the driver stub."""
+    for item in items:
+        if item.path.is_relative_to(PIPELINES):
+            item.add_marker("pipelines")
+        if "driver" in getattr(item, "fixturenames", ()):
+            item.add_marker("driver_stub")
 
 
 @pytest.fixture(autouse=True)
@@ -29,17 +41,18 @@ def seed() -> None:
 
 
 def tool(name: str) -> str | None:
+    """Return the path of a program, first beside the interpreter and then on PATH."""
     return shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
 
 @pytest.fixture(scope="session")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that has lib/libcuda.so.1 and, of an older driver, old/libcuda.so.1."""
+    """Return the folder with lib/libcuda.so.1 and with old/libcuda.so.1, of an older driver."""
     cmake, ninja = tool("cmake"), tool("ninja")
     if sys.platform != "linux" or cmake is None or ninja is None:
-        pytest.skip("the fake driver needs Linux, CMake and ninja")
+        pytest.skip("the driver stub needs Linux, CMake and ninja")
     if not (ROOT / "CMakeLists.txt").exists():
-        pytest.skip("the sources are not here")
+        pytest.skip("the source tree is missing")
     import fcntl
 
     shared = tmp_path_factory.getbasetemp()
@@ -48,7 +61,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build = shared / "fakecuda"
     options = ["-DADACACHE_BUILD_PYTHON=OFF", "-DADACACHE_BUILD_TESTS=ON", "-DADACACHE_CUDA=OFF"]
     options += ["-DCMAKE_BUILD_TYPE=Debug", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
-    # The first process builds it for all.
+    # With several workers, the first one builds it and the others wait.
     with (shared / "fakecuda.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for command in (

@@ -1,18 +1,19 @@
-"""Times that GPUs should need, from bytes and launches: computed, not measured. No GPU ran this.
+"""Predict the times of GPUs from bytes and launches: computed, not measured on a GPU.
 
     python -m bench.ops.predict_gpu        # bench/ops/results/predicted_gpu.md and .csv
 
 A kernel takes the time of its bytes at `EFFICIENCY` of the data sheet's bandwidth, but at least
-`LAUNCH_US`; kernels follow each other. What our ops move is known by their contract. What the
-PyTorch code of `op_baselines.py` launches and moves is counted, call by call, while it runs on meta
-tensors of the released size. Caches are left out, though a B200's would hold most of one of Latte's
-tensors. So is the host: it is far ahead where tensors are this large, except where it reads a value
-back, as the authors' code does for each threshold. Those reads are counted, not timed.
+`LAUNCH_US`; kernels run one after another. The contract of our ops defines their bytes. The
+launches and bytes of the PyTorch code in `bench/ops/baselines.py` are counted while it runs on meta
+tensors of the released size. The prediction ignores caches, although a B200's cache could hold most
+of one tensor of Latte. It also ignores the host, which is far ahead of the GPU for tensors of this
+size. The host waits only if it reads a value, as the authors' code does for each threshold. Those
+reads are counted, not timed.
 
-Three things are predicted, with motion regularisation and bfloat16: the decision at a computed step
-(distance, motion score, rate; ours and eager store the metric residual on the way), what else a
-computed step does to store residuals, and what a reused step adds. The authors published code for
-Open-Sora alone; for the other models theirs is the same formulation, carried over.
+There are three predictions, with motion regularisation and bfloat16. The first is the decision in a
+computed step: distance, motion score, rate; ours and eager also store the metric residual. The
+second is the rest of the work that stores residuals in a computed step. The third is a reused step.
+The authors published code for Open-Sora only; for other models we apply the same formulation.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ HEADER = "computed from bytes and launches, not measured: no GPU ran this"
 # Bytes a second, from NVIDIA's data sheets: A100 80GB SXM (2,039 GB/s), H100 SXM (3.35 TB/s),
 # B200 (8 TB/s, of DGX B200's 64 TB/s for 8).
 BANDWIDTH = {"A100": 2.0e12, "H100": 3.35e12, "B200": 8.0e12}
-# Assumed: the share of it that a streaming kernel gets.
+# Assumed: the share of the bandwidth that a streaming kernel reaches.
 EFFICIENCY = 0.85
-# Assumed: from the start of a tiny kernel to that of the next in the stream, both already queued.
+# Assumed: time between the starts of two tiny kernels that are queued in one stream.
 LAUNCH_US = 2.5
-# Of the published codebooks for 30 steps: the authors' code compares with up to five.
+# From the published codebooks for 30 steps: the authors' code compares with up to five.
 THRESHOLDS = [0.08, 0.16, 0.24, 0.32, 0.40]
 ITEMSIZE = 2  # bfloat16
 
@@ -52,13 +53,13 @@ class Model:
         name: model and size of the video.
         latent: frames, height and width of the latent video.
         patch: latent frames, rows and columns that make a token.
-        channels: of the hidden state.
-        batch: videos in one call; 2 where guidance is in the same batch.
-        calls: of the model for one step; 2 where guidance is a call of its own.
-        adds: what the blocks add to the video stream in one call, counted as the authors cache it.
-        adds_between: whether the model itself adds something between the blocks, which we then keep
-            out of the residual: two passes of plain PyTorch over a stream.
-        text_tokens: of a second stream with as many adds; 0 without one.
+        channels: channels of the hidden state.
+        batch: videos in one call; 2 if guidance is in the same batch.
+        calls: calls of the model in one step; 2 if guidance is another call.
+        adds: additions to the video stream in one call, as the authors cache them.
+        adds_between: True if the model itself adds something between the blocks. Two passes of
+            plain PyTorch over a stream then remove it from the residual.
+        text_tokens: tokens of a second stream with as many additions; 0 without one.
     """
 
     name: str
@@ -85,24 +86,24 @@ class Model:
 
     @property
     def streams(self) -> list[Tensor]:
-        """The video stream of one call and, if there is one, the text stream, without data."""
+        """Return the video stream of one call and the text stream, if any, without data."""
         text = [(1, self.text_tokens)] if self.text_tokens else []
         sizes = [(self.frames, self.tokens_per_frame), *text]
         return [_meta(self.batch, frames, tokens, self.channels) for frames, tokens in sizes]
 
 
-# Every video autoencoder here makes 8 x 8 pixels one latent pixel. In time, Open-Sora's makes 17
-# frames 5, Wan's and HunyuanVideo's makes 1 + 4 n frames 1 + n, and Latte's encodes frame by frame.
+# Every video autoencoder here encodes 8 x 8 pixels as one latent pixel. Open-Sora's encodes 17
+# frames as 5, Wan's and HunyuanVideo's 1 + 4 n frames as 1 + n, and Latte's encodes each frame.
 MODELS = (
-    # 28 pairs of a spatial and a temporal block; cached: attention, and cross-attention with MLP.
+    # 28 pairs of a spatial and a temporal block. Cached: attention, and cross-attention with MLP.
     Model("Open-Sora 1.2, 51 x 720 x 1280", (51 // 17 * 5, 720 // 8, 1280 // 8), (1, 2, 2),
           channels=1152, batch=2, calls=1, adds=2 * 28 * 2),
-    # The same pairs, and an embedding before the first temporal block.
+    # The same pairs, and an embedding that is added before the first temporal block.
     Model("Latte, 16 x 512 x 512", (16, 512 // 8, 512 // 8), (1, 2, 2),
           channels=1152, batch=2, calls=1, adds=2 * 28 * 2, adds_between=True),
     Model("Wan 14B, 81 x 720 x 1280", ((81 - 1) // 4 + 1, 720 // 8, 1280 // 8), (1, 2, 2),
           channels=5120, batch=1, calls=2, adds=40 * 2),
-    # 20 blocks of two streams that add attention and MLP, 40 that add both at once. Guidance is
+    # 20 blocks of two streams add attention and MLP; 40 blocks add both at once. Guidance is
     # distilled into the model.
     Model("HunyuanVideo, 129 x 720 x 1280", ((129 - 1) // 4 + 1, 720 // 8, 1280 // 8), (1, 2, 2),
           channels=3072, batch=1, calls=1, adds=20 * 2 + 40, text_tokens=256),
@@ -111,7 +112,7 @@ MODELS = (
 
 @dataclass(frozen=True)
 class Work:
-    """The bytes of each kernel in order, and how often the host reads a value back."""
+    """The bytes of each kernel in order, and the number of values that the host reads."""
 
     kernels: tuple[int, ...] = ()
     reads_back: int = 0
@@ -123,15 +124,15 @@ class Work:
         return Work(self.kernels * count, self.reads_back * count)
 
     def milliseconds(self, bandwidth: float) -> float:
-        """Without the reads back."""
+        """Return the milliseconds at `bandwidth` bytes a second, without the host's reads."""
         per_byte = 1e3 / (bandwidth * EFFICIENCY)
         return sum(max(LAUNCH_US / 1e3, moved * per_byte) for moved in self.kernels)
 
 
 class Counter(TorchDispatchMode):
-    """Records the bytes of every kernel that eager PyTorch would launch.
+    """A counter of the bytes of every kernel that eager PyTorch would launch.
 
-    An operation reads its tensors and writes its results, each once; a view is no kernel.
+    An operation reads its tensors and writes its results, each once. A view launches no kernel.
     """
 
     def __init__(self) -> None:
@@ -147,21 +148,21 @@ class Counter(TorchDispatchMode):
     ) -> Any:
         result = function(*args, **(kwargs or {}))
         if not function.is_view:
-            # What copy_ overwrites it does not read.
+            # copy_ does not read its target.
             reads = args[1:] if function.overloadpacket == torch.ops.aten.copy_ else args
             self.kernels.append(_bytes(reads) + _bytes([result]))
         return result
 
 
 def count(run: Callable[..., object], *args: object) -> Work:
-    """What a function launches, given meta tensors."""
+    """Return the work that a function launches on meta tensors."""
     with Counter() as counter:
         run(*args)
     return Work(tuple(counter.kernels))
 
 
 def ours(model: Model) -> dict[str, Work]:
-    """Our ops, from what they read and write."""
+    """Return the work of our ops, from the bytes that they read and write."""
     stream_bytes = [stream.nbytes for stream in model.streams]
     decision = Work((3 * stream_bytes[0], 0))  # distance_update: slot and residual; slot. decide.
     store, reused = Work(), Work()
@@ -172,7 +173,7 @@ def ours(model: Model) -> dict[str, Work]:
 
 
 def eager(model: Model) -> dict[str, Work]:
-    """The same maths in eager PyTorch, without a read back."""
+    """Return the work of the same maths in eager PyTorch, without reads of the host."""
     video = model.streams[0]
     sums, codebook, scalar = _meta32(model.batch, 5), _meta32(2, 5), _meta32()
     decision = count(baselines.distance_and_motion, video, video)
@@ -187,7 +188,7 @@ def eager(model: Model) -> dict[str, Work]:
 
 
 def authors(model: Model) -> dict[str, Work]:
-    """The released formulation: norms, no stores but references, one add a residual."""
+    """Return the work of the released code: norms, references instead of stores, many additions."""
     video = model.streams[0]
     decision = count(baselines.authors_distance_and_motion, video, video)
     distances = _meta32(2)
@@ -226,14 +227,14 @@ def _bytes(values: Sequence[object]) -> int:
 
 
 def cache_bytes(model: Model) -> dict[str, int]:
-    """What is kept from step to step: ours with the slot of the metric, the authors' in full."""
+    """Return the bytes that are stored between steps; ours include the slot of the metric."""
     streams = sum(stream.nbytes for stream in model.streams)
-    kept = streams + model.streams[0].nbytes
-    return {"ours": model.calls * kept, "authors": model.calls * streams * model.adds}
+    stored = streams + model.streams[0].nbytes
+    return {"ours": model.calls * stored, "authors": model.calls * streams * model.adds}
 
 
 def rows() -> Iterator[dict[str, object]]:
-    """One row a model, part, code and GPU."""
+    """Yield one row for each model, part, code and GPU."""
     for model in MODELS:
         for code, predict in CODES.items():
             for part, work in predict(model).items():
@@ -252,7 +253,7 @@ def rows() -> Iterator[dict[str, object]]:
 
 
 def markdown() -> Iterator[str]:
-    """What is assumed, the models, what is launched and moved, and the times."""
+    """Yield the lines of the table: assumptions, models, launches and bytes, and times."""
     yield f"**{HEADER}.**"
     yield ""
     yield (
@@ -266,11 +267,11 @@ def markdown() -> Iterator[str]:
     yield "| model | tokens | MB a tensor | calls a step | cache, ours | cache, authors' |"
     yield "|---|---|---|---|---|---|"
     for model in MODELS:
-        kept = {code: f"{size / 1e9:.2f} GB" for code, size in cache_bytes(model).items()}
+        sizes = {code: f"{size / 1e9:.2f} GB" for code, size in cache_bytes(model).items()}
         yield (
             f"| {model.name} | {model.frames} x {model.tokens_per_frame} = {model.tokens} "
-            f"| {model.streams[0].nbytes / 1e6:.0f} | {model.calls} | {kept['ours']} "
-            f"| {kept['authors']} |"
+            f"| {model.streams[0].nbytes / 1e6:.0f} | {model.calls} | {sizes['ours']} "
+            f"| {sizes['authors']} |"
         )
     yield ""
     yield "Launches and GB moved for one step, with the values that the host reads:"
@@ -301,14 +302,14 @@ def _moved(work: Work) -> str:
 
 
 def write(folder: Path) -> None:
-    """`predicted_gpu.md` and `predicted_gpu.csv`."""
+    """Write `predicted_gpu.md` and `predicted_gpu.csv`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "predicted_gpu.md").write_text("\n".join([*markdown(), ""]))
-    found = list(rows())
+    table = list(rows())
     with (folder / "predicted_gpu.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(found[0]))
+        writer = csv.DictWriter(file, list(table[0]))
         writer.writeheader()
-        writer.writerows(found)
+        writer.writerows(table)
 
 
 def main() -> None:

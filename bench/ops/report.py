@@ -1,10 +1,10 @@
-"""Tables and plot of the rounds that `ops.py` writes.
+"""Write tables and a plot of the rounds that `bench/ops/run.py` has measured.
 
     python -m bench.ops.report bench/ops/results
 
-`ops.csv` has a row for each provider of each point. Its ratios are medians of the ratios of single
-rounds, in which the providers took their turns within milliseconds of each other: on a machine that
-is shared they vary less than the times.
+`ops.csv` has a row for each provider of each point. Its ratios are medians over the rounds. In one
+round, the providers run within milliseconds of each other; so on a shared machine ratios vary less
+than times.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-FROM_MB = 16  # What the aims are stated for; smaller tensors fit into caches.
+FROM_MB = 16  # The aims are for these sizes; smaller tensors fit into caches.
 COLOURS = {
     "ours": "tab:blue",
     "compile": "tab:orange",
@@ -31,9 +31,9 @@ COLOURS = {
 
 @dataclass(frozen=True)
 class Timing:
-    """One provider of one point. Ratios are above 1 where this provider is the faster one.
+    """The times of one provider at one point. Ratios above 1: this provider is the faster one.
 
-    `of_roof` is low, middle and high, as the milliseconds are: percentiles 20, 50 and 80.
+    `of_roof` is the share of the roof's speed, as percentiles 20, 50 and 80.
     """
 
     op: str
@@ -62,7 +62,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Worst:
-    """The least ratios of a case over its large sizes, or at its only size."""
+    """The lowest ratios of a case over its large sizes, or at its only size."""
 
     name: str
     dtype: str
@@ -76,7 +76,7 @@ class Worst:
 
 
 def timings(raw: Path) -> list[Timing]:
-    """All rows of `raw.csv`, with what their points tell."""
+    """Return all rows of `raw.csv`, with the ratios to other providers of the same point."""
     with raw.open(newline="") as file:
         rows = list(csv.DictReader(file))
     by_point: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
@@ -122,7 +122,7 @@ def _point(group: list[dict[str, str]]) -> Iterator[Timing]:
 
 
 def worst(found: Sequence[Timing]) -> list[Worst]:
-    """One line a case, dtype and number of threads."""
+    """Return one line for each case, dtype and number of threads."""
     groups: dict[tuple[str, str, int], list[Timing]] = defaultdict(list)
     for timing in found:
         if timing.provider == "ours":
@@ -152,7 +152,7 @@ def _least(values: Sequence[float | None]) -> float | None:
 
 
 def markdown(found: Sequence[Timing], environment: dict[str, str]) -> Iterator[str]:
-    """Where it was measured, the least ratios, the latencies, and every point."""
+    """Yield the lines of `table.md`: environment, lowest ratios, latencies, every point."""
     yield from (f"- {name}: {value}" for name, value in environment.items())
     lines = worst(found)
     sizes = sorted({timing.size_mb for timing in found if timing.size_mb >= FROM_MB})
@@ -214,7 +214,10 @@ def _times(value: float | None) -> str:
 
 
 def plot(found: Sequence[Timing], path: Path) -> None:
-    """Share of the roof against size: a column a case, a row a dtype and number of threads."""
+    """Plot the share of the roof against the size.
+
+    A column is a case, a row is a dtype and a number of threads.
+    """
     from matplotlib.figure import Figure
 
     shown = [timing for timing in found if timing.provider in COLOURS and timing.of_roof]
@@ -254,7 +257,7 @@ def _panel(axes, shown: Sequence[Timing]) -> None:
 
 
 def write(folder: Path) -> None:
-    """`ops.csv`, `table.md` and `ops.png` from `raw.csv` and `environment.json`."""
+    """Write `ops.csv`, `table.md` and `ops.png` from `raw.csv` and `environment.json`."""
     found = timings(folder / "raw.csv")
     environment = json.loads((folder / "environment.json").read_text())
     with (folder / "ops.csv").open("w", newline="") as file:

@@ -1,4 +1,4 @@
-"""The roof of each op: a loop in C++ that moves the same bytes, compiled at its first use."""
+"""Run the roof of each op: a C++ loop that moves the same bytes, compiled at its first use."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import functools
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,59 +21,47 @@ _WORD = 8
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The compiled loops.
+    """Return the compiled loops.
 
     Raises:
-        subprocess.CalledProcessError: g++ does not compile them.
+        subprocess.CalledProcessError: g++ fails to compile them.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "roof.so")
         subprocess.run(["g++", *FLAGS, str(SOURCE), "-o", str(path)], check=True)
-        return ctypes.CDLL(str(path))  # Stays loaded when the file is gone.
+        return ctypes.CDLL(str(path))  # It stays loaded after the file is deleted.
 
 
 def update(x: Tensor, *reads: Tensor) -> None:
-    """Reads x and one to three others of its size, writes x."""
+    """Read x and one to three others of its size; write x."""
     others = [_address(tensor) for tensor in reads] + [None] * (3 - len(reads))
     library().roof_update(_address(x), *others, _words(x), torch.get_num_threads(), _MASK)
 
 
 def write(x: Tensor, a: Tensor, b: Tensor, streaming: bool = False) -> None:
-    """Reads two tensors, writes x without reading it."""
+    """Read a and b; write x without reading it."""
     loop = library().roof_write_streaming if streaming else library().roof_write
     loop(_address(x), _address(a), _address(b), _words(x), torch.get_num_threads(), _MASK)
 
 
 def add_bytes(x: Tensor, quantised: Tensor, scales: Tensor) -> None:
-    """Reads x, an int8 for each of its elements and a float32 for each row; writes x."""
-    columns = x.shape[-1]
-    library().roof_add_bytes(
-        _address(x),
-        _address(quantised),
-        _address(scales),
-        ctypes.c_size_t(x.numel() // columns),
-        ctypes.c_size_t(columns),
-        ctypes.c_size_t(x.itemsize),
-        torch.get_num_threads(),
-        _MASK,
-    )
+    """Read x `[..., C]`, its int8 values and the scales of its rows; write x."""
+    _run_on_bytes(library().roof_add_bytes, x, quantised, scales, like=x)
 
 
 def store_bytes(slot: Tensor, scale: Tensor, x_out: Tensor, x_in: Tensor) -> None:
-    """Reads two tensors, a byte for each of their elements and a float32 for each row; writes these
-    bytes and float32."""
-    columns = slot.shape[-1]
-    library().roof_store_bytes(
-        _address(slot),
-        _address(scale),
-        _address(x_out),
-        _address(x_in),
-        ctypes.c_size_t(slot.numel() // columns),
-        ctypes.c_size_t(columns),
-        ctypes.c_size_t(x_out.itemsize),
-        torch.get_num_threads(),
-        _MASK,
-    )
+    """Read two tensors `[..., C]`, the bytes of a slot and the scales of its rows.
+
+    Write the bytes and the scales.
+    """
+    _run_on_bytes(library().roof_store_bytes, slot, scale, x_out, x_in, like=x_out)
+
+
+def _run_on_bytes(loop: Any, *tensors: Tensor, like: Tensor) -> None:
+    """Run a loop over the rows of `like`, `[..., C]`."""
+    columns = like.shape[-1]
+    sizes = (like.numel() // columns, columns, like.itemsize)
+    loop(*map(_address, tensors), *map(ctypes.c_size_t, sizes), torch.get_num_threads(), _MASK)
 
 
 def _address(tensor: Tensor) -> ctypes.c_void_p:

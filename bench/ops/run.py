@@ -1,18 +1,18 @@
-"""Each op against eager PyTorch, `torch.compile`, the authors' formulation and its roof, on a CPU.
+"""Time each op against eager PyTorch, `torch.compile`, the authors' code and its roof, on a CPU.
 
     python -m bench.ops.run --out bench/ops/results        # sizes 1 to 256 MiB a tensor, 10 minutes
     python -m bench.ops.run --out /tmp/ops --quick         # 16 MiB, under 3 minutes
 
-Sizes are those of one tensor; an op has two to five of them. A size that fits the caches (see
-`environment.json`) is measured in the caches: there the roof is not memory but a simple loop.
+A size is that of one tensor; an op has two to five of them. A size that fits into the caches (see
+`environment.json`) is measured in the caches. There the limit is a simple loop, not the memory.
 
-Every provider is checked against the reference before it is timed, up to 16 MiB. Then the providers
-take turns, in a new order each round; a turn makes enough calls for 2 ms, from Python, on tensors
-made beforehand. Each number of threads has a process of its own, because code of `torch.compile` is
-made for one. The process keeps freed memory, so that the temporaries of eager PyTorch cost no page
-faults.
+Up to 16 MiB, every provider is checked against the reference before it is timed. In each round,
+every provider has one turn, in random order. A turn makes calls for 2 ms, from Python, on tensors
+that exist already. Each number of threads has its own process, because `torch.compile` generates
+code for one number. The process keeps freed memory, so that temporaries of eager PyTorch cause no
+page faults.
 
-The rounds are written to `raw.csv`; `op_report.py` makes the tables and the plot.
+The benchmark writes the rounds to `raw.csv`; `bench/ops/report.py` makes the tables and the plot.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from bench.ops.cases import Case, Provider, Tensors, cases, shape_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TURN_NS = 2_000_000
-CHECKED_MB = 16  # Above it runs the same code, and checking would take longer than timing.
-LATENCY_MB = 1  # Where ours moves nothing; others may.
-# OpenMP's workers spin for a while after their last loop, and would do so in the next turn.
+CHECKED_MB = 16  # Larger tensors run the same code, and checking takes longer than timing.
+LATENCY_MB = 1  # For cases in which our op moves no data; others may move some.
+# OpenMP's workers spin after their last loop. Without a pause they would disturb the next turn.
 PAUSE_SECONDS = 0.003
-# glibc gives freed blocks above 32 MiB back to the system at once, unless told otherwise.
+# By default, glibc returns freed blocks above 32 MiB to the system at once.
 KEEP_FREED_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(2**33),
     "MALLOC_TRIM_THRESHOLD_": str(2**36),
@@ -55,7 +55,7 @@ KEEP_FREED_MEMORY = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured: sizes in MiB a tensor, names of dtypes, numbers of threads, rounds."""
+    """The points to measure: sizes in MiB a tensor, dtypes, numbers of threads, rounds."""
 
     sizes: tuple[float, ...]
     dtypes: tuple[str, ...] = ("fp32", "bf16")
@@ -65,13 +65,13 @@ class Plan:
 
 
 FULL = Plan(sizes=(1, 16, 64, 256), rounds=5)
-QUICK = Plan(sizes=(16,), rounds=5)  # Most of its time goes into compiling, once a size.
+QUICK = Plan(sizes=(16,), rounds=5)  # Compiling takes most of the time, once for each size.
 SMOKE = Plan(sizes=(0.25, 0.5), threads=(1,), rounds=2, compiled=False)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One provider of one point: milliseconds a call, one number a round, separated by spaces."""
+    """The milliseconds a call of one provider at one point, one number a round, space-separated."""
 
     op: str
     case: str
@@ -85,7 +85,7 @@ class Row:
 
 
 def points(plan: Plan) -> Iterator[tuple[Case, str, float]]:
-    """Case, dtype and size of everything that is measured with one number of threads."""
+    """Yield case, dtype and size of each point of one number of threads."""
     for case in cases():
         dtypes = ("fp32",) if case.op == "decide" else plan.dtypes
         for dtype in dtypes:
@@ -94,15 +94,15 @@ def points(plan: Plan) -> Iterator[tuple[Case, str, float]]:
 
 
 def compiled(case: Case) -> Provider:
-    """The natural code of a case through `torch.compile`."""
-    torch._dynamo.reset()  # Else the code of other sizes counts against a limit.
+    """Return the eager code of a case, compiled by `torch.compile`."""
+    torch._dynamo.reset()  # Otherwise the code of other sizes counts towards a limit.
     return torch.compile(case.eager, fullgraph=True, dynamic=False)
 
 
 def calls_of(
     case: Case, tensors: Tensors, compiling: bool, checking: bool
 ) -> dict[str, Callable[[], object]]:
-    """A call of each provider on the tensors, after all have been checked if that is wanted."""
+    """Return a call of each provider on the tensors; check the providers before, if `checking`."""
     providers = case.providers()
     if providers.pop("compile", None) and compiling:
         providers["compile"] = compiled(case)
@@ -114,18 +114,18 @@ def calls_of(
 def measure(
     calls: dict[str, Callable[[], object]], rounds: int, generator: random.Random
 ) -> dict[str, tuple[int, list[float]]]:
-    """By provider: how many calls a turn has, and milliseconds a call of each turn."""
+    """Return for each provider the calls in a turn, and the milliseconds a call of each turn."""
     counts = {name: _calls_in_a_turn(call) for name, call in calls.items()}
-    found: dict[str, list[float]] = {name: [] for name in calls}
+    times: dict[str, list[float]] = {name: [] for name in calls}
     order = list(calls)
     for _ in range(rounds):
         generator.shuffle(order)
         for name in order:
             time.sleep(PAUSE_SECONDS)
             if counts[name] > 1:
-                calls[name]()  # The first call of a short one finds what others left in the caches.
-            found[name].append(_nanoseconds(calls[name], counts[name]) / 1e6)
-    return {name: (counts[name], found[name]) for name in calls}
+                calls[name]()  # Not timed: the caches still hold data of another provider.
+            times[name].append(_nanoseconds(calls[name], counts[name]) / 1e6)
+    return {name: (counts[name], times[name]) for name in calls}
 
 
 def _calls_in_a_turn(call: Callable[[], object]) -> int:
@@ -144,7 +144,10 @@ def _nanoseconds(call: Callable[[], object], count: int) -> float:
 
 
 def work(plan: Plan, threads: int, raw: Path | None) -> None:
-    """All points with one number of threads, appended to `raw`; only compiled if that is None."""
+    """Measure all points with this number of threads and append them to `raw`.
+
+    If `raw` is None, only compile the code.
+    """
     import torch._inductor.config as inductor
 
     torch.set_num_threads(threads)
@@ -173,7 +176,7 @@ def _join(milliseconds: list[float]) -> str:
 
 
 def run(plan: Plan, folder: Path) -> None:
-    """`raw.csv` and `environment.json` in `folder`, then its report."""
+    """Write `raw.csv` and `environment.json` in `folder`, then its report."""
     folder.mkdir(parents=True, exist_ok=True)
     raw = folder / "raw.csv"
     (folder / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
@@ -181,9 +184,9 @@ def run(plan: Plan, folder: Path) -> None:
         csv.writer(file).writerow([field.name for field in fields(Row)])
     if plan.compiled:
         print("compiling", flush=True)
-        # One after the other it would take twice as long; the results lie in inductor's cache.
-        makers = [_start(replace(plan, threads=(count,)), None) for count in plan.threads]
-        _wait(makers)
+        # In parallel this takes half the time; inductor's cache stores the results.
+        compilers = [_start(replace(plan, threads=(count,)), None) for count in plan.threads]
+        _wait(compilers)
     for count in plan.threads:
         _wait([_start(replace(plan, threads=(count,)), raw)])
     op_report.write(folder)
@@ -205,7 +208,7 @@ def _wait(processes: list[subprocess.Popen[bytes]]) -> None:
 
 
 def environment() -> dict[str, str]:
-    """What the figures depend on, as far as it can be told."""
+    """Return the hardware and software that the figures depend on."""
     return {
         "cpu": _cpu(),
         "caches": _caches(),
@@ -227,14 +230,14 @@ def _cpu() -> str:
 
 def _caches() -> str:
     indices = sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"))
-    found = []
+    caches = []
     for index in indices:
         level, kind, size = (
             (index / name).read_text().strip() for name in ("level", "type", "size")
         )
         if kind != "Instruction":
-            found.append(f"L{level} {size}")
-    return ", ".join(found)
+            caches.append(f"L{level} {size}")
+    return ", ".join(caches)
 
 
 def _instruction_set() -> str:
@@ -245,7 +248,7 @@ def _instruction_set() -> str:
 
 
 def _commit() -> str:
-    """The commit, with a + if files that are tracked have changed since."""
+    """Return the commit, with a + if tracked files have changed since."""
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:

@@ -1,13 +1,12 @@
-"""Finds the block sizes that `adacache_kernels/kernels/launch_config.py` should hold. Needs a CUDA
-GPU.
+"""Find the block sizes for `adacache_kernels/kernels/launch_config.py` on a CUDA GPU.
 
     python -m bench.ops.tune
 
-Every candidate is timed on the cases of `op_cases.py`, for both dtypes and several sizes, and the
-fastest is printed with its case. The rows of the table, which are keyed by bytes, follow from where
-the fastest changes.
+The script times every candidate on the cases of `bench/ops/cases.py`, for both dtypes and several
+sizes, and prints the fastest one of each case. The table in the package has rows by bytes: a row
+ends where the fastest candidate changes.
 
-This script has not been run on a GPU yet: the table in the package was reasoned, not tuned.
+This script has not run on a GPU yet: the table in the package is an estimate.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import torch
 
 from bench.ops.cases import Case, cases, shape_of
 
-# What a candidate is made of: 16-byte loads a thread has in flight, warps, programs a launch.
+# Dimensions of a candidate: 16-byte loads in flight a thread, warps, programs a launch.
 VECTORS = (1, 2, 4, 8)
 WARPS = (2, 4, 8)
 PROGRAMS = (264, 528, 1056, 4096)
@@ -37,7 +36,10 @@ LOOKUPS = {
 
 
 def fastest(call: Callable[[], object], lookup: str) -> tuple[Any, float]:
-    """The best candidate for a call, and its milliseconds; whatever is looked up, it is used."""
+    """Return the fastest candidate for a call, and its milliseconds.
+
+    Each candidate replaces the result of the table's function `lookup`.
+    """
     from triton.testing import do_bench
 
     from adacache_kernels.kernels.launch_config import Config
@@ -53,13 +55,13 @@ def fastest(call: Callable[[], object], lookup: str) -> tuple[Any, float]:
 
 
 def on_gpu(case: Case, size_mb: float, dtype: torch.dtype) -> Callable[[], object]:
-    """A call of our op, on tensors of the GPU."""
+    """Return a call of our op on tensors on the GPU."""
     tensors = case.make(shape_of(size_mb, dtype), dtype)
     return partial(case.ours, **{name: tensor.cuda() for name, tensor in tensors.items()})
 
 
 def lines(arch: int) -> Iterator[str]:
-    """The table of one architecture, one line a case, dtype and size."""
+    """Yield one line for each case, dtype and size, for one architecture."""
     for case in cases():
         if case.latency:
             continue
@@ -72,7 +74,9 @@ def lines(arch: int) -> Iterator[str]:
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     if not torch.cuda.is_available():
-        raise SystemExit("tune.py times kernels on a CUDA GPU, and torch finds none here")
+        raise SystemExit(
+            "bench.ops.tune needs a CUDA GPU, and torch finds none; run it on a machine with one"
+        )
     major, minor = torch.cuda.get_device_capability()
     print(f"# {torch.cuda.get_device_name()}, torch {torch.__version__}")
     for line in lines(10 * major + minor):

@@ -1,10 +1,10 @@
-"""What the cache takes for models at their released sizes: planned from shapes, nothing is run.
+"""Plan the bytes of the cache for models at their released sizes; no model runs.
 
     python -m bench.runtime.cache_bytes
 
-Each model is built on the meta device with its released configuration and called once, up to its
-first block, whose inputs the plan is made from, in bfloat16 and with guidance. The authors' code
-keeps two tensors for every block. Writes `results/cache_bytes.md`.
+The script builds each model on the meta device with its released configuration, in bfloat16, and
+calls it with guidance up to its first block. The plan follows from the inputs of that block. The
+authors' code stores two tensors for every block. Writes `results/cache_bytes.md`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Case:
 
     Args:
         name: model and size of the video.
-        build: the model, on the present device.
-        inputs: of its forward.
-        lists: where its blocks are, for models that have no adapter yet.
+        build: builds the model on the current device.
+        inputs: makes the arguments of its forward.
         video: videos in one call, frames of tokens.
-        calls: of the model in one step with guidance.
+        calls: calls of the model in one step with guidance.
+        lists: its block lists, for a model without an adapter.
     """
 
     name: str
@@ -113,7 +113,7 @@ def hunyuan_video_inputs() -> dict[str, Any]:
 
 
 class OpenSora(nn.Module):
-    """What the plan sees of Open-Sora 1.2 (STDiT3): two lists that take [B, T * S, 1152]."""
+    """The part of Open-Sora 1.2 (STDiT3) that the plan needs: two lists on `[B, T * S, 1152]`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -149,11 +149,11 @@ WAYS = {
 
 
 class _FirstBlock(Exception):
-    """The first block was reached; holds its streams."""
+    """An exception that carries the streams of the first block."""
 
 
 def entering(model: nn.Module, case: Case, first: BlockList) -> StreamShapes:
-    """The streams that enter the first block."""
+    """Return the shapes of the streams that enter the first block."""
 
     def stop(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         names = block.forward.__code__.co_varnames[1:]
@@ -169,7 +169,7 @@ def entering(model: nn.Module, case: Case, first: BlockList) -> StreamShapes:
 
 
 def build(case: Case) -> nn.Module:
-    """The model without its weights."""
+    """Build the model without its weights."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(DTYPE)
     try:
@@ -180,7 +180,7 @@ def build(case: Case) -> nn.Module:
 
 
 def row(case: Case) -> str:
-    """A line of the table."""
+    """Return a line of the table."""
     model = build(case)
     lists = case.lists or adapter_for(model).lists
     brought = entering(model, case, lists[0])
@@ -191,8 +191,8 @@ def row(case: Case) -> str:
         for blocks in lists
         for stream in blocks.streams
     )
-    # As "fast": the last residual and what the distance is measured to, in the last list's middle
-    # block. As "forecast": three residuals, no metric block.
+    # "fast" stores the last residual, and the residual of a metric block in the last list.
+    # "forecast" stores three residuals and has no metric block.
     sites = ((lists[-1].attribute, 0),)
     fast = SlotDemand(lists, 1, sites)
     places = ring_size(1, correct=True)
@@ -206,7 +206,7 @@ def row(case: Case) -> str:
 
 
 def planned(demand: SlotDemand, case: Case, brought: StreamShapes, storage: Storage) -> int:
-    """Bytes on the device of the slots of all branches."""
+    """Return the bytes of all branches' slots on the device."""
     specs = {}
     for branch in range(case.calls):
         specs |= {spec.key: spec for spec in demand.slots(branch, brought, storage)}

@@ -1,4 +1,4 @@
-"""What reuses steps: this package and others, with their defaults where those fit a tiny model."""
+"""Methods that reuse steps, of this package and of others, with their defaults if possible."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ import adacache_kernels as ak
 
 STEPS = 20
 LAYERS = 12
-"""cache-dit computes the first eight blocks by default, so that there must be more."""
+"""By default, cache-dit always computes the first eight blocks; the model needs more."""
 
 
 @dataclass
 class Now:
-    """What a pipeline would know during a forward.
+    """The state of a pipeline during a forward.
 
     Args:
-        timestep: a tensor on the device, as diffusers' pipelines keep it.
+        timestep: a tensor on the device, as in diffusers' pipelines.
     """
 
     timestep: Tensor | None = None
@@ -39,11 +39,11 @@ class Method:
     """A row of the table.
 
     Args:
-        name: of the method.
+        name: name of the method.
         enable: turns it on for a model.
-        package: that it comes from.
-        needs: name in that package, which not every version has.
-        disable: undoes what `enable` did outside of the model.
+        package: the package that has it.
+        needs: a name that only some versions of the package have.
+        disable: reverts the changes of `enable` outside of the model.
     """
 
     name: str
@@ -84,13 +84,13 @@ def pyramid_attention_broadcast(model: Any, now: Now) -> None:
 
 
 def mag_cache(model: Any, now: Now) -> None:
-    # A model has ratios of its own, from a calibration run; these let it reuse.
+    # Real ratios are calibrated for each model; with these the method reuses steps.
     ratios = [1.0] * STEPS
     model.enable_cache(diffusers.MagCacheConfig(mag_ratios=ratios, num_inference_steps=STEPS))
 
 
 def taylor_seer(model: Any, now: Now) -> None:
-    # The default patterns name no module of Wan.
+    # The default patterns match no module of Wan.
     model.enable_cache(diffusers.TaylorSeerCacheConfig(cache_identifiers=[r"blocks\.\d+\.attn\d"]))
 
 
@@ -114,13 +114,12 @@ def no_db_cache(model: Any) -> None:
     from cache_dit.caching.block_adapters.block_adapters import FakeDiffusionPipeline
 
     cache_dit.disable_cache(model)
-    # The mark of a model without a pipeline stays on this class, and the next model would be taken
-    # for one that is cached already.
+    # disable_cache leaves this mark on the class. The next model would then count as cached.
     if hasattr(FakeDiffusionPipeline, "_is_cached"):
         del FakeDiffusionPipeline._is_cached
 
 
-# A compiled block hides its attention, so that the block's own residual is measured.
+# A compiled block hides its attention; so cache_res is the block's residual.
 METHODS = (
     Method("unpatched", lambda model, now: None),
     Method("adacache_kernels, fast", ours(cache_res="block"), "adacache_kernels"),
@@ -140,7 +139,7 @@ METHODS = (
 
 @contextlib.contextmanager
 def context(model: Any, step: int) -> Iterator[None]:
-    """What diffusers' pipelines tell a model of a step, counted from 0."""
+    """Enter the cache context that diffusers' pipelines enter for a step, counted from 0."""
     sigma = 1 - (step + 0.5) / STEPS
     with model.cache_context("cond", step_index=step, sigma=sigma, num_inference_steps=STEPS):
         yield

@@ -1,11 +1,12 @@
-"""How often the host waits for the device in a step, and where compiled graphs break.
+"""Count how often the host waits for the device in a step, and how often compiled graphs break.
 
     python -m bench.runtime.host_syncs
 
-For this package and others, on one tiny Wan model and one generation each. Every row is counted in
-the same two ways. Waits: on fake CUDA tensors, by the spy of `tests/support/cuda_tensor_spy`; what
-a method reads from the device is answered so that it computes and reuses. Graph breaks: on CPU
-tensors, by torch's own counters, with the backend "eager". Writes `results/host_syncs.md`."""
+Each method, of this package or another, runs one generation of a tiny Wan model. The spy of
+`tests/support/cuda_tensor_spy` counts waits on fake CUDA tensors. It answers reads so that a method
+both computes and reuses steps. torch's own counters count graph breaks on CPU tensors, with the
+backend "eager". Writes `results/host_syncs.md`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import argparse
 import itertools
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,39 +39,33 @@ ABOUT = f"""# Waits for the device, graph breaks
 By `python -m bench.runtime.host_syncs`, torch {{torch}}, {{packages}}. A Wan model of {LAYERS}
 small blocks, one generation of {STEPS} steps, one call a step; each method with its defaults.
 
-Waits are those of the host for the device in a step from the second one on, least and most. A step
-is reused if it runs fewer matrix products than the unpatched model. What counts as a wait: a value
-that is read, a copy to the host, a copy to the device from memory that is not pinned. The tensors
-are CUDA tensors without values, and no GPU was there: of what a method reads, conditions hold, and
-of numbers each third is 1 and the others are 0. `adacache_kernels` can wait as well, if the device
-has not made its decision when the next step begins; its `summary()` counts that.
+The table shows the fewest and the most waits of the host in a step, from the second step on. A step
+is reused if it runs fewer matrix products than the unpatched model. A wait is a value that the host
+reads, a copy to the host, or a copy to the device from memory that is not pinned. There was no GPU:
+the tensors are CUDA tensors without values. If a method reads a condition, it gets True; if it
+reads numbers, every third one is 1 and the others are 0. `adacache_kernels` can also wait if the
+device has no decision yet when the next step begins; its `summary()` counts these host waits.
 
-Graphs and breaks are those that `torch.compile` (backend "eager", CPU tensors) makes in the
-generation, with each block compiled by itself and with the whole model compiled; in brackets, the
-breaks at functions marked `torch.compiler.disable`. A block whose forward is marked makes no graph.
+`torch.compile` (backend "eager", CPU tensors) makes the graphs and breaks of one generation, with
+each block compiled alone and with the whole model compiled. The number in brackets is that of
+breaks at functions marked `torch.compiler.disable`. A block with a marked forward makes no graph.
 
 """
 
 
 class Products(TorchDispatchMode):
-    """Counts matrix products."""
+    """A counter of matrix products."""
 
     count = 0
 
-    def __torch_dispatch__(
-        self,
-        op: Any,
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += op in PRODUCTS
         return op(*args, **(kwargs or {}))
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step did: matrix products, and waits of the host."""
+    """The matrix products of one step, and the waits of the host in it."""
 
     products: int
     waits: int
@@ -78,12 +73,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Breaks:
-    """What compiling did.
+    """The graphs of a compiled generation and their breaks.
 
     Args:
-        graphs: that were made.
-        breaks: places where one ended before its time, each as often as it was met.
-        disabled: those of them that are functions marked `torch.compiler.disable`.
+        graphs: number of graphs.
+        breaks: number of graph breaks.
+        disabled: graph breaks at functions marked `torch.compiler.disable`.
     """
 
     graphs: int
@@ -97,7 +92,7 @@ class Breaks:
 
 @contextmanager
 def enabled(method: Method, model: nn.Module) -> Iterator[Now]:
-    """The model with the method on."""
+    """Turn the method on for the model, and off at the end."""
     now = Now()
     method.enable(model, now)
     try:
@@ -107,8 +102,8 @@ def enabled(method: Method, model: nn.Module) -> Iterator[Now]:
 
 
 def steps_of(method: Method) -> list[Step]:
-    """One generation on fake CUDA tensors."""
-    model, values, found = WAN.build(), itertools.cycle([0.0, 0.0, 1.0]), []
+    """Run one generation on fake CUDA tensors, and return its steps."""
+    model, values, steps = WAN.build(), itertools.cycle([0.0, 0.0, 1.0]), []
 
     def answer(x: Tensor) -> bool | float:
         return True if x.dtype == torch.bool else next(values)
@@ -128,8 +123,8 @@ def steps_of(method: Method) -> list[Step]:
             spy.waits.clear()
             with context(model, step):
                 model(**inputs)
-            found.append(Step(products.count, len(spy.waits)))
-    return found
+            steps.append(Step(products.count, len(spy.waits)))
+    return steps
 
 
 def fake_inputs() -> dict[str, Any]:
@@ -142,7 +137,7 @@ def fake_inputs() -> dict[str, Any]:
 
 
 def breaks_of(method: Method, *, blocks: bool) -> Breaks:
-    """One generation on CPU tensors, with each block or with the whole model compiled."""
+    """Run one compiled generation on CPU tensors, and return its graphs and breaks."""
     torch._dynamo.reset()
     counters.clear()
     model, latents = WAN.build(), WAN.noise()
@@ -161,15 +156,15 @@ def breaks_of(method: Method, *, blocks: bool) -> Breaks:
 
 
 def breaks_or_why_not(method: Method, *, blocks: bool) -> str:
-    """A cell of the table."""
+    """Return a cell of the table: graphs and breaks, or the error of a method that fails."""
     try:
         return str(breaks_of(method, blocks=blocks))
-    except Exception as error:  # Whatever it is, the table has it.
+    except Exception as error:  # The table shows any error.
         return f"{type(error).__name__}: {str(error).strip().splitlines()[0].split(';')[0]}"
 
 
 def row(method: Method, all_products: int) -> str:
-    """A line of the table; `all_products` are those of a step that reuses nothing."""
+    """Return a line of the table; a step that reuses nothing has `all_products` products."""
     if not method.is_installed:
         return f"| {method.name} | not in the {method.package} installed, if any | | | | | |"
     steps = steps_of(method)
@@ -188,14 +183,14 @@ def row(method: Method, all_products: int) -> str:
 
 
 def span(counts: Sequence[int]) -> str:
-    """Least and most of them."""
+    """Return the lowest and the highest count."""
     if not counts:
         return "-"
     return str(min(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
 
 
 def table(methods: Sequence[Method]) -> str:
-    """One line a method."""
+    """Return the table, one line a method."""
     all_products = steps_of(METHODS[0])[0].products
     lines = [
         "| method | reused steps | waits in a computed step | in a reused step | in the generation "

@@ -1,13 +1,15 @@
-"""What patching costs on a CPU: a computed step against the unpatched model's, a reused one against
-the same model without blocks.
+"""Time the overhead of a patched model on a CPU.
+
+A computed step is compared with a step of the unpatched model. A reused step is compared with a
+step of the same model without blocks.
 
     python -m bench.runtime.overhead                              # about 8 minutes on one thread
     python -m bench.runtime.overhead --models demo --rounds 200 --out /tmp/overhead
 
-Each way to run a model has a copy of its own, which shares the weights. In every round each of them
-makes one step, in a new order, so that what slows the machine down slows all of them down; a ratio
-is one of two steps of the same round. "unpatched again" is the same code as "unpatched": how far it
-is from 1 is what this machine cannot tell apart. `overhead_report.py` makes the tables.
+Each way to run a model has its own copy, which shares the weights. In every round each copy runs
+one step, in random order. So other load slows all of them down. A ratio compares two steps of one
+round. "unpatched again" runs the same code as "unpatched": its ratio shows the noise of this
+machine. `bench/runtime/overhead_report.py` makes the tables.
 """
 
 from __future__ import annotations
@@ -36,10 +38,10 @@ from bench.runtime.overhead_report import COMPUTED, EMPTIED, FOLLOWED, REUSED, U
 
 GENERATION = 50
 MOST_ROUNDS = 900
-"""A reused step that extrapolates has coefficients of its own, and there is room for 1024."""
+"""A reused step with a forecast needs its own coefficients, and there is room for 1024."""
 ROUNDS = {"demo": 300, "latte": 24, "cogvideox": 36, "wan": 36}
 WARM_UP = 3
-# A codebook that would reuse, but finds no distance small enough: it measures and records.
+# With this codebook no distance is small enough for reuse: it measures and stores.
 NEVER = {"codebook": {1e-9: 2, 1.0: 1}}
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "schedule of all steps": {"schedule": range(1, GENERATION + 1)},
@@ -59,7 +61,7 @@ class Runner:
     made: int = 0
 
     def step(self) -> tuple[int, int]:
-        """One step; nanoseconds of wall time, and of this process on all CPUs."""
+        """Run one step; return its nanoseconds of wall time, and of this process on all CPUs."""
         arguments = self.inputs[self.made % len(self.inputs)]
         self.made += 1
         cpu, wall = time.process_time_ns(), time.perf_counter_ns()
@@ -69,7 +71,7 @@ class Runner:
 
 
 def runners(subject: Subject) -> dict[str, Runner]:
-    """Every way to run the model, warm: slots are there, and what is reused has been computed."""
+    """Return a warm runner for every way: slots exist, and residuals to reuse are computed."""
     models: dict[str, nn.Module] = {
         UNPATCHED: subject.twin(),
         f"{UNPATCHED} again": subject.twin(),
@@ -89,7 +91,7 @@ def runners(subject: Subject) -> dict[str, Runner]:
 def measure(
     found: Mapping[str, Runner], rounds: int, seed: int
 ) -> dict[str, list[tuple[int, int]]]:
-    """Nanoseconds by way and round: wall and CPU."""
+    """Return the nanoseconds, wall and CPU, of each way and round."""
     generator = random.Random(seed)
     order = list(found)
     times: dict[str, list[tuple[int, int]]] = {name: [] for name in found}
@@ -103,7 +105,7 @@ def measure(
 
 
 def check(found: Mapping[str, Runner]) -> None:
-    """That each patched model did what its name says."""
+    """Check that each patched model computed and reused the steps of its setting."""
     for name in COMPUTED:
         summary = ak.summary(found[name].model)
         assert not summary.reused_steps, f"{name} reused steps {summary.reused_steps}"
@@ -113,13 +115,13 @@ def check(found: Mapping[str, Runner]) -> None:
 
 
 def run(name: str, rounds: int, threads: int) -> list[Row]:
-    """The rows of one model."""
+    """Return the rows of one model."""
     torch.set_num_threads(threads)
     subject = SUBJECTS[name]()
     with torch.no_grad():
         found = runners(subject)
         gc.collect()
-        gc.freeze()  # The weights' objects need not be looked through while steps are timed.
+        gc.freeze()  # The garbage collector then ignores the weights' objects during the timing.
         times = measure(found, rounds, seed=0)
         gc.unfreeze()
     check(found)
@@ -138,7 +140,7 @@ def write(rows: list[Row], folder: Path, threads: int) -> None:
 
 
 def _with_warm_memory() -> None:
-    """Start again in a process that keeps freed memory, so that tensors cost no page faults."""
+    """Restart in a process that keeps freed memory, so that tensors cause no page faults."""
     if os.environ.get("MALLOC_TRIM_THRESHOLD_") != KEEP_FREED_MEMORY["MALLOC_TRIM_THRESHOLD_"]:
         os.execve(sys.executable, sys.orig_argv, os.environ | KEEP_FREED_MEMORY)
 

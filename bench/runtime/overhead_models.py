@@ -1,4 +1,4 @@
-"""The models whose steps `overhead.py` times, and what they are called with."""
+"""The models whose steps `bench/runtime/overhead.py` times, and their inputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from adacache_kernels.demo.run import FRAMES, generate
 
 HIDDEN, BLOCKS, TEXT = 1152, 8, 16
 LATENTS = 8
-"""Different latents that the steps take in turn: equal ones would have a distance of zero."""
+"""Number of different latents for the steps; with equal ones every distance would be zero."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Subject:
     """A model that is timed.
 
     Args:
-        name: in the tables.
-        model: in evaluation mode.
-        inputs: of its forward, one after the other.
+        name: name in the tables.
+        model: the model in evaluation mode.
+        inputs: arguments of its forwards, one after another.
         lists: attributes of its block lists.
     """
 
@@ -37,12 +37,12 @@ class Subject:
     lists: tuple[str, ...]
 
     def twin(self) -> nn.Module:
-        """A copy that shares the weights: no copy finds its own ones cold."""
+        """Return a copy that shares the weights; its own weights would not be in the caches."""
         shared = itertools.chain(self.model.parameters(), self.model.buffers())
         return copy.deepcopy(self.model, {id(tensor): tensor for tensor in shared})
 
     def emptied(self) -> nn.Module:
-        """A copy whose block lists are empty."""
+        """Return a copy with empty block lists."""
         model = self.twin()
         for attribute in self.lists:
             setattr(model, attribute, nn.ModuleList())
@@ -50,15 +50,15 @@ class Subject:
 
 
 def demo() -> Subject:
-    """The demo's transformer, with the text and latents that its pipeline calls it with."""
+    """Return the demo's transformer, with the inputs that its pipeline gives it."""
     pipe = load_pipeline()
     calls: list[dict[str, Any]] = []
 
-    def keep(_model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def record(_model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         assert not args
         calls.append(dict(kwargs))
 
-    handle = pipe.transformer.register_forward_pre_hook(keep, with_kwargs=True)
+    handle = pipe.transformer.register_forward_pre_hook(record, with_kwargs=True)
     generate(pipe, "a white six moving fast", steps=LATENTS)
     handle.remove()
     lists = ("transformer_blocks", "temporal_transformer_blocks")
@@ -66,7 +66,7 @@ def demo() -> Subject:
 
 
 def latte() -> Subject:
-    """Latte's width with eight blocks of each kind."""
+    """Return a model of Latte's width, with eight blocks of each kind."""
     model = diffusers.LatteTransformer3DModel(
         num_attention_heads=HIDDEN // 72, attention_head_dim=72, in_channels=4, out_channels=8,
         num_layers=BLOCKS, cross_attention_dim=HIDDEN, attention_bias=True, sample_size=8,
@@ -78,7 +78,7 @@ def latte() -> Subject:
 
 
 def cogvideox() -> Subject:
-    """CogVideoX of that width: two streams in one list."""
+    """Return a CogVideoX of that width: two streams in one list."""
     model = diffusers.CogVideoXTransformer3DModel(
         num_attention_heads=HIDDEN // 64, attention_head_dim=64, in_channels=4, out_channels=4,
         num_layers=BLOCKS, text_embed_dim=HIDDEN, sample_width=8, sample_height=8, sample_frames=13,
@@ -88,7 +88,7 @@ def cogvideox() -> Subject:
 
 
 def wan() -> Subject:
-    """Wan of that width: one stream in one list."""
+    """Return a Wan of that width: one stream in one list."""
     model = diffusers.WanTransformer3DModel(
         num_attention_heads=HIDDEN // 128, attention_head_dim=128, in_channels=4, out_channels=4,
         text_dim=HIDDEN, ffn_dim=4 * HIDDEN, num_layers=BLOCKS, rope_max_seq_len=32,

@@ -1,4 +1,4 @@
-"""Rows and table of the rounds that `overhead.py` has timed."""
+"""Rows and table of the rounds that `bench/runtime/overhead.py` has timed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ UNPATCHED, EMPTIED = "unpatched", "block lists emptied"
 COMPUTED = ("schedule of all steps", "codebook never reuses", "forecast never reuses")
 REUSED = ("reused", "reused, a line through two")
 FOLLOWED = {EMPTIED: f"{EMPTIED}, next step", "reused": "reused, next step"}
-"""Reused steps come in runs: these are timed once more at once, with the caches as they are."""
+"""Reused steps follow each other: these are timed a second time at once, with warm caches."""
 QUARTERS = (25, 50, 75)
 AIMS = {
     f"{UNPATCHED} again": None,
@@ -20,14 +20,15 @@ AIMS = {
     **dict.fromkeys(COMPUTED, 1.01),
     **dict.fromkeys((*REUSED, FOLLOWED["reused"]), 1.3),
 }
-"""What the ratio is to stay below; the others tell the noise."""
+"""Upper limits of the ratios; ways with None show the noise."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way to run one model. Milliseconds a step; ratios to `against` in the same round.
+    """The times of one way to run one model.
 
-    `of_min` is the ratio of the shortest steps.
+    Times are milliseconds a step. Ratios are to `against` in the same round; `of_min` is the ratio
+    of the shortest steps.
     """
 
     model: str
@@ -48,7 +49,7 @@ class Row:
 
 
 def rows(model: str, times: Mapping[str, Sequence[tuple[int, int]]]) -> list[Row]:
-    """From nanoseconds, (wall, CPU) by round, to rows."""
+    """Return a row for each way, from nanoseconds (wall, CPU) by round."""
     milliseconds = {way: np.array(each, dtype=float) / 1e6 for way, each in times.items()}
     return [_row(model, way, each, milliseconds) for way, each in milliseconds.items()]
 
@@ -74,12 +75,12 @@ def _row(
 
 
 def table(found: Sequence[Row], about: Mapping[str, str]) -> str:
-    """Markdown."""
+    """Return the report as Markdown."""
     lines = [
         "# Overhead",
         "",
         "Milliseconds a step, and ratios of two steps of one round: median (quartiles). By "
-        "`python -m bench.runtime.overhead`, which says how; "
+        "`python -m bench.runtime.overhead`; "
         + ", ".join(f"{name} {value}" for name, value in about.items())
         + ".",
         "",
@@ -93,7 +94,7 @@ def table(found: Sequence[Row], about: Mapping[str, str]) -> str:
             row.against, ratio, f"{row.cpu_ratio_p50:.3f}", f"{row.of_min:.3f}",
         )  # fmt: skip
         aim = AIMS.get(row.way)
-        told = "" if aim is None else f"{aim:g}"
-        cells = (row.model, row.way, f"{row.wall_p50:.2f}", *others, told)
+        limit = "" if aim is None else f"{aim:g}"
+        cells = (row.model, row.way, f"{row.wall_p50:.2f}", *others, limit)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -1,8 +1,8 @@
 """A Wan pipeline with random weights, for --pipeline bench/runtime/random_wan.py:build.
 
-12 layers of 4 heads, 9 frames of 128 x 128 pixels: large enough that matrix products take most of
-the time. Its frames are latents. What it makes has no meaning, and so has no PSNR: it is for waits,
-work, memory and time, on a pipeline that guides in two named calls a step.
+It has 12 layers of 4 heads and makes 9 frames of 128 x 128 pixels; matrix products take most of the
+time. Its frames are latents. Their PSNR has no meaning. The pipeline serves to measure waits, work,
+memory and time with guidance in two named calls a step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TEXT, TOKENS, CHANNELS = 64, 16, 4
 def build(
     device: str, layers: int = 12, heads: int = 4, head_dim: int = 32
 ) -> tuple[Any, Callable[[str, int, int], NDArray[np.float32]]]:
-    """(pipe, generate), as `adacache_kernels.evaluate.pipelines.load` takes them."""
+    """Return (pipe, generate) for `adacache_kernels.evaluate.pipelines.load`."""
     from diffusers import UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 
     torch.manual_seed(0)

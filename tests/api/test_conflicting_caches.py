@@ -18,9 +18,9 @@ from adacache_kernels.models.other_libraries.conflicting_patches import (
     is_cache_module,
 )
 from adacache_kernels.models.other_libraries.inspection import Inspection, inspect
-from tests.pipelines.test_pipelines import run_wan
-from tests.pipelines.test_pipelines import wan as wan_pipeline
 from tests.support.tiny_models.common_models import TINY, denoise
+from tests.support.tiny_pipelines.latte_and_wan import run_wan
+from tests.support.tiny_pipelines.latte_and_wan import wan as wan_pipeline
 
 STEPS = 7
 EVERY_THIRD = {float("inf"): 3}
@@ -142,7 +142,7 @@ def test_hooks_that_come_after_patch_are_refused_when_a_generation_begins() -> N
 
 
 def test_if_one_transformer_of_a_pipeline_is_cached_neither_is_patched() -> None:
-    from tests.engine.test_experts import experts
+    from tests.support.tiny_pipelines.two_experts import experts
 
     pipe = experts()
     pipe.transformer_2.enable_cache(first_block())

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 import adacache_kernels as ak
-from tests.pipelines.test_pipelines import latte, run_latte, run_wan
-from tests.pipelines.test_pipelines import wan as wan_pipeline
 from tests.support.oracles.two_residuals_per_block import relative
 from tests.support.rounding import close
 from tests.support.tiny_models.common_models import TINY, denoise
+from tests.support.tiny_pipelines.latte_and_wan import latte, run_latte, run_wan
+from tests.support.tiny_pipelines.latte_and_wan import wan as wan_pipeline
 
 STEPS = 7
 ALWAYS = {1.0: 1}

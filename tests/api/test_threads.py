@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 import adacache_kernels as ak
-from tests.pipelines.test_pipelines import run_wan
-from tests.pipelines.test_pipelines import wan as wan_pipeline
 from tests.support.rounding import close
 from tests.support.tiny_models.common_models import TINY, denoise
+from tests.support.tiny_pipelines.latte_and_wan import run_wan
+from tests.support.tiny_pipelines.latte_and_wan import wan as wan_pipeline
 
 STEPS = 7
 EVERY_THIRD = {float("inf"): 3}
@@ -94,7 +94,7 @@ def test_a_model_that_calls_itself_is_refused() -> None:
 
 
 def test_a_refused_unpatch_of_two_experts_leaves_both_patched() -> None:
-    from tests.engine.test_experts import experts
+    from tests.support.tiny_pipelines.two_experts import experts
 
     pipe = ak.patch(experts())
     seen = []

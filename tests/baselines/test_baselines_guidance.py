@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import adacache_kernels as ak
-from tests.pipelines.test_pipelines import latte, run_latte, run_wan, wan
 from tests.support.baseline_runs import STEPS, THRESHOLDS
 from tests.support.oracles.baselines import Steps, installed, stored_modules
 from tests.support.rounding import close
 from tests.support.tiny_models.common_models import TINY
+from tests.support.tiny_pipelines.latte_and_wan import latte, run_latte, run_wan, wan
 
 
 def test_the_first_branch_measures_for_every_layer() -> None:
@@ -189,9 +189,9 @@ def test_ratios_for_another_number_of_steps_are_refused_by_a_pipeline() -> None:
 
 
 def test_two_experts_of_one_generation_have_their_own_residuals() -> None:
-    from tests.engine.test_experts import STEPS as TOGETHER
-    from tests.engine.test_experts import by_expert, experts
-    from tests.engine.test_experts import run as run_experts
+    from tests.support.tiny_pipelines.two_experts import STEPS as TOGETHER
+    from tests.support.tiny_pipelines.two_experts import by_expert, experts
+    from tests.support.tiny_pipelines.two_experts import run as run_experts
 
     pipe = ak.patch(experts(), ak.baselines.FixedIntervalConfig(interval=4))
     run_experts(pipe)

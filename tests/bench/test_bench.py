@@ -1,4 +1,4 @@
-"""The benchmark of the ops: its cases, its report and the predicted GPU times. Nothing is timed."""
+"""Test the benchmarks' cases, reports and predicted GPU times; no test depends on a time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests import ROOT
 BENCH = Path(bench_ops.__file__).parent
 CASES = {case.key: case for case in op_cases.cases()}
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-# Tensors of the size of x that are read or written; eight bits are counted by hand.
+# Number of tensors of x's size that are read or written; int8 and float8 are counted below.
 STREAMS = {
     "distance_update: residual given": 3,
     "distance_update: x_out - x_in": 4,
@@ -52,7 +52,7 @@ def test_a_provider_that_is_wrong_is_refused(key: str) -> None:
     def idle(**_: torch.Tensor) -> torch.Tensor:
         return torch.zeros(2, 3)
 
-    if CASES[key].key != "conditional_add: flag 0":  # There, to do nothing is right.
+    if CASES[key].key != "conditional_add: flag 0":  # With flag 0, doing nothing is right.
         with pytest.raises(AssertionError, match=f"{key}, eager"):
             CASES[key].check({"eager": idle}, tensors)
 
@@ -101,7 +101,7 @@ def test_a_roof_leaves_values_to_work_with(key: str, dtype: torch.dtype) -> None
 
 
 def test_a_roof_touches_every_word() -> None:
-    """With another mask each stream shows in what is written, up to the last word."""
+    """With another mask, every word of each stream changes the result."""
     words = torch.arange(4 * 37, dtype=torch.int64).view(4, 37)
     ones = roof.ctypes.c_uint64(2**64 - 1)
     x, a, b, c = words.clone()
@@ -187,7 +187,7 @@ def test_sizes_of_the_models(name: str, tokens: int, channels: int, adds: int) -
 
 def test_eager_kernels_are_counted_op_by_op() -> None:
     x = torch.empty(1000, dtype=torch.bfloat16, device="meta")
-    # A difference, and a copy that does not read what it overwrites.
+    # A difference, and a copy that does not read its target.
     work = predict_gpu.count(op_baselines.residual, x, x, x)
     assert work.kernels == (6000, 4000)
     # Views launch nothing; a reduction reads once.
@@ -245,8 +245,8 @@ def test_overhead_ratios_are_of_the_same_round() -> None:
     assert (row.wall_p50, row.ratio_p50, row.cpu_ratio_p50, row.of_min) == (10, 2, 2, 2)
 
 
-def test_the_cache_takes_what_the_table_says() -> None:
-    """Planned anew from the models' shapes: nothing is run."""
+def test_the_cache_needs_the_bytes_of_the_table() -> None:
+    """Plan again from the models' shapes; no model runs."""
     from bench.runtime import cache_bytes
 
     table = cache_bytes.RESULT.read_text().splitlines()

@@ -1,4 +1,4 @@
-"""The table of waits and graph breaks: what it counts, in this package and in others."""
+"""Test the table of waits and graph breaks: its counts for this package and for others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ METHODS = {method.name: method for method in sync_peers.METHODS}
 WAITING = {"FirstBlockCache": 1, "PyramidAttentionBroadcast": 48, "cache-dit DBCache": 1}
 pytestmark = [
     pytest.mark.skipif(fake_cuda.why_not() is not None, reason=str(fake_cuda.why_not())),
-    # The address of a state goes to the mailbox; here it is 0, and a double takes it.
+    # The mailbox gets the address of a state; here the address is 0, and a double receives it.
     pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor"),
 ]
 
@@ -53,7 +53,7 @@ def test_breaks_are_counted() -> None:
 
 
 def test_a_row_of_what_cannot_run() -> None:
-    """A method that is not there, and one that fails, have their row."""
+    """A method that is missing and a method that fails have a row each."""
 
     def fail(model: object, now: object) -> None:
         raise NotImplementedError("not on this model\nat all")

@@ -12,7 +12,6 @@ import torch
 import adacache_kernels as ak
 from adacache_kernels import Calibration, calibrate
 from adacache_kernels.evaluate import method_spec
-from tests.pipelines.test_pipelines import latte, run_latte
 from tests.support.tiny_calibration import (
     STEPS,
     TINY_WAN,
@@ -21,6 +20,7 @@ from tests.support.tiny_calibration import (
     of_pipeline,
 )
 from tests.support.tiny_models.common_models import TINY
+from tests.support.tiny_pipelines.latte_and_wan import latte, run_latte
 
 pytestmark = pytest.mark.usefixtures("seconds")
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import adacache_kernels as ak
-from tests.pipelines.test_pipelines import embeds
 from tests.support.tiny_models.common_models import TINY, Tiny
+from tests.support.tiny_pipelines.latte_and_wan import embeds
 
 STEPS = 20
 BOOK = {0.012: 5, 0.025: 4, 0.05: 3, 0.2: 2, 9.0: 1}

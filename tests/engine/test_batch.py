@@ -25,10 +25,10 @@ from tests.engine.batched_videos import (
     run,
     two_videos,
 )
-from tests.pipelines.test_pipelines import latte
 from tests.support.graph_closures import Closures
 from tests.support.rounding import close, close_numbers
 from tests.support.tiny_models.common_models import TINY
+from tests.support.tiny_pipelines.latte_and_wan import latte
 
 MOREG = {"apply_moreg": True, "moreg_steps": (3, 15), "moreg_hyp": (1.0, 2.0, 0.25)}
 

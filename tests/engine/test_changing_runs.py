@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 import adacache_kernels as ak
-from tests.pipelines.test_pipelines import run_wan
-from tests.pipelines.test_pipelines import wan as wan_pipeline
 from tests.support.rounding import BOUND, ONE_CODE, close, close_summaries
 from tests.support.tiny_models.common_models import TINY, Tiny, denoise
+from tests.support.tiny_pipelines.latte_and_wan import run_wan
+from tests.support.tiny_pipelines.latte_and_wan import wan as wan_pipeline
 
 STEPS = 7
 EVERY_THIRD = {float("inf"): 3}

@@ -6,45 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 import adacache_kernels as ak
 from adacache_kernels.api.target import attached_engine
-from tests.pipelines.test_pipelines import quiet, run_wan
 from tests.support.oracles.two_residuals_per_block import relative, two_residuals
 from tests.support.tiny_models.common_models import TINY
+from tests.support.tiny_pipelines.two_experts import NAMES, STEPS, by_expert, experts, run
 
-STEPS = 16
 LISTS = TINY["wan"].lists
-NAMES = ("transformer", "transformer_2")
-
-
-def experts(boundary: float = 0.5) -> Any:
-    """Return a pipeline whose first expert runs the steps above the boundary."""
-    from diffusers import UniPCMultistepScheduler, WanPipeline
-
-    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)
-    return quiet(
-        WanPipeline(
-            tokenizer=None,
-            text_encoder=None,
-            vae=None,
-            transformer=TINY["wan"].build(),
-            transformer_2=TINY["wan"].build(seed=5),
-            scheduler=scheduler,
-            boundary_ratio=boundary,
-        )
-    )
-
-
-def run(pipe: Any, **kwargs: Any) -> Tensor:
-    return run_wan(pipe, STEPS, **kwargs)
-
-
-def by_expert(pipe: Any) -> list[list[int]]:
-    """Return the steps of each expert."""
-    summaries = [ak.summary(getattr(pipe, name)) for name in NAMES]
-    return [sorted([*s.computed_steps, *s.reused_steps]) for s in summaries]
 
 
 @pytest.mark.parametrize("guidance", [1.0, 4.0])

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 import adacache_kernels as ak
 from adacache_kernels.engine.cache_context import leads_before
 from tests.support.oracles.two_residuals_per_block import relative
-from tests.support.tiny_models.chained_models import noise
 from tests.support.tiny_models.common_models import TINY
+from tests.support.tiny_models.description import noise
 
 STEPS = 16
 CODEBOOK = {0.08: 5, 0.13: 4, 0.15: 3, 0.21: 2, 9.0: 1}

@@ -32,11 +32,11 @@ from tests.engine.batched_videos import (
     run,
     two_videos,
 )
-from tests.engine.test_experts import experts
-from tests.pipelines.test_pipelines import embeds, latte
 from tests.support.rounding import close, close_numbers
-from tests.support.tiny_models.chained_models import noise
 from tests.support.tiny_models.common_models import FOUR, TINY
+from tests.support.tiny_models.description import noise
+from tests.support.tiny_pipelines.latte_and_wan import embeds, latte
+from tests.support.tiny_pipelines.two_experts import experts
 
 
 def each(videos: list[Video], **settings: Any) -> nn.Module:

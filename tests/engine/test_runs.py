@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import adacache_kernels as ak
-from tests.pipelines.test_pipelines import EVERY_THIRD, latte, run_latte, run_wan, wan
-from tests.support.tiny_models.chained_models import VIDEOS, noise
+from tests.support.tiny_models.chained_models import VIDEOS
+from tests.support.tiny_models.description import noise
+from tests.support.tiny_pipelines.checks import EVERY_THIRD
+from tests.support.tiny_pipelines.latte_and_wan import latte, run_latte, run_wan, wan
 
 STEPS = 15
 REUSING = {"codebook": {float("inf"): 3}, "num_inference_steps": STEPS}

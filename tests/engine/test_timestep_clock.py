@@ -12,8 +12,8 @@ from torch import Tensor, nn
 import adacache_kernels as ak
 from adacache_kernels.demo.presets import PROFILES
 from adacache_kernels.engine.clocks.timestep_clock import TimestepClock, readable_time
-from tests.support.tiny_models.chained_models import noise
 from tests.support.tiny_models.common_models import TINY
+from tests.support.tiny_models.description import noise
 
 EVERY_THIRD = {float("inf"): 3}
 

@@ -16,8 +16,10 @@ import adacache_kernels as ak
 from adacache_kernels.models import Adapter, adapter_for
 from tests.support.oracles.block_residual import reused_by_blocks
 from tests.support.oracles.two_residuals_per_block import relative
-from tests.support.tiny_models.chained_models import IMAGES, VIDEOS, denoise, noise
+from tests.support.tiny_models.chained_models import IMAGES, VIDEOS
+from tests.support.tiny_models.description import noise
 from tests.support.tiny_models.special_models import OTHER_IMAGES, OTHER_VIDEOS
+from tests.support.tiny_models.tiny_class import denoise
 
 STEPS = 12
 CHAINED = {**VIDEOS, **OTHER_VIDEOS, **IMAGES, **OTHER_IMAGES}
@@ -175,14 +177,7 @@ def test_calls_with_controlnet_samples_are_computed() -> None:
         latents = [noise(*tiny.latents, seed=step) for step in range(STEPS)]
         with torch.no_grad():
             return [
-                model(
-                    hidden_states=x,
-                    encoder_hidden_states=noise(*(tiny.text or ()), seed=100),
-                    timestep=tiny.timestep(step),
-                    return_dict=False,
-                    **tiny.extra(),
-                    **samples,
-                )[0]
+                model(**tiny.inputs(x, step), **samples, return_dict=False)[0]
                 for step, x in enumerate(latents, 1)
             ]
 

@@ -40,8 +40,10 @@ from tests.models.unknown_models import (
 )
 from tests.support.oracles.block_residual import reused_by_blocks
 from tests.support.oracles.two_residuals_per_block import relative
-from tests.support.tiny_models.chained_models import IMAGES, VIDEOS, denoise, noise
+from tests.support.tiny_models.chained_models import IMAGES, VIDEOS
+from tests.support.tiny_models.description import noise
 from tests.support.tiny_models.special_models import OTHER_IMAGES, OTHER_VIDEOS
+from tests.support.tiny_models.tiny_class import denoise
 
 CHAINED = {**VIDEOS, **OTHER_VIDEOS, **IMAGES, **OTHER_IMAGES}
 UNCLEAR = {

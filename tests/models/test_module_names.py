@@ -16,6 +16,7 @@ from adacache_kernels.models.module_names import MODULE_NAMES, module_names_for
 from tests.support.oracles.baselines import Steps, StoredModule, installed
 from tests.support.tiny_models import chained_models as tiny_chained
 from tests.support.tiny_models import common_models as tiny
+from tests.support.tiny_models import tiny_class
 
 STEPS = 5
 MODELS: dict[str, Any] = {
@@ -56,7 +57,7 @@ def test_modules_by_kind(name: str) -> None:
 
 def denoise(name: str, model: Any) -> list[torch.Tensor]:
     """Return the latents after each step."""
-    module = tiny if name in tiny.TINY else tiny_chained
+    module = tiny if name in tiny.TINY else tiny_class
     return module.denoise(MODELS[name], model, STEPS)
 
 
@@ -141,5 +142,5 @@ def test_a_model_with_unknown_modules_can_reuse_blocks_only() -> None:
         with pytest.raises(ValueError, match="HunyuanVideoTransformer3DModel: it is not known"):
             ak.patch(each.build(), config, num_inference_steps=STEPS)
     model = ak.patch(each.build(), ak.baselines.FixedIntervalConfig(), num_inference_steps=STEPS)
-    tiny_chained.denoise(each, model, STEPS)
+    tiny_class.denoise(each, model, STEPS)
     assert ak.summary(model).computed_steps == [1, 3, 5]

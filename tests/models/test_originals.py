@@ -15,7 +15,7 @@ import adacache_kernels as ak
 from adacache_kernels.models import adapter_for
 from adacache_kernels.models.adapters.repositories import STRUCTURES
 from tests.support.oracles.two_residuals_per_block import relative
-from tests.support.tiny_models.original_parts import noise
+from tests.support.tiny_models.description import noise
 from tests.support.tiny_models.original_stdit3 import AuthorsBlock, STDiT3
 from tests.support.tiny_models.originals import ORIGINALS, DiT, Original
 

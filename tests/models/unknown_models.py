@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.support.tiny_models.chained_models import noise
+from tests.support.tiny_models.description import noise
 
 STEPS = 9
 REUSING = {"codebook": {float("inf"): 3}, "num_inference_steps": STEPS}

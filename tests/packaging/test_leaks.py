@@ -1,4 +1,4 @@
-"""The extension module under LeakSanitizer, and that this would see a leak."""
+"""Test the extension module under LeakSanitizer, and that LeakSanitizer finds a planted leak."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHECK = ROOT / "tests" / "tools" / "check_leaks.sh"
 def check(*arguments: str) -> subprocess.CompletedProcess[str]:
     compiler = os.environ.get("CC", "gcc")
     if sys.platform != "linux" or shutil.which(compiler) is None:
-        pytest.skip("there is no GCC, which LeakSanitizer comes with")
+        pytest.skip("GCC is missing, which has LeakSanitizer")
     done = subprocess.run(
         ["bash", str(CHECK), "lsan", *arguments],
         capture_output=True,
@@ -26,9 +26,9 @@ def check(*arguments: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHON": sys.executable},
     )
     if "no liblsan.so" in done.stderr:
-        pytest.skip("this GCC has no LeakSanitizer")
+        pytest.skip("this GCC is without LeakSanitizer")
     if "LeakSanitizer has encountered a fatal error" in done.stderr:
-        pytest.skip("LeakSanitizer may not look into processes here")
+        pytest.skip("LeakSanitizer has no permission to inspect processes")
     assert "used everything" in done.stdout, done
     return done
 

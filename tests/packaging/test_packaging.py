@@ -1,4 +1,4 @@
-"""The installed package: what it links, what an import costs and touches, how nvcc is found."""
+"""Test the installed package: its libraries, the cost of its import, the search for nvcc."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests import ROOT
 
 
 def run(code: str) -> str:
-    """What a fresh interpreter, away from the source tree, prints."""
+    """Return the output of a new interpreter that runs outside of the source tree."""
     command = [sys.executable, "-c", code]
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd="/").stdout
 
@@ -31,14 +31,14 @@ def test_import_touches_no_gpu() -> None:
         "print(torch.cuda.is_initialized()); print(open('/proc/self/maps').read())"
     )
     if not Path("/proc/self/maps").exists():
-        pytest.skip("this system does not tell which libraries a process has opened")
+        pytest.skip("this system does not list the libraries of a process")
     initialized, maps = run(code).split("\n", 1)
     assert initialized == "False"
     assert "libcuda.so" not in maps
 
 
 def test_import_loads_nothing_but_torch_and_the_package() -> None:
-    """An import that costs little loads only torch, numpy, the standard library and the package."""
+    """A cheap import loads only torch, numpy, the standard library and the package."""
     code = "import sys, torch, numpy; before = set(sys.modules); import adacache_kernels; "
     loaded = run(code + "print(*sorted(set(sys.modules) - before))").split()
     tops = {name.partition(".")[0] for name in loaded}
@@ -52,7 +52,7 @@ def test_import_loads_no_command_of_the_command_line() -> None:
     assert not {f"adacache_kernels.{wing}" for wing in wings} & set(loaded)
 
 
-def test_info_tells_how_the_package_was_built(capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_prints_how_the_package_was_built(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["info"]) == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert lines["version"] == adacache_kernels.__version__
@@ -94,6 +94,29 @@ def test_python_m_runs_commands() -> None:
     assert run.returncode == 2 and "required: --prompts" in run.stderr
 
 
+INSTALLED = """
+import importlib.metadata
+try:
+    files = importlib.metadata.files("adacache-kernels") or []
+except importlib.metadata.PackageNotFoundError:
+    files = []
+print(*(file.locate() for file in files if str(file) == "adacache_kernels/__init__.py"))
+"""
+IMPORTED = "\nimport tests, adacache_kernels\nprint(adacache_kernels.__file__)"
+
+
+def test_the_tests_import_the_installed_package() -> None:
+    """`python -m` and plain `python` find the installed package before the source tree."""
+    installed = run(INSTALLED).strip()
+    if not installed or not Path(installed).exists():
+        pytest.skip("the package is not installed, or only as a link to the source tree")
+    # `python -c` puts the working directory first on sys.path, as `python -m pytest` does.
+    command = [sys.executable, "-c", IMPORTED]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert Path(done.stdout.strip()).samefile(installed)
+    assert Path(str(adacache_kernels.__file__)).samefile(installed)
+
+
 def test_package_data_is_installed() -> None:
     package = Path(adacache_kernels.__file__).parent
     assert (package / "py.typed").exists()
@@ -101,7 +124,7 @@ def test_package_data_is_installed() -> None:
     assert list(package.glob("demo/**/*.safetensors"))
 
 
-@pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="the sources are not here")
+@pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="the source tree is missing")
 def test_sdist_has_what_a_build_needs(tmp_path: Path) -> None:
     source, dist = tmp_path / "source", tmp_path / "dist"
     hidden = shutil.ignore_patterns(".git", ".venv", "build", "*.egg-info", "__pycache__", "*.so")
@@ -124,7 +147,7 @@ def test_sdist_has_what_a_build_needs(tmp_path: Path) -> None:
 def setup_script() -> ModuleType:
     path = ROOT / "setup.py"
     if not path.exists():
-        pytest.skip("the sources are not here")
+        pytest.skip("the source tree is missing")
     spec = importlib.util.spec_from_file_location("adacache_setup", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -145,7 +168,9 @@ def fake_nvcc(folder: Path, script: str) -> str:
 
 
 @pytest.mark.parametrize("mode", ["AUTO", "ON"])
-def test_nvcc_is_found_in_each_place(setup_script: ModuleType, tmp_path: Path, mode: str) -> None:
+def test_nvcc_is_found_by_each_variable(
+    setup_script: ModuleType, tmp_path: Path, mode: str
+) -> None:
     cxx = fake_nvcc(tmp_path / "cxx", WORKS)
     home = fake_nvcc(tmp_path / "home" / "bin", WORKS)
     path = fake_nvcc(tmp_path / "path", WORKS)
@@ -198,7 +223,7 @@ def test_broken_nvcc(setup_script: ModuleType, tmp_path: Path, script: str, prob
     assert problem in reason
 
 
-def test_cudacxx_excludes_every_other_place(setup_script: ModuleType, tmp_path: Path) -> None:
+def test_cudacxx_is_used_alone(setup_script: ModuleType, tmp_path: Path) -> None:
     works = fake_nvcc(tmp_path / "works", WORKS)
     environment = {"CUDACXX": "/nowhere/nvcc", "PATH": str(tmp_path / "works")}
     chosen, reason = setup_script.choose_cuda(environment, usual=works)
@@ -206,7 +231,7 @@ def test_cudacxx_excludes_every_other_place(setup_script: ModuleType, tmp_path: 
     assert "/nowhere/nvcc, from CUDACXX, is broken" in reason
 
 
-def test_off_does_not_look(setup_script: ModuleType, tmp_path: Path) -> None:
+def test_off_runs_no_nvcc(setup_script: ModuleType, tmp_path: Path) -> None:
     called = tmp_path / "called"
     nvcc = fake_nvcc(tmp_path / "nvcc", f"touch {called}")
     chosen, reason = setup_script.choose_cuda({"ADACACHE_CUDA": "OFF", "CUDACXX": nvcc})

@@ -1,7 +1,7 @@
-"""Tiny models at other addresses: a product may round by where its matrices begin.
+"""Tiny models at other addresses, because the rounding of a product depends on them.
 
-With ADACACHE_TEST_SHIFT_BYTES=8, every second model of a test lies 8 bytes past the allocator's
-alignment. Parameters that are mapped from a file may lie so, too.
+With ADACACHE_TEST_SHIFT_BYTES=8, the parameters of every second model of a test begin 8 bytes past
+the allocator's alignment. Parameters that are mapped from a file may be unaligned as well.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _built = [0]
 
 
 def begin() -> None:
-    """Let the next model be a test's first, which is not moved."""
+    """Count the next model as the first of a test, which is not moved."""
     _built[0] = 0
 
 
 def moved(model: nn.Module) -> nn.Module:
-    """Return the model, its parameters moved if it is a test's second, fourth, and so on."""
+    """Move the parameters of the second, fourth, ... model of a test; return the model."""
     _built[0] += 1
     if SHIFT and _built[0] % 2 == 0:
         for parameter in model.parameters():
@@ -30,7 +30,7 @@ def moved(model: nn.Module) -> nn.Module:
 
 
 def shifted(tensor: Tensor, shift: int) -> Tensor:
-    """Return a copy that begins that many bytes past the allocator's alignment."""
+    """Return a copy that begins `shift` bytes past the allocator's alignment."""
     size = tensor.element_size()
     assert shift % size == 0, f"{tensor.dtype} cannot begin {shift} bytes later"
     first = shift // size

@@ -13,8 +13,8 @@ from torch import nn
 from adacache_kernels import Calibration, calibrate
 from adacache_kernels.calibration import timed_runs
 from adacache_kernels.evaluate.pipelines import Subject
-from tests.pipelines.test_pipelines import latte, run_latte
 from tests.support.tiny_models.common_models import TINY
+from tests.support.tiny_pipelines.latte_and_wan import latte, run_latte
 
 STEPS = 12
 COMPUTED, REUSED = 1.0, 0.1

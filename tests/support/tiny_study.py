@@ -10,7 +10,7 @@ import torch
 from adacache_kernels.evaluate.method_spec import Method, parse_methods
 from adacache_kernels.evaluate.pipelines import Subject
 from adacache_kernels.evaluate.results import Case, Row
-from tests.pipelines.test_pipelines import latte, run_latte
+from tests.support.tiny_pipelines.latte_and_wan import latte, run_latte
 
 STEPS = 8
 

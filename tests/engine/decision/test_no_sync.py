@@ -17,14 +17,16 @@ import adacache_kernels as ak
 from adacache_kernels.schedule import AdaCachePolicy
 from adacache_kernels.schedule.calibrated_for import identity
 from adacache_kernels.schedule.profile import Profile
-from tests.pipelines import test_pipelines
 from tests.support import cuda_tensor_spy as fake_cuda
 from tests.support.cuda_tensor_spy import SyncSpy, to_fake_cuda
 from tests.support.cuda_tensor_spy.patched import fake_parts
 from tests.support.tiny_models.chained_models import IMAGES, VIDEOS
 from tests.support.tiny_models.common_models import TINY, Tiny
+from tests.support.tiny_pipelines.latte_and_wan import LATTE, WAN
+from tests.support.tiny_pipelines.pipeline import TinyPipeline
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(fake_cuda.why_not() is not None, reason=str(fake_cuda.why_not())),
     # The mailbox gets the address of a state; here the address is 0, and a double receives it.
     pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor"),
@@ -128,11 +130,9 @@ def test_the_models_themselves_do_not_wait(name: str) -> None:
 @pytest.mark.parametrize("name", CHAINED)
 def test_models_with_adapters_that_are_data(name: str) -> None:
     tiny = CHAINED[name]
-    text = {} if tiny.text is None else {"encoder_hidden_states": torch.empty(tiny.text)}
 
     def inputs() -> dict[str, Any]:
-        given = {"hidden_states": torch.empty(tiny.latents), **text, **tiny.extra()}
-        given["timestep"] = torch.zeros_like(tiny.timestep(1))
+        given = tiny.inputs(torch.empty(tiny.latents), 1)
         return {key: moved(value) for key, value in given.items()} | {"return_dict": False}
 
     plain, _ = generate(tiny.build(), inputs, lambda model: None)
@@ -209,22 +209,24 @@ def test_reading_a_decision_from_the_device_is_recorded() -> None:
         never_waits("wan", patch(decision="sync"))
 
 
-@pytest.mark.parametrize(("build", "run"), test_pipelines.PIPELINES, ids=["latte", "wan"])
-def test_a_pipeline_waits_at_the_same_lines_as_unpatched(
-    build: Any, run: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.pipelines
+@pytest.mark.parametrize(("tiny", "channels"), [(LATTE, 8), (WAN, 16)], ids=["latte", "wan"])
+def test_a_pipeline_waits_at_the_same_lines_as_unpatched(tiny: TinyPipeline, channels: int) -> None:
     """Only schedulers read timesteps, with and without the package."""
-    monkeypatch.setattr(test_pipelines, "embeds", lambda channels, seed: empty(1, 6, channels))
 
     def waits(patched: bool) -> Counter[tuple[str, int]]:
-        pipe = build()
+        pipe = tiny.build()
         spy = SyncSpy(answer=lambda x: False if x.dtype == torch.bool else 0)
         with fake_cuda.fake_cuda(), fake_parts():
             to_fake_cuda(pipe.transformer)
             if patched:
                 ak.patch(pipe, apply_moreg=True, codebook={1e9: 2})
+            text = {
+                "prompt_embeds": empty(1, 6, channels),
+                "negative_prompt_embeds": empty(1, 6, channels),
+            }
             with spy:
-                run(pipe, STEPS)
+                tiny.call(pipe, num_inference_steps=STEPS, **text)
             assert not patched or both_ways(ak.summary(pipe))
         assert all(wait.is_in("diffusers") for wait in spy.waits)
         return Counter((wait.file, wait.line) for wait in spy.waits)

@@ -16,6 +16,8 @@ import pytest
 
 from tests import ROOT
 
+pytestmark = pytest.mark.slow
+
 RANDOM = [f"random:{seed}" for seed in range(1, 4)]
 MISPLACED = [f"misplaced:{pace}" for pace in RANDOM]
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.support.tiny_models.chained_models import TinyClass, noise
+from tests.support.tiny_models.description import noise
+from tests.support.tiny_models.tiny_class import TinyClass
 
 
 class StoredBlock:
@@ -55,7 +56,7 @@ def stored_blocks(
 def reused_by_blocks(
     tiny: TinyClass, model: nn.Module, steps: int, computed: Collection[int]
 ) -> list[Tensor]:
-    """Return the latents after every step, as `chained_models.denoise`, computing these steps."""
+    """Return the latents after every step, as `tiny_class.denoise`, computing these steps."""
     now, trajectory = [0], []
     with stored_blocks(tiny, model, lambda: now[0] in computed), torch.no_grad():
         latents = noise(*tiny.latents)

@@ -1,5 +1,6 @@
-"""What the doubles of the original repositories' models are made of. Nothing of it is zero, so that
-every block adds something.
+"""Modules of which the doubles of original models consist.
+
+No parameter is zero, so that every block adds something.
 """
 
 from __future__ import annotations
@@ -13,13 +14,12 @@ from torch import Tensor, nn
 CHANNELS, FRAMES, TOKENS, WORDS, HEADS = 12, 3, 16, 5, 2
 
 
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
 class Attention(nn.Module):
-    """Over the tokens of x, or over those of `context`; [B, N, C], or [N, B, C] if tokens come
-    first, or over the frames of x [B, H, W, F, C]."""
+    """Attention over the tokens of x, or over those of `context`.
+
+    x is `[B, N, C]`, or `[N, B, C]` if tokens come first. If x is `[B, H, W, F, C]`, the attention
+    is over its frames.
+    """
 
     def __init__(self, *, tokens_first: bool = False) -> None:
         super().__init__()
@@ -36,8 +36,8 @@ class Attention(nn.Module):
             x, context = x.transpose(0, 1), context.transpose(0, 1)
         query, (key, value) = self.query(x), self.key_value(context).chunk(2, dim=-1)
         heads = [t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in (query, key, value)]
-        found = nn.functional.scaled_dot_product_attention(*heads)
-        y = self.out(found.transpose(1, 2).flatten(2))
+        mixed = nn.functional.scaled_dot_product_attention(*heads)
+        y = self.out(mixed.transpose(1, 2).flatten(2))
         return y.transpose(0, 1) if self.tokens_first else y
 
 
@@ -51,7 +51,7 @@ def norm() -> nn.Module:
 
 
 class Embedded(nn.Module):
-    """What all doubles do before and after their blocks: patches of 2 x 2, a time of 6 C."""
+    """The parts before and after the blocks: patches of 2 x 2, a time embedding of 6 C."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,12 +61,12 @@ class Embedded(nn.Module):
         self.config = SimpleNamespace(patch_size_t=1, patch_size=2)
 
     def patches(self, x: Tensor) -> Tensor:
-        """[B, 4, F, 8, 8] -> [B, F * 16, C]"""
+        """Return the tokens of a video: `[B, 4, F, 8, 8]` to `[B, F * 16, C]`."""
         cut = x.unfold(3, 2, 2).unfold(4, 2, 2).permute(0, 2, 3, 4, 1, 5, 6)
         return self.embed(cut.flatten(4).flatten(1, 3))
 
     def video(self, tokens: Tensor) -> Tensor:
-        """[B, F * 16, C] -> [B, 4, F, 8, 8]"""
+        """Return the video of tokens: `[B, F * 16, C]` to `[B, 4, F, 8, 8]`."""
         cut = self.head(tokens).view(tokens.shape[0], -1, 4, 4, 4, 2, 2)
         return cut.permute(0, 4, 1, 2, 5, 3, 6).flatten(5).flatten(3, 4)
 

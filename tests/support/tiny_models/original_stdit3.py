@@ -1,4 +1,4 @@
-"""Doubles of STDiT3, as the repositories have it."""
+"""Doubles of STDiT3 as in the repositories of AdaCache, Open-Sora and VideoSys."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.support.tiny_models.original_parts import (
 )
 
 When = tuple[Tensor, Any, Any, int, int]
-"""t, x_mask, t0, frames T and their tokens S."""
+"""The time embedding t, x_mask, the embedding t0 of time 0, frames T, tokens S of a frame."""
 
 
 class STDiT3Block(nn.Module):
-    """Open-Sora 1.2: gated attention, cross attention, gated MLP; masked frames as at time 0."""
+    """Gated attention, cross attention, gated MLP; masked frames are modulated as at time 0."""
 
     in_space = False
-    """Whether the temporal attention is given [B, H, W, F, C]."""
+    """If True, the temporal attention takes `[B, H, W, F, C]`."""
 
     def __init__(self, temporal: bool) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class STDiT3Block(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.randn(6, CHANNELS) / CHANNELS**0.5)
 
     def rows(self, when: When) -> list[Tensor]:
-        """Six of [B, T * S, C]: shift, scale and gate of the attention and of the MLP."""
+        """Return shift, scale and gate of attention and MLP, six tensors `[B, T * S, C]`."""
         t, x_mask, t0, T, S = when
         batch = t.shape[0]
         chosen = (self.scale_shift_table[None] + t.reshape(batch, 6, -1)).unsqueeze(2)
@@ -47,7 +47,7 @@ class STDiT3Block(nn.Module):
         ]
 
     def attention(self, x: Tensor, when: When) -> Tensor:
-        """What the attention adds to x, gate applied."""
+        """Return the gated output of the attention, `[B, T * S, C]`."""
         (shift, scale, gate, *_), (*_, T, S) = self.rows(when), when
         frames = (self.norm1(x) * (1 + scale) + shift).view(len(x), T, S, CHANNELS)
         if self.temporal and self.in_space:
@@ -61,7 +61,7 @@ class STDiT3Block(nn.Module):
         return gate * mixed.reshape(x.shape)
 
     def rest(self, x: Tensor, y: Tensor, when: When) -> tuple[Tensor, Tensor]:
-        """What the cross attention and then the MLP add to x, gate applied."""
+        """Return the outputs of the cross attention and of the gated MLP after it."""
         shift, scale, gate = self.rows(when)[3:]
         cross = self.cross_attn(x, y)
         return cross, gate * self.mlp(self.norm2(x + cross) * (1 + scale) + shift)
@@ -73,7 +73,7 @@ class STDiT3Block(nn.Module):
 
 
 class AuthorsBlock(STDiT3Block):
-    """AdaCache's authors: a dictionary goes from block to block."""
+    """The block of AdaCache's authors: each block returns a dictionary to the next one."""
 
     def forward(
         self, x: Tensor, y: Tensor, t: Tensor, ada_dict: Any, mask: Any = None, x_mask: Any = None,
@@ -83,7 +83,7 @@ class AuthorsBlock(STDiT3Block):
 
 
 class OpenSoraBlock(STDiT3Block):
-    """Open-Sora 1.2 as it is."""
+    """The block of Open-Sora 1.2."""
 
     def forward(
         self, x: Tensor, y: Tensor, t: Tensor, mask: Any = None, x_mask: Any = None,
@@ -93,7 +93,7 @@ class OpenSoraBlock(STDiT3Block):
 
 
 class OpenSora13Block(STDiT3Block):
-    """Open-Sora 1.3."""
+    """The block of Open-Sora 1.3."""
 
     in_space = True
 
@@ -106,6 +106,8 @@ class OpenSora13Block(STDiT3Block):
 
 
 class VideoSysBlock(STDiT3Block):
+    """The block of VideoSys."""
+
     def forward(
         self, x: Tensor, y: Tensor, t: Tensor, mask: Any = None, x_mask: Any = None,
         t0: Any = None, T: Any = None, S: Any = None, timestep: Any = None,
@@ -115,7 +117,7 @@ class VideoSysBlock(STDiT3Block):
 
 
 class STDiT3(Embedded):
-    """Goes through its blocks as the repository of `block` does."""
+    """A model that calls its blocks as the repository of `block` does."""
 
     def __init__(self, block: type[STDiT3Block], depth: int = 3) -> None:
         super().__init__()

@@ -1,5 +1,7 @@
-"""Doubles of the original repositories' models: their attributes, signatures, layouts and
-returns."""
+"""Doubles of the models in their original repositories.
+
+A double has the original's attributes, signatures, layouts and return values, and random weights.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.support.addresses import moved
+from tests.support.tiny_models.description import noise
 from tests.support.tiny_models.original_parts import (
     CHANNELS,
     FRAMES,
@@ -19,7 +22,6 @@ from tests.support.tiny_models.original_parts import (
     Attention,
     Embedded,
     mlp,
-    noise,
     norm,
 )
 from tests.support.tiny_models.original_stdit3 import (
@@ -32,7 +34,7 @@ from tests.support.tiny_models.original_stdit3 import (
 
 
 class PlanBlock(nn.Module):
-    """Open-Sora-Plan and Latte's T2V: PixArt's blocks, with or without cross attention."""
+    """A block of Open-Sora-Plan or of Latte's T2V: PixArt's, with or without cross attention."""
 
     def __init__(self, *, cross: bool = True, tokens_first: bool = False) -> None:
         super().__init__()
@@ -49,6 +51,11 @@ class PlanBlock(nn.Module):
             x = x + self.attn2(x, text)
         return x + gate2 * self.ff(self.norm2(x) * (1 + scale2) + shift2)
 
+    def run_batch(self, x: Tensor, text: Any, timestep: Tensor) -> Tensor:
+        """Run on x `[B, N, C]`; the timestep's embedding is `[B, 6 * C]`."""
+        modulation = self.scale_shift_table[None] + timestep.reshape(len(x), 6, -1)
+        return self.run(x, text, list(modulation.chunk(6, dim=1)))
+
 
 class LatteT2VBlock(PlanBlock):
     def forward(
@@ -56,8 +63,7 @@ class LatteT2VBlock(PlanBlock):
         encoder_attention_mask: Any = None, timestep: Any = None,
         cross_attention_kwargs: Any = None, class_labels: Any = None, org_timestep: Any = None,
     ) -> Tensor:  # fmt: skip
-        modulation = self.scale_shift_table[None] + timestep.reshape(len(hidden_states), 6, -1)
-        return self.run(hidden_states, encoder_hidden_states, list(modulation.chunk(6, dim=1)))
+        return self.run_batch(hidden_states, encoder_hidden_states, timestep)
 
 
 class Plan12Block(PlanBlock):
@@ -67,8 +73,7 @@ class Plan12Block(PlanBlock):
         cross_attention_kwargs: Any = None, class_labels: Any = None, frame: Any = None,
         height: Any = None, width: Any = None, org_timestep: Any = None,
     ) -> Tensor:  # fmt: skip
-        modulation = self.scale_shift_table[None] + timestep.reshape(len(hidden_states), 6, -1)
-        return self.run(hidden_states, encoder_hidden_states, list(modulation.chunk(6, dim=1)))
+        return self.run_batch(hidden_states, encoder_hidden_states, timestep)
 
 
 class Plan13Block(PlanBlock):
@@ -82,7 +87,7 @@ class Plan13Block(PlanBlock):
 
 
 class LatteT2V(Embedded):
-    """Latte's repository and Open-Sora-Plan 1.1."""
+    """The model of Open-Sora-Plan 1.1, and of the text-to-video part of Latte's repository."""
 
     def __init__(self, depth: int = 3) -> None:
         super().__init__()
@@ -114,7 +119,7 @@ class LatteT2V(Embedded):
 
 
 class OpenSoraT2V(Embedded):
-    """Open-Sora-Plan 1.2, and 1.3 where tokens come first."""
+    """The model of Open-Sora-Plan 1.2, and of 1.3, where the tokens are the first dimension."""
 
     def __init__(self, *, tokens_first: bool, depth: int = 3) -> None:
         super().__init__()
@@ -153,7 +158,10 @@ class LatteBlock(nn.Module):
 
 
 class Latte(Embedded):
-    """Latte's repository, classes: one list, spatial and temporal in turn; x [B, F, C, H, W]."""
+    """Latte for class labels: spatial and temporal blocks alternate in one list.
+
+    x is `[B, F, C, H, W]`.
+    """
 
     def __init__(self, depth: int = 6) -> None:
         super().__init__()
@@ -175,11 +183,13 @@ class Latte(Embedded):
         return self.video(tokens.reshape(batch, frames * TOKENS, CHANNELS)).transpose(1, 2)
 
     def forward_with_cfg(self, x: Tensor, t: Tensor) -> Tensor:
-        """The way the repository samples: guidance in one batch, through the model's forward."""
+        """Sample as the repository does: guidance in one batch, through the model's forward."""
         return self.forward(x, t)
 
 
 class DoubleBlock(nn.Module):
+    """A block of Open-Sora 2.0 with two streams."""
+
     def __init__(self) -> None:
         super().__init__()
         self.attention, self.img_mlp, self.txt_mlp = Attention(), mlp(), mlp()
@@ -194,6 +204,8 @@ class DoubleBlock(nn.Module):
 
 
 class SingleBlock(nn.Module):
+    """A block of Open-Sora 2.0 with one stream of joined tokens."""
+
     def __init__(self) -> None:
         super().__init__()
         self.attention, self.mlp = Attention(), mlp()
@@ -205,7 +217,7 @@ class SingleBlock(nn.Module):
 
 
 class DiT(Embedded):
-    """Latte's blocks in one list, all of them over one image: x [B, C, H, W]. Not an original."""
+    """A model of no repository: Latte's blocks in one list, all over one image `[B, C, H, W]`."""
 
     def __init__(self, depth: int = 4) -> None:
         super().__init__()
@@ -221,7 +233,10 @@ class DiT(Embedded):
 class MMDiTModel(Embedded):
     """Open-Sora 2.0: packed tokens; its forward is an attribute of the instance.
 
-    `in_slices`: as it goes through its lists with settings for checkpoints.
+    Args:
+        depth: blocks with two streams.
+        depth_single_blocks: blocks with one stream.
+        in_slices: iterate over slices of the lists, as with selective checkpointing.
     """
 
     def __init__(
@@ -245,27 +260,25 @@ class MMDiTModel(Embedded):
 
     def forward_selective_ckpt(self, img: Tensor, txt: Tensor, timesteps: Tensor) -> Tensor:
         img, vec, pe = self.embed(img), self.times(timesteps), self.positions
-        for block in self.double_blocks[:1]:
-            img, txt = block(img, txt, vec, pe)
-        for block in self.double_blocks[1:]:
-            img, txt = block(img, txt, vec, pe)
+        for part in (slice(0, 1), slice(1, None)):
+            for block in self.double_blocks[part]:
+                img, txt = block(img, txt, vec, pe)
         img = torch.cat((txt, img), 1)
-        for block in self.single_blocks[:1]:
-            img = block(img, vec, pe)
-        for block in self.single_blocks[1:]:
-            img = block(img, vec, pe)
+        for part in (slice(0, 1), slice(1, None)):
+            for block in self.single_blocks[part]:
+                img = block(img, vec, pe)
         return self.head(img[:, txt.shape[1] :])
 
 
 @dataclass(frozen=True)
 class Original:
-    """A double, how it is called, and its blocks in the order in which they run.
+    """A double, the arguments of its forward, and its block lists in the order of their calls.
 
     Args:
-        make: the model.
-        arguments: of its forward, from latents and timestep.
-        latents: shape for a batch of two, as guidance in one batch has it.
-        streams: hidden streams of each list's blocks.
+        make: makes the model.
+        arguments: makes the arguments of its forward from latents and timestep.
+        latents: shape of the latents of two videos, a batch with guidance.
+        streams: hidden streams of the blocks of each list.
     """
 
     make: Callable[[], nn.Module]
@@ -283,7 +296,7 @@ class Original:
         return output[0] if isinstance(output, tuple) else output
 
     def denoise(self, model: nn.Module, steps: int, seed: int = 0) -> list[Tensor]:
-        """Latents after every step of `x <- x - 0.05 * model(x)`."""
+        """Return the latents after every step of `x <- x - 0.05 * model(x)`."""
         latents, trajectory = noise(*self.latents, seed=seed), []
         with torch.no_grad():
             for step in range(1, steps + 1):

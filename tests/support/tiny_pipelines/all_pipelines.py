@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from tests.support.tiny_pipelines.conditioned_pipelines import FROM_VIDEO
 from tests.support.tiny_pipelines.image_pipelines import IMAGES
-from tests.support.tiny_pipelines.pipeline import STEPS, TinyPipeline, scheduler
+from tests.support.tiny_pipelines.pipeline import TinyPipeline
 from tests.support.tiny_pipelines.video_pipelines import VIDEOS
-
-__all__ = ["PIPELINES", "STEPS", "TinyPipeline", "scheduler", "table"]
 
 PIPELINES: dict[str, TinyPipeline] = {**VIDEOS, **FROM_VIDEO, **IMAGES}
 

@@ -1,88 +1,29 @@
-"""Parts of pipelines beside the transformer: tiny ones, or what only has to be there."""
+"""Parts of pipelines beside transformer and scheduler, as arguments of their constructors."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tests.support.tiny_pipelines.pipeline import Arguments
-
-
-class Config:
-    """Settings of a part that a pipeline reads and never runs."""
-
-    def __init__(self, **settings: Any) -> None:
-        self.settings = settings
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "settings" or name not in self.settings:
-            raise AttributeError(name)
-        return self.settings[name]
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return self.settings.get(name, default)
+from tests.support.tiny_models.description import noise
+from tests.support.tiny_pipelines.call_arguments import Arguments
+from tests.support.tiny_pipelines.stand_in_parts import Connectors, SafetyChecker, Tokenizer, Vae
 
 
-class Part(nn.Module):
-    """A part of a pipeline that is no model of diffusers."""
-
-    device = torch.device("cpu")
-    dtype = torch.float32
-
-
-class Vae(Part):
-    """What a pipeline reads of its VAE; for latents that come out as they are."""
-
-    def __init__(self, attributes: Arguments | None = None, **config: Any) -> None:
-        super().__init__()
-        self.config = Config(**config)
-        for name, value in (attributes or {}).items():
-            setattr(self, name, value)
-
-
-class Harmless(Part):
-    """A safety checker that finds nothing."""
-
-    def to(self, *_args: Any, **_kwargs: Any) -> Harmless:
-        return self
-
-    def check_text_safety(self, text: str) -> bool:
-        return True
-
-    def check_video_safety(self, video: Any) -> Any:
-        return video
-
-
-def guider(pipe: Any, guidance: bool) -> None:
-    pipe.guider._guidance_scale = 4.0
-    pipe.guider.guidance_scale = 4.0 if guidance else 1.0
-
-
-def guidance_of(name: str, **settings: Any) -> Any:
-    import diffusers
-
-    module = diffusers if hasattr(diffusers, name) else diffusers.hooks
-    return getattr(module, name)(**settings)
-
-
-def skipped_feed_forward() -> Any:
-    where = {"indices": [1], "fqn": "transformer_blocks"}
-    return guidance_of("LayerSkipConfig", skip_attention=False, skip_ff=True, **where)
-
-
-def frames(count: int, width: int) -> list[Any]:
-    from PIL import Image
-
-    return [Image.new("RGB", (width, 32), (10 * k, 40, 90)) for k in range(count)]
-
-
-def wan_vae(channels: int = 4) -> Any:
+def _seeded(cls: str, **config: Any) -> Any:
+    """Build a random model of diffusers in evaluation mode, from seed 0."""
     import diffusers
 
     torch.manual_seed(0)
-    return diffusers.AutoencoderKLWan(
+    return getattr(diffusers, cls)(**config).eval()
+
+
+def wan_vae(channels: int = 4) -> Any:
+    return _seeded(
+        "AutoencoderKLWan",
         base_dim=4,
         z_dim=channels,
         dim_mult=[1, 1, 1, 1],
@@ -90,26 +31,38 @@ def wan_vae(channels: int = 4) -> Any:
         temperal_downsample=[False, True, True],
         latents_mean=[0.0] * channels,
         latents_std=[1.0] * channels,
-    ).eval()
+    )
 
 
-def hunyuan_vae() -> Any:
-    import diffusers
-
-    torch.manual_seed(0)
-    return diffusers.AutoencoderKLHunyuanVideo(
-        latent_channels=4,
-        block_out_channels=(4, 4, 4, 4),
-        layers_per_block=1,
-        norm_num_groups=2,
-    ).eval()
+def image_vae() -> Any:
+    widths = (4,)
+    return _seeded("AutoencoderKL", block_out_channels=widths, norm_num_groups=2, shift_factor=0.0)
 
 
-def cogvideox_vae() -> Any:
-    import diffusers
+def compressing_vae(spatial: int) -> Vae:
+    """Return a VAE that makes 4 frames of `spatial` x `spatial` pixels one latent pixel."""
+    ratios = {"temporal_compression_ratio": 4, "spatial_compression_ratio": spatial}
+    return Vae(ratios, latent_channels=4)
 
-    torch.manual_seed(0)
-    return diffusers.AutoencoderKLCogVideoX(
+
+def wan() -> Arguments:
+    return {"vae": wan_vae()}
+
+
+def cosmos3() -> Arguments:
+    vae, tokenizer = wan_vae(channels=2), Tokenizer()
+    return {"vae": vae, "text_tokenizer": tokenizer, "enable_safety_checker": False}
+
+
+def hunyuan() -> Arguments:
+    shape = {"latent_channels": 4, "layers_per_block": 1, "norm_num_groups": 2}
+    vae = _seeded("AutoencoderKLHunyuanVideo", block_out_channels=(4, 4, 4, 4), **shape)
+    return {"vae": vae}
+
+
+def cogvideox() -> Arguments:
+    vae = _seeded(
+        "AutoencoderKLCogVideoX",
         down_block_types=("CogVideoXDownBlock3D",) * 4,
         up_block_types=("CogVideoXUpBlock3D",) * 4,
         block_out_channels=(8, 8, 8, 8),
@@ -117,58 +70,96 @@ def cogvideox_vae() -> Any:
         layers_per_block=1,
         norm_num_groups=2,
         temporal_compression_ratio=4,
-    ).eval()
+    )
+    return {"vae": vae}
 
 
-def ltx_vae() -> Any:
-    import diffusers
-
-    torch.manual_seed(0)
-    return diffusers.AutoencoderKLLTXVideo(
+def ltx() -> Arguments:
+    vae = _seeded(
+        "AutoencoderKLLTXVideo",
         latent_channels=4,
         block_out_channels=(4, 4, 4, 4),
         decoder_block_out_channels=(4, 4, 4, 4),
         layers_per_block=(1, 1, 1, 1, 1),
         decoder_layers_per_block=(1, 1, 1, 1, 1),
-    ).eval()
+    )
+    return {"vae": vae}
 
 
-def ltx2_vae() -> Any:
-    ratios = {"temporal_compression_ratio": 8, "spatial_compression_ratio": 32}
-    scale = {"latents_mean": torch.zeros(4), "latents_std": torch.ones(4)}
-    return Vae({**ratios, **scale}, scaling_factor=1.0)
-
-
-def ltx2_audio_vae() -> Any:
-    ratios = {"mel_compression_ratio": 4, "temporal_compression_ratio": 4}
-    scale = {"latents_mean": torch.zeros(64), "latents_std": torch.ones(64)}
+def ltx2() -> Arguments:
+    vae = {
+        "temporal_compression_ratio": 8,
+        "spatial_compression_ratio": 32,
+        "latents_mean": torch.zeros(4),
+        "latents_std": torch.ones(4),
+    }
+    audio = {
+        "temporal_compression_ratio": 4,
+        "mel_compression_ratio": 4,
+        "latents_mean": torch.zeros(64),
+        "latents_std": torch.ones(64),
+    }
     settings = {"sample_rate": 16000, "mel_hop_length": 160, "latent_channels": 8, "mel_bins": 32}
-    return Vae({**ratios, **scale}, **settings)
+    return {
+        "connectors": Connectors(),
+        "audio_vae": Vae(audio, **settings),
+        "vae": Vae(vae, scaling_factor=1.0),
+    }
 
 
-def image_vae() -> Any:
+def kandinsky6_audio() -> Arguments:
+    audio_vae = Vae({"latent_hop_length": 1024}, sample_rate=44_100)
+    return {"audio_vae": audio_vae, "vocoder": Vae()}
+
+
+def hunyuan15() -> Arguments:
+    return {"vae": compressing_vae(16), "guider": classifier_free_guidance()}
+
+
+def hunyuan15_with_skipped_layers() -> Arguments:
+    layers = _of_diffusers(
+        "LayerSkipConfig",
+        indices=[1],
+        fqn="transformer_blocks",
+        skip_attention=False,
+        skip_ff=True,
+    )
+    guider = _of_diffusers(
+        "SkipLayerGuidance",
+        guidance_scale=4.0,
+        skip_layer_guidance_start=0.2,
+        skip_layer_guidance_stop=0.9,
+        skip_layer_config=layers,
+    )
+    return {"vae": compressing_vae(16), "guider": guider}
+
+
+def motif() -> Arguments:
+    vae = Vae(z_dim=16, scale_factor_temporal=4, scale_factor_spatial=8)
+    return {"vae": vae, "guider": classifier_free_guidance()}
+
+
+def safety_checker() -> Arguments:
+    return {"safety_checker": SafetyChecker()}
+
+
+def classifier_free_guidance() -> Any:
+    return _of_diffusers("ClassifierFreeGuidance", guidance_scale=4.0)
+
+
+def _of_diffusers(name: str, **settings: Any) -> Any:
     import diffusers
 
-    torch.manual_seed(0)
-    return diffusers.AutoencoderKL(
-        block_out_channels=(4,), norm_num_groups=2, shift_factor=0.0
-    ).eval()
+    module = diffusers if hasattr(diffusers, name) else diffusers.hooks
+    return getattr(module, name)(**settings)
 
 
-class Tokenizer(Part):
-    """As many tokens as a text has characters."""
-
-    eos_token_id = 1
-
-    def convert_tokens_to_ids(self, _token: str) -> int:
-        return 2
-
-    def apply_chat_template(self, messages: list[dict[str, str]], **_others: Any) -> Config:
-        return Config(input_ids=[ord(letter) % 32 for letter in messages[-1]["content"]])
+def set_guidance(pipe: Any, guidance: bool) -> None:
+    """Turn the pipeline's guider on or off."""
+    pipe.guider._guidance_scale = 4.0
+    pipe.guider.guidance_scale = 4.0 if guidance else 1.0
 
 
-class Connectors(Part):
-    """Hands the text to the video and to the audio as it is."""
-
-    def forward(self, text: Tensor, mask: Tensor, **_others: Any) -> tuple[Tensor, Tensor, Tensor]:
-        return text, text, mask
+def image_encoder(tokens: int, channels: int) -> Callable[..., Tensor]:
+    """Return a function that gives every image the same embeddings, `[1, tokens, channels]`."""
+    return lambda *_args, **_kwargs: noise(1, tokens, channels, seed=5)

@@ -5,78 +5,57 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tests.support.tiny_models.chained_models import IMAGES, VIDEOS, TinyClass, noise
-from tests.support.tiny_models.common_models import TINY, Tiny
-from tests.support.tiny_models.special_models import OTHER_IMAGES, OTHER_VIDEOS
+from tests.support.tiny_models.description import build_model, description
+from tests.support.tiny_pipelines.call_arguments import GUIDANCE_OFF, WIDE, Arguments
+from tests.support.tiny_pipelines.schedulers import euler
 
-CLASSES: dict[str, Tiny | TinyClass] = {
-    **TINY,
-    **VIDEOS,
-    **OTHER_VIDEOS,
-    **IMAGES,
-    **OTHER_IMAGES,
-}
-Arguments = dict[str, Any]
 STEPS = 6
 
 
-def model(name: str, **config: Any) -> nn.Module:
-    """The tiny model of that name, with other settings."""
-    tiny = CLASSES[name]
-    return replace(tiny, config={**tiny.config, **config}).build()
-
-
-def scheduler(name: str, **config: Any) -> Any:
-    import diffusers
-
-    return getattr(diffusers, name)(**config)
-
-
-def euler(**config: Any) -> Any:
-    return scheduler("FlowMatchEulerDiscreteScheduler", **config)
-
-
-def ddim() -> Any:
-    return scheduler("DDIMScheduler", timestep_spacing="trailing", clip_sample=False)
-
-
-def unipc() -> Any:
-    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
-    return scheduler("UniPCMultistepScheduler", **flow)
+def model(name: str, seed: int = 0, **config: Any) -> nn.Module:
+    """Build the tiny model `name` of models.json, with other arguments of its constructor."""
+    entry = description(name)
+    return build_model(entry["class"], {**entry["config"], **config}, seed)
 
 
 @dataclass(frozen=True)
 class TinyPipeline:
-    """A pipeline, how it is built and called.
+    """A pipeline, how it is built and how it is called.
 
     Args:
-        cls: its name in diffusers, or "module:name" inside `diffusers.pipelines`.
-        parts: of its constructor; the others are None.
-        arguments: of its call with guidance.
+        cls: name of its class in diffusers, or "module:name".
+        model: name of its transformer in models.json.
+        branches: names of the guidance branches with guidance, and without it.
+        arguments: arguments of its call with guidance.
+        config: other arguments of the transformer's constructor.
+        scheduler: makes the scheduler.
+        parts: further arguments of the pipeline's constructor; those without a default that are
+            not given are None.
         unguided: arguments that turn guidance off.
-        branches: with guidance, and without.
         other: arguments of another size.
-        asked: steps that the pipeline is asked for, so that the model makes `STEPS`.
-        result: from what the pipeline returned to a tensor.
-        aborts: argument that takes a callback at a step's end, None where there is none.
-        setup: what else is set on the pipeline, given whether there is guidance.
-        recomputed: calls of reused steps that had to be computed, by branch, with and without
-            guidance.
-        attributes: of the pipeline, in place of what needs an image encoder.
+        asked: steps to ask the pipeline for so that the model runs `STEPS` steps.
+        result: makes a tensor of the pipeline's result.
+        aborts: argument that takes a callback at the end of a step; None if there is none.
+        setup: sets further attributes of the pipeline before a call, with or without guidance.
+        recomputed: recomputed steps by branch, with guidance and without it.
+        attributes: attributes of the pipeline that replace what would need a real encoder.
     """
 
     cls: str
-    parts: Callable[[], Arguments]
-    arguments: Callable[[], Arguments]
+    model: str
     branches: tuple[list[str], list[str]]
-    unguided: Arguments
-    other: Arguments
+    arguments: Callable[[], Arguments]
+    config: Arguments = field(default_factory=dict)
+    scheduler: Callable[[], Any] = euler
+    parts: Callable[[], Arguments] = dict
+    unguided: Arguments = field(default_factory=GUIDANCE_OFF.copy)
+    other: Arguments = field(default_factory=WIDE.copy)
     asked: int = STEPS
     result: Callable[[Any], Tensor] = lambda returned: returned[0]
     aborts: str | None = "callback_on_step_end"
@@ -85,30 +64,23 @@ class TinyPipeline:
     attributes: Arguments = field(default_factory=dict)
 
     def build(self) -> Any:
-        module, _, name = f"diffusers:{self.cls}".rpartition(":")
-        module = module.removeprefix("diffusers:")
-        cls = getattr(importlib.import_module(module), name)
-        parts = self.parts()
+        """Build the pipeline; every call gives the same parameters."""
+        module, _, name = self.cls.rpartition(":")
+        cls = getattr(importlib.import_module(module or "diffusers"), name)
         required = {
             name: None
             for name, parameter in inspect.signature(cls.__init__).parameters.items()
             if parameter.default is parameter.empty and name != "self"
         }
-        pipe = cls(**{**required, **parts})
+        given = {"transformer": model(self.model, **self.config), "scheduler": self.scheduler()}
+        pipe = cls(**{**required, **given, **self.parts()})
         pipe.set_progress_bar_config(disable=True)
         for name, value in self.attributes.items():
             setattr(pipe, name, value)
         return pipe
 
-    def run(
-        self,
-        pipe: Any,
-        *,
-        guidance: bool = True,
-        other: bool = False,
-        **overrides: Any,
-    ) -> Tensor:
-        self.setup(pipe, guidance)
+    def call(self, pipe: Any, **overrides: Any) -> Tensor:
+        """Return the result of `pipe` as one tensor, with arguments of its call replaced."""
         usual = {
             "num_inference_steps": self.asked,
             "output_type": "latent",
@@ -116,44 +88,15 @@ class TinyPipeline:
             "generator": torch.Generator().manual_seed(0),
         }
         accepted = inspect.signature(pipe.__call__).parameters
-        arguments = {
-            **{name: value for name, value in usual.items() if name in accepted},
-            **self.arguments(),
-            **({} if guidance else self.unguided),
-            **(self.other if other else {}),
-            **overrides,
-        }
-        found = self.result(pipe(**arguments))
-        assert torch.isfinite(found).all()
-        return found
+        usual = {name: value for name, value in usual.items() if name in accepted}
+        return self.result(pipe(**{**usual, **self.arguments(), **overrides}))
 
-
-def text(*shape: int) -> Arguments:
-    return {
-        "prompt_embeds": noise(1, *shape, seed=1),
-        "negative_prompt_embeds": noise(1, *shape, seed=2),
-    }
-
-
-def masks(length: int, dtype: torch.dtype = torch.long) -> Arguments:
-    ones = torch.ones(1, length, dtype=dtype)
-    return {"prompt_attention_mask": ones, "negative_prompt_attention_mask": ones}
-
-
-def pooled(channels: int) -> Arguments:
-    return {
-        "pooled_prompt_embeds": noise(1, channels, seed=3),
-        "negative_pooled_prompt_embeds": noise(1, channels, seed=4),
-    }
-
-
-SMALL: Arguments = {"height": 64, "width": 64}
-WIDE: Arguments = {"height": 64, "width": 96}
-LITTLE: Arguments = {"height": 32, "width": 32}
-ONE_CALL = (["0"], ["0"])
-TWO_CALLS = (["cond", "uncond"], ["cond"])
-UNNAMED = (["0", "1"], ["0"])
-JOINT = (["cond_uncond"], ["cond_uncond"])
-GUIDER = (["pred_cond", "pred_uncond"], ["pred_cond"])
-OFF: Arguments = {"guidance_scale": 1.0}
-TRUE_OFF: Arguments = {"true_cfg_scale": 1.0}
+    def run(
+        self, pipe: Any, *, guidance: bool = True, other: bool = False, **overrides: Any
+    ) -> Tensor:
+        """Return the finite result of `pipe`, with or without guidance, in this or another size."""
+        self.setup(pipe, guidance)
+        unguided = {} if guidance else self.unguided
+        latents = self.call(pipe, **{**unguided, **(self.other if other else {}), **overrides})
+        assert torch.isfinite(latents).all()
+        return latents
