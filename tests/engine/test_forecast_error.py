@@ -13,6 +13,13 @@ from tests.support.oracles.forecast_run import EVERY, STEPS, total
 from tests.support.oracles.two_residuals_per_block import forecast_blocks
 from tests.support.tiny_models.common_models import FOUR, TINY, denoise
 
+# Settings with which every step is computed and its forecast error measured.
+EVERY_ERROR: dict[str, Any] = {
+    "codebook": {1.0: 1},
+    "measure": "forecast-error",
+    "num_inference_steps": STEPS,
+}
+
 
 @pytest.mark.parametrize("order", [0, 1, 2])
 @pytest.mark.parametrize("name", FOUR)
@@ -37,13 +44,7 @@ def test_the_forecast_error_is_that_of_the_spans(name: str, order: int) -> None:
         truth = total(tiny, blocks, lambda b, s=step: b.residuals[s][0].double())
         forecast = total(tiny, blocks, lambda b, s=step, k=known: b.through(k, s, 0).double())
         expected.append(float((truth - forecast).abs().sum() / forecast.abs().sum()))
-    ak.patch(
-        model,
-        codebook={1.0: 1},
-        forecast=order,
-        measure="forecast-error",
-        num_inference_steps=STEPS,
-    )
+    ak.patch(model, forecast=order, **EVERY_ERROR)
     denoise(tiny, model, STEPS)
     found = ak.summary(model).distances
     # No reused step can follow the last steps, so they are not measured.
@@ -78,13 +79,11 @@ def test_motion_is_that_of_the_last_span(name: str) -> None:
         scores.append(float(motion / 0.5) ** 2)
     ak.patch(
         model,
-        codebook={1.0: 1},
         forecast=1,
-        measure="forecast-error",
         apply_moreg=True,
         moreg_steps=(1, STEPS),
         moreg_hyp=(0.5, 2.0, 1.0),
-        num_inference_steps=STEPS,
+        **EVERY_ERROR,
     )
     denoise(tiny, model, STEPS)
     assert ak.summary(model).motion_scores[1:7] == pytest.approx(scores, rel=1e-4)
@@ -117,13 +116,7 @@ def test_measuring_the_forecast_needs_no_memory(name: str, order: int) -> None:
     """The pass that compares the new residual with the oldest one also overwrites that one."""
     tiny = TINY[name]
     model = tiny.build()
-    ak.patch(
-        model,
-        codebook={1.0: 1},
-        forecast=order,
-        measure="forecast-error",
-        num_inference_steps=STEPS,
-    )
+    ak.patch(model, forecast=order, **EVERY_ERROR)
     denoise(tiny, model, STEPS)
     assert ak.summary(model).cache_tensors == (order + 1) * tiny.streams
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from adacache_kernels import ops
-from tests.support.kernel_cases import DTYPES
+from tests.support.op_checks.kernel_cases import DTYPES
 from tests.support.ptx_emulator import EmulatorDriver, UninitialisedRead, emulated
 
 

@@ -11,9 +11,9 @@ import torch
 
 from adacache_kernels import ops
 from adacache_kernels.ops import triton_launch as launch
-from tests.support.decide_checks import DECISIONS, check_decide, check_on_a_threshold
-from tests.support.kernel_cases import DTYPES, Case
-from tests.support.kernel_checks import (
+from tests.support.op_checks.decide_checks import DECISIONS, check_decide, check_on_a_threshold
+from tests.support.op_checks.kernel_cases import DTYPES, Case
+from tests.support.op_checks.kernel_checks import (
     CASES,
     EIGHT_BIT_CASES,
     MODES,

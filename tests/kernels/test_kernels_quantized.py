@@ -13,8 +13,15 @@ from adacache_kernels import ops
 from adacache_kernels.kernels.launch_config import MAX_CHANNELS, RING_ELEMENTS
 from adacache_kernels.ops import reference
 from adacache_kernels.ops import triton_quantized as gpu_tokens
-from tests.support.kernel_cases import DTYPES, EPS, Case, video_tokens
-from tests.support.op_operands import assert_same_bits, contiguous, misaligned, permuted, random
+from tests.support.op_checks import kernel_checks
+from tests.support.op_checks.kernel_cases import DTYPES, EPS, Case, video_tokens
+from tests.support.op_checks.operands import (
+    assert_same_bits,
+    contiguous,
+    misaligned,
+    permuted,
+    random,
+)
 from tests.support.ptx_emulator import EmulatorDriver
 
 UNTOUCHED = 77
@@ -41,14 +48,9 @@ CASES = [
 
 
 @dataclass(frozen=True)
-class Mode:
+class Mode(kernel_checks.Mode):
     """The arguments of the update; `mixed`: one previous residual has full precision."""
 
-    metric: str
-    slot_holds: str
-    has_input: bool
-    previous: int
-    strides: tuple[int, ...]
     mixed: bool = False
 
 

@@ -9,7 +9,7 @@ from adacache_kernels import ops
 from adacache_kernels.kernels.launch_config import MAX_STRIDE, Config
 from adacache_kernels.ops import reference
 from adacache_kernels.ops import triton_backend as gpu
-from tests.support.kernel_cases import EPS
+from tests.support.op_checks.kernel_cases import EPS
 from tests.support.ptx_emulator import EmulatorDriver
 
 

@@ -10,8 +10,14 @@ import torch
 from torch import Tensor
 
 from adacache_kernels import _native, ops
-from tests.support.compiled_ops import BEST, METRICS, SHAPES, conditional_add, residual_update
-from tests.support.op_operands import DTYPES, assert_same_bits, memory_layouts
+from tests.support.op_checks.compiled_ops import (
+    BEST,
+    METRICS,
+    SHAPES,
+    conditional_add,
+    residual_update,
+)
+from tests.support.op_checks.operands import DTYPES, assert_same_bits, memory_layouts
 
 _C: Any = _native.module()
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from adacache_kernels import _native
 from adacache_kernels.ops.native_views import view
-from tests.support.compiled_ops import (
+from tests.support.op_checks.compiled_ops import (
     METRICS,
     NOTHING,
     PREVIOUS,
@@ -26,7 +26,7 @@ from tests.support.compiled_ops import (
     SUM_ERROR,
     distance_update,
 )
-from tests.support.op_operands import DTYPES, assert_same_bits, memory_layouts
+from tests.support.op_checks.operands import DTYPES, assert_same_bits, memory_layouts
 
 _C: Any = _native.module()
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from adacache_kernels import _native, ops
 from adacache_kernels.ops import reference
-from tests.support.compiled_ops import BEST, SUM_ERROR, distance_update
-from tests.support.op_operands import DTYPES, assert_same_bits, memory_layouts
+from tests.support.op_checks.compiled_ops import BEST, SUM_ERROR, distance_update
+from tests.support.op_checks.operands import DTYPES, assert_same_bits, memory_layouts
 from tests.support.oracles.ops_in_float64 import exact_sums
 
 _C: Any = _native.module()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adacache_kernels import ops
 from adacache_kernels.ops import reference
-from tests.support.op_operands import (
+from tests.support.op_checks.operands import (
     DTYPES,
     LAYOUTS,
     SHAPES,

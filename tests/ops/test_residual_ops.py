@@ -9,7 +9,7 @@ import torch
 
 from adacache_kernels import ops
 from adacache_kernels.ops import reference
-from tests.support.op_operands import (
+from tests.support.op_checks.operands import (
     DTYPES,
     LAYOUTS,
     SHAPES,

@@ -12,7 +12,7 @@ from torch.library import opcheck
 
 from adacache_kernels import ops
 from adacache_kernels.ops.decide_settings import DecideStep, flatten
-from tests.support.op_operands import assert_same_bits
+from tests.support.op_checks.operands import assert_same_bits
 from tests.support.ptx_emulator import emulated
 
 SETTINGS = ops.DecideSettings()

@@ -3,7 +3,7 @@
     python -m tests.tools.mutation_survey        every mutant of every kernel; about half an hour
     python -m tests.tools.mutation_survey NAME   only of kernels whose name contains NAME
 
-Each mutant runs on the cases of tests/support that launch the kernel, until one fails.
+Each mutant runs on the cases of tests/support/op_checks that launch the kernel, until one fails.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import torch
 from tests.kernels import test_kernels_quantized as quantized
 from tests.ops import test_decide_videos
 from tests.ops import test_decision_state as test_decision
-from tests.support import decide_checks, kernel_checks
-from tests.support.kernel_cases import Case
+from tests.support.op_checks import decide_checks, kernel_checks
+from tests.support.op_checks.kernel_cases import Case
 from tests.support.ptx_emulator import EmulatorDriver, Kernel, emulated
 from tests.support.ptx_emulator.mutants import Report, survey
 

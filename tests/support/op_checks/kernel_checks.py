@@ -13,8 +13,8 @@ from torch import Tensor
 from adacache_kernels import ops
 from adacache_kernels.ops import reference
 from adacache_kernels.ops import triton_backend as gpu
-from tests.support.kernel_cases import EPS, Case, in_both_orders, operands, video_tokens
-from tests.support.op_operands import (
+from tests.support.op_checks.kernel_cases import EPS, Case, in_both_orders, operands, video_tokens
+from tests.support.op_checks.operands import (
     assert_same_bits,
     assert_tail_untouched,
     contiguous,

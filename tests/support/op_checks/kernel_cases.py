@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.support.op_operands import (
+from tests.support.op_checks.operands import (
     SENTINEL,
     Layout,
     assert_same_bits,

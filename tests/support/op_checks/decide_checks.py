@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from adacache_kernels import ops
-from tests.support.kernel_cases import EPS, in_both_orders
+from tests.support.op_checks.kernel_cases import EPS, in_both_orders
 from tests.support.oracles.decision_check import assert_decision
 from tests.support.oracles.ops_in_float64 import exact_decision
 from tests.support.ptx_emulator import EmulatorDriver
