@@ -1,6 +1,6 @@
 """Patch models: `patch`, `unpatch`, `reset`, `summary`, and the attributes that these set.
 
-The wing may import baselines, engine, and the wings below them.
+It may import baselines, and the wings below it.
 """
 
 from .patch import is_patched, patch, reset, summary, unpatch

@@ -1,4 +1,7 @@
-"""The methods that AdaCache is compared with: a config for `patch(model, config)` each."""
+"""Run the methods that AdaCache is compared with: a config for `patch(model, config)` each.
+
+It may import engine, and the wings below it.
+"""
 
 from .adacache_per_layer import AdaCachePerLayerConfig
 from .base import BaselineConfig

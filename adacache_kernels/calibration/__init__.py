@@ -1,6 +1,6 @@
 """Find the settings for a target: record, simulate, search, refine, save.
 
-It may import api, and every wing below it.
+It may import api, and the wings below it.
 """
 
 from .calibrate import calibrate

@@ -1,6 +1,6 @@
 """Check settings, and read and write calibration files.
 
-This wing may import schedule, and the wings below it.
+It may import memory, and the wings below it.
 """
 
 from .adacache_config import AdaCacheConfig

@@ -1,6 +1,6 @@
 """Run the forward calls of one model under a policy.
 
-The wing may import config, memory, schedule, models, ops and kernels.
+It may import config, and the wings below it.
 """
 
 from .cache_context import cache_context

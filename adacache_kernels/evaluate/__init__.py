@@ -1,4 +1,4 @@
 """Compare methods on a pipeline: rows, tables, plots.
 
-It may import demo, calibration, api, baselines, and the wings below them.
+It may import demo, and the wings below it.
 """

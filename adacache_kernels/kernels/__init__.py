@@ -1,4 +1,7 @@
-"""Triton kernels, one op a file. `adacache_kernels.ops` alone launches them."""
+"""Define the Triton kernels, one op a file.
+
+It imports no other wing. Only ops launches a kernel.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""Measure generations: quality, time and cost. It imports no other wing."""
+"""Measure generations: quality, time and cost.
+
+It imports no other wing.
+"""

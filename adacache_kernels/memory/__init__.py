@@ -1,6 +1,6 @@
 """Store residuals: the arena, its plan, its slots and its budget.
 
-This wing may import models, ops and kernels.
+It may import schedule, and the wings below it.
 """
 
 from .arena import ArenaStats, CacheArena

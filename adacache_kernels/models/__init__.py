@@ -1,6 +1,6 @@
 """Describe models: where their blocks, streams, layouts and frames are. No caching logic.
 
-It may import ops and kernels.
+It may import ops, and the wings below it.
 """
 
 from __future__ import annotations

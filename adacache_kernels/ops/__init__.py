@@ -1,6 +1,6 @@
-"""The torch ops of the package. This wing alone launches a kernel.
+"""Define the torch ops of the package. This wing alone launches a kernel.
 
-It may import kernels, options and the compiled module. Importing it registers the ops with torch:
+It may import kernels and the compiled module. Importing it registers the ops with torch:
 torch.compile looks an op up when it traces, before the first call.
 """
 

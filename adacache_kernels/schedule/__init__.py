@@ -1,6 +1,6 @@
-"""Decide which steps are computed: policies, forecasts, profiles and presets.
+"""Decide which steps are computed: policies, forecasts, profiles, presets. No tensors.
 
-This wing is pure Python with NumPy. It may import options only.
+It may import models, and the wings below it.
 """
 
 from .adacache import AdaCachePolicy
