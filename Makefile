@@ -47,7 +47,7 @@ ctest: .venv/dev ctest-tsan
 	$(BIN)/ctest --test-dir build/cpp --output-on-failure
 
 # The tests with several threads. test_thread_pool forks and starts threads in the child, where the
-# sanitizer gives up unless it is told not to.
+# sanitizer gives up unless an option forbids it.
 ctest-tsan: .venv/dev
 	$(BIN)/cmake -S . -B build/tsan $(CTEST_OPTIONS) \
 	  -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \

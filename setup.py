@@ -1,7 +1,7 @@
-"""Builds the extension module adacache_kernels._C with CMake; pyproject.toml has everything else.
+"""Build the extension module adacache_kernels._C with CMake; pyproject.toml has everything else.
 
-ADACACHE_CUDA=AUTO|ON|OFF in the environment says whether to use a CUDA toolkit: AUTO uses one that
-works, ON fails without one, OFF never looks. Further arguments for CMake go into CMAKE_ARGS.
+The environment variable ADACACHE_CUDA selects the CUDA toolkit: AUTO uses one if it works, ON fails
+without one, OFF ignores it. CMAKE_ARGS has further arguments for CMake.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SOURCE = Path(__file__).parent.resolve()
 def nvcc_candidates(
     environment: Mapping[str, str], usual: str = "/usr/local/cuda/bin/nvcc"
 ) -> Iterator[tuple[str, str]]:
-    """Where an nvcc may be: (where that is from, path). CUDACXX excludes every other."""
+    """Yield the origin and the path of each possible nvcc; CUDACXX excludes all others."""
     if cudacxx := environment.get("CUDACXX"):
         yield "CUDACXX", shutil.which(cudacxx, path=environment.get("PATH", "")) or cudacxx
         return
@@ -37,7 +37,7 @@ def nvcc_candidates(
 
 
 def nvcc_problem(nvcc: str) -> str | None:
-    """What is wrong with an nvcc that does not even tell its version."""
+    """Return the error of an nvcc that does not print its version, else None."""
     try:
         answer = subprocess.run([nvcc, "--version"], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -48,7 +48,7 @@ def nvcc_problem(nvcc: str) -> str | None:
 
 
 def choose_cuda(environment: Mapping[str, str], **usual: str) -> tuple[str | None, str]:
-    """The nvcc to use, if any, and one line that says why."""
+    """Return the nvcc to use, or None, and one line with the reason."""
     mode = environment.get("ADACACHE_CUDA", "AUTO")
     if mode not in ("AUTO", "ON", "OFF"):
         sys.exit(f"error: ADACACHE_CUDA is {mode!r}, expected AUTO, ON or OFF")
@@ -70,7 +70,7 @@ def choose_cuda(environment: Mapping[str, str], **usual: str) -> tuple[str | Non
 
 
 class CMakeBuild(build_ext):
-    """Builds the extension by CMake and ninja, into the place that setuptools wants it in."""
+    """A build of the extension with CMake and ninja, into the folder that setuptools expects."""
 
     def build_extension(self, extension: Extension) -> None:
         import pybind11

@@ -82,7 +82,7 @@ class PatchedForward(MethodProxy):
         self._engine = engine
 
     def retire(self) -> None:
-        """Call the original from now on, even if somebody still has this object."""
+        """Call the original from now on, even if other code still has this object."""
         self._engine = None
 
 

@@ -16,8 +16,8 @@ from ..config.calibration_file import Calibration
 from ..engine.base import AnyEngine
 from ..engine.clocks.clock import StepClock
 from ..engine.clocks.expert_clock import clocks_of_experts
-from ..engine.merge_summaries import merge_experts
-from ..engine.summary import Summary
+from ..engine.reports.merge_summaries import merge_experts
+from ..engine.reports.summary import Summary
 from ..memory.arena import CacheArena
 from ..memory.arena_provider import ArenaProvider
 from ..models import Adapter

@@ -17,7 +17,7 @@ from ..engine.clocks.clock import Call, StepClock
 from ..engine.clocks.timestep_clock import RepeatedTimestepCheck
 from ..engine.eligibility import why_not_cached
 from ..engine.forward_call import ForwardCall
-from ..engine.summary import Summary
+from ..engine.reports.summary import Summary
 from ..memory.report import MemoryReport
 from ..models import Adapter
 from .base import BaselineConfig

@@ -90,5 +90,5 @@ class MagCachePolicy(BlockPolicy):
         return ALL_BLOCKS
 
     def computed(self, step: int) -> None:
-        """Start to accumulate anew."""
+        """Start to accumulate again."""
         self._ratio, self._error, self._skipped = 1.0, 0.0, 0

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..engine.user_warnings import UserWarnings
+from ..engine.reports.user_warnings import UserWarnings
 from ..models import Adapter
 from .base import BaselineConfig
 from .mechanisms.chain_residuals import (

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..engine.user_warnings import UserWarnings
+from ..engine.reports.user_warnings import UserWarnings
 from ..models import Adapter
 from ..models.block_stand_in import BlockCall
 from ..models.module_names import module_names_for

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from ..memory.byte_sizes import parse_bytes
 from ..options import OverBudget
@@ -261,11 +261,7 @@ def parse_window(value: object) -> tuple[int, int]:
         TypeError: it is not a sequence of integers.
         ValueError: it is not a first and a last step, in this order, counted from 1.
     """
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise TypeError(f"moreg_steps is {value!r}; it must be (first step, last step)")
-    window = tuple(value)
-    if len(window) != 2:
-        raise ValueError(f"moreg_steps is {window}; it must be (first step, last step)")
+    window = _parse_tuple("moreg_steps", value, 2, "(first step, last step)")
     for step in window:
         check_int("moreg_steps", step, at_least=1)
     if window[0] > window[1]:
@@ -280,14 +276,19 @@ def parse_moreg_hyp(value: object) -> tuple[float, float, float]:
         TypeError: it is not a sequence of numbers.
         ValueError: it is not three finite numbers of at least 0, or a or d is 0.
     """
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise TypeError(f"moreg_hyp is {value!r}; it must be three numbers (a, b, d)")
-    given = tuple(value)
-    if len(given) != 3:
-        raise ValueError(f"moreg_hyp is {given}; it must be three numbers (a, b, d)")
+    given = _parse_tuple("moreg_hyp", value, 3, "three numbers (a, b, d)")
     for number in given:
         check_finite("moreg_hyp", number, at_least=0.0)
     a, b, d = (float(number) for number in given)
     if a == 0.0 or d == 0.0:
         raise ValueError(f"moreg_hyp is {given}; a and d divide, so they must not be 0")
     return a, b, d
+
+
+def _parse_tuple(name: str, value: object, length: int, expected: str) -> tuple[Any, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} is {value!r}; it must be {expected}")
+    given = tuple(value)
+    if len(given) != length:
+        raise ValueError(f"{name} is {given}; it must be {expected}")
+    return given

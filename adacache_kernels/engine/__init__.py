@@ -4,7 +4,7 @@ It may import config, and the wings below it.
 """
 
 from .cache_context import cache_context
-from .summary import Summary
+from .reports.summary import Summary
 
 __all__ = [
     "Summary",

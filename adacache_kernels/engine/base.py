@@ -10,11 +10,11 @@ from torch import nn
 
 from ..config.adacache_config import AdaCacheConfig
 from ..models.block_calls import Parameters
-from . import user_warnings
 from .cache_context import current_context
 from .clocks.clock import Call, StepClock
 from .forward_call import Forward, ForwardCall
-from .summary import Summary
+from .reports import user_warnings
+from .reports.summary import Summary
 
 
 class EngineConfig(Protocol):

@@ -15,7 +15,6 @@ from ..models import Adapter, BlockRun
 from ..models.block_calls import shadowed, storages
 from ..models.other_libraries.inspection import inspect
 from ..schedule import Decision
-from . import user_warnings
 from .base import AdaCacheEngine
 from .clocks.clock import Call, StepClock
 from .clocks.timestep_clock import RepeatedTimestepCheck, open_ended
@@ -24,11 +23,12 @@ from .forward_call import ForwardCall
 from .generation import Generation
 from .leader_measurement import LeaderMeasurement
 from .make_policy import check_correctable, check_profile
+from .reports import user_warnings
+from .reports.summary import Summary, summarize
 from .residuals.block_stand_ins import Before, Observer
 from .residuals.guidance_branch import GuidanceBranch
 from .slot_reservation import SlotReservation
 from .step_recorder import StepRecorder
-from .summary import Summary, summarize
 
 
 class Engine(AdaCacheEngine):
@@ -199,7 +199,7 @@ class Engine(AdaCacheEngine):
     def _reserve(self, branch: GuidanceBranch, video: tuple[int, int], run: BlockRun) -> None:
         if not self._reservation.reserve(self._generation, branch, video, run):
             self._meter.forget()
-            self.user_warnings.warn("planned anew", user_warnings.PLANNED_ANEW)
+            self.user_warnings.warn("planned again", user_warnings.PLANNED_AGAIN)
 
     def _end_computed(self, branch: GuidanceBranch, call: Call, *, is_storing: bool) -> None:
         branch.end()

@@ -8,8 +8,8 @@ from ..config.adacache_config import AdaCacheConfig
 from ..schedule import Decision
 from .cache_context import leads_before
 from .make_policy import make_forecast, make_policy
+from .reports.summary import History
 from .residuals.guidance_branch import GuidanceBranch, ring_size
-from .summary import History
 
 
 class Generation:

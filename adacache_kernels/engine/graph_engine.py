@@ -15,8 +15,8 @@ from .clocks.clock import Call, StepClock
 from .decision.step_graphs import StepGraphs
 from .engine import Engine
 from .forward_call import ForwardCall
+from .reports.summary import Summary
 from .residuals.guidance_branch import GuidanceBranch
-from .summary import Summary
 
 Run = Callable[[GuidanceBranch, Call, ForwardCall], Any]
 

@@ -15,10 +15,10 @@ from .decision.decider import Decider
 from .decision.distance_meter import DistanceMeter
 from .decision.metric_blocks import MetricBlocks
 from .guidance_rows import videos_of
+from .reports.user_warnings import METRIC_BLOCK, UserWarnings
 from .residuals.block_stand_ins import Observer
 from .residuals.guidance_branch import GuidanceBranch
 from .step_recorder import StepRecorder
-from .user_warnings import METRIC_BLOCK, UserWarnings
 
 
 class LeaderMeasurement:

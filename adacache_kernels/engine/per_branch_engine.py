@@ -13,8 +13,8 @@ from .base import AdaCacheEngine
 from .clocks.clock import Call, StepClock
 from .clocks.shared_clock import SharedClock
 from .forward_call import ForwardCall
-from .merge_summaries import merge_parallel
-from .summary import Summary
+from .reports.merge_summaries import merge_parallel
+from .reports.summary import Summary
 
 
 class PerBranchEngine(AdaCacheEngine):

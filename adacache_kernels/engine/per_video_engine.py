@@ -17,8 +17,8 @@ from .clocks.shared_clock import SharedClock
 from .clocks.timestep_clock import RepeatedTimestepCheck
 from .forward_call import ForwardCall
 from .guidance_rows import videos_of
-from .merge_summaries import merge_parallel
-from .summary import Summary
+from .reports.merge_summaries import merge_parallel
+from .reports.summary import Summary
 
 WHAT_TO_DO = 'choose batch="any" or "mean", which take a batch as a whole'
 CANNOT_BE_SPLIT = (

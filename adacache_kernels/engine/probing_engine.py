@@ -18,7 +18,7 @@ from ..models.block_calls import shadowed
 from .base import EngineBase
 from .clocks.clock import Call, StepClock
 from .forward_call import ForwardCall
-from .summary import History, Summary, summarize
+from .reports.summary import History, Summary, summarize
 
 
 class ProbingEngine(EngineBase[AdaCacheConfig]):

@@ -43,7 +43,7 @@ class SlotReservation:
 
         Args:
             generation: the present generation, whose branches lose their residuals if the plan has
-                to be made anew.
+                to be made again.
             branch: the branch.
             video: batch rows and frames.
             run: the call of the first block.

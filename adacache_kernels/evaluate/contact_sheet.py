@@ -18,7 +18,7 @@ STRIP_FRAMES, STRIP_HEIGHT = 8, 96
 
 SHEET_VIDEOS = 8
 LABEL_WIDTH, LABEL_LETTERS, FONT_SIZE, GAP = 300, 50, 11, 3
-"""Width of a label in pixels and in letters, its font size, and the gap between two strips."""
+"""Width of a label in pixels and in characters, its font size, and the gap between two strips."""
 
 
 def strip_path(folder: Path, row: Row) -> Path:

@@ -34,7 +34,7 @@ from ..api.patch import patch, summary, unpatch
 from ..api.resolve_config import resolve_config
 from ..config.calibration_file import is_calibration
 from ..demo.presets import PROFILES, SCHEDULES
-from ..engine.summary import Summary
+from ..engine.reports.summary import Summary
 from ..schedule import evenly_spread
 from ..schedule.presets import SETTINGS
 from .baseline_spec import BASELINES, baseline_config

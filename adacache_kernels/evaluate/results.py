@@ -9,7 +9,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..engine.summary import Summary
+from ..engine.reports.summary import Summary
 from ..measure.psnr_ssim import Video
 
 

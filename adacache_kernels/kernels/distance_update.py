@@ -64,6 +64,12 @@ def distance_update_kernel(
                 sums = add_motion(sums, new, recent, frame, frames, STRIDES)
                 recent = (stored,) + recent[:-1]
     out = partials + (sample * tl.num_programs(0) + program) * len(sums)
+    store_sums(out, sums, METRIC)
+
+
+@triton.jit
+def store_sums(out, sums, METRIC: tl.constexpr):
+    """Add up the sums of the threads and write them; only the cosine has a third sum."""
     for i in tl.static_range(len(sums)):
         if i == 2 and METRIC != "cosine":
             tl.store(out + i, 0.0)

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .distance_update import add_distance, add_motion, add_term
+from .distance_update import add_distance, add_motion, add_term, store_sums
 from .quantization import narrowed, widened
 from .tile_access import load_or_zero, pointers
 
@@ -75,11 +75,7 @@ def quantized_update_kernel(
                 sums = add_motion(sums, stored, recent, frame, frames, STRIDES)
                 recent = (stored,) + recent[:-1]
     out = partials + (sample * tl.num_programs(0) + tl.program_id(0)) * len(sums)
-    for i in tl.static_range(len(sums)):
-        if i == 2 and METRIC != "cosine":
-            tl.store(out + i, 0.0)
-        else:
-            tl.store(out + i, tl.sum(sums[i]))
+    store_sums(out, sums, METRIC)
 
 
 @triton.jit

@@ -57,7 +57,7 @@ class ResidualStore:
         """Provide the slots of a guidance branch.
 
         The first call of a generation plans all expected branches, unless the last generation's
-        plan fits. A later call adds slots to the plan. If they do not fit, it plans all anew.
+        plan fits. A later call adds slots to the plan. If they do not fit, it plans all again.
 
         Args:
             branch: number of the branch, from 0.

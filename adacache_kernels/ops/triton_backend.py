@@ -61,11 +61,29 @@ def distance_update(
     sums = slot.new_empty((slot.shape[0], count, 3 + 2 * len(strides)), dtype=torch.float32)
     if slot.numel() == 0:
         return sums.zero_()
+    has_input = x_in is not None
+    _launch_distance_update(
+        slot, planes, has_input, coefficients, sums, reachable, metric, slot_holds
+    )
+    return sums
+
+
+def _launch_distance_update(
+    slot: Tensor,
+    planes: Planes,
+    has_input: bool,
+    coefficients: Tensor | None,
+    sums: Tensor,
+    strides: Sequence[int],
+    metric: str,
+    slot_holds: str,
+) -> None:
+    """Launch the kernel on planes of the slot `[B, F, S, C]`, x_out, x_in and the previous ones."""
     config = _distance_config(slot, strides)
     view_of_slot, view_of_x_out, *views = planes.views
-    view_of_x_in = None if x_in is None else views.pop(0)
+    view_of_x_in = views.pop(0) if has_input else None
     with launch.on(slot):
-        launch.kernels().distance_update_kernel[count, slot.shape[0]](
+        launch.kernels().distance_update_kernel[sums.shape[1], slot.shape[0]](
             view_of_slot,
             view_of_x_out,
             view_of_x_in,
@@ -77,11 +95,10 @@ def distance_update(
             *planes.groups,
             METRIC=metric,
             SLOT_HOLDS=slot_holds,
-            STRIDES=reachable,
-            RING=max(reachable, default=0),
+            STRIDES=tuple(strides),
+            RING=max(strides, default=0),
             **planes.tile(config, slot),
         )
-    return sums
 
 
 def partials(slot: Tensor, strides: Sequence[int]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,7 +57,6 @@ def quantized_update(
         return sums.zero_()
     tensors = [slot, *x, *previous]
     vector = _vector(tensors)
-    config = token_config(channels // vector)
     scales = previous_scales or [None] * len(previous)
     kernels = launch.kernels()
     views = [kernels.View(launch.as_bytes(t), *t.stride()[:3]) for t in tensors]
@@ -75,16 +75,24 @@ def quantized_update(
             channels // vector,
             METRIC=metric,
             SLOT_HOLDS=slot_holds,
-            STRIDES=tuple(strides),
-            RING=max(strides, default=0),
-            GROUPS=config.groups,
-            VECTOR=vector,
-            LARGEST=reference.LARGEST[slot.dtype],
-            **_threads(config),
-            # A fused multiply-add rounds once where the reference rounds twice.
-            enable_fp_fusion=False,
+            **_compile_time(slot, vector, strides),
         )
     return sums
+
+
+def _compile_time(slot: Tensor, vector: int, strides: Sequence[int]) -> dict[str, Any]:
+    """Return the compile-time arguments that depend on the slot `[B, F, S, C]` and the strides."""
+    config = token_config(slot.shape[3] // vector)
+    return {
+        "STRIDES": tuple(strides),
+        "RING": max(strides, default=0),
+        "GROUPS": config.groups,
+        "VECTOR": vector,
+        "LARGEST": reference.LARGEST[slot.dtype],
+        # A fused multiply-add rounds once where the reference rounds twice.
+        "enable_fp_fusion": False,
+        **_threads(config),
+    }
 
 
 def _threads(config: TokenConfig) -> dict[str, int]:

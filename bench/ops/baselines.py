@@ -1,10 +1,10 @@
 """The ops as a PyTorch user writes them, and as the authors of AdaCache did.
 
-Natural code first, in the dtype of the tensors: it runs as "eager" and, through `torch.compile`,
-as "compile". Then what eager PyTorch does best without temporaries, where it can ("eager in
-place"); that lets the host read the flag, for which a GPU would have to be waited for. Last the
-formulation of the released code, which takes norms over the whole batch and stores nothing: it
-keeps the residual that the block has made.
+Natural code comes first, in the dtype of the tensors. It runs as "eager" and, through
+`torch.compile`, as "compile". Then comes the best eager PyTorch code without temporaries, "eager in
+place". Its host reads the flag, which on a GPU is a host wait. Last comes the released code of the
+authors. It takes norms over the whole batch and stores nothing, because it keeps the block's
+residual itself.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from torch import Tensor
 
 
 def distance(slot: Tensor, x_out: Tensor) -> Tensor:
-    """Sums of |slot - x_out| and |slot| per sample; slot = x_out."""
+    """Return the sums of |slot - x_out| and |slot| of each sample; store x_out in the slot."""
     sums = torch.stack(_distance_sums(slot, x_out), dim=1)
     slot.copy_(x_out)
     return sums
 
 
 def distance_of_difference(slot: Tensor, x_out: Tensor, x_in: Tensor) -> Tensor:
-    """As `distance`, of x_out - x_in."""
+    """Return the sums of `distance` for the residual x_out - x_in."""
     return distance(slot, x_out - x_in)
 
 
 def distance_and_motion(slot: Tensor, x_out: Tensor) -> Tensor:
-    """As `distance`, and the sums of the motion score at frame stride 1."""
+    """Return the sums of `distance` and of the motion score at frame stride 1."""
     later, earlier = x_out[:, 1:], x_out[:, :-1]
     motion = [_sum((later - earlier).abs()), _sum(later.abs()) + _sum(earlier.abs())]
     sums = torch.stack([*_distance_sums(slot, x_out), *motion], dim=1)
@@ -37,7 +37,7 @@ def distance_and_motion(slot: Tensor, x_out: Tensor) -> Tensor:
 def distance_to_forecast(
     slot: Tensor, x_out: Tensor, x_in: Tensor, newer: Tensor, coefficients: Tensor
 ) -> Tensor:
-    """As `distance_of_difference`, against a forecast from `newer` and the old slot."""
+    """Return the sums of x_out - x_in against a forecast from `newer` and the old slot."""
     p = x_out - x_in
     forecast = coefficients[0] * newer + coefficients[1] * slot
     sums = torch.stack(_distance_sums(forecast, p), dim=1)
@@ -46,31 +46,31 @@ def distance_to_forecast(
 
 
 def distance_into_int8(slot: Tensor, scale: Tensor, x_out: Tensor, x_in: Tensor) -> Tensor:
-    """As `distance_of_difference`, into an int8 slot with a scale for each token."""
+    """Store x_out - x_in in an int8 slot with a scale for each token; return its sums."""
     p = (x_out - x_in).float()
     new_scale = p.abs().amax(dim=-1, keepdim=True) / 127
     return _distance_and_store(slot, scale, (p / new_scale).round().to(slot.dtype), new_scale)
 
 
 def distance_into_float8(slot: Tensor, scale: Tensor, x_out: Tensor, x_in: Tensor) -> Tensor:
-    """As `distance_into_int8`, into a float8 slot."""
+    """Store x_out - x_in in a float8 slot with a scale for each token; return its sums."""
     p = (x_out - x_in).float()
     new_scale = p.abs().amax(dim=-1, keepdim=True) / 448
     return _distance_and_store(slot, scale, (p / new_scale).to(slot.dtype), new_scale)
 
 
 def residual(slot: Tensor, x_out: Tensor, x_in: Tensor) -> None:
-    """slot = x_out - x_in."""
+    """Store x_out - x_in in the slot."""
     slot.copy_(x_out - x_in)
 
 
 def add(x: Tensor, newer: Tensor, coefficients: Tensor, flag: Tensor) -> None:
-    """x = x + c * newer if the flag is set, chosen on the device."""
+    """Add c * newer to x if the flag is set; the device chooses."""
     x.copy_(torch.where(flag != 0, x + coefficients[0] * newer, x))
 
 
 def add_two(x: Tensor, newer: Tensor, older: Tensor, coefficients: Tensor, flag: Tensor) -> None:
-    """As `add`, of two residuals."""
+    """Add two residuals to x if the flag is set; the device chooses."""
     total = x + coefficients[0] * newer + coefficients[1] * older
     x.copy_(torch.where(flag != 0, total, x))
 
@@ -78,13 +78,13 @@ def add_two(x: Tensor, newer: Tensor, older: Tensor, coefficients: Tensor, flag:
 def add_quantised(
     x: Tensor, quantised: Tensor, scale: Tensor, coefficients: Tensor, flag: Tensor
 ) -> None:
-    """As `add`, of an int8 residual with a scale for each token."""
+    """Add an int8 residual, with a scale for each token, to x if the flag is set."""
     total = x + coefficients[0] * (quantised * scale)
     x.copy_(torch.where(flag != 0, total.to(x.dtype), x))
 
 
 def decide(sums: Tensor, codebook: Tensor, gap: Tensor, previous_score: Tensor) -> Tensor:
-    """The rate, from sums per sample as `distance_and_motion` returns them, all on the device."""
+    """Return the rate from the sums of `distance_and_motion`, all on the device."""
     totals = sums.sum(dim=0)
     raw = totals[0] / totals[1] / gap
     distance = raw * _motion_factor(totals[3] / totals[4], gap, previous_score)
@@ -93,12 +93,12 @@ def decide(sums: Tensor, codebook: Tensor, gap: Tensor, previous_score: Tensor) 
 
 
 def residual_in_place(slot: Tensor, x_out: Tensor, x_in: Tensor) -> None:
-    """`residual` in one pass."""
+    """Store x_out - x_in in the slot in one pass."""
     torch.sub(x_out, x_in, out=slot)
 
 
 def add_in_place(x: Tensor, newer: Tensor, coefficients: Tensor, flag: Tensor) -> None:
-    """`add` in one pass."""
+    """Add one residual to x in one pass; the host reads the flag."""
     if flag.item():
         x.add_(newer, alpha=coefficients[0].item())
 
@@ -106,7 +106,7 @@ def add_in_place(x: Tensor, newer: Tensor, coefficients: Tensor, flag: Tensor) -
 def add_two_in_place(
     x: Tensor, newer: Tensor, older: Tensor, coefficients: Tensor, flag: Tensor
 ) -> None:
-    """`add_two` in two passes."""
+    """Add two residuals to x in two passes; the host reads the flag."""
     if flag.item():
         first, second = coefficients.tolist()
         x.add_(newer, alpha=first).add_(older, alpha=second)
@@ -115,23 +115,23 @@ def add_two_in_place(
 def add_quantised_in_place(
     x: Tensor, quantised: Tensor, scale: Tensor, coefficients: Tensor, flag: Tensor
 ) -> None:
-    """`add_quantised` with two conversions first."""
+    """Add an int8 residual to x after two conversions; the host reads the flag."""
     if flag.item():
         x.addcmul_(quantised.to(x.dtype), scale.to(x.dtype), value=coefficients[0].item())
 
 
 def authors_distance(slot: Tensor, x_out: Tensor) -> Tensor:
-    """||c - p|| / ||c|| over the batch, as [1]."""
+    """Return ||c - p|| / ||c|| over the batch, as `[1]`."""
     return ((slot - x_out).norm(1) / slot.norm(1)).view(1)
 
 
 def authors_distance_of_difference(slot: Tensor, x_out: Tensor, x_in: Tensor) -> Tensor:
-    """`authors_distance` where the residual has to be made first."""
+    """Return the distance `[1]` of the residual x_out - x_in."""
     return authors_distance(slot, x_out - x_in)
 
 
 def authors_distance_and_motion(slot: Tensor, x_out: Tensor) -> Tensor:
-    """The distance, and ||p[1:] - p[:-1]|| / (||p[1:]|| + ||p[:-1]||), as [2]."""
+    """Return the distance and ||p[1:] - p[:-1]|| / (||p[1:]|| + ||p[:-1]||), as `[2]`."""
     later, earlier = x_out[:, 1:], x_out[:, :-1]
     motion = (later - earlier).norm(1) / (later.norm(1) + earlier.norm(1))
     return torch.cat([authors_distance(slot, x_out), motion.view(1)])
@@ -140,7 +140,7 @@ def authors_distance_and_motion(slot: Tensor, x_out: Tensor) -> Tensor:
 def authors_comparisons(
     distances: Tensor, thresholds: list[float], gap: int, previous_score: Tensor
 ) -> list[Tensor]:
-    """What the host reads, one truth value a threshold, to find the rate of `distances`."""
+    """Return one truth value for each threshold; the host reads them to get the rate."""
     distance = distances[0] / gap * _motion_factor(distances[1], gap, previous_score)
     return [distance < threshold for threshold in thresholds]
 

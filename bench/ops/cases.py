@@ -1,8 +1,8 @@
-"""What `ops.py` times: the cases of every op and, of each case, what the op is held against.
+"""The cases of every op that `run.py` times, and the code that each op is compared with.
 
-The bytes of a case are those of what it reads and of what it writes, each tensor counted once: what
-one pass over memory cannot do without. Its roof is a loop in C++ that moves these bytes and no more
-(`roof.cpp`).
+The bytes of a case are those of the tensors that it reads and writes, each counted once. One pass
+over memory needs at least these. The roof of a case is a loop in C++ that moves these bytes and no
+more (`roof.cpp`).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from bench.ops import baselines, roof
 # The channels and frames of Latte, with guidance in one batch.
 BATCH, FRAMES, CHANNELS = 2, 16, 1152
 
-# Ours rounds once, in the dtype of what is compared. Eager bfloat16 rounds after every operation,
-# two or three times here. `norm` adds millions of float32 numbers up in few places: at 256 MiB
-# a ratio of two was up to 7 % off.
-# Of eight bits ours are exact; eager rounds to a neighbour where it divides in another way.
+# Our ops round once, in the dtype of the compared tensor. Eager bfloat16 rounds after every
+# operation, two or three times here. `norm` adds millions of float32 numbers with few accumulators:
+# at 256 MiB, a ratio of two norms was up to 7 % off. With eight bits our ops are exact. Eager code
+# divides in another way and may round to a neighbour.
 OURS = {torch.float32: 1e-5, torch.bfloat16: 2**-7, torch.int8: 0.0, torch.float8_e4m3fn: 0.0}
 OTHERS = {torch.float32: 1e-3, torch.bfloat16: 2**-6}
 AUTHORS = 0.1
@@ -39,22 +39,22 @@ Provider = Callable[..., "Tensor | None"]
 
 @dataclass(frozen=True)
 class Case:
-    """One use of an op. Every provider is a function of the case's tensors, by name.
+    """A use of an op. Every provider is a function of the case's tensors, by name.
 
     Args:
         op: its name in `adacache_kernels.ops`.
         name: the use.
-        reads: the tensors that have to be read.
-        writes: the one that is written, in place if it is among `reads`.
-        make: shape and dtype -> the tensors.
+        reads: the tensors that must be read.
+        writes: the tensor that is written, in place if it is among `reads`.
+        make: a function from shape and dtype to the tensors.
         ours: the op.
-        reference: the truth that every provider is checked against.
+        reference: the code whose result every provider must reproduce.
         eager: natural PyTorch code.
-        compiled: whether that is timed through `torch.compile` as well.
+        compiled: True if `eager` is timed through `torch.compile` as well.
         others: more providers.
         roofs: loops that move the same bytes; the fastest counts.
         writes_too: another tensor that is written.
-        latency: next to nothing is moved: only the time of a call matters.
+        latency: True if few bytes are moved, so that only the time of a call matters.
     """
 
     op: str
@@ -76,12 +76,12 @@ class Case:
         return f"{self.op}: {self.name}"
 
     def providers(self) -> dict[str, Provider]:
-        """What is timed; "compile" is not compiled yet."""
+        """Return the providers to time; "compile" is not compiled yet."""
         compiled = {"compile": self.eager} if self.compiled else {}
         return {"ours": self.ours, "eager": self.eager} | compiled | self.others | self.roofs
 
     def bytes(self, tensors: Tensors) -> int:
-        """What one call has to move; 0 where only latency matters."""
+        """Return the bytes that one call has to move; 0 if only latency matters."""
         if self.latency:
             return 0
         return sum(tensors[name].nbytes for name in self.moved())
@@ -90,7 +90,7 @@ class Case:
         return (*self.reads, self.writes, *self.writes_too)
 
     def check(self, runs: dict[str, Provider], tensors: Tensors) -> None:
-        """Raises AssertionError unless every one of `runs` agrees with the reference."""
+        """Raise AssertionError unless all `runs` agree with the reference."""
         truth = _clone(tensors)
         expected = self.reference(**truth)
         loose = OTHERS[truth.get("x_out", truth[self.writes]).dtype]
@@ -126,7 +126,7 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """All of them, in the order of the report."""
+    """Return all cases, in the order of the report."""
     return [
         _distance("residual given", ("slot", "x_out"), baselines.distance,
                   authors=baselines.authors_distance),
@@ -148,18 +148,18 @@ def cases() -> list[Case]:
 
 
 def shape_of(size_mb: float, dtype: torch.dtype) -> Shape:
-    """[batch, frames, tokens, channels] of about `size_mb` MiB a tensor."""
+    """Return a shape `[B, F, S, C]` of about `size_mb` MiB a tensor."""
     tokens = size_mb * 2**20 / (BATCH * FRAMES * CHANNELS * dtype.itemsize)
     return BATCH, FRAMES, max(1, round(tokens)), CHANNELS
 
 
 def totals(sums: Tensor) -> Tensor:
-    """Sums per sample; the op gives them in parts, [batch, parts, columns]."""
+    """Return the sums of each sample; the op returns partial sums `[B, P, columns]`."""
     return sums.sum(dim=1) if sums.dim() == 3 else sums
 
 
 def ratios(sums: Tensor) -> Tensor:
-    """The distance and, if there are its sums, the motion score of the whole batch."""
+    """Return the distance of the whole batch and, if its sums exist, the motion score."""
     columns = totals(sums).sum(dim=0)
     found = [columns[0] / columns[1]]
     if len(columns) > 3:
@@ -168,7 +168,7 @@ def ratios(sums: Tensor) -> Tensor:
 
 
 def noise(shape: Sequence[int], dtype: torch.dtype, seed: int) -> Tensor:
-    """Normal values, repeated from a million on: to draw them all would take minutes."""
+    """Return normal values, repeated after a million: drawing all of them would take minutes."""
     numel = math.prod(shape)
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(min(numel, 1_000_003), generator=generator).to(dtype)
@@ -226,7 +226,7 @@ def _distance(
 
 
 def _distance_stored(name: str, stored: torch.dtype, eager: Provider) -> Case:
-    """The residual x_out - x_in into a slot of eight bits, compared with what is there."""
+    """Return the case that stores x_out - x_in in a slot of eight bits and compares with it."""
 
     def make(shape: Shape, dtype: torch.dtype) -> Tensors:
         slot, scale = reference.quantize(noise(shape, torch.float32, 2), stored)
@@ -347,13 +347,13 @@ def _decide() -> Case:
     settings = ops.DecideSettings(apply_moreg=True)
 
     def make(shape: Shape, dtype: torch.dtype) -> Tensors:
-        # Whatever the shape: the sums are a few numbers, always float32.
+        # The sums are a few numbers, always float32, for any shape.
         state = ops.new_state("cpu")
         sums = torch.tensor([10.0, 100.0, 0.0, 40.0, 100.0]).expand(1, BATCH, 1, 5).contiguous()
         codebook = torch.tensor([[0.08, 0.16, 0.24, 0.32, 0.40], [6.0, 5.0, 4.0, 3.0, 2.0]])
         return {"state": state, "start": state.clone(), "sums": sums, "codebook": codebook}
 
-    # Both start from the same state, which costs them the same copy of eight numbers.
+    # Both start from the same state, so both copy the same ten numbers.
     def ours(state: Tensor, start: Tensor, sums: Tensor, codebook: Tensor) -> None:
         state.copy_(start)
         ops.decide(state, sums, codebook, settings, 5, in_window=True)
@@ -378,11 +378,11 @@ def _decide() -> Case:
 
 
 def _controls(count: int, flag: int) -> Tensors:
-    """Coefficients that keep x finite however often it is added to, and the flag."""
+    """Return coefficients that keep x finite after any number of additions, and the flag."""
     coefficients = torch.tensor([0.5, -0.25])[:count]
     return {"coefficients": coefficients, "flag": torch.tensor([flag], dtype=torch.int32)}
 
 
 def _roof(names: tuple[str, ...], /, **tensors: Tensor) -> None:
-    """Reads all of `names`, writes the first in place."""
+    """Read all tensors of `names`, and write the first in place."""
     roof.update(*(tensors[name] for name in names))

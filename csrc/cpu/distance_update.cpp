@@ -15,39 +15,14 @@ namespace {
 // that a frame is still in the cache when the next one is compared with it.
 constexpr std::int64_t kColumns = 4096;
 
-// Some columns of some frames of a sample. Parts depend on the shape only, like the order of the
-// sums.
-struct Part {
-  std::int64_t batch, first_frame, last_frame, first_column, last_column;
-};
-
-class Partition {
- public:
-  // With frame strides, a part has all frames of its columns.
-  Partition(const std::array<std::int64_t, 4>& size, bool whole_columns)
-      : frames_(size[1]), columns_(size[2] * size[3]) {
-    if (count_of(size) == 0) return;
-    const std::int64_t at_once = whole_columns ? frames_ : 1;
-    columns_per_part_ = divided_up(kTaskSize, at_once * kColumns) * kColumns;
-    frames_per_part_ = whole_columns ? frames_ : divided_up(kTaskSize, columns_);
-    parts_by_column_ = divided_up(columns_, columns_per_part_);
-    parts_by_frame_ = divided_up(frames_, frames_per_part_);
-  }
-
-  std::int64_t parts_per_sample() const { return parts_by_column_ * parts_by_frame_; }
-
-  Part part(std::int64_t index) const {
-    const std::int64_t frame = index / parts_by_column_ % parts_by_frame_ * frames_per_part_;
-    const std::int64_t column = index % parts_by_column_ * columns_per_part_;
-    return {index / parts_per_sample(), frame, std::min(frame + frames_per_part_, frames_), column,
-            std::min(column + columns_per_part_, columns_)};
-  }
-
- private:
-  std::int64_t frames_, columns_;
-  std::int64_t columns_per_part_ = 0, frames_per_part_ = 0;
-  std::int64_t parts_by_column_ = 0, parts_by_frame_ = 0;
-};
+// With frame strides, a part has all frames of its columns.
+Partition partition_of(const std::array<std::int64_t, 4>& size, bool whole_columns) {
+  if (count_of(size) == 0) return {};
+  const std::int64_t frames = size[1], columns = size[2] * size[3];
+  const std::int64_t at_once = whole_columns ? frames : 1;
+  return {frames, whole_columns ? frames : divided_up(kTaskSize, columns), columns,
+          divided_up(kTaskSize, at_once * kColumns) * kColumns};
+}
 
 // The columns of a frame of a view as contiguous memory, in place or copied.
 class Columns {
@@ -102,7 +77,7 @@ class Distance {
   explicit Distance(const DistanceUpdate& o)
       : o_(o),
         kernels_(kernels()),
-        partition_(o.slot.size, !o.frame_strides.empty()),
+        partition_(partition_of(o.slot.size, !o.frame_strides.empty())),
         slot_(o.slot),
         x_out_(o.x_out) {
     if (o.x_in) x_in_ = Columns(*o.x_in);
@@ -131,8 +106,8 @@ class Distance {
 
   void run_part(const Part& part, double* sums, char* scratch) const {
     UpdateSums lanes{};
-    for (auto column = part.first_column; column < part.last_column; column += kColumns) {
-      const std::int64_t count = std::min(kColumns, part.last_column - column);
+    for (auto column = part.first; column < part.last; column += kColumns) {
+      const std::int64_t count = std::min(kColumns, part.last - column);
       for (auto frame = part.first_frame; frame < part.last_frame; ++frame) {
         update(part.batch, frame, column, count, lanes, scratch);
         add_motion(part.batch, frame, column, count, lanes, sums + 3, scratch);

@@ -18,39 +18,16 @@ constexpr std::int64_t kBytesAhead = 2048;
 
 bool has_eight_bits(const View& view) { return size_of(view.dtype) == 1; }
 
-// Some tokens of some frames of a sample. Parts depend on the shape only, like the order of the
-// sums.
-struct Part {
-  std::int64_t batch, first_frame, last_frame, first_token, last_token;
-};
+std::int64_t tokens_at_once(std::int64_t channels) { return divided_up(kAtOnce, channels + 1); }
 
-class Partition {
- public:
-  Partition(const std::array<std::int64_t, 4>& size, bool all_frames)
-      : frames_(size[1]), tokens_(size[2]), at_once_(divided_up(kAtOnce, size[3] + 1)) {
-    if (count_of(size) == 0) return;
-    frames_per_part_ = all_frames ? frames_ : divided_up(kTaskSize, tokens_ * size[3]);
-    const std::int64_t together = (all_frames ? frames_ : 1) * at_once_ * size[3];
-    tokens_per_part_ = divided_up(kTaskSize, together) * at_once_;
-    parts_by_token_ = divided_up(tokens_, tokens_per_part_);
-    parts_by_frame_ = divided_up(frames_, frames_per_part_);
-  }
-
-  std::int64_t parts_per_sample() const { return parts_by_token_ * parts_by_frame_; }
-  std::int64_t tokens_at_once() const { return at_once_; }
-
-  Part part(std::int64_t index) const {
-    const std::int64_t frame = index / parts_by_token_ % parts_by_frame_ * frames_per_part_;
-    const std::int64_t token = index % parts_by_token_ * tokens_per_part_;
-    return {index / parts_per_sample(), frame, std::min(frame + frames_per_part_, frames_), token,
-            std::min(token + tokens_per_part_, tokens_)};
-  }
-
- private:
-  std::int64_t frames_, tokens_, at_once_;
-  std::int64_t frames_per_part_ = 0, tokens_per_part_ = 0;
-  std::int64_t parts_by_token_ = 0, parts_by_frame_ = 0;
-};
+// With frame strides, a part has all frames of its tokens.
+Partition partition_of(const std::array<std::int64_t, 4>& size, bool all_frames) {
+  if (count_of(size) == 0) return {};
+  const std::int64_t frames = size[1], tokens = size[2], at_once = tokens_at_once(size[3]);
+  const std::int64_t together = (all_frames ? frames : 1) * at_once * size[3];
+  return {frames, all_frames ? frames : divided_up(kTaskSize, tokens * size[3]), tokens,
+          divided_up(kTaskSize, together) * at_once};
+}
 
 struct Row {
   std::int64_t batch, frame, token;
@@ -59,7 +36,9 @@ struct Row {
 class RowsUpdate {
  public:
   explicit RowsUpdate(const DistanceUpdate& o)
-      : o_(o), kernels_(kernels()), partition_(o.slot.size, !o.frame_strides.empty()) {}
+      : o_(o),
+        kernels_(kernels()),
+        partition_(partition_of(o.slot.size, !o.frame_strides.empty())) {}
 
   void run(float* sums, int threads) const {
     const std::int64_t width = 3 + 2 * strides(), batch = o_.slot.size[0];
@@ -79,8 +58,8 @@ class RowsUpdate {
 
   void run_part(const Part& part, double* sums, float* scratch) const {
     UpdateSums lanes{};
-    for (auto first = part.first_token; first < part.last_token;) {
-      const auto last = std::min(first + partition_.tokens_at_once(), part.last_token);
+    for (auto first = part.first; first < part.last;) {
+      const auto last = std::min(first + tokens_at_once(o_.slot.size[3]), part.last);
       for (auto frame = part.first_frame; frame < part.last_frame; ++frame) {
         for (auto token = first; token < last; ++token) {
           const bool frame_goes_on = token + 1 < last || strides() == 0;

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 import adacache_kernels as ak
 from adacache_kernels.models.other_libraries.conflicting_patches import (
@@ -18,25 +17,9 @@ from adacache_kernels.models.other_libraries.conflicting_patches import (
     is_cache_module,
 )
 from adacache_kernels.models.other_libraries.inspection import Inspection, inspect
-from tests.support.tiny_models.common_models import TINY, denoise
+from tests.api.tiny_wan import COMPUTED, EVERY_THIRD, STEPS, build, patch, run
 from tests.support.tiny_pipelines.latte_and_wan import run_wan
 from tests.support.tiny_pipelines.latte_and_wan import wan as wan_pipeline
-
-STEPS = 7
-EVERY_THIRD = {float("inf"): 3}
-COMPUTED = [1, 2, 5, 6, 7]
-
-
-def build() -> nn.Module:
-    return TINY["wan"].build()
-
-
-def patch(model: nn.Module) -> nn.Module:
-    return ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
-
-
-def run(model: nn.Module) -> Tensor:
-    return denoise(TINY["wan"], model, STEPS)[-1]
 
 
 def first_block() -> Any:
@@ -142,7 +125,7 @@ def test_hooks_that_come_after_patch_are_refused_when_a_generation_begins() -> N
 
 
 def test_if_one_transformer_of_a_pipeline_is_cached_neither_is_patched() -> None:
-    from tests.engine.test_experts import experts
+    from tests.support.tiny_pipelines.two_experts import experts
 
     pipe = experts()
     pipe.transformer_2.enable_cache(first_block())

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 import adacache_kernels as ak
-from tests.engine.test_experts import experts
 from tests.support.rounding import close, close_numbers
 from tests.support.tiny_pipelines.latte_and_wan import run_wan
 from tests.support.tiny_pipelines.latte_and_wan import wan as one_model
+from tests.support.tiny_pipelines.two_experts import experts
 
 STEPS = 6
 ALWAYS = {1.0: 1}

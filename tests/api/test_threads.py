@@ -13,28 +13,14 @@ import torch
 from torch import Tensor, nn
 
 import adacache_kernels as ak
+from tests.api.tiny_wan import COMPUTED, EVERY_THIRD, STEPS, build, patch, run
 from tests.support.rounding import close
-from tests.support.tiny_models.common_models import TINY, denoise
+from tests.support.tiny_models.common_models import TINY
 from tests.support.tiny_pipelines.latte_and_wan import run_wan
 from tests.support.tiny_pipelines.latte_and_wan import wan as wan_pipeline
 
-STEPS = 7
-EVERY_THIRD = {float("inf"): 3}
-COMPUTED = [1, 2, 5, 6, 7]
 LONG = 30.0
 TWICE = r"WanTransformer3DModel {} while a call of it was running.*each thread a model of its own"
-
-
-def build() -> nn.Module:
-    return TINY["wan"].build()
-
-
-def patch(model: nn.Module) -> nn.Module:
-    return ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
-
-
-def run(model: nn.Module) -> Tensor:
-    return denoise(TINY["wan"], model, STEPS)[-1]
 
 
 @contextmanager
@@ -94,7 +80,7 @@ def test_a_model_that_calls_itself_is_refused() -> None:
 
 
 def test_a_refused_unpatch_of_two_experts_leaves_both_patched() -> None:
-    from tests.engine.test_experts import experts
+    from tests.support.tiny_pipelines.two_experts import experts
 
     pipe = ak.patch(experts())
     seen = []

@@ -271,7 +271,7 @@ def test_an_unfinished_generation_gives_no_ratios() -> None:
     assert not ak.is_patched(model)
 
 
-def test_mag_cache_starts_anew_after_a_recomputed_step() -> None:
+def test_mag_cache_starts_again_after_a_recomputed_step() -> None:
     tiny = TINY["wan"]
     config = ak.baselines.MagCacheConfig(
         ratios=(0.99,) * 8, threshold=9.0, max_skips=2, retention=0.0

@@ -189,9 +189,9 @@ def test_ratios_for_another_number_of_steps_are_refused_by_a_pipeline() -> None:
 
 
 def test_two_experts_of_one_generation_have_their_own_residuals() -> None:
-    from tests.engine.test_experts import STEPS as TOGETHER
-    from tests.engine.test_experts import by_expert, experts
-    from tests.engine.test_experts import run as run_experts
+    from tests.support.tiny_pipelines.two_experts import STEPS as TOGETHER
+    from tests.support.tiny_pipelines.two_experts import by_expert, experts
+    from tests.support.tiny_pipelines.two_experts import run as run_experts
 
     pipe = ak.patch(experts(), ak.baselines.FixedIntervalConfig(interval=4))
     run_experts(pipe)

@@ -11,10 +11,9 @@ import adacache_kernels as ak
 from adacache_kernels import Calibration
 from adacache_kernels.calibration.outcomes import as_array, capped_psnr, squared_error
 from adacache_kernels.calibration.refine_schedule import GAIN, refine_schedule
-from tests.calibration.test_calibration_targets import calibrated, seconds
-from tests.support.tiny_calibration import STEPS, TINY_WAN, denoising
+from tests.support.tiny_calibration import STEPS, TINY_WAN, calibrated, denoising
 
-__all__ = ["seconds"]
+pytestmark = pytest.mark.usefixtures("seconds")
 EVEN = [1, 5, 9, 13, 17, 19, 20]
 BEST = [1, 3, 4, 10, 16, 19, 20]
 

@@ -44,7 +44,7 @@ class Event {
   cu::Event event_ = nullptr;
 };
 
-// The work before and after the wait of the host, with one letter for each task.
+// The work before and after the wait of the host, with one character for each task.
 std::string two_streams(const std::string& pace, bool ordered, std::string* before = nullptr) {
   fake::set("PACE", pace);
   std::string ran;

@@ -17,7 +17,7 @@ from adacache_kernels.engine.graph_engine import GraphEngine
 from adacache_kernels.engine.per_branch_engine import PerBranchEngine
 from adacache_kernels.engine.per_video_engine import PerVideoEngine
 from adacache_kernels.engine.probing_engine import ProbingEngine
-from tests.engine.decision.test_step_graphs import Closures
+from tests.support.graph_closures import Closures
 from tests.support.rounding import close
 from tests.support.tiny_models.common_models import TINY, denoise
 

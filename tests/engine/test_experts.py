@@ -6,32 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 import adacache_kernels as ak
 from adacache_kernels.api.target import attached_engine
 from tests.support.oracles.two_residuals_per_block import relative, two_residuals
 from tests.support.tiny_models.common_models import TINY
-from tests.support.tiny_pipelines.latte_and_wan import run_wan, wan
+from tests.support.tiny_pipelines.two_experts import NAMES, STEPS, by_expert, experts, run
 
-STEPS = 16
 LISTS = TINY["wan"].lists
-NAMES = ("transformer", "transformer_2")
-
-
-def experts(boundary: float = 0.5) -> Any:
-    """Return a pipeline whose first expert runs the steps above the boundary."""
-    return wan(transformer_2=TINY["wan"].build(seed=5), boundary_ratio=boundary)
-
-
-def run(pipe: Any, **kwargs: Any) -> Tensor:
-    return run_wan(pipe, STEPS, **kwargs)
-
-
-def by_expert(pipe: Any) -> list[list[int]]:
-    """Return the steps of each expert."""
-    summaries = [ak.summary(getattr(pipe, name)) for name in NAMES]
-    return [sorted([*s.computed_steps, *s.reused_steps]) for s in summaries]
 
 
 @pytest.mark.parametrize("guidance", [1.0, 4.0])

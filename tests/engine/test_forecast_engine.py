@@ -1,11 +1,10 @@
-"""Forecasts, corrections and forecast errors of the engine, against an oracle for each block."""
+"""Forecasts and corrections of the engine, against an oracle for each block."""
 
 from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -13,77 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import adacache_kernels as ak
-from tests.support.oracles.two_residuals_per_block import ForecastBlock, forecast_blocks, relative
+from tests.support.oracles.forecast_run import EVERY, STEPS, oracle_run
+from tests.support.oracles.two_residuals_per_block import relative
 from tests.support.rounding import close
-from tests.support.tiny_models.common_models import FOUR, TINY, Tiny, denoise
-
-STEPS = 12
-EVERY = tuple(range(1, STEPS + 1))
-
-
-def oracle_run(
-    name: str, model: nn.Module, computed: set[int], order: int, correct: bool = False
-) -> list[Tensor]:
-    """Return the latents of the oracle after each step of a given schedule."""
-    tiny, latents, trajectory, now = TINY[name], TINY[name].noise(), [], [0]
-    with (
-        forecast_blocks(name, model, tiny.lists, order, lambda: now[0], computed) as blocks,
-        torch.no_grad(),
-    ):
-        for step in range(1, STEPS + 1):
-            now[0] = step
-            if correct:
-                with corrected(tiny, model, blocks, step, computed):
-                    latents = latents - 0.05 * tiny.call(model, latents, step)
-            else:
-                latents = latents - 0.05 * tiny.call(model, latents, step)
-            trajectory.append(latents)
-    return trajectory
-
-
-def total(
-    tiny: Tiny,
-    blocks: Mapping[tuple[str, int], ForecastBlock],
-    of_block: Callable[[ForecastBlock], Tensor],
-) -> Tensor:
-    """Return the sum of a tensor of each block, in the layout of the last list."""
-    of_list = [
-        torch.stack([of_block(b) for (attribute, _), b in blocks.items() if attribute == name]).sum(
-            0
-        )
-        for name in tiny.lists
-    ]
-    if len(of_list) == 1:
-        return of_list[0]
-    # Latte: [F, S, C] of the spatial blocks to [S, F, C] of the temporal ones, one video.
-    spatial, temporal = of_list
-    return temporal + spatial.transpose(0, 1)
-
-
-@contextmanager
-def corrected(
-    tiny: Tiny,
-    model: nn.Module,
-    blocks: dict[tuple[str, int], ForecastBlock],
-    step: int,
-    computed: set[int],
-) -> Iterator[None]:
-    """Add the forecast errors of all blocks to the streams that leave the last block."""
-    last = getattr(model, tiny.lists[-1])[-1]
-
-    def add(_module: nn.Module, _args: Any, output: Any) -> Any:
-        if step not in computed or step - 1 in computed or step == 1:
-            return output
-        streams = list(output) if isinstance(output, tuple) else [output]
-        for index, stream in enumerate(streams):
-            streams[index] = stream + total(tiny, blocks, lambda b, i=index: b.missed(step, i))
-        return tuple(streams) if isinstance(output, tuple) else streams[0]
-
-    handle = last.register_forward_hook(add)
-    try:
-        yield
-    finally:
-        handle.remove()
+from tests.support.tiny_models.common_models import FOUR, TINY, denoise
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -188,120 +120,6 @@ def test_rate_1_is_bit_equal(name: str, order: int, measure: Any) -> None:
     assert all(torch.equal(a, b) for a, b in zip(plain, patched, strict=True))
 
 
-@pytest.mark.parametrize("order", [0, 1, 2])
-@pytest.mark.parametrize("name", FOUR)
-def test_the_forecast_error_is_that_of_the_spans(name: str, order: int) -> None:
-    """The error is ||R - F||_1 / ||F||_1 / k of all blocks, within 1e-3.
-
-    R - F is 30 times smaller than R, so a rounding of R by 6e-8 shows as 2e-6; sums are float32.
-    """
-    tiny, now = TINY[name], [0]
-    model = tiny.build()
-    latents = tiny.noise()
-    with (
-        forecast_blocks(name, model, tiny.lists, order, lambda: now[0], set(EVERY)) as blocks,
-        torch.no_grad(),
-    ):
-        for step in EVERY:
-            now[0] = step
-            latents = latents - 0.05 * tiny.call(model, latents, step)
-    expected = []
-    for step in EVERY[1:]:
-        known = [s for s in EVERY if s < step][-order - 1 :]
-        truth = total(tiny, blocks, lambda b, s=step: b.residuals[s][0].double())
-        forecast = total(tiny, blocks, lambda b, s=step, k=known: b.through(k, s, 0).double())
-        expected.append(float((truth - forecast).abs().sum() / forecast.abs().sum()))
-    ak.patch(
-        model,
-        codebook={1.0: 1},
-        forecast=order,
-        measure="forecast-error",
-        num_inference_steps=STEPS,
-    )
-    denoise(tiny, model, STEPS)
-    found = ak.summary(model).distances
-    # No reused step can follow the last steps, so they are not measured.
-    assert found[0] is None
-    measured = [(f, e) for f, e in zip(found[1:], expected, strict=True) if f is not None]
-    assert len(measured) >= STEPS - 4
-    for f, e in measured:
-        assert f == pytest.approx(e, rel=1e-3)
-
-
-@pytest.mark.parametrize("name", FOUR)
-def test_motion_is_that_of_the_last_span(name: str) -> None:
-    """The score is (||R[1:] - R[:-1]|| / (||R[1:]|| + ||R[:-1]||) / a)^b, over the frames."""
-    tiny, now = TINY[name], [0]
-    model, latents = tiny.build(), tiny.noise()
-    with (
-        forecast_blocks(name, model, tiny.lists, 1, lambda: now[0], set(EVERY)) as blocks,
-        torch.no_grad(),
-    ):
-        for step in EVERY:
-            now[0] = step
-            latents = latents - 0.05 * tiny.call(model, latents, step)
-    scores = []
-    for step in range(2, 8):
-        whole = total(tiny, blocks, lambda b, s=step: b.residuals[s][0].double())
-        in_batch = tiny.lists[-1] == "temporal_transformer_blocks"
-        video = (
-            whole.transpose(0, 1) if in_batch else whole.reshape(tiny.frames, -1, whole.shape[-1])
-        )
-        later, earlier = video[1:], video[:-1]
-        motion = (later - earlier).abs().sum() / (later.abs().sum() + earlier.abs().sum())
-        scores.append(float(motion / 0.5) ** 2)
-    ak.patch(
-        model,
-        codebook={1.0: 1},
-        forecast=1,
-        measure="forecast-error",
-        apply_moreg=True,
-        moreg_steps=(1, STEPS),
-        moreg_hyp=(0.5, 2.0, 1.0),
-        num_inference_steps=STEPS,
-    )
-    denoise(tiny, model, STEPS)
-    assert ak.summary(model).motion_scores[1:7] == pytest.approx(scores, rel=1e-4)
-
-
-def test_a_codebook_on_the_forecast_error_decides() -> None:
-    tiny = TINY["wan"]
-    model = tiny.build()
-    counts = []
-    warns = pytest.warns(ak.AdaCacheWarning, match="no step of 12 was reused")
-    for threshold, warned in ((1e-9, warns), (1e9, nullcontext())):
-        ak.patch(
-            model,
-            codebook={threshold: 4, threshold * 2: 1},
-            forecast=1,
-            measure="forecast-error",
-            num_inference_steps=STEPS,
-        )
-        with warned:
-            denoise(tiny, model, STEPS)
-        counts.append(len(ak.summary(model).computed_steps))
-        ak.unpatch(model)
-    assert counts[0] == STEPS
-    assert counts[1] == 6  # 1, 2, 6, 10, and the last two
-
-
-@pytest.mark.parametrize("name", ["wan", "cogvideox"])
-@pytest.mark.parametrize("order", [0, 1, 2])
-def test_measuring_the_forecast_needs_no_memory(name: str, order: int) -> None:
-    """The pass that compares the new residual with the oldest one also overwrites that one."""
-    tiny = TINY[name]
-    model = tiny.build()
-    ak.patch(
-        model,
-        codebook={1.0: 1},
-        forecast=order,
-        measure="forecast-error",
-        num_inference_steps=STEPS,
-    )
-    denoise(tiny, model, STEPS)
-    assert ak.summary(model).cache_tensors == (order + 1) * tiny.streams
-
-
 @pytest.mark.parametrize("name", FOUR)
 def test_memory_is_one_slot_for_each_stored_step(name: str) -> None:
     tiny = TINY[name]
@@ -358,34 +176,6 @@ def test_another_number_of_steps_starts_with_an_empty_ring() -> None:
     first = denoise(tiny, model, STEPS)
     again = denoise(tiny, model, STEPS)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-
-
-@pytest.mark.parametrize(("order", "measure"), [(1, "forecast-error"), (2, "distance")])
-def test_a_residual_that_is_not_finite_is_in_no_forecast(order: int, measure: Any) -> None:
-    """A step with a residual of NaN gives a warning and is in no later forecast.
-
-    With order 2, it would still be among the last three computed steps when reuse resumes.
-    """
-    tiny = TINY["wan"]
-    model = tiny.build()
-    ak.patch(
-        model,
-        codebook={1e9: 2, 2e9: 1},
-        forecast=order,
-        measure=measure,
-        num_inference_steps=STEPS,
-    )
-    finite = []
-    with torch.no_grad(), pytest.warns(ak.AdaCacheWarning, match="not finite"):
-        for step in EVERY:
-            latents = tiny.noise(seed=step)
-            if step == 4:
-                latents = latents * float("nan")
-            finite.append(bool(tiny.call(model, latents, step).isfinite().all()))
-    summary = ak.summary(model)
-    assert 4 in summary.computed_steps and 5 in summary.computed_steps
-    assert finite == [step != 4 for step in EVERY]
-    assert summary.reused_steps[-1] > 6
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

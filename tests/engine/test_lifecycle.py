@@ -21,7 +21,7 @@ def wan() -> nn.Module:
     return TINY["wan"].build()
 
 
-def test_a_new_generation_starts_anew() -> None:
+def test_a_new_generation_starts_again() -> None:
     tiny, model = TINY["latte"], TINY["latte"].build()
     ak.patch(model, codebook=EVERY_THIRD, num_inference_steps=STEPS)
     first = denoise(tiny, model, STEPS)

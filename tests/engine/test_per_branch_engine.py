@@ -109,7 +109,7 @@ def test_a_second_generation_and_one_without_guidance() -> None:
     ak.unpatch(model)
 
 
-def test_an_error_in_one_branch_begins_anew() -> None:
+def test_an_error_in_one_branch_begins_again() -> None:
     model = patched(decide_for="branch")
     expected = denoise(model, ["cond", "uncond"])
     ak.reset(model)

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 import adacache_kernels as ak
 from adacache_kernels.api.target import attached_engine
 from adacache_kernels.config.adacache_config import AdaCacheConfig
-from adacache_kernels.engine.merge_summaries import merge_experts
+from adacache_kernels.engine.reports.merge_summaries import merge_experts
 from adacache_kernels.memory.arena_provider import ArenaProvider
-from tests.engine.test_batch import (
+from tests.engine.batched_videos import (
     STEPS,
     Replay,
     Video,
@@ -32,11 +32,11 @@ from tests.engine.test_batch import (
     run,
     two_videos,
 )
-from tests.engine.test_experts import experts
 from tests.support.rounding import close, close_numbers
 from tests.support.tiny_models.common_models import FOUR, TINY
 from tests.support.tiny_models.description import noise
 from tests.support.tiny_pipelines.latte_and_wan import embeds, latte
+from tests.support.tiny_pipelines.two_experts import experts
 
 
 def each(videos: list[Video], **settings: Any) -> nn.Module:

@@ -27,7 +27,7 @@ def two_calls(model: nn.Module, calls: int, timestep_of: Callable[[int], Tensor]
                 model(tiny.noise(), timestep, encoder_hidden_states=text, return_dict=False)
 
 
-def anew(step: int) -> Tensor:
+def new_tensor(step: int) -> Tensor:
     return torch.tensor([900 - 30 * step])
 
 
@@ -39,7 +39,7 @@ def patched(**settings: Any) -> nn.Module:
 def test_two_calls_a_step_without_the_setting_give_a_warning(decision: Any) -> None:
     model = patched(num_inference_steps=2 * STEPS, decision=decision)
     with pytest.warns(ak.AdaCacheWarning, match=rf"{WARNS}.*cache_context, or give calls_per_step"):
-        two_calls(model, 2, anew)
+        two_calls(model, 2, new_tensor)
 
 
 ONE_TIMESTEP = torch.zeros(1)
@@ -49,7 +49,7 @@ def written(step: int) -> Tensor:
     return ONE_TIMESTEP.fill_(900 - 30 * step)
 
 
-@pytest.mark.parametrize("timestep_of", [anew, written])
+@pytest.mark.parametrize("timestep_of", [new_tensor, written])
 @pytest.mark.parametrize(("calls", "settings"), [(1, {}), (2, {"calls_per_step": 2})])
 def test_a_correct_setting_gives_no_warning(
     calls: int, settings: dict[str, Any], timestep_of: Callable[[int], Tensor]

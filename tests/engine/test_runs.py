@@ -29,7 +29,7 @@ def call(model: nn.Module, frames: int, step: int) -> Tensor:
     return output
 
 
-@pytest.mark.filterwarnings("ignore:.*planned anew")
+@pytest.mark.filterwarnings("ignore:.*planned again")
 @pytest.mark.parametrize("shapes", [(3, 2), (2, 3), (3, 2, 3), (1, 3)])
 def test_the_sequence_becomes_shorter_or_longer_during_a_run(shapes: tuple[int, ...]) -> None:
     """ChronoEdit cuts its video to two frames: each part computes first and reuses later."""

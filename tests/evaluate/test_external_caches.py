@@ -22,10 +22,10 @@ from adacache_kernels.evaluate.runner import Study
 from adacache_kernels.evaluate.table_lines import IDLE, table_lines
 from adacache_kernels.evaluate.tables import markdown
 from adacache_kernels.measure import costs
-from tests.evaluate.test_evaluate import STEPS, fixed_row, subject
 from tests.support.oracles.baselines import relative
 from tests.support.tiny_models.common_models import TINY, denoise
 from tests.support.tiny_pipelines.latte_and_wan import latte, run_latte, run_wan, wan
+from tests.support.tiny_study import STEPS, fixed_row, subject
 
 FLOAT32 = "taylor_factors_dtype=float32"
 

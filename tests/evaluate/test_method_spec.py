@@ -12,7 +12,7 @@ from adacache_kernels.evaluate.baseline_spec import baseline_config
 from adacache_kernels.evaluate.method_spec import parse_method
 from adacache_kernels.evaluate.results import Case
 from adacache_kernels.evaluate.runner import Study
-from tests.evaluate.test_evaluate import STEPS, subject
+from tests.support.tiny_study import STEPS, subject
 
 
 @pytest.mark.parametrize(

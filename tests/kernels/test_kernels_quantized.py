@@ -13,11 +13,16 @@ from adacache_kernels import ops
 from adacache_kernels.kernels.launch_config import MAX_CHANNELS, RING_ELEMENTS
 from adacache_kernels.ops import reference
 from adacache_kernels.ops import triton_quantized as gpu_tokens
-from tests.kernels.test_kernels import DTYPES, EPS, Case, driver, on_triton, video_tokens
-from tests.ops.test_ops import assert_same_bits, contiguous, misaligned, permuted, random
+from tests.support.op_checks import kernel_checks
+from tests.support.op_checks.kernel_cases import DTYPES, EPS, Case, video_tokens
+from tests.support.op_checks.operands import (
+    assert_same_bits,
+    contiguous,
+    misaligned,
+    permuted,
+    random,
+)
 from tests.support.ptx_emulator import EmulatorDriver
-
-__all__ = ["driver", "on_triton"]  # Fixtures.
 
 UNTOUCHED = 77
 KERNEL = "quantized_update_kernel"
@@ -25,7 +30,7 @@ EIGHT = [torch.int8, torch.float8_e4m3fn]
 CASES = [
     Case("aligned", (2, 4, 3, 64)),
     Case("several warps", (1, 2, 1, 1152)),
-    Case("tokens in turn", (2, 2, 7, 48), programs=2),
+    Case("fewer programs than tokens", (2, 2, 7, 48), programs=2),
     Case("programs without a token", (1, 2, 3, 64), programs=5),
     Case("tokens in batch", (2, 4, 3, 64), permuted, permuted),
     Case("two layouts", (2, 3, 5, 32), permuted, contiguous),
@@ -43,14 +48,9 @@ CASES = [
 
 
 @dataclass(frozen=True)
-class Mode:
+class Mode(kernel_checks.Mode):
     """The arguments of the update; `mixed`: one previous residual has full precision."""
 
-    metric: str
-    slot_holds: str
-    has_input: bool
-    previous: int
-    strides: tuple[int, ...]
     mixed: bool = False
 
 
@@ -63,18 +63,18 @@ MODES = [
 
 
 @pytest.mark.parametrize(
-    ("driver", "mode"),
+    ("emulator", "mode"),
     [*((90, mode) for mode in MODES), (80, MODES[2]), (100, MODES[2])],
-    indirect=["driver"],
+    indirect=["emulator"],
     ids=lambda value: f"{value.metric}-{value.slot_holds}" if isinstance(value, Mode) else value,
 )
 @pytest.mark.parametrize("eight", EIGHT, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_quantized_update(
-    driver: EmulatorDriver, dtype: torch.dtype, eight: torch.dtype, mode: Mode
+    emulator: EmulatorDriver, dtype: torch.dtype, eight: torch.dtype, mode: Mode
 ) -> None:
     for case in CASES:
-        check_quantized_update(driver, dtype, eight, mode, case)
+        check_quantized_update(emulator, dtype, eight, mode, case)
 
 
 def stored(case: Case, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
@@ -95,7 +95,7 @@ def around(base: Tensor, view: Tensor) -> Tensor:
 
 
 def check_quantized_update(
-    driver: EmulatorDriver, dtype: torch.dtype, eight: torch.dtype, mode: Mode, case: Case
+    emulator: EmulatorDriver, dtype: torch.dtype, eight: torch.dtype, mode: Mode, case: Case
 ) -> None:
     base, slot, scale = stored(case, eight)
     x_out, x_in = (random(case.shape, dtype, case.read)[1] for _ in range(2))
@@ -122,17 +122,17 @@ def check_quantized_update(
     )[:, 0]
     before, scale_before, found = slot.clone(), scale.clone(), []
     for order in (None, "reverse"):
-        driver.order = order
+        emulator.order = order
         slot.copy_(before)
         scale.copy_(scale_before)
-        driver.launches.clear()
+        emulator.launches.clear()
         with pytest.MonkeyPatch.context() as patch:
             if case.programs is not None:
                 patch.setattr(gpu_tokens, "partials", lambda *_, n=case.programs: n)
             found.append(
                 ops.distance_update(slot, *arguments, mode.metric, mode.slot_holds, scale, scales)
             )
-        assert [launch.name for launch in driver.launches] == [KERNEL] * (slot.numel() > 0), case
+        assert [launch.name for launch in emulator.launches] == [KERNEL] * (slot.numel() > 0), case
         assert torch.equal(slot.view(torch.uint8), expected.view(torch.uint8)), case
         assert torch.equal(scale, expected_scale), case
         assert (around(base, slot) == UNTOUCHED).all(), case
@@ -160,7 +160,7 @@ def summation_error(case: Case, sums: Tensor, metric: str) -> Tensor:
     return additions * EPS / 2 * magnitudes
 
 
-def test_every_code_is_read_and_every_tie_rounded(driver: EmulatorDriver) -> None:
+def test_every_code_is_read_and_every_tie_rounded(emulator: EmulatorDriver) -> None:
     """All float8 numbers, the ties between them, and their neighbours in float32."""
     codes = torch.arange(127, dtype=torch.uint8).view(torch.float8_e4m3fn).float()
     halfway = (codes[1:] + codes[:-1]) / 2
@@ -173,7 +173,7 @@ def test_every_code_is_read_and_every_tie_rounded(driver: EmulatorDriver) -> Non
         expected, expected_scale = reference.quantize(x, eight)
         assert torch.equal(slot.view(torch.uint8), expected.view(torch.uint8))
         assert torch.equal(scale, expected_scale)
-        assert [launch.name for launch in driver.launches][-1] == KERNEL
+        assert [launch.name for launch in emulator.launches][-1] == KERNEL
 
 
 @pytest.mark.parametrize(
@@ -182,11 +182,11 @@ def test_every_code_is_read_and_every_tie_rounded(driver: EmulatorDriver) -> Non
     ids=["long token", "long stride"],
 )
 def test_what_does_not_fit_runs_in_plain_torch(
-    driver: EmulatorDriver, shape: tuple[int, ...], strides: tuple[int, ...]
+    emulator: EmulatorDriver, shape: tuple[int, ...], strides: tuple[int, ...]
 ) -> None:
     x = torch.randn(shape)
     slot, scale = torch.empty(shape, dtype=torch.int8), torch.empty(*shape[:3], 1)
     sums = ops.distance_update(slot, x, slot_holds="nothing", scale=scale, strides=strides)
-    assert not driver.launches
+    assert not emulator.launches
     assert torch.equal(slot, reference.quantize(x, torch.int8)[0])
     assert sums.shape == (1, gpu_tokens.partials(slot), 3 + 2 * len(strides))

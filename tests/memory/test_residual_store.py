@@ -176,7 +176,7 @@ def test_the_same_shapes_get_the_same_addresses_again() -> None:
     assert arena.stats().maps == 1
 
 
-def test_another_batch_is_planned_anew_in_the_same_reservation() -> None:
+def test_another_batch_is_planned_again_in_the_same_reservation() -> None:
     model, fresh = patched("latte"), patched("latte")
     tiny = TINY["latte"]
     denoise(tiny, model, STEPS, batch=3)
@@ -207,7 +207,7 @@ def test_branches_that_were_not_expected_get_slots_beside_the_others() -> None:
 def test_a_branch_that_does_not_fit_changes_the_storage_of_all() -> None:
     one = 3 * 4 * TINY["wan"].frames * 16 * 24
     model = patched("wan", max_cache_bytes=one + 8 * KIB, over_budget=("int8",))
-    with pytest.warns(ak.AdaCacheWarning, match="planned anew in the middle of a generation"):
+    with pytest.warns(ak.AdaCacheWarning, match="planned again in the middle of a generation"):
         in_two_contexts(model)
     summary = ak.summary(model)
     assert summary.memory.storage == "int8"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -15,12 +15,11 @@ from torch import Tensor
 
 from adacache_kernels import _native, ops
 from adacache_kernels.ops import reference
-from adacache_kernels.ops.native_views import address, optional_view, view
+from tests.support.op_checks.compiled_ops import BEST, SUM_ERROR, distance_update
+from tests.support.op_checks.operands import DTYPES, assert_same_bits, memory_layouts
 from tests.support.oracles.ops_in_float64 import exact_sums
 
 _C: Any = _native.module()
-BEST = _C.instruction_sets()[-1]
-DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 STORED = [torch.int8, torch.float8_e4m3fn]
 SHAPES = [
     (1, 1, 1, 1),
@@ -35,14 +34,6 @@ SHAPES = [
     (2, 3, 0, 4),
     (2, 3, 2, 0),
 ]
-SUM_ERROR = 2**-21  # of the sum of the terms' magnitudes, see csrc/cpu/kernels.hpp
-
-
-@pytest.fixture(params=_C.instruction_sets())
-def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
-    _C.set_instruction_set(request.param)
-    yield request.param
-    _C.set_instruction_set(BEST)
 
 
 def update(
@@ -59,22 +50,19 @@ def update(
     threads: int = 1,
 ) -> Tensor:
     """Run the compiled op without the fallback to the reference."""
-    sums = torch.full((slot.shape[0], 3 + 2 * len(strides)), torch.nan)
-    _C.distance_update(
-        view(slot),
-        view(x_out),
-        optional_view(x_in),
-        [view(tensor) for tensor in previous],
-        address(coefficients),
-        ops.SLOT_HOLDS.index(holds),
+    return distance_update(
+        slot,
+        x_out,
+        x_in,
+        previous,
+        coefficients,
         strides,
         ops.METRICS.index(metric),
-        optional_view(scale),
-        [optional_view(own) for own in scales],
-        sums.data_ptr(),
+        ops.SLOT_HOLDS.index(holds),
         threads,
+        scale,
+        scales,
     )
-    return sums
 
 
 def read(stored: Tensor, scale: Tensor | None) -> Tensor:
@@ -99,14 +87,6 @@ def expected_sums(
     return exact_sums(None if c is None else c.double(), new, tuple(strides), metric)
 
 
-def assert_same_bits(actual: Tensor, expected: Tensor) -> None:
-    nan = expected.isnan()
-    assert torch.equal(actual.isnan(), nan)
-    integer = {1: torch.int8, 2: torch.int16, 4: torch.int32}[expected.element_size()]
-    same = actual.contiguous().view(integer) == expected.contiguous().view(integer)
-    assert bool((same | nan).all())
-
-
 def assert_sums(found: Tensor, sums: Tensor, magnitudes: Tensor) -> None:
     assert bool(((found - sums).abs() <= SUM_ERROR * magnitudes).all())
 
@@ -115,15 +95,6 @@ def random_stored(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, T
     """Return a random residual as a slot of that dtype, with its scale if it has eight bits."""
     values = torch.randn(shape)
     return reference.quantize(values, dtype) if dtype in STORED else (values.to(dtype), None)
-
-
-def layouts(values: Tensor) -> Iterator[Tensor]:
-    """Yield the values in memory that is contiguous, misaligned, padded by row, and permuted."""
-    yield values.clone(memory_format=torch.contiguous_format)
-    yield torch.zeros(values.numel() + 1, dtype=values.dtype)[1:].view(values.shape).copy_(values)
-    padded = torch.zeros((*values.shape[:-1], values.shape[-1] + 3), dtype=values.dtype)
-    yield padded[..., : values.shape[-1]].copy_(values)
-    yield values.transpose(1, 2).clone(memory_format=torch.contiguous_format).transpose(1, 2)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -210,7 +181,8 @@ def test_the_bits_are_the_same_however_they_are_computed(
         results = []
         for name, threads in itertools.product(_C.instruction_sets(), (1, 2, 3)):
             _C.set_instruction_set(name)
-            for slot, scale, x_out, x_in, previous, own in zip(*map(layouts, tensors), strict=True):
+            laid_out = zip(*map(memory_layouts, tensors), strict=True)
+            for slot, scale, x_out, x_in, previous, own in laid_out:
                 sums = update(
                     slot, scale, x_out, x_in, [previous], [own], coefficients, strides, metric,
                     threads=threads,

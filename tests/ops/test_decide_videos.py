@@ -23,7 +23,7 @@ BACKENDS = ("auto", "reference", "triton")
 BOOK = [(0.3, 8.0), (0.6, 4.0), (1.2, 2.0)]
 STATE = [3.0, 2.0, 0.5, 7.0, 9.0, 11.0, 0.25, 13.0, 0.75, 4.0]
 # Bad values in a single row of one location; the last location has the motion.
-SPOILT = {
+BAD_VALUES = {
     "nothing": [],
     "not a number": [((0, 1, 0, 1), math.nan)],
     "infinite": [((1, 0, 0, 0), math.inf)],
@@ -88,15 +88,15 @@ def assert_close(found: list[float], exact: list[float]) -> None:
         assert both_undefined or math.isclose(one, other, rel_tol=4 * EPS, abs_tol=1e-12)
 
 
-@pytest.mark.parametrize("spoilt", SPOILT)
+@pytest.mark.parametrize("bad", BAD_VALUES)
 @pytest.mark.parametrize("metric", ops.METRICS)
-def test_decide(metric: str, spoilt: str) -> None:
+def test_decide(metric: str, bad: str) -> None:
     for batch, apply_moreg in itertools.product(("any", "mean"), (True, False)):
-        check_decide(metric, spoilt, batch, apply_moreg)
+        check_decide(metric, bad, batch, apply_moreg)
 
 
 # The partial sums of each of a video's two rows. The kernel adds 1024 at once, 8 for each thread.
-# The last one is in turn each of these 8, and one of a second round.
+# The last partial sum has each of these 8 positions, and one in a second round.
 @pytest.mark.parametrize("parts", [20, 50, 90, 115, 150, 175, 210, 240, 300, 600])
 def test_many_partial_sums(parts: int) -> None:
     check_many_partial_sums(parts)
@@ -110,13 +110,13 @@ def check_many_partial_sums(parts: int) -> None:
     assert_close(motions, exact_motions)
 
 
-def check_decide(metric: str, spoilt: str, batch: str, apply_moreg: bool) -> None:
+def check_decide(metric: str, bad: str, batch: str, apply_moreg: bool) -> None:
     """Compare one to three videos of one and two rows with the oracle."""
     for videos, guidance in itertools.product((1, 2, 3), (1, 2)):
         sums = random_sums(videos * guidance)
-        for place, value in SPOILT[spoilt]:
+        for index, value in BAD_VALUES[bad]:
             if videos * guidance > 1:
-                sums[place] = value
+                sums[index] = value
         how = {"videos": videos, "batch": batch, "arguments": (5, metric, True, apply_moreg, True)}
         (state, motions), (exact, exact_motions) = decided(sums, **how), expected(sums, **how)
         assert_close(state[1:9], exact[1:9])

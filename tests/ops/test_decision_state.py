@@ -22,11 +22,8 @@ from adacache_kernels.engine.decision.mailbox import DecisionMessage, Mailbox
 from adacache_kernels.ops import reference
 from adacache_kernels.ops.decide_settings import DecideStep
 from tests import ROOT
-from tests.kernels.test_kernels import driver, on_triton
 from tests.support.ptx_emulator import EmulatorDriver, emulated
 from tests.support.tiny_models.common_models import FOUR, TINY, denoise
-
-__all__ = ["driver", "on_triton"]  # Fixtures.
 
 BACKENDS = ["auto", "reference"]
 BOOK = torch.tensor([[0.125, 0.25], [6.0, 4.0]])
@@ -59,9 +56,9 @@ def test_clock(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     check_clock()
 
 
-def test_clock_on_triton(driver: EmulatorDriver) -> None:
+def test_clock_on_triton(emulator: EmulatorDriver) -> None:
     check_clock()
-    assert {launch.name for launch in driver.launches} == {"decide_kernel"}
+    assert {launch.name for launch in emulator.launches} == {"decide_kernel"}
 
 
 def check_begin_step() -> None:
@@ -83,9 +80,9 @@ def test_begin_step(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     check_begin_step()
 
 
-def test_begin_step_on_triton(driver: EmulatorDriver) -> None:
+def test_begin_step_on_triton(emulator: EmulatorDriver) -> None:
     check_begin_step()
-    assert {launch.name for launch in driver.launches} == {"begin_step_kernel"}
+    assert {launch.name for launch in emulator.launches} == {"begin_step_kernel"}
 
 
 @pytest.mark.parametrize(
@@ -201,17 +198,17 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     yield made
 
 
-def letter(sequence: float, again: float | None = None) -> Tensor:
+def message(sequence: float, again: float | None = None) -> Tensor:
     state = torch.arange(10.0)
     state[0], state[-1] = sequence, sequence if again is None else again
     return state
 
 
-def test_a_letter_is_waited_for_once_the_device_is_behind(device: Device) -> None:
+def test_the_host_waits_for_a_message_if_the_device_is_behind(device: Device) -> None:
     box = mailbox.TorchMailbox(torch.device("xpu"))
-    box.post(letter(7), 7)
+    box.post(message(7), 7)
     found = box.collect(7)
-    assert found is not None and found.state == letter(7).tolist()
+    assert found is not None and found.state == message(7).tolist()
     assert device.waits == 1 and found.waited >= 0.01
     device.reached = True
     found = box.collect(7)
@@ -219,18 +216,19 @@ def test_a_letter_is_waited_for_once_the_device_is_behind(device: Device) -> Non
     assert device.waits == 1
 
 
-def test_letters_stay_for_some_time(device: Device) -> None:
+def test_messages_stay_for_some_time(device: Device) -> None:
     box = mailbox.TorchMailbox(torch.device("xpu"))
     for sequence in range(1, 1 + mailbox.SLOTS):
-        box.post(letter(sequence), sequence)
+        box.post(message(sequence), sequence)
     assert [box.collect(n).state[0] for n in (1, 2, 3, 4)] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
-    ("state", "found"), [(letter(6), "6 to 6"), (letter(7, 6), "7 to 6"), (letter(6, 7), "6 to 7")]
+    ("state", "found"),
+    [(message(6), "6 to 6"), (message(7, 6), "7 to 6"), (message(6, 7), "6 to 7")],
 )
 @pytest.mark.parametrize("kind", ["torch", "direct"])
-def test_a_stale_or_torn_letter_is_never_used(
+def test_a_stale_or_torn_message_is_never_used(
     kind: str, state: Tensor, found: str, device: Device
 ) -> None:
     box: Mailbox = mailbox.DirectMailbox()
@@ -287,6 +285,6 @@ def test_the_reference_decides_without_a_clock_as_before() -> None:
     assert state[ops.State.DISTANCE] == 0.125
 
 
-def test_an_unknown_way_to_decide() -> None:
+def test_an_unknown_decision_mode() -> None:
     with pytest.raises(ValueError, match=r"decision is 'later'; it may be one of 'async', 'sync'"):
         ak.AdaCacheConfig(decision="later")  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from adacache_kernels import ops
 from adacache_kernels.ops import reference
 from adacache_kernels.ops.decide_settings import DecideStep
+from tests.support.oracles.decision_check import assert_decision
 from tests.support.oracles.ops_in_float64 import exact_decision, exact_forecast, exact_sums
 
 EPS = torch.finfo(torch.float32).eps
@@ -127,21 +128,6 @@ def decisions(draw: st.DrawFn) -> dict[str, Any]:
         "apply_moreg": draw(st.booleans()),
         "in_window": draw(st.booleans()),
     }
-
-
-def assert_decision(state: list[float], expected: list[float], thresholds: list[float]) -> None:
-    """Compare up to the rounding of float32, and of float64 in another order."""
-    fields = ops.State
-    close = {"rel_tol": 4 * EPS, "abs_tol": 1e-6}
-    for field in (fields.DISTANCE, fields.RAW_DISTANCE, fields.MOTION, fields.PREVIOUS_MOTION):
-        expected_float = float(torch.tensor(expected[field], dtype=torch.float64).float())
-        both_nan = math.isnan(state[field]) and math.isnan(expected_float)
-        assert both_nan or math.isclose(state[field], expected_float, **close), field
-    assert state[fields.STEP] == expected[fields.STEP]
-    assert state[fields.FLAGS] == expected[fields.FLAGS]
-    on_a_threshold = any(math.isclose(expected[fields.DISTANCE], t, **close) for t in thresholds)
-    assert on_a_threshold or state[fields.RATE] == expected[fields.RATE]
-    assert state[fields.NEXT_STEP] == state[fields.STEP] + state[fields.RATE]
 
 
 def by_reference(

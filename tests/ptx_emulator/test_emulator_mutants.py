@@ -43,7 +43,7 @@ def test_mutants_of_a_kernel_that_the_driver_ran() -> None:
         report = survey(original, trial)
         assert not driver.substitutes
     assert report.judged > 100
-    assert report.noticed > 0.8
+    assert report.detected > 0.8
     found = report.counts
     assert found[Verdict.WRONG] and found[Verdict.RACE] and found[Verdict.MEMORY]
     assert found[Verdict.STEP_LIMIT]

@@ -48,3 +48,23 @@ def run_on_driver(driver: Path, script: str, **settings: str) -> None:
     environment = {f"FAKECUDA_{name}": value for name, value in settings.items()}
     printed = run_script(script, LD_LIBRARY_PATH=str(driver / "lib"), **environment)
     assert printed == "ended well\n"
+
+
+def elementwise_kernel(name: str, operation: str) -> str:
+    """Return the PTX of a kernel whose `operation` turns %f1 = x[thread] into its new value %f2."""
+    return f"""
+.visible .entry {name}(.param .u64 x)
+{{
+  .reg .b32 %r<2>;
+  .reg .f32 %f<3>;
+  .reg .b64 %rd<4>;
+  ld.param.u64 %rd1, [x];
+  mov.u32 %r1, %tid.x;
+  mul.wide.u32 %rd2, %r1, 4;
+  add.s64 %rd3, %rd1, %rd2;
+  ld.global.f32 %f1, [%rd3];
+  {operation}
+  st.global.f32 [%rd3], %f2;
+  ret;
+}}
+"""

@@ -4,7 +4,7 @@
 #   tests/tools/check_leaks.sh valgrind  memcheck: invalid accesses, uninitialised values, leaks, 5 s
 # Further arguments go to leak_script.py. PYTHON is the interpreter, with the package installed.
 # LeakSanitizer needs no suppressions: Python's own memory stays reachable. python.supp is for
-# memcheck, which says nothing of blocks that are only "possibly lost".
+# memcheck, which does not report blocks that are only "possibly lost".
 #
 # Seen with GCC 12.2, valgrind 3.19, Python 3.11: both clean, and both exit with 23 for `leak`.
 set -euo pipefail

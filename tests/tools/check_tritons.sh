@@ -19,5 +19,5 @@ for version in "${versions[@]}"; do
     exit 1
   fi
   echo "Triton $version: $(wc -l <"$folder/facts") kernels compiled, none spills"
-  "$python" -m pytest -q tests/kernels/test_kernels.py -k sm_90
+  "$python" -m pytest -q tests/kernels/test_kernels.py tests/kernels/test_partial_sums.py -k sm_90
 done

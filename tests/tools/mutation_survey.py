@@ -3,7 +3,7 @@
     python -m tests.tools.mutation_survey        every mutant of every kernel; about half an hour
     python -m tests.tools.mutation_survey NAME   only of kernels whose name contains NAME
 
-Each mutant runs on the cases of test_kernels.py that launch the kernel, until one fails.
+Each mutant runs on the cases of tests/support/op_checks that launch the kernel, until one fails.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from unittest import mock
 
 import torch
 
-from tests.kernels import test_kernels as tests
 from tests.kernels import test_kernels_quantized as quantized
 from tests.ops import test_decide_videos
 from tests.ops import test_decision_state as test_decision
+from tests.support.op_checks import decide_checks, kernel_checks
+from tests.support.op_checks.kernel_cases import Case
 from tests.support.ptx_emulator import EmulatorDriver, Kernel, emulated
 from tests.support.ptx_emulator.mutants import Report, survey
 
 Check = Callable[[EmulatorDriver], None]
-MUTATED = ("tokens in turn", "two layouts", "text and history", "NaN and infinity")
+MUTATED = ("fewer programs than tokens", "two layouts", "text and history", "NaN and infinity")
 """Small cases of the update into eight bits that launch the same kernel."""
 
 
@@ -32,18 +33,22 @@ def checks() -> dict[str, list[Check]]:
     """Return the checks of each kernel; the first check launches the kernel of that name."""
     bf16, fp32 = torch.bfloat16, torch.float32
     found: dict[str, list[Check]] = {}
-    for mode in tests.MODES[:3]:
+    for mode in kernel_checks.MODES[:3]:
         name = f"distance_update {mode.metric}, slot holds {mode.slot_holds}"
-        found[name] = [partial(distance_update, bf16, mode, case) for case in tests.CASES]
-    unaligned = [case for case in tests.CASES if case.name.startswith(("odd", "misal", "rows"))]
+        found[name] = [partial(distance_update, bf16, mode, case) for case in kernel_checks.CASES]
+    unaligned = [
+        case for case in kernel_checks.CASES if case.name.startswith(("odd", "misal", "rows"))
+    ]
     name = "distance_update unaligned"
-    found[name] = [partial(distance_update, fp32, tests.MODES[0], case) for case in unaligned]
+    found[name] = [
+        partial(distance_update, fp32, kernel_checks.MODES[0], case) for case in unaligned
+    ]
     # First a case that needs all four dimensions.
-    cases = sorted(tests.CASES, key=lambda case: case.name != "two layouts, several tiles")
+    cases = sorted(kernel_checks.CASES, key=lambda case: case.name != "two layouts, several tiles")
     found["residual_update"] = [partial(residual_update, fp32, case) for case in cases]
     found["conditional_add"] = [partial(conditional_add, bf16, case) for case in cases]
     found["conditional_add of eight bits"] = [
-        partial(eight_bits, bf16, case) for case in tests.EIGHT_BIT_CASES
+        partial(eight_bits, bf16, case) for case in kernel_checks.EIGHT_BIT_CASES
     ]
     for eight in (torch.int8, torch.float8_e4m3fn):
         # First a case with several tokens, frames and both kinds of terms.
@@ -56,45 +61,48 @@ def checks() -> dict[str, list[Check]]:
     found["begin_step"] = [lambda driver: test_decision.check_begin_step()]
     for metric, apply_moreg in (("l2", True), ("cosine", False)):
         found[f"decide {metric}"] = [
-            *(partial(decide, metric, apply_moreg, *decision) for decision in tests.DECISIONS),
+            *(
+                partial(decide, metric, apply_moreg, *decision)
+                for decision in decide_checks.DECISIONS
+            ),
             partial(on_a_threshold, metric, apply_moreg),
         ]
     found["decide cosine"] += [
-        partial(several_videos, "cosine", spoilt, False) for spoilt in test_decide_videos.SPOILT
+        partial(several_videos, "cosine", bad, False) for bad in test_decide_videos.BAD_VALUES
     ]
     found["decide of several videos"] = [
-        *(partial(several_videos, "l1", spoilt, True) for spoilt in test_decide_videos.SPOILT),
+        *(partial(several_videos, "l1", bad, True) for bad in test_decide_videos.BAD_VALUES),
         *(partial(many_partial_sums, parts) for parts in (20, 90, 150, 210, 240, 600)),
     ]
     return found
 
 
 def distance_update(
-    dtype: torch.dtype, mode: tests.Mode, case: tests.Case, driver: EmulatorDriver
+    dtype: torch.dtype, mode: kernel_checks.Mode, case: Case, driver: EmulatorDriver
 ) -> None:
-    tests.check_distance_update(driver, dtype, mode, case)
+    kernel_checks.check_distance_update(driver, dtype, mode, case)
 
 
 def quantized_update(
     dtype: torch.dtype,
     eight: torch.dtype,
     mode: quantized.Mode,
-    case: tests.Case,
+    case: Case,
     driver: EmulatorDriver,
 ) -> None:
     quantized.check_quantized_update(driver, dtype, eight, mode, case)
 
 
-def residual_update(dtype: torch.dtype, case: tests.Case, driver: EmulatorDriver) -> None:
-    tests.check_residual_update(driver, dtype, case)
+def residual_update(dtype: torch.dtype, case: Case, driver: EmulatorDriver) -> None:
+    kernel_checks.check_residual_update(driver, dtype, case)
 
 
-def conditional_add(dtype: torch.dtype, case: tests.Case, driver: EmulatorDriver) -> None:
-    tests.check_conditional_add(driver, dtype, 2, case)
+def conditional_add(dtype: torch.dtype, case: Case, driver: EmulatorDriver) -> None:
+    kernel_checks.check_conditional_add(driver, dtype, 2, case)
 
 
-def eight_bits(dtype: torch.dtype, case: tests.Case, driver: EmulatorDriver) -> None:
-    tests.check_conditional_add_of_eight_bits(driver, dtype, case)
+def eight_bits(dtype: torch.dtype, case: Case, driver: EmulatorDriver) -> None:
+    kernel_checks.check_conditional_add_of_eight_bits(driver, dtype, case)
 
 
 def decide(
@@ -105,15 +113,15 @@ def decide(
     situation: tuple[int, bool, bool],
     driver: EmulatorDriver,
 ) -> None:
-    tests.check_decide(driver, metric, apply_moreg, sums, partials, situation)
+    decide_checks.check_decide(driver, metric, apply_moreg, sums, partials, situation)
 
 
 def on_a_threshold(metric: str, apply_moreg: bool, driver: EmulatorDriver) -> None:
-    tests.check_on_a_threshold(driver, metric, apply_moreg)
+    decide_checks.check_on_a_threshold(driver, metric, apply_moreg)
 
 
-def several_videos(metric: str, spoilt: str, apply_moreg: bool, driver: EmulatorDriver) -> None:
-    test_decide_videos.check_decide(metric, spoilt, "any", apply_moreg)
+def several_videos(metric: str, bad: str, apply_moreg: bool, driver: EmulatorDriver) -> None:
+    test_decide_videos.check_decide(metric, bad, "any", apply_moreg)
 
 
 def many_partial_sums(parts: int, driver: EmulatorDriver) -> None:
@@ -136,7 +144,7 @@ def survey_kernel(all_checks: list[Check], *, sample: int | None = None) -> Repo
                     try:
                         run(check, driver)
                     except Exception:
-                        # What has noticed one mutant is likely to notice the next.
+                        # A check that detects one mutant is likely to detect the next.
                         relevant.remove(check)
                         relevant.insert(0, check)
                         raise

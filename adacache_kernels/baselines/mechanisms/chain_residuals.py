@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ...engine.user_warnings import IN_PLACE, UserWarnings
+from ...engine.reports.user_warnings import IN_PLACE, UserWarnings
 from ...models import Adapter
 from ...models.block_calls import versions
 from ...models.block_stand_in import BlockCall, Streams
@@ -20,7 +20,7 @@ from .mechanism import Mechanism, Original, Video
 
 @dataclass
 class Chain:
-    """What the blocks of one chain added in the last forward call in which all of them ran.
+    """The residuals of a chain of blocks, from the last forward call in which all of them ran.
 
     Args:
         first: the first block that was called.

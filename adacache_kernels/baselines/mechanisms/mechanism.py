@@ -33,7 +33,7 @@ class Step:
 
 
 class BranchState(Protocol):
-    """What a mechanism stores for one guidance branch."""
+    """The state of a mechanism for one guidance branch."""
 
     def forget(self) -> None:
         """Remove everything that is stored."""

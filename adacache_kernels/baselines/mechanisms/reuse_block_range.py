@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from ...engine.user_warnings import UserWarnings
+from ...engine.reports.user_warnings import UserWarnings
 from ...models import Adapter
 from ..base import BlockPolicy, Blocks
 from ..counters import Counters

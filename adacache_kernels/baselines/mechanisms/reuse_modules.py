@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ...engine.user_warnings import UserWarnings
+from ...engine.reports.user_warnings import UserWarnings
 from ...models import Adapter
 from ...models.block_calls import shadowed
 from ...models.block_stand_in import StandIn

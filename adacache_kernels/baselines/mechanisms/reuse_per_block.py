@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...engine.user_warnings import IN_PLACE, UserWarnings
+from ...engine.reports.user_warnings import IN_PLACE, UserWarnings
 from ...models import Adapter
 from ...models.block_calls import versions
 from ...models.block_stand_in import BlockCall, Streams

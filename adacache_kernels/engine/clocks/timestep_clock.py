@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..user_warnings import SAME_TIMESTEP, UserWarnings
+from ..reports.user_warnings import SAME_TIMESTEP, UserWarnings
 from .call_clock import CallClock
 from .clock import UNKNOWN_STEPS, StepClock
 

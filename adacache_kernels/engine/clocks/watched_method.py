@@ -59,11 +59,11 @@ class WatchedMethod(MethodProxy):
 
     @property
     def is_watching(self) -> bool:
-        """Return True if nobody has replaced this method on the object."""
+        """Return True if this method is still set on the object."""
         return vars(self._owner).get(self._name) is self
 
     def remove(self) -> None:
-        """Restore the method, unless somebody has replaced this one."""
+        """Restore the method, unless other code has replaced this one."""
         if not self.is_watching:
             return
         if self._was_on_instance:

@@ -41,7 +41,7 @@ class MetricBlock:
 class MetricBlocks:
     """The metric blocks that the settings name.
 
-    A user may compile blocks at any time, so `measurable` looks anew in every computed step.
+    A user may compile blocks at any time, so `measurable` looks again in every computed step.
 
     Args:
         model: the transformer.

@@ -258,7 +258,7 @@ def _spans(
 
 
 class Ring:
-    """The slots of one span for the last computed steps, written in turn.
+    """The slots of one span for the last computed steps, written one after another.
 
     Args:
         size: number of slots.

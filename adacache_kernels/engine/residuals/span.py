@@ -162,7 +162,7 @@ class Span:
 
 
 class SpanRecording(Observer):
-    """What one span measures and stores in one computed forward call.
+    """The measurement and storage of one span in one computed forward call.
 
     Args:
         span: the span.

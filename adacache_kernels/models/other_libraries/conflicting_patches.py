@@ -89,7 +89,7 @@ def check_no_conflict(model: str, patches: OtherPatches) -> None:
         raise ValueError(
             f"cache-dit or ParaAttention caches this {model} (its _is_cached is set), and "
             f"{TWO_CACHES}: disable that (cache_dit.disable_cache(pipe); ParaAttention needs the "
-            "model loaded anew), or do not call patch()"
+            "model loaded again), or do not call patch()"
         )
     if "enable_teacache" in patches.marks:
         raise ValueError(

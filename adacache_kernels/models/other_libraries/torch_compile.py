@@ -24,8 +24,8 @@ COMPILE_BLOCKS = (
     "block.compile() for each block"
 )
 NOT_AS_A_WHOLE = (
-    "a patched model cannot be compiled as a whole, because one graph cannot decide in every step "
-    f"anew whether the blocks run; {COMPILE_BLOCKS}"
+    "a patched model cannot be compiled as a whole, because one graph cannot decide for every "
+    f"step whether the blocks run; {COMPILE_BLOCKS}"
 )
 
 

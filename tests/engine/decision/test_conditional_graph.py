@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
-from tests.support.driver_scripts import Run, script_runner
+from tests.support.driver_scripts import Run, elementwise_kernel, script_runner
 
 KERNELS = """
 .version 8.3
@@ -41,39 +41,9 @@ KERNELS = """
   st.global.u32 [%rd2], %r3;
   ret;
 }
-
-// x[thread] = 2 * x[thread] + 1
-.visible .entry taken(.param .u64 x)
-{
-  .reg .b32 %r<2>;
-  .reg .f32 %f<3>;
-  .reg .b64 %rd<4>;
-  ld.param.u64 %rd1, [x];
-  mov.u32 %r1, %tid.x;
-  mul.wide.u32 %rd2, %r1, 4;
-  add.s64 %rd3, %rd1, %rd2;
-  ld.global.f32 %f1, [%rd3];
-  fma.rn.f32 %f2, %f1, 0f40000000, 0f3F800000;
-  st.global.f32 [%rd3], %f2;
-  ret;
-}
-
-// x[thread] = 0.5 * x[thread]
-.visible .entry otherwise(.param .u64 x)
-{
-  .reg .b32 %r<2>;
-  .reg .f32 %f<3>;
-  .reg .b64 %rd<4>;
-  ld.param.u64 %rd1, [x];
-  mov.u32 %r1, %tid.x;
-  mul.wide.u32 %rd2, %r1, 4;
-  add.s64 %rd3, %rd1, %rd2;
-  ld.global.f32 %f1, [%rd3];
-  mul.rn.f32 %f2, %f1, 0f3F000000;
-  st.global.f32 [%rd3], %f2;
-  ret;
-}
 """
+KERNELS += elementwise_kernel("taken", "fma.rn.f32 %f2, %f1, 0f40000000, 0f3F800000;")  # 2 * x + 1
+KERNELS += elementwise_kernel("otherwise", "mul.rn.f32 %f2, %f1, 0f3F000000;")  # 0.5 * x
 
 START = f"""
 kernels = {{name: device.kernel({KERNELS!r}, name) for name in ("choose", "taken", "otherwise")}}

@@ -12,7 +12,7 @@ import pytest
 
 from adacache_kernels import _native
 from adacache_kernels.memory.errors import ArenaError, package_errors
-from tests.support.driver_scripts import Run, script_runner
+from tests.support.driver_scripts import Run, elementwise_kernel, script_runner
 
 HOST = -1
 
@@ -79,26 +79,8 @@ del box
 assert device.driver.fakecuda_live(b"pinned") == device.driver.fakecuda_live(b"events") == 0
 """
 
-DECIDE = """
-.version 8.3
-.target sm_80
-.address_size 64
-.visible .entry decide(.param .u64 state)
-{
-  .reg .pred %p<2>;
-  .reg .b32 %r<3>;
-  .reg .f32 %f<3>;
-  .reg .b64 %rd<4>;
-  ld.param.u64 %rd1, [state];
-  mov.u32 %r1, %tid.x;
-  mul.wide.u32 %rd2, %r1, 4;
-  add.s64 %rd3, %rd1, %rd2;
-  ld.global.f32 %f1, [%rd3];
-  add.f32 %f2, %f1, 0f3F800000;
-  st.global.f32 [%rd3], %f2;
-  ret;
-}
-"""
+DECIDE = ".version 8.3\n.target sm_80\n.address_size 64\n"
+DECIDE += elementwise_kernel("decide", "add.f32 %f2, %f1, 0f3F800000;")  # x + 1
 
 
 @pytest.fixture

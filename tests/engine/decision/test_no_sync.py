@@ -195,7 +195,7 @@ def test_a_profile() -> None:
 
 
 def test_residuals_in_host_memory() -> None:
-    """Chunks are copied to and from the host, and nobody waits for the copies."""
+    """Chunks are copied to and from the host, and the host does not wait for the copies."""
     # Four tensors of 4.5 KiB do not fit; one tensor and two chunks on their way do.
     settings: dict[str, Any] = dict(over_budget=("host",), max_cache_bytes=16_000)
     summary = never_waits("wan", patch(calls_per_step=3, **settings), branches=(None,) * 3)

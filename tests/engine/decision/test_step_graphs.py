@@ -6,8 +6,6 @@ decides. test_protocol.py tests the same on the driver stub with compiled kernel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -16,47 +14,11 @@ from torch import Tensor, nn
 
 import adacache_kernels as ak
 from adacache_kernels.engine.decision import step_graphs
+from tests.support.graph_closures import Closures
 from tests.support.rounding import close
 from tests.support.tiny_models.common_models import FOUR, TINY, Tiny, denoise
 
 STEPS = 50
-
-
-@dataclass
-class Closures:
-    """A `Capture` that makes closures; it counts what is recorded and launched."""
-
-    recorded: int = 0
-    launched: list[str] = field(default_factory=list)
-
-    def record(self, run: Callable[[], None]) -> Callable[[], None]:
-        self.recorded += 1
-        return run
-
-    def choose(
-        self, flag: Tensor, taken: Callable[[], None], otherwise: Callable[[], None]
-    ) -> ClosureChoice:
-        return ClosureChoice(self, flag, taken, otherwise)
-
-
-@dataclass
-class ClosureChoice:
-    capture: Closures
-    flag: Tensor
-    taken: Callable[[], None]
-    otherwise: Callable[[], None]
-
-    def launch(self) -> None:
-        is_taken = bool(self.flag)
-        self.capture.launched.append("taken" if is_taken else "otherwise")
-        (self.taken if is_taken else self.otherwise)()
-
-
-@pytest.fixture
-def capture(monkeypatch: pytest.MonkeyPatch) -> Iterator[Closures]:
-    closures = Closures()
-    monkeypatch.setattr(step_graphs, "make_capture", lambda device: closures)
-    yield closures
 
 
 def adaptive(name: str, **settings: Any) -> dict[str, Any]:
@@ -156,7 +118,7 @@ def test_each_shape_is_captured_once(capture: Closures) -> None:
         assert capture.recorded == recorded
 
 
-def test_another_shape_in_the_middle_of_a_run_begins_anew(capture: Closures) -> None:
+def test_another_shape_in_the_middle_of_a_run_begins_again(capture: Closures) -> None:
     settings, tiny = adaptive("latte"), TINY["latte"]
     videos = []
     for decision in ("sync", "graph"):
@@ -169,7 +131,7 @@ def test_another_shape_in_the_middle_of_a_run_begins_anew(capture: Closures) -> 
     assert {21, 22} <= set(ak.summary(model).computed_steps)
 
 
-def test_other_weights_are_captured_anew(capture: Closures) -> None:
+def test_other_weights_are_captured_again(capture: Closures) -> None:
     settings, tiny = adaptive("cogvideox"), TINY["cogvideox"]
     model = ak.patch(tiny.build(), **settings, decision="graph")
     denoise(tiny, model, STEPS)

@@ -111,7 +111,7 @@ FAKECUDA_API int cuDevicePrimaryCtxRelease_v2(cu::Device device) {
   FAKECUDA_ENTER(cuDevicePrimaryCtxRelease);
   if (!is_device(device)) return cu::kInvalidDevice;
   if (primary(device).retained == 0) {
-    misuse("a primary context released that nobody retains");
+    misuse("a primary context released that is not retained");
     return cu::kInvalidContext;
   }
   --primary(device).retained;

@@ -98,14 +98,14 @@ class Report:
         return len(self.verdicts) - self.counts[Verdict.EQUIVALENT]
 
     @property
-    def noticed(self) -> float:
+    def detected(self) -> float:
         """Return the share of detected mutants among those that ran."""
         return 1 - len(self.survivors) / max(self.judged, 1)
 
     def __str__(self) -> str:
         """Return counts and survivors, one on each line."""
         fates = ", ".join(f"{count} {verdict.value}" for verdict, count in self.counts.items())
-        lines = [f"{self.judged} mutants, {self.noticed:.1%} noticed ({fates})"]
+        lines = [f"{self.judged} mutants, {self.detected:.1%} detected ({fates})"]
         return "\n".join(lines + [f"  survived: {mutant.description}" for mutant in self.survivors])
 
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[Any]
 Mask: TypeAlias = npt.NDArray[np.bool_] | None
-"""Which lanes take part; None stands for all of them."""
+"""The lanes that take part; None for all of them."""
 
 UNSIGNED: dict[int, np.dtype[Any]] = {width: np.dtype(f"uint{width}") for width in (8, 16, 32, 64)}
 SIGNED: dict[int, np.dtype[Any]] = {width: np.dtype(f"int{width}") for width in (8, 16, 32, 64)}

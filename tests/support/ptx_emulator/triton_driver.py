@@ -56,7 +56,7 @@ class Launch:
     original: Kernel
     compiled: CompiledKernel = field(repr=False)
     arguments: dict[str, Any] | None = field(repr=False, default=None)
-    """The kernel's arguments by name, if the driver was told to keep them."""
+    """The kernel's arguments by name, if `keep_arguments` is set."""
 
     @property
     def bytes_loaded(self) -> int:

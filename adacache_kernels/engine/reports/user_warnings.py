@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 
-from ..options import AdaCacheWarning
-from ..schedule.codebook import Codebook
+from ...options import AdaCacheWarning
+from ...schedule.codebook import Codebook
 from .summary import History
 
 LOST_STEPS = (
@@ -25,10 +25,10 @@ SAME_TIMESTEP = (
     "of one step (guidance), they share residuals that belong to one of them, which ruins the "
     "video: name the branches with ak.cache_context, or give calls_per_step=2"
 )
-PLANNED_ANEW = (
-    "the cache was planned anew in the middle of a generation, because a forward needed slots that "
-    "the plan did not have (more guidance branches than expected, or other shapes); the stored "
-    "residuals are lost, and the steps that needed them are computed"
+PLANNED_AGAIN = (
+    "the cache was planned again in the middle of a generation, because a forward needed slots "
+    "that the plan did not have (more guidance branches than expected, or other shapes); the "
+    "stored residuals are lost, and the steps that needed them are computed"
 )
 
 

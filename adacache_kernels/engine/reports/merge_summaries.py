@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from ..memory.report import joined_reports
+from ...memory.report import joined_reports
 from .summary import Summary
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..memory.byte_sizes import format_bytes
-from ..memory.plan import Storage
-from ..memory.report import MemoryReport
-from ..schedule import Decision
-from ..schedule.codebook import plain_pairs
+from ...memory.byte_sizes import format_bytes
+from ...memory.plan import Storage
+from ...memory.report import MemoryReport
+from ...schedule import Decision
+from ...schedule.codebook import plain_pairs
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Summarize generations for the user, and give user warnings."""

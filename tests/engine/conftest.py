@@ -1,0 +1,5 @@
+"""Fixtures of this folder."""
+
+from tests.support.graph_closures import capture
+
+__all__ = ["capture"]

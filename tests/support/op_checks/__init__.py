@@ -1,0 +1,1 @@
+"""Operands of the ops, calls of single backends, and checks against the references."""
