@@ -51,7 +51,7 @@ def use_ops(native: Any) -> None:
     codes = native.View(ctypes.addressof(bytes_), 3, shape, stride)
     scale = native.View(ctypes.addressof(floats), 0, [2, 3, 4, 1], [12, 4, 1, 1])
     native.distance_update(codes, x_out, x_in, [], 0, 1, [1], 0, scale, [], sums, 2)
-    native.residual_update(slot, x_out, x_in, True, 2)
+    native.residual_update(slot, x_out, x_in, 2)
     native.conditional_add(slot, [x_out], [None], sums, ctypes.addressof(flag), 2)
 
 
