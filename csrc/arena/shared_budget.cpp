@@ -27,7 +27,8 @@ Chunk::~Chunk() {
 }
 
 // Reserves twice the budget of addresses: addresses are free of cost, and two leases that are
-// planned again alternately leave holes. If all holes are too small, a block gets its own reservation.
+// planned again alternately leave holes. If all holes are too small, a block gets its own
+// reservation.
 SharedBudget::SharedBudget(std::unique_ptr<Memory> memory, std::size_t budget,
                            std::size_t chunk_bytes)
     : memory_(std::move(memory)), chunk_bytes_(chunk_bytes) {
