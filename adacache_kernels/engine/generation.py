@@ -38,7 +38,7 @@ class Generation:
         """The name of the branch that is measured."""
         self.last_computed_step: int | None = None
         self.is_computing = True
-        """Whether the present step is computed."""
+        """True if the present step is computed, False if it is reused."""
         self._config = config
         self._decision: Decision | None = None
 

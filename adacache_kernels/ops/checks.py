@@ -13,9 +13,9 @@ from ..options import Metric
 METRICS: tuple[str, ...] = get_args(Metric)
 """The metrics of a distance."""
 SLOT_HOLDS = ("nothing", "previous")
-"""What a slot may hold before `distance_update`."""
+"""The contents that a slot may have before `distance_update`."""
 BATCHES = ("any", "mean")
-"""How the distances of several videos make one decision."""
+"""The rules by which the distances of several videos make one decision."""
 
 
 def check_choice(name: str, value: object, choices: Collection[str]) -> None:

@@ -71,12 +71,23 @@ def long_functions(root: Path) -> list[str]:
 
 def summaries_like_questions(root: Path) -> list[str]:
     """Return the docstrings that begin with a question word instead of a verb or a noun."""
-    found = []
-    for path, node in documented(root):
-        summary = (ast.get_docstring(node) or "").split("\n")[0]
-        if QUESTION.match(summary):
-            found.append(f"{path.relative_to(root)}: {summary!r}; begin with a verb or a noun")
-    return found
+    return [
+        f"{path.relative_to(root)}: {summary!r}; begin with a verb or a noun"
+        for path, summary in summaries(root)
+        if QUESTION.match(summary)
+    ]
+
+
+def summaries(root: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the first line of every docstring, those of attributes included, with its file."""
+    for path in sources(root):
+        if path.suffix != ".py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                text = node.value.value
+                if isinstance(text, str) and text.strip():
+                    yield path, text.strip().split("\n")[0]
 
 
 def documented(root: Path) -> Iterator[tuple[Path, Documented]]:

@@ -19,7 +19,7 @@ from .shadow import (
 
 WARP = 32
 POISON = 0x7FFFDEAD7FFFDEAD
-"""What a register holds before it is written: a NaN as a float, a wild address as a pointer."""
+"""The value of an unwritten register: a NaN as a float, a wild address as a pointer."""
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class Launch:
     traffic: dict[str, Traffic]
     """By argument name; arguments in the same memory share one record."""
     kernel: Kernel
-    """What was executed: the compiled kernel, or the one put in its place."""
+    """The executed kernel: the compiled one, or its replacement."""
     original: Kernel
     compiled: CompiledKernel = field(repr=False)
     arguments: dict[str, Any] | None = field(repr=False, default=None)
@@ -101,7 +101,7 @@ class EmulatorDriver(DriverBase):
         self.keep_arguments = keep_arguments
         self.launches: list[Launch] = []
         self.substitutes: dict[Kernel | str, Kernel] = {}
-        """What to run in place of a kernel, which is given as such or by its PTX name."""
+        """The replacements of kernels, by the kernel or by its PTX name."""
         self.utils = SimpleNamespace(
             get_device_properties=lambda device: dict(PROPERTIES),
             unload_module=lambda module: None,
