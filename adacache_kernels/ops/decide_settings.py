@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -60,22 +60,19 @@ FLAT_SCHEMA = (
     "int videos, Tensor(b!)? motions"
 )
 """The fields of both classes, in order, as arguments of a torch op."""
-_SETTINGS = len(DecideSettings.__dataclass_fields__)
+_SETTINGS = tuple(field.name for field in fields(DecideSettings))
 
 
 def flatten(settings: DecideSettings, step: DecideStep) -> tuple[Any, ...]:
     """Return the arguments of `FLAT_SCHEMA`."""
-    return (*_values(settings), *step)
+    # No cache: torch.compile traces this function, and warns of a cached one.
+    return (*[getattr(settings, name) for name in _SETTINGS], *step)
 
 
 def unflatten(arguments: Sequence[Any]) -> tuple[DecideSettings, DecideStep]:
     """Return the settings and the step of arguments of `FLAT_SCHEMA`."""
-    return _settings(*arguments[:_SETTINGS]), DecideStep(*arguments[_SETTINGS:])
-
-
-@functools.lru_cache(maxsize=128)
-def _values(settings: DecideSettings) -> tuple[Any, ...]:
-    return astuple(settings)
+    count = len(_SETTINGS)
+    return _settings(*arguments[:count]), DecideStep(*arguments[count:])
 
 
 @functools.lru_cache(maxsize=128)
