@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from ..engine.base import AnyEngine
 from ..engine.cache_context import cache_context
+from ..engine.router import Router
 from ..models.method_proxy import MethodProxy
 from ..models.other_libraries.conflicting_patches import second_cache_error
 from ..models.other_libraries.forward_wrappers import (
@@ -33,57 +33,61 @@ class PatchedForward(MethodProxy):
 
     Args:
         model: the transformer.
-        engine: runs the forward calls.
+        router: runs the forward calls.
     """
 
-    def __init__(self, model: nn.Module, engine: AnyEngine) -> None:
+    def __init__(self, model: nn.Module, router: Router) -> None:
         super().__init__(own_forward(model))
         self._model = type(model).__name__
-        self._engine: AnyEngine | None = engine
+        self._router: Router | None = router
         self._refuse = refuse_to_be_traced()
         self._busy = threading.Lock()
+        self._thread: int | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run a forward call by the engine.
+        """Run a forward call; it waits while one of another thread runs.
 
         Raises:
-            RuntimeError: another call of the model is running, or `torch.compile` traces this one.
+            RuntimeError: a call of the model is running further up in this thread, or
+                `torch.compile` traces this one.
         """
-        if self._engine is None:
+        if self._router is None:
             return self._original(*args, **kwargs)
         if torch.compiler.is_compiling():
             self._refuse()
         with self.alone("was called"):
-            return self._engine.forward(self._original, args, kwargs)
+            if self._router is None:
+                return self._original(*args, **kwargs)
+            return self._router.forward(self._original, args, kwargs)
 
     @contextmanager
     def alone(self, event: str) -> Iterator[None]:
         """Exclude calls of the model while the context is entered.
 
+        Calls of several threads wait for each other, because a step that is reused replaces the
+        blocks of the model while it runs.
+
         Args:
             event: what happens to the model inside, for the message of the error.
 
         Raises:
-            RuntimeError: a call of the model is running.
+            RuntimeError: a call of the model is running further up in this thread.
         """
-        if not self._busy.acquire(blocking=False):
+        if self._thread == threading.get_ident():
             raise RuntimeError(
-                f"this patched {self._model} {event} while a call of it was running, in another "
-                "thread or further up in this one; it caches one generation at a time, so give "
-                "each thread a model of its own, patched by itself"
+                f"this patched {self._model} {event} while a call of it was running further up in "
+                "this thread, for example by a hook; call it after that call"
             )
-        try:
-            yield
-        finally:
-            self._busy.release()
-
-    def use(self, engine: AnyEngine) -> None:
-        """Run forward calls by this engine from now on."""
-        self._engine = engine
+        with self._busy:
+            self._thread = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._thread = None
 
     def retire(self) -> None:
         """Call the original from now on, even if other code still has this object."""
-        self._engine = None
+        self._router = None
 
 
 class NamedContext(MethodProxy):
@@ -91,7 +95,8 @@ class NamedContext(MethodProxy):
 
     @contextmanager
     def _entered(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
-        with self._original(name, *args, **kwargs) as value, cache_context(name):
+        own = cache_context(name, **_place_in(kwargs))
+        with self._original(name, *args, **kwargs) as value, own:
             yield value
 
     def __call__(
@@ -113,6 +118,14 @@ class RefusedCache(MethodProxy):
         raise second_cache_error(config)
 
 
+def _place_in(kwargs: dict[str, Any]) -> dict[str, int]:
+    """Return the step and the number of steps that a pipeline gives, if they are numbers."""
+    step, steps = kwargs.get("step_index"), kwargs.get("num_inference_steps")
+    if type(step) is not int or type(steps) is not int or not 0 <= step < steps:
+        return {}
+    return {"step_index": step, "num_inference_steps": steps}
+
+
 PROXIES: dict[str, type[MethodProxy]] = {
     "cache_context": NamedContext,
     "enable_cache": RefusedCache,
@@ -125,14 +138,14 @@ class Installation:
 
     Args:
         transformer: the transformer; the patch is set on it.
-        engine: runs its forward calls.
+        router: runs its forward calls.
     """
 
-    def __init__(self, transformer: nn.Module, engine: AnyEngine) -> None:
+    def __init__(self, transformer: nn.Module, router: Router) -> None:
         attributes = vars(transformer)
-        self.engine = engine
+        self.router = router
         self._transformer = transformer
-        self._forward = PatchedForward(transformer, engine)
+        self._forward = PatchedForward(transformer, router)
         self._proxies: dict[str, MethodProxy] = {}
         for name, kind in PROXIES.items():
             original = getattr(transformer, name, None)
@@ -144,11 +157,6 @@ class Installation:
         attribute.set(self._forward)
         attributes.update(self._proxies)
         attributes[INSTALLATION] = self
-
-    def use(self, engine: AnyEngine) -> None:
-        """Run forward calls by this engine from now on."""
-        self.engine = engine
-        self._forward.use(engine)
 
     def alone(self, event: str) -> contextlib.AbstractContextManager[None]:
         """Exclude calls of the model; see `PatchedForward.alone`."""
@@ -218,11 +226,11 @@ class Installation:
         return type(None), ()
 
 
-def engine_of(transformer: nn.Module) -> AnyEngine | None:
-    """Return the engine of a patched transformer; None if it is not patched."""
+def router_of(transformer: nn.Module) -> Router | None:
+    """Return the router of a patched transformer; None if it is not patched."""
     # The wrapper that torch.compile puts around a patched model is not patched itself.
     installation = vars(uncompiled(transformer)).get(INSTALLATION)
-    return installation.engine if isinstance(installation, Installation) else None
+    return installation.router if isinstance(installation, Installation) else None
 
 
 def installation_of(transformer: nn.Module) -> Installation:

@@ -2,59 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import nn
 
 from ..baselines import BaselineConfig
 from ..baselines.engine import BaselineEngine
 from ..config.adacache_config import AdaCacheConfig
 from ..engine.base import AdaCacheEngine, AnyEngine
-from ..engine.clocks.clock import Call, StepClock
+from ..engine.clocks.clock import Call, EngineClock
+from ..engine.clocks.step_clock import StepClock
+from ..engine.clocks.track_clock import TrackClock
 from ..engine.engine import Engine
 from ..engine.graph_engine import GraphEngine
 from ..engine.per_branch_engine import PerBranchEngine
 from ..engine.per_video_engine import PerVideoEngine
 from ..engine.probing_engine import ProbingEngine
+from ..engine.router import Router
 from ..memory.arena import CacheArena
 from ..memory.arena_provider import ArenaProvider
 from ..models import Adapter
 from .installation import installation_of
 
 
-def make_engine(
+def make_router(
     transformer: nn.Module,
     found: Adapter | list[str],
     settings: AdaCacheConfig | BaselineConfig,
     clock: StepClock,
     arena: ArenaProvider | None,
-) -> AnyEngine:
-    """Return the engine of a transformer.
+) -> Router:
+    """Return the router of a transformer.
 
     Args:
         transformer: the transformer.
         found: its adapter, or the names of its block lists if the class is not known.
         settings: the settings of AdaCache or of a baseline.
-        clock: assigns a step and a branch to every call.
+        clock: finds generation, step and branch of every call.
         arena: provides the memory; None for a baseline.
 
     Raises:
         ValueError: the settings do not fit the model.
     """
     if isinstance(settings, BaselineConfig):
-        return _baseline_engine(transformer, found, settings, clock)
+        adapter = _known_adapter(transformer, found, settings)
+        return Router(
+            transformer, clock, lambda own: BaselineEngine(transformer, adapter, settings, own)
+        )
     assert arena is not None
     if isinstance(found, Adapter):
-        return _adacache_engine(transformer, found, settings, clock, arena)
+        router = Router(transformer, clock, _maker(transformer, found, settings, arena))
+    else:
+        router = _probing_router(transformer, found, settings, clock, arena)
+    arena.add_holder(router)
+    return router
 
+
+def _probing_router(
+    transformer: nn.Module,
+    names: list[str],
+    settings: AdaCacheConfig,
+    clock: StepClock,
+    arena: ArenaProvider,
+) -> Router:
     def succeed(adapter: Adapter, call: Call) -> None:
-        engine = _adacache_engine(transformer, adapter, settings, clock, arena)
-        engine.join(call)
-        installation_of(transformer).use(engine)
+        installation_of(transformer).router.use(_maker(transformer, adapter, settings, arena), call)
 
     def give_up() -> None:
         clock.detach()
         installation_of(transformer).remove()
 
-    return ProbingEngine(transformer, found, settings, clock, arena, succeed, give_up)
+    def probe(own: TrackClock) -> AnyEngine:
+        return ProbingEngine(transformer, names, settings, own, arena, succeed, give_up)
+
+    return Router(transformer, clock, probe)
+
+
+def _maker(
+    transformer: nn.Module, adapter: Adapter, settings: AdaCacheConfig, arena: ArenaProvider
+) -> Callable[[TrackClock], AdaCacheEngine]:
+    return lambda own: _adacache_engine(transformer, adapter, settings, own, arena)
 
 
 def check_arena(arena: object, settings: AdaCacheConfig | BaselineConfig) -> None:
@@ -79,29 +106,29 @@ def check_arena(arena: object, settings: AdaCacheConfig | BaselineConfig) -> Non
         )
 
 
-def _baseline_engine(
-    transformer: nn.Module, found: Adapter | list[str], settings: BaselineConfig, clock: StepClock
-) -> BaselineEngine:
+def _known_adapter(
+    transformer: nn.Module, found: Adapter | list[str], settings: BaselineConfig
+) -> Adapter:
     if not isinstance(found, Adapter):
         raise ValueError(
             f"{type(settings).__name__}: {type(transformer).__name__} is not a known class; only "
             "AdaCacheConfig can find out how the blocks of a model connect"
         )
-    return BaselineEngine(transformer, found, settings, clock)
+    return found
 
 
 def _adacache_engine(
     transformer: nn.Module,
     adapter: Adapter,
     settings: AdaCacheConfig,
-    clock: StepClock,
+    clock: EngineClock,
     arena: ArenaProvider,
 ) -> AdaCacheEngine:
-    def for_one_video(clock: StepClock) -> AdaCacheEngine:
+    def for_one_video(clock: EngineClock) -> AdaCacheEngine:
         kind = GraphEngine if settings.decision == "graph" else Engine
         return kind(transformer, adapter, settings, clock, arena)
 
-    def for_one_branch(clock: StepClock) -> AdaCacheEngine:
+    def for_one_branch(clock: EngineClock) -> AdaCacheEngine:
         if settings.batch == "each":
             return PerVideoEngine(transformer, adapter, settings, clock, for_one_video)
         return for_one_video(clock)

@@ -13,21 +13,20 @@ from .. import _native
 from ..baselines import BaselineConfig
 from ..config.adacache_config import AdaCacheConfig
 from ..config.calibration_file import Calibration
-from ..engine.base import AnyEngine
-from ..engine.clocks.clock import StepClock
-from ..engine.clocks.expert_clock import clocks_of_experts
+from ..engine.clocks.step_clock import StepClock
 from ..engine.reports.merge_summaries import merge_experts
 from ..engine.reports.summary import Summary
+from ..engine.router import Router
 from ..memory.arena import CacheArena
 from ..memory.arena_provider import ArenaProvider
 from ..models import Adapter
 from ..models.other_libraries.inspection import inspect
 from .choose_adapter import choose_adapter
-from .installation import Installation, engine_of, installation_of
+from .installation import Installation, installation_of, router_of
 from .make_clock import make_clock
-from .make_engine import check_arena, make_engine
+from .make_engine import check_arena, make_router
 from .resolve_config import resolve_config
-from .target import installed_engines, require_engine, transformers_of
+from .target import installed_routers, transformers_of
 
 T = TypeVar("T")
 
@@ -83,7 +82,7 @@ def patch(
     for transformer in transformers:
         inspection = inspect(transformer)
         inspection.check_not_compiled()
-        if engine_of(transformer) is not None:
+        if router_of(transformer) is not None:
             raise ValueError(
                 f"this {type(transformer).__name__} is patched already; unpatch it first to change "
                 "its settings"
@@ -91,9 +90,9 @@ def patch(
         inspection.check_no_conflict()
     found = [choose_adapter(transformer, blocks) for transformer in transformers]
     clock = make_clock(model, settings)
-    engines = _make_engines(transformers, found, settings, clock, arena)
-    for transformer, engine in zip(transformers, engines, strict=True):
-        Installation(transformer, engine)
+    routers = _make_routers(transformers, found, settings, clock, arena)
+    for transformer, router in zip(transformers, routers, strict=True):
+        Installation(transformer, router)
     return model
 
 
@@ -105,14 +104,14 @@ def unpatch(model: T) -> T:
         TypeError: `model` is neither a pipeline nor a module.
         ValueError: the model is not patched.
     """
-    engines = installed_engines(model)
+    routers = installed_routers(model)
     installations = [installation_of(transformer) for transformer in transformers_of(model)]
     with ExitStack() as idle:
         for installation in installations:
             idle.enter_context(installation.alone("was unpatched"))
-        for installation, engine in zip(installations, engines, strict=True):
-            engine.clock.detach()
-            engine.reset()
+        for installation, router in zip(installations, routers, strict=True):
+            router.clock.detach()
+            router.reset()
             installation.remove()
     return model
 
@@ -123,7 +122,7 @@ def is_patched(model: object) -> bool:
     Raises:
         TypeError: `model` is neither a pipeline nor a module.
     """
-    return all(engine_of(transformer) is not None for transformer in transformers_of(model))
+    return all(router_of(transformer) is not None for transformer in transformers_of(model))
 
 
 def reset(model: object) -> None:
@@ -137,10 +136,9 @@ def reset(model: object) -> None:
         TypeError: `model` is neither a pipeline nor a module.
         ValueError: the model is not patched.
     """
-    for transformer in transformers_of(model):
-        engine = require_engine(transformer)
+    for transformer, router in zip(transformers_of(model), installed_routers(model), strict=True):
         with installation_of(transformer).alone("was reset"):
-            engine.reset()
+            router.reset()
 
 
 def summary(model: object) -> Summary:
@@ -150,30 +148,27 @@ def summary(model: object) -> Summary:
         TypeError: `model` is neither a pipeline nor a module.
         ValueError: the model is not patched.
     """
-    engines = installed_engines(model)
+    routers = installed_routers(model)
     for transformer in transformers_of(model):
         installation_of(transformer).warn_if_bypassed()
-    return merge_experts([engine.summary() for engine in engines])
+    return merge_experts([router.summary() for router in routers])
 
 
-def _make_engines(
+def _make_routers(
     transformers: Sequence[nn.Module],
     found: Sequence[Adapter | list[str]],
     settings: AdaCacheConfig | BaselineConfig,
     clock: StepClock,
     arena: CacheArena | None,
-) -> list[AnyEngine]:
-    """Return an engine for each transformer. They share the generation, its clock and the arena."""
+) -> list[Router]:
+    """Return a router for each transformer. They share the generations, the clock and the arena."""
     provider = None
     if isinstance(settings, AdaCacheConfig):
         provider = ArenaProvider(settings.max_cache_bytes, arena)
-    own_clocks = clocks_of_experts(clock, len(transformers))
     try:
         return [
-            make_engine(transformer, adapter_or_names, settings, own_clock, provider)
-            for transformer, adapter_or_names, own_clock in zip(
-                transformers, found, own_clocks, strict=True
-            )
+            make_router(transformer, adapter_or_names, settings, clock, provider)
+            for transformer, adapter_or_names in zip(transformers, found, strict=True)
         ]
     except BaseException:
         clock.detach()

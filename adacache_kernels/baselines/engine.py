@@ -13,8 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..engine.base import EngineBase
-from ..engine.clocks.clock import Call, StepClock
-from ..engine.clocks.timestep_clock import RepeatedTimestepCheck
+from ..engine.clocks.clock import Call, EngineClock
 from ..engine.eligibility import why_not_cached
 from ..engine.forward_call import ForwardCall
 from ..engine.reports.summary import Summary
@@ -40,6 +39,8 @@ class BaselineGeneration:
         self.counters = Counters(num_steps)
         self.branches: dict[str, BranchState] = {}
         self.signatures: dict[str, object] = {}
+        self.step = 0
+        """The step that the mechanism has begun."""
         self.timesteps: list[float] | None = None
         """The timesteps of the scheduler, once they have been read."""
 
@@ -51,19 +52,18 @@ class BaselineEngine(EngineBase[BaselineConfig]):
         model: the transformer.
         adapter: the description of the model.
         config: the baseline and its settings.
-        clock: assigns a step and a branch to every call.
+        clock: describes the generation.
 
     Raises:
         ValueError: the model lacks what the baseline needs.
     """
 
     def __init__(
-        self, model: nn.Module, adapter: Adapter, config: BaselineConfig, clock: StepClock
+        self, model: nn.Module, adapter: Adapter, config: BaselineConfig, clock: EngineClock
     ) -> None:
         super().__init__(model, config, clock)
         self._adapter = adapter
         self.mechanism = mechanism_for(model, adapter, config, self.user_warnings)
-        self._repeats = RepeatedTimestepCheck(self.user_warnings)
         self._generation = self._new_generation(clock.num_steps)
 
     @property
@@ -109,8 +109,13 @@ class BaselineEngine(EngineBase[BaselineConfig]):
     def _begin_generation(self) -> None:
         self._generation = self._new_generation(self.clock.num_steps)
 
-    def _forget_generation(self) -> None:
+    def reset(self) -> None:
+        """Forget the generation and its tensors. The next call begins a new generation."""
         self._generation = self._new_generation(0)
+
+    def _lose_residuals(self) -> None:
+        for branch in self._generation.branches.values():
+            branch.forget()
 
     def _new_generation(self, num_steps: int) -> BaselineGeneration:
         self._warn_of_other_num_steps(num_steps)
@@ -121,17 +126,21 @@ class BaselineEngine(EngineBase[BaselineConfig]):
     def _run(self, call: Call, forward: ForwardCall) -> Any:
         generation = self._generation
         reason = why_not_cached(self.model, self._adapter, forward.arguments)
+        topic = "not cached"
+        if call.reason is not None:
+            topic, reason = call.reason.topic, call.reason.text
+        signature = forward.signature, call.conditions
         if call.branch not in generation.branches:
             generation.branches[call.branch] = self.mechanism.branch(call.branch)
         branch = generation.branches[call.branch]
-        if reason is not None or generation.signatures.get(call.branch) != forward.signature:
+        if reason is not None or generation.signatures.get(call.branch) != signature:
             branch.forget()
-        generation.signatures[call.branch] = forward.signature
-        if call.first_in_step:
-            self._repeats.note(forward.arguments)
+        generation.signatures[call.branch] = signature
+        if call.reason is None and generation.step != call.step:
+            generation.step = call.step
             self._begin_step(call.step, forward.arguments)
         if reason is not None:
-            self.user_warnings.warn("not cached", reason)
+            self.user_warnings.warn(topic, reason)
             generation.counters.count(call.step, computed=True)
             return forward.run()
         video = self._adapter.frames(self.model, forward.arguments)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from torch import nn
 
 from ..config.adacache_config import AdaCacheConfig
-from ..models.block_calls import Parameters
-from .cache_context import current_context
-from .clocks.clock import Call, StepClock
-from .forward_call import Forward, ForwardCall
+from .clocks.clock import Call, EngineClock
+from .forward_call import ForwardCall
 from .reports import user_warnings
 from .reports.summary import Summary
 
@@ -32,49 +29,42 @@ ConfigT = TypeVar("ConfigT", bound=EngineConfig)
 
 
 class EngineBase(ABC, Generic[ConfigT]):
-    """The engine of one patched model.
+    """The engine of one generation at a time of a patched model.
 
-    A generation begins with the first call that the clock reports as such. It ends with the next
-    one, with `reset`, or with an exception.
+    A generation begins with the first call that is marked as such. It ends with the next one, or
+    with `reset`.
 
     Args:
         model: the transformer.
         config: the settings.
-        clock: assigns a step and a branch to every call.
+        clock: describes the generation.
     """
 
-    def __init__(self, model: nn.Module, config: ConfigT, clock: StepClock) -> None:
+    def __init__(self, model: nn.Module, config: ConfigT, clock: EngineClock) -> None:
         self.model = model
         self.config = config
         self.clock = clock
         self.user_warnings = user_warnings.UserWarnings(type(model).__name__)
-        self._parameters = Parameters(model)
 
-    def forward(self, original: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Run one forward call of the model, whose own forward is `original`."""
-        forward = ForwardCall(original, args, kwargs, self._parameters)
-        return self.run(self.clock.next_call(current_context(), forward.arguments), forward)
+    def run(self, call: Call, forward: ForwardCall) -> Any:
+        """Run a forward call.
 
-    def run(self, call: Call | None, forward: ForwardCall) -> Any:
-        """Run a forward call whose step and branch are known; None: they are not.
-
-        Any exception ends the generation.
+        An exception loses the stored residuals and their memory. The generation goes on, so the
+        caller may free memory and repeat the call.
         """
-        if call is None:
-            self.user_warnings.warn("lost steps", user_warnings.LOST_STEPS)
-            return forward.run()
         try:
             if call.first_in_generation:
                 self._begin_generation()
+            if call.notice is not None and not call.first_in_generation:
+                self.user_warnings.warn(call.notice.topic, call.notice.text)
             return self._run(call, forward)
         except BaseException:
-            self.reset()
+            self._lose_residuals()
             raise
 
+    @abstractmethod
     def reset(self) -> None:
         """Forget the generation and release its memory. The next call begins a new generation."""
-        self.clock.restart()
-        self._forget_generation()
 
     @abstractmethod
     def summary(self) -> Summary:
@@ -94,12 +84,12 @@ class EngineBase(ABC, Generic[ConfigT]):
         """Run a forward call of the present generation."""
 
     @abstractmethod
-    def _forget_generation(self) -> None:
-        """Forget the generation and release its memory."""
+    def _lose_residuals(self) -> None:
+        """Release the stored residuals and their memory; the generation goes on."""
 
     def _warn_of_other_num_steps(self, num_steps: int) -> None:
         planned = self.config.num_inference_steps
-        if planned is not None and num_steps not in (0, planned):
+        if planned is not None and num_steps > 0 and num_steps != planned:
             text = user_warnings.number_of_steps(planned, num_steps)
             self.user_warnings.warn("number of steps", text)
 

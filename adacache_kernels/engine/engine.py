@@ -16,8 +16,7 @@ from ..models.block_calls import shadowed, storages
 from ..models.other_libraries.inspection import inspect
 from ..schedule import Decision
 from .base import AdaCacheEngine
-from .clocks.clock import Call, StepClock
-from .clocks.timestep_clock import RepeatedTimestepCheck, open_ended
+from .clocks.clock import Call, EngineClock, Reason
 from .eligibility import why_not_cached
 from .forward_call import ForwardCall
 from .generation import Generation
@@ -38,7 +37,7 @@ class Engine(AdaCacheEngine):
         model: the transformer.
         adapter: the description of the model.
         config: the settings.
-        clock: assigns a step and a branch to every call.
+        clock: describes the generation.
         arena: provides the memory.
 
     Raises:
@@ -50,7 +49,7 @@ class Engine(AdaCacheEngine):
         model: nn.Module,
         adapter: Adapter,
         config: AdaCacheConfig,
-        clock: StepClock,
+        clock: EngineClock,
         arena: ArenaProvider,
     ) -> None:
         super().__init__(model, config, clock)
@@ -66,7 +65,6 @@ class Engine(AdaCacheEngine):
         if config.correct:
             check_correctable(model, adapter)
         self._reservation = SlotReservation(adapter, clock, self._memory, self._meter)
-        self._repeats = RepeatedTimestepCheck(self.user_warnings)
         self._check_num_steps(clock.num_steps)
         self._generation = Generation(config, clock.num_steps, clock.scheduler)
         self._decider.restart(self._generation.codebook, self._generation.motion_window)
@@ -94,18 +92,26 @@ class Engine(AdaCacheEngine):
     def join(self, call: Call) -> None:
         """Join a generation whose first call, of the leader, was computed without this engine."""
         self._generation.plan(call.step, can_reuse=False)
-        self._generation.elect_leader(call.branch)
-        self.user_warnings.warn("open end", open_ended(self.clock))
+        self._generation.elect_leader(call.branch, call.step)
+        self.user_warnings.warn("open end", user_warnings.open_ended(self.clock))
         self._branch(call.branch)
 
     def _begin_generation(self) -> None:
         inspect(self.model).check_no_conflict()
         self._check_num_steps(self.clock.num_steps)
         self._start(self.clock.num_steps)
-        self.user_warnings.warn("open end", open_ended(self.clock))
+        self.user_warnings.warn("open end", user_warnings.open_ended(self.clock))
 
-    def _forget_generation(self) -> None:
+    def reset(self) -> None:
+        """Forget the generation and release its memory. The next call begins a new generation."""
         self._start(0)
+        self._memory.release()
+
+    def _lose_residuals(self) -> None:
+        for branch in self._generation.branches.values():
+            branch.lose()
+        self._meter.forget()
+        self._decider.restart(self._generation.codebook, self._generation.motion_window)
         self._memory.release()
 
     def _check_num_steps(self, num_steps: int) -> None:
@@ -122,30 +128,38 @@ class Engine(AdaCacheEngine):
 
     def _run(self, call: Call, forward: ForwardCall) -> Any:
         branch = self._branch(call.branch)
-        reason = why_not_cached(self.model, self._adapter, forward.arguments)
+        self._generation.note_call(call.branch, call.step)
+        reason = self._reason_to_compute(call, forward)
         if reason is None:
             return self._run_cached(branch, call, forward)
         if call.first_in_step:
-            self._begin_step(call, forward, can_reuse=False)
+            self._begin_step(call, can_reuse=False)
         self._generation.note_recomputed(call.branch, call.step)
         self._forget_residuals(branch, call)
-        branch.signature = forward.signature
-        self.user_warnings.warn("not cached", reason)
+        branch.signature = _signature(call, forward)
+        self.user_warnings.warn(reason.topic, reason.text)
         return forward.run()
+
+    def _reason_to_compute(self, call: Call, forward: ForwardCall) -> Reason | None:
+        """Return the reason why a call must be computed and nothing is stored; None if none."""
+        if call.reason is not None:
+            return call.reason
+        text = why_not_cached(self.model, self._adapter, forward.arguments)
+        return None if text is None else Reason("not cached", text)
 
     def _run_cached(self, branch: GuidanceBranch, call: Call, forward: ForwardCall) -> Any:
         """Run a forward call that may be cached."""
-        can_reuse = branch.holds(self._generation.last_computed_step, forward.signature)
+        signature = _signature(call, forward)
+        can_reuse = branch.holds(self._generation.last_computed_step, signature)
         if call.first_in_step:
-            self._begin_step(call, forward, can_reuse=can_reuse and not call.near_end)
+            self._begin_step(call, can_reuse=can_reuse and not call.near_end)
         if can_reuse and not self._generation.is_computing:
             return self._reuse(branch, call, forward)
         self._generation.note_recomputed(call.branch, call.step)
-        self._fit_to_signature(branch, call, forward)
+        self._fit_to_signature(branch, call, signature)
         return self._compute(branch, call, forward)
 
-    def _begin_step(self, call: Call, forward: ForwardCall, *, can_reuse: bool) -> None:
-        self._repeats.note(forward.arguments)
+    def _begin_step(self, call: Call, *, can_reuse: bool) -> None:
         self._read_decision()
         self._generation.plan(call.step, can_reuse=can_reuse)
         self._warn_if_nothing_reused()
@@ -164,7 +178,7 @@ class Engine(AdaCacheEngine):
 
     def _compute(self, branch: GuidanceBranch, call: Call, forward: ForwardCall) -> Any:
         """Run the blocks; measure and store what they add."""
-        if self._generation.elect_leader(call.branch):
+        if self._generation.elect_leader(call.branch, call.step):
             self._meter.forget()
         is_leader = call.branch == self._generation.leader
         is_measuring = is_leader and self.config.decides_by_measurement
@@ -232,10 +246,10 @@ class Engine(AdaCacheEngine):
             )
         return generation.branches[name]
 
-    def _fit_to_signature(self, branch: GuidanceBranch, call: Call, forward: ForwardCall) -> None:
-        if branch.signature != forward.signature:
+    def _fit_to_signature(self, branch: GuidanceBranch, call: Call, signature: object) -> None:
+        if branch.signature != signature:
             self._forget_residuals(branch, call)
-        branch.signature = forward.signature
+        branch.signature = signature
 
     def _forget_residuals(self, branch: GuidanceBranch, call: Call) -> None:
         branch.forget()
@@ -261,3 +275,8 @@ class Engine(AdaCacheEngine):
         if generation.history.is_complete and could_reuse and not self.user_warnings.given:
             text = user_warnings.never_engaged(generation.history, generation.codebook)
             self.user_warnings.warn("never engaged", text)
+
+
+def _signature(call: Call, forward: ForwardCall) -> object:
+    """Return the shapes, switches and conditions of a call. Stored residuals fit only the same."""
+    return forward.signature, call.conditions

@@ -39,16 +39,22 @@ class Generation:
         self.last_computed_step: int | None = None
         self.is_computing = True
         """True if the present step is computed, False if it is reused."""
+        self._last_calls: dict[str, int] = {}
         self._config = config
         self._decision: Decision | None = None
 
-    def elect_leader(self, branch: str) -> bool:
-        """Let the branch lead if none leads yet, or one that is less suitable.
+    def note_call(self, branch: str, step: int) -> None:
+        """Note that a branch has a call in a step."""
+        self._last_calls[branch] = step
+
+    def elect_leader(self, branch: str, step: int) -> bool:
+        """Let the branch lead if none leads yet, one that is less suitable, or one without calls.
 
         Returns:
             True if the branch has become the leader with this call.
         """
-        if self.leader is not None and not leads_before(branch, self.leader):
+        has_leader = self.leader is not None and self._last_calls.get(self.leader, step) >= step - 1
+        if has_leader and (branch == self.leader or not leads_before(branch, self.leader or "")):
             return False
         self.leader = branch
         return True

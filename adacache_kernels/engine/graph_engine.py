@@ -11,7 +11,7 @@ from torch import nn
 from ..config.adacache_config import AdaCacheConfig
 from ..memory.arena_provider import ArenaProvider
 from ..models import Adapter
-from .clocks.clock import Call, StepClock
+from .clocks.clock import Call, EngineClock
 from .decision.step_graphs import StepGraphs
 from .engine import Engine
 from .forward_call import ForwardCall
@@ -30,7 +30,7 @@ class GraphEngine(Engine):
         model: the transformer.
         adapter: the description of the model.
         config: the settings.
-        clock: assigns a step and a branch to every call.
+        clock: describes the generation.
         arena: provides the memory.
 
     Raises:
@@ -42,7 +42,7 @@ class GraphEngine(Engine):
         model: nn.Module,
         adapter: Adapter,
         config: AdaCacheConfig,
-        clock: StepClock,
+        clock: EngineClock,
         arena: ArenaProvider,
     ) -> None:
         super().__init__(model, adapter, config, clock, arena)
@@ -70,21 +70,26 @@ class GraphEngine(Engine):
         window = generation.motion_window
         self._graphs.begin_generation(generation.num_steps, (first, last), window)
 
-    def _forget_generation(self) -> None:
+    def reset(self) -> None:
+        """Forget the generation and release its memory. The next call begins a new generation."""
         # Graphs hold memory of the arena.
         self._graphs.clear()
-        super()._forget_generation()
+        super().reset()
+
+    def _lose_residuals(self) -> None:
+        self._graphs.clear()
+        super()._lose_residuals()
 
     def _is_storing(self, branch: GuidanceBranch, step: int) -> bool:
         return step > 1 or super()._is_storing(branch, step)
 
     def _run_cached(self, branch: GuidanceBranch, call: Call, forward: ForwardCall) -> Any:
         """Launch the graphs of a forward call, or compute it if nothing is stored yet."""
-        if branch.signature != forward.signature and call.first_in_step:
+        signature = forward.signature, call.conditions
+        if branch.signature != signature and call.first_in_step:
             self._graphs.forget()
-        self._fit_to_signature(branch, call, forward)
+        self._fit_to_signature(branch, call, signature)
         if call.first_in_step:
-            self._repeats.note(forward.arguments)
             self._generation.last_computed_step = call.step
             self._graphs.begin_step(call.step, forward.device)
         if self._graphs.is_eager or not branch.steps:

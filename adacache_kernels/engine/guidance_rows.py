@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ..config.adacache_config import AdaCacheConfig
 from ..models import Adapter
-from .clocks.clock import StepClock
+from .clocks.clock import EngineClock
 
 
-def videos_of(rows: int, config: AdaCacheConfig, adapter: Adapter, clock: StepClock) -> int:
+def videos_of(rows: int, config: AdaCacheConfig, adapter: Adapter, clock: EngineClock) -> int:
     """Return the number of videos in a batch of `rows` rows, each with its guidance rows.
 
     Raises:
@@ -24,6 +24,6 @@ def videos_of(rows: int, config: AdaCacheConfig, adapter: Adapter, clock: StepCl
     return rows // guidance if rows % guidance == 0 else rows
 
 
-def _usual_guidance_rows(adapter: Adapter, clock: StepClock) -> int:
+def _usual_guidance_rows(adapter: Adapter, clock: EngineClock) -> int:
     in_one_call = adapter.guidance_calls == 1 and (clock.calls(1) or 1) == 1
     return 2 if in_one_call and clock.has_guidance is not False else 1

@@ -10,7 +10,7 @@ from ..config.adacache_config import AdaCacheConfig
 from ..memory.residual_store import ResidualStore
 from ..models import Adapter
 from ..options import Metric
-from .clocks.clock import StepClock
+from .clocks.clock import EngineClock
 from .decision.decider import Decider
 from .decision.distance_meter import DistanceMeter
 from .decision.metric_blocks import MetricBlocks
@@ -38,7 +38,7 @@ class LeaderMeasurement:
         model: nn.Module,
         adapter: Adapter,
         config: AdaCacheConfig,
-        clock: StepClock,
+        clock: EngineClock,
         memory: ResidualStore,
         warnings: UserWarnings,
     ) -> None:

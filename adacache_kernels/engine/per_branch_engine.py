@@ -10,8 +10,8 @@ from torch import nn
 
 from ..config.adacache_config import AdaCacheConfig
 from .base import AdaCacheEngine
-from .clocks.clock import Call, StepClock
-from .clocks.shared_clock import SharedClock
+from .clocks.clock import Call, EngineClock
+from .clocks.track_clock import BranchClock
 from .forward_call import ForwardCall
 from .reports.merge_summaries import merge_parallel
 from .reports.summary import Summary
@@ -23,7 +23,7 @@ class PerBranchEngine(AdaCacheEngine):
     Args:
         model: the transformer.
         config: the settings.
-        clock: assigns a step and a branch to every call.
+        clock: describes the generation.
         make: makes the engine of one branch, from its clock.
     """
 
@@ -31,14 +31,14 @@ class PerBranchEngine(AdaCacheEngine):
         self,
         model: nn.Module,
         config: AdaCacheConfig,
-        clock: StepClock,
-        make: Callable[[StepClock], AdaCacheEngine],
+        clock: EngineClock,
+        make: Callable[[EngineClock], AdaCacheEngine],
     ) -> None:
         super().__init__(model, config, clock)
         self._make = make
-        self._shared_clock = SharedClock(clock, calls_per_step=1)
+        self._branch_clock = BranchClock(clock)
         # Made now, so that wrong settings raise in `patch`. The first branch gets it.
-        self._spare: AdaCacheEngine | None = make(self._shared_clock)
+        self._spare: AdaCacheEngine | None = make(self._branch_clock)
         self._engines: dict[str, AdaCacheEngine] = {}
         self._present: set[str] = set()
         """The branches of the present generation."""
@@ -68,10 +68,15 @@ class PerBranchEngine(AdaCacheEngine):
             self._engines.pop(name).reset()
         self._present = set()
 
-    def _forget_generation(self) -> None:
+    def reset(self) -> None:
+        """Forget the generation and release its memory. The next call begins a new generation."""
         for engine in self._engines.values():
             engine.reset()
         self._present = set()
+
+    def _lose_residuals(self) -> None:
+        for engine in self._engines.values():
+            engine._lose_residuals()
 
     def _run(self, call: Call, forward: ForwardCall) -> Any:
         is_new = call.branch not in self._present
@@ -81,6 +86,6 @@ class PerBranchEngine(AdaCacheEngine):
 
     def _engine_of(self, branch: str) -> AdaCacheEngine:
         if branch not in self._engines:
-            self._engines[branch] = self._spare or self._make(self._shared_clock)
+            self._engines[branch] = self._spare or self._make(self._branch_clock)
             self._spare = None
         return self._engines[branch]

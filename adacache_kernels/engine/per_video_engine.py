@@ -12,9 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 from ..config.adacache_config import AdaCacheConfig
 from ..models import Adapter
 from .base import AdaCacheEngine
-from .clocks.clock import Call, StepClock
-from .clocks.shared_clock import SharedClock
-from .clocks.timestep_clock import RepeatedTimestepCheck
+from .clocks.clock import Call, EngineClock
 from .forward_call import ForwardCall
 from .guidance_rows import videos_of
 from .reports.merge_summaries import merge_parallel
@@ -37,7 +35,7 @@ class PerVideoEngine(AdaCacheEngine):
         model: the transformer.
         adapter: the description of the model.
         config: the settings.
-        clock: assigns a step and a branch to every call.
+        clock: describes the generation.
         make: makes the engine of one video, from its clock.
     """
 
@@ -46,16 +44,14 @@ class PerVideoEngine(AdaCacheEngine):
         model: nn.Module,
         adapter: Adapter,
         config: AdaCacheConfig,
-        clock: StepClock,
-        make: Callable[[StepClock], AdaCacheEngine],
+        clock: EngineClock,
+        make: Callable[[EngineClock], AdaCacheEngine],
     ) -> None:
         super().__init__(model, config, clock)
         self._adapter = adapter
         self._make = make
-        self._repeats = RepeatedTimestepCheck(self.user_warnings)
         self._has_split = False
-        self._shared_clock = SharedClock(clock)
-        self._engines = [make(self._shared_clock)]
+        self._engines = [make(clock)]
 
     @property
     def reason_not_single(self) -> str:
@@ -74,9 +70,14 @@ class PerVideoEngine(AdaCacheEngine):
     def _begin_generation(self) -> None:
         """Do nothing: the engine of each video begins its own generation."""
 
-    def _forget_generation(self) -> None:
+    def reset(self) -> None:
+        """Forget the generation and release its memory. The next call begins a new generation."""
         for engine in self._engines:
             engine.reset()
+
+    def _lose_residuals(self) -> None:
+        for engine in self._engines:
+            engine._lose_residuals()
 
     def _run(self, call: Call, forward: ForwardCall) -> Any:
         rows = self._adapter.frames(self.model, forward.arguments)[0]
@@ -84,8 +85,6 @@ class PerVideoEngine(AdaCacheEngine):
         self._ensure_engines(videos, call)
         if videos == 1:
             return self._engines[0].run(call, forward)
-        if call.first_in_step:
-            self._repeats.note(forward.arguments)
         parts = self._split(forward, rows, videos)
         try:
             outputs = [
@@ -108,7 +107,7 @@ class PerVideoEngine(AdaCacheEngine):
         kept = self._engines[:videos] if call.first_in_generation else []
         for engine in self._engines[len(kept) :]:
             engine.reset()
-        new = [self._make(self._shared_clock) for _ in range(videos - len(kept))]
+        new = [self._make(self.clock) for _ in range(videos - len(kept))]
         self._engines = [*kept, *new]
 
     def _split(self, forward: ForwardCall, rows: int, videos: int) -> list[ForwardCall]:

@@ -16,7 +16,7 @@ from ..memory.residual_store import ResidualStore
 from ..models import Adapter, Probe, Unclear, batch_of, unclear_message
 from ..models.block_calls import shadowed
 from .base import EngineBase
-from .clocks.clock import Call, StepClock
+from .clocks.clock import Call, EngineClock
 from .forward_call import ForwardCall
 from .reports.summary import History, Summary, summarize
 
@@ -28,7 +28,7 @@ class ProbingEngine(EngineBase[AdaCacheConfig]):
         model: the transformer.
         names: the block lists to watch.
         config: the settings.
-        clock: assigns a step and a branch to every call.
+        clock: describes the generation.
         arena: will provide the memory.
         succeed: called with the adapter and the call that was watched.
         give_up: called if the connections are unclear; removes the patch.
@@ -39,7 +39,7 @@ class ProbingEngine(EngineBase[AdaCacheConfig]):
         model: nn.Module,
         names: list[str],
         config: AdaCacheConfig,
-        clock: StepClock,
+        clock: EngineClock,
         arena: ArenaProvider,
         succeed: Callable[[Adapter, Call], None],
         give_up: Callable[[], None],
@@ -74,7 +74,10 @@ class ProbingEngine(EngineBase[AdaCacheConfig]):
     def _begin_generation(self) -> None:
         """Do nothing: the engine that comes after this one begins the generation."""
 
-    def _forget_generation(self) -> None:
+    def reset(self) -> None:
+        """Do nothing: nothing is stored."""
+
+    def _lose_residuals(self) -> None:
         """Do nothing: nothing is stored."""
 
     def _run(self, call: Call, forward: ForwardCall) -> Any:

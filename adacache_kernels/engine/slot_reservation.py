@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..memory.plan import SlotDemand, StreamShapes
 from ..memory.residual_store import ResidualStore
 from ..models import Adapter, BlockRun
-from .clocks.clock import StepClock
+from .clocks.clock import EngineClock
 from .decision.distance_meter import DistanceMeter
 from .generation import Generation
 from .residuals.guidance_branch import GuidanceBranch
@@ -22,7 +22,7 @@ class SlotReservation:
     """
 
     def __init__(
-        self, adapter: Adapter, clock: StepClock, memory: ResidualStore, meter: DistanceMeter
+        self, adapter: Adapter, clock: EngineClock, memory: ResidualStore, meter: DistanceMeter
     ) -> None:
         self._adapter = adapter
         self._clock = clock

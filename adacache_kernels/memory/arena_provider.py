@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 
 from .arena import CacheArena, Lease
+
+
+class Holder(Protocol):
+    """An owner of memory of an arena that can release a part of it."""
+
+    def reclaim(self) -> bool:
+        """Release the memory that was used longest ago; return False if there is none."""
 
 
 class ArenaProvider:
@@ -22,6 +31,15 @@ class ArenaProvider:
         self._given = given
         self._made: dict[torch.device, CacheArena] = {}
         self._users: dict[torch.device, int] = {}
+        self._holders: list[Holder] = []
+
+    def add_holder(self, holder: Holder) -> None:
+        """Add an owner that is asked to release memory if a plan does not fit."""
+        self._holders.append(holder)
+
+    def reclaim(self) -> bool:
+        """Release the memory of a generation that is not running; return False if there is none."""
+        return any(holder.reclaim() for holder in self._holders)
 
     def take(self, device: torch.device) -> CacheArena:
         """Return the arena on a device, and count one more user.
@@ -79,6 +97,10 @@ class LeasedArena:
         if self._lease is None:
             self._lease = self.arena.lease()
         return self._lease
+
+    def reclaim(self) -> bool:
+        """Release the memory of another generation; return False if there is none."""
+        return self._provider.reclaim()
 
     def acquire(self) -> None:
         """Make the current stream wait for earlier work on the slots."""

@@ -15,6 +15,7 @@ from .arena_provider import ArenaProvider, LeasedArena
 from .copy_stream import CopyStream, make_copy_stream
 from .device_constants import DeviceConstants
 from .device_slots import DeviceSlots, Slots
+from .errors import CacheBudgetError
 from .host_slots import HostSlots
 from .plan import Key, SlotDemand, Storage, StreamShapes
 from .report import MemoryReport
@@ -165,7 +166,12 @@ class ResidualStore:
             self.release()
         lease = self._leased.lease(device)
         self._drop_plan()
-        self._plan = allocate_plan(lease, self._choice, demand, branches, device)
+        while self._plan is None:
+            try:
+                self._plan = allocate_plan(lease, self._choice, demand, branches, device)
+            except CacheBudgetError:
+                if not self._leased.reclaim():
+                    raise
         self._slots = self._make_slots(self._plan)
 
     def _drop_plan(self) -> None:

@@ -1,1 +1,1 @@
-"""Assign a step and a guidance branch to every forward call."""
+"""Assign a generation, a step and a guidance branch to every forward call."""

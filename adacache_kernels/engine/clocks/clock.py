@@ -1,18 +1,25 @@
-"""The interface of a step clock: step and branch of a forward call, without reading a tensor.
-
-To read a timestep, the host would have to wait for the GPU. Clocks therefore watch what happens
-around the model. On a bare model they count its calls. On a pipeline they watch the scheduler's
-`set_timesteps` and `step`.
-"""
+"""A forward call with its step and branch, and what an engine asks its clock."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 UNKNOWN_STEPS = -1
 """The number of steps of a bare model for which the user gave none."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """The reason why a call is computed.
+
+    Args:
+        topic: identifies the kind of reason; a model warns once of each.
+        text: the text for the user.
+    """
+
+    topic: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,9 @@ class Call:
         first_in_step: True for the first call of the step.
         near_end: True if this may be one of the last two steps of a generation whose number of
             steps is unknown.
+        conditions: a number that changes if the conditions of the branch change.
+        reason: the reason why the call is computed and stores nothing; None if it may be reused.
+        notice: what the user should know of a call that may be reused later; None if nothing.
     """
 
     step: int
@@ -33,22 +43,29 @@ class Call:
     first_in_generation: bool
     first_in_step: bool
     near_end: bool = False
+    conditions: int = 0
+    reason: Reason | None = None
+    notice: Reason | None = None
 
 
-class StepClock(Protocol):
-    """Assigns a step and a guidance branch to every forward call of one model."""
+class EngineClock(Protocol):
+    """What an engine asks about the generation that it runs."""
 
     @property
     def num_steps(self) -> int:
-        """Return the steps of the present generation; 0 before the first; or `UNKNOWN_STEPS`."""
+        """Return the steps of the generation; 0 before the first; or `UNKNOWN_STEPS`."""
 
     @property
     def scheduler(self) -> Any:
-        """Return the scheduler that is watched; None on a bare model."""
+        """Return the scheduler of the generation; None if it is not known."""
 
     @property
     def has_guidance(self) -> bool | None:
         """Return True with classifier-free guidance, False without it, None if that is unknown."""
+
+    @property
+    def reads_time(self) -> bool:
+        """Return True if the host can read the timesteps without waiting."""
 
     def calls(self, with_guidance: int) -> int | None:
         """Return the number of calls in a step; None if that is unknown.
@@ -56,22 +73,3 @@ class StepClock(Protocol):
         Args:
             with_guidance: the number of calls in a step with classifier-free guidance.
         """
-
-    def next_call(
-        self, context: str | None, arguments: Mapping[str, Any] | None = None
-    ) -> Call | None:
-        """Return step and branch of the forward call that begins now.
-
-        Args:
-            context: the name of the innermost `cache_context`; None outside of any.
-            arguments: the arguments of the forward call, by parameter name.
-
-        Returns:
-            None if the clock cannot assign a step; such a call must be computed.
-        """
-
-    def restart(self) -> None:
-        """Begin a generation: the next call is its first one."""
-
-    def detach(self) -> None:
-        """Stop watching, and restore what was replaced to watch."""

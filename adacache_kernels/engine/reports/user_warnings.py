@@ -6,24 +6,15 @@ import warnings
 
 from ...options import AdaCacheWarning
 from ...schedule.codebook import Codebook
+from ..clocks.clock import UNKNOWN_STEPS, EngineClock
 from .summary import History
 
-LOST_STEPS = (
-    "the scheduler's steps cannot be assigned to the calls (many calls came without a scheduler "
-    "step, or more steps than set_timesteps announced), so calls are computed in full; in a loop "
-    "of your own, patch the transformer itself with num_inference_steps="
-)
 IN_PLACE = (
     "a block wrote into its input, so its residual cannot be measured; every step is computed"
 )
 METRIC_BLOCK = (
     "the metric block did not run in this forward, so nothing was decided and the next step is "
     "computed"
-)
-SAME_TIMESTEP = (
-    "two steps in a row were called with the very same timestep tensor. If they are the two calls "
-    "of one step (guidance), they share residuals that belong to one of them, which ruins the "
-    "video: name the branches with ak.cache_context, or give calls_per_step=2"
 )
 PLANNED_AGAIN = (
     "the cache was planned again in the middle of a generation, because a forward needed slots "
@@ -51,6 +42,16 @@ class UserWarnings:
         self.given.add(topic)
         text = f"adacache_kernels, {self._model}: {message}"
         warnings.warn(text, AdaCacheWarning, stacklevel=3)
+
+
+def open_ended(clock: EngineClock) -> str | None:
+    """Return the message for a generation without a number of steps; None for all others."""
+    if clock.num_steps != UNKNOWN_STEPS:
+        return None
+    return (
+        "num_inference_steps is not known. Presets are used as for 50 steps. The last two steps, "
+        "which are always computed, and a new generation are recognised by the timesteps on the CPU"
+    )
 
 
 def number_of_steps(planned: int, num_steps: int) -> str:
