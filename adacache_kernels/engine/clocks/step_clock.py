@@ -119,10 +119,10 @@ class StepClock:
         named = evidence.named
         own = None if named is None or named.generation is None else ("named", named.generation)
         thread = own or ("thread", evidence.thread)
-        if named is not None and named.step_index is not None:
-            yield self._indexed(own or ("indexed", evidence.thread), named.step_index, named)
         if evidence.place is not None and self._is_schedule(evidence.place, evidence.timestep):
             yield self._in_schedule(own, evidence.place)
+        if named is not None and named.step_index is not None:
+            yield self._indexed(own or ("indexed", evidence.thread), named.step_index, evidence)
         if own is None and self._is_watched(evidence):
             yield self._by_scheduler()
         num_steps = self.given_steps or UNKNOWN_STEPS
@@ -130,10 +130,14 @@ class StepClock:
             yield Place(Kind.TIMED, thread, evidence.time, num_steps)
         yield Place(Kind.COUNTED, (thread, "counted"), None, num_steps)
 
-    def _indexed(self, key: Hashable, index: int, named: Any) -> Place:
-        num_steps = named.num_inference_steps or self.given_steps or UNKNOWN_STEPS
+    def _indexed(self, key: Hashable, index: int, evidence: CallEvidence) -> Place:
+        assert evidence.named is not None
+        num_steps = evidence.named.num_inference_steps or self.given_steps or UNKNOWN_STEPS
         left = num_steps if num_steps == UNKNOWN_STEPS else max(1, num_steps - index)
-        return Place(Kind.INDEXED, key, index, left)
+        scheduler, guidance = None, None
+        if self.watch is not None and self._is_watched(evidence):
+            scheduler, guidance = self.watch.scheduler, self.watch.has_guidance
+        return Place(Kind.INDEXED, key, index, left, scheduler=scheduler, has_guidance=guidance)
 
     def _in_schedule(self, own: Hashable, place: SchedulePlace) -> Place:
         key = own or ("schedule", place.storage.cdata, place.version)
