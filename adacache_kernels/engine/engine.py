@@ -133,7 +133,7 @@ class Engine(AdaCacheEngine):
         if reason is None:
             return self._run_cached(branch, call, forward)
         if call.first_in_step:
-            self._begin_step(call, can_reuse=False)
+            self._begin_step(call, forward, can_reuse=False)
         self._generation.note_recomputed(call.branch, call.step)
         self._forget_residuals(branch, call)
         branch.signature = _signature(call, forward)
@@ -152,14 +152,14 @@ class Engine(AdaCacheEngine):
         signature = _signature(call, forward)
         can_reuse = branch.holds(self._generation.last_computed_step, signature)
         if call.first_in_step:
-            self._begin_step(call, can_reuse=can_reuse and not call.near_end)
+            self._begin_step(call, forward, can_reuse=can_reuse and not call.near_end)
         if can_reuse and not self._generation.is_computing:
             return self._reuse(branch, call, forward)
         self._generation.note_recomputed(call.branch, call.step)
         self._fit_to_signature(branch, call, signature)
         return self._compute(branch, call, forward)
 
-    def _begin_step(self, call: Call, *, can_reuse: bool) -> None:
+    def _begin_step(self, call: Call, forward: ForwardCall, *, can_reuse: bool) -> None:
         self._read_decision()
         self._generation.plan(call.step, can_reuse=can_reuse)
         self._warn_if_nothing_reused()

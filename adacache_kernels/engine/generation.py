@@ -39,6 +39,7 @@ class Generation:
         self.last_computed_step: int | None = None
         self.is_computing = True
         """True if the present step is computed, False if it is reused."""
+        self._planned_step = 0
         self._last_calls: dict[str, int] = {}
         self._config = config
         self._decision: Decision | None = None
@@ -60,7 +61,10 @@ class Generation:
         return True
 
     def plan(self, step: int, *, can_reuse: bool) -> None:
-        """Compute or reuse the step: one choice for all branches."""
+        """Compute or reuse the step: one choice for all branches, and for a call that is repeated."""
+        if step == self._planned_step:
+            return
+        self._planned_step = step
         self.is_computing = not can_reuse or self.policy.compute(step, self._decision)
         if self.is_computing:
             self.last_computed_step = step

@@ -77,8 +77,16 @@ class GraphEngine(Engine):
         super().reset()
 
     def _lose_residuals(self) -> None:
-        self._graphs.clear()
+        self._graphs.lose()
         super()._lose_residuals()
+
+    def _begin_step(self, call: Call, forward: ForwardCall, *, can_reuse: bool) -> None:
+        """Begin a step that is computed for a reason that the device does not know."""
+        if call.step > self._generation.num_steps:
+            return
+        self._graphs.forget()
+        self._generation.last_computed_step = call.step
+        self._graphs.begin_step(call.step, forward.device)
 
     def _is_storing(self, branch: GuidanceBranch, step: int) -> bool:
         return step > 1 or super()._is_storing(branch, step)

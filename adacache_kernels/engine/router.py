@@ -89,6 +89,8 @@ class Router:
         try:
             output = seat.engine.run(own, forward)
         except BaseException:
+            if own.first_in_generation:
+                seat.step = 0
             self.clock.forget_call(track, call.branch)
             raise
         for notice in self.clock.take_notices():

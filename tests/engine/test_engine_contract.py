@@ -12,11 +12,14 @@ import adacache_kernels as ak
 from adacache_kernels.api.target import attached_engine, installed_engines
 from adacache_kernels.baselines.engine import BaselineEngine
 from adacache_kernels.engine.base import EngineBase
+from adacache_kernels.engine.clocks.clock import Reason
+from adacache_kernels.engine.clocks.generation_track import GenerationTrack
 from adacache_kernels.engine.engine import Engine
 from adacache_kernels.engine.graph_engine import GraphEngine
 from adacache_kernels.engine.per_branch_engine import PerBranchEngine
 from adacache_kernels.engine.per_video_engine import PerVideoEngine
 from adacache_kernels.engine.probing_engine import ProbingEngine
+from adacache_kernels.engine.reports.evidence_messages import LOST_STEPS
 from tests.support.graph_closures import Closures
 from tests.support.rounding import close
 from tests.support.tiny_models.common_models import TINY, denoise
@@ -101,7 +104,7 @@ def test_only_a_single_engine_is_attached(kind: type[EngineBase[Any]], make: Mak
 
 
 @pytest.mark.parametrize("failing", [1, 2, 5])
-def test_an_exception_ends_the_generation(make: Make, failing: int) -> None:
+def test_an_exception_loses_the_residuals_and_their_memory(make: Make, failing: int) -> None:
     model = make()
     denoise(WAN, model, failing - 1)
 
@@ -113,8 +116,39 @@ def test_an_exception_ends_the_generation(make: Make, failing: int) -> None:
     with pytest.raises(KeyboardInterrupt):
         denoise(WAN, model, 1)
     handle.remove()
-    assert has_forgotten(model)
+    assert ak.summary(model).cache_bytes == 0
     assert generates_as_new(model, make)
+
+
+@pytest.mark.parametrize("failing", [2, 3, 5])
+def test_a_call_that_is_repeated_after_an_exception_keeps_its_step(
+    make: Make, failing: int
+) -> None:
+    model = make()
+    calls = [0]
+
+    def fail_once(*_: Any) -> None:
+        calls[0] += 1
+        if calls[0] == failing:
+            raise RuntimeError("out of memory")
+
+    handle = model.proj_out.register_forward_pre_hook(fail_once)
+    run = model.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return run(*args, **kwargs)
+        except RuntimeError:
+            return run(*args, **kwargs)
+
+    model.forward = forward  # type: ignore[method-assign]
+    denoise(WAN, model, STEPS)
+    handle.remove()
+    summary = ak.summary(model)
+    assert sorted([*summary.computed_steps, *summary.reused_steps]) == list(range(1, STEPS + 1))
+    if not isinstance(engine_of(model), BaselineEngine):
+        assert {STEPS - 1, STEPS} <= set(summary.computed_steps)
+    assert failing in {*summary.computed_steps, *summary.recomputed.get("0", ())}
 
 
 @pytest.mark.parametrize("steps", [0, 1, 5, STEPS])
@@ -130,9 +164,11 @@ def test_calls_without_a_step_are_computed_with_one_warning(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, plain = make(), denoise(WAN, WAN.build(), 2)
-    monkeypatch.setattr(engine_of(model).clock, "next_call", lambda *_: None)
+    reason = Reason("lost steps", LOST_STEPS)
+    monkeypatch.setattr(GenerationTrack, "_reason_of_step", lambda _track: reason)
     with pytest.warns(ak.AdaCacheWarning, match="cannot be assigned to the calls") as warned:
         outputs = denoise(WAN, model, 2)
     assert len(warned) == 1
     assert close(outputs, plain)
-    assert has_forgotten(model)
+    summary = ak.summary(model)
+    assert (summary.computed_steps, summary.cache_bytes) == ([1, 2], 0)

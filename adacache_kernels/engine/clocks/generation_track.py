@@ -38,8 +38,11 @@ class GenerationTrack:
         self.last_call = 0
         """The number of the model's last call that belonged to this generation."""
         self.reads_time = False
+        self.is_repeated = False
+        """True if the first step came again, before there was another one."""
         self.open_reason: Reason | None = None
         """The reason why no call of this generation can be reused; None if there is none."""
+        self._has_failed = False
         self._calls_per_step = calls_per_step
         self._schedule: StorageWeakRef | None = place.schedule
         self._position: float | None = None
@@ -60,14 +63,17 @@ class GenerationTrack:
 
     def continues(self, place: Place, evidence: CallEvidence) -> bool:
         """Return True if a call at this place belongs to this generation, and begins no other."""
-        if place.kind is not self.kind:
+        has_gone_on = place.position != self._position
+        if place.kind is not self.kind or (self._has_failed and has_gone_on):
+            # A step whose call failed has no result, so no later step can follow.
             return False
         if place.kind is Kind.COUNTED:
             is_complete = self.step >= self.num_steps > 0
             return not (is_complete and self._is_new_step(place, evidence))
         if place.kind is Kind.TIMED:
             assert place.position is not None
-            return not (self._times.turns_back(place.position) or self._repeats_first(evidence))
+            self.is_repeated = self._repeats_first(evidence)
+            return not (self.is_repeated or self._times.begins_another(place.position))
         assert place.position is not None
         return self._position is None or self._strides_to(place) >= 0
 
@@ -86,6 +92,7 @@ class GenerationTrack:
 
     def next_call(self, place: Place, evidence: CallEvidence) -> Call:
         """Return step and branch of a call that belongs to this generation."""
+        self._has_failed = False
         if self._is_new_step(place, evidence):
             self._begin_step(place, evidence)
         self._timestep = _identity_of(evidence.timestep)
@@ -104,6 +111,7 @@ class GenerationTrack:
 
     def forget_call(self, branch: str) -> None:
         """Forget a call that failed: it may be made again in the same step."""
+        self._has_failed = True
         if branch in self._seen:
             self._seen.remove(branch)
         if self.kind is Kind.COUNTED and self.open_reason is None:

@@ -212,7 +212,9 @@ class StepClock:
     def _end(self, track: GenerationTrack) -> None:
         """End a generation, because another one begins at its place."""
         track.is_over = True
-        if track.kind in (Kind.TIMED, Kind.COUNTED) and 0 < track.step < track.num_steps:
+        if track.is_repeated:
+            self._notices.append(Reason("same timestep", messages.SAME_TIMESTEP))
+        elif track.kind in (Kind.TIMED, Kind.COUNTED) and track.step < track.num_steps:
             text = messages.ended_early(track.num_steps, track.step)
             self._notices.append(Reason("number of steps", text))
 

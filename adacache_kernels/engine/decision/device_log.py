@@ -51,6 +51,10 @@ class LogOnDevice:
         self._last = step
         self._computes[step].copy_(flags[0])
 
+    def record_computed(self) -> None:
+        """Note that the present step runs the blocks, whatever the device chose."""
+        self._computes[self._last].fill_(1)
+
     def read(self, state: Tensor) -> DeviceLog:
         """Return the log so far; the host waits for the device.
 

@@ -76,6 +76,14 @@ class StepGraphs:
         self._switch = None
         self._log = None
 
+    def lose(self) -> None:
+        """Drop the graphs, whose slots are gone; the generation goes on without them."""
+        self._graphs.clear()
+        self._eager_left = EAGER_STEPS
+        if self._log is not None:
+            self._decider.state_on(self._log.device).reset()
+            self._log.record_computed()
+
     def forget(self) -> None:
         """Drop what is stored: continue as at the first step of a generation."""
         self._eager_left = EAGER_STEPS

@@ -13,6 +13,8 @@ from __future__ import annotations
 MARGIN = 1.1
 """Factor for the rest of a schedule: strides of shifted schedules grow a little faster than
 geometrically."""
+LONGEST_STRIDE = 0.3
+"""The longest first stride, as a part of all timesteps. Four equal steps have 0.25."""
 
 
 class TimestepSequence:
@@ -35,11 +37,15 @@ class TimestepSequence:
         elif time != self._times[-1]:
             self._times = [*self._times[-2:], time]
 
-    def turns_back(self, time: float) -> bool:
+    def begins_another(self, time: float) -> bool:
         """Return True if this timestep begins another generation."""
-        if self._first is None:
-            return False
-        if len(self._times) < 2:
+        if self._first is not None and len(self._times) == 1 and time != self._first:
+            return not _is_plausible(self._first, time)
+        return self.turns_back(time)
+
+    def turns_back(self, time: float) -> bool:
+        """Return True if this timestep changes the direction, or is the first one again."""
+        if len(self._times) < 2 or time == self.now:
             return False
         if time == self._first:
             return True
@@ -57,3 +63,15 @@ class TimestepSequence:
         # Falling timesteps end at 0. Rising ones end at 1 (parts) or at 1000 (training steps).
         end = 0.0 if stride < 0 else 1.0 if time <= 1 else 1000.0
         return abs((end - time) / stride) <= MARGIN * (growth + growth**2)
+
+
+def _is_plausible(first: float, second: float) -> bool:
+    """Return True if `second` may follow the first timestep of a generation.
+
+    Timesteps fall, or they rise from the lower half. A longer stride than `LONGEST_STRIDE` begins
+    another generation, for example one of a video that is given in part.
+    """
+    scale = 1.0 if max(abs(first), abs(second)) <= 1 else 1000.0
+    if second > first > scale / 2:
+        return False
+    return abs(second - first) <= LONGEST_STRIDE * scale

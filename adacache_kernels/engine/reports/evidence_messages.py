@@ -19,6 +19,11 @@ AMBIGUOUS = (
     "nothing tells them apart. Such calls are computed; name each with ak.cache_context, for "
     'example ak.cache_context("window 3")'
 )
+SAME_TIMESTEP = (
+    "two calls in a row had the same timestep and the same conditions, so each counts as the first "
+    "step of a generation, and nothing is reused. If they are two steps, name them with "
+    "ak.cache_context(name, step_index=i, num_inference_steps=n)"
+)
 INTERRUPTED = (
     "a call failed, and nothing shows whether the next call repeats it or begins another video, so "
     "calls are computed until the generation ends; call ak.reset(model) before the next video"
