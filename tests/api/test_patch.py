@@ -92,7 +92,9 @@ def test_a_subclass_with_a_forward_of_its_own_is_unknown() -> None:
 
 
 def test_a_string_is_no_model() -> None:
-    with pytest.raises(TypeError, match=r"str is neither a torch module nor a pipeline"):
+    with pytest.raises(
+        TypeError, match=r"str is neither a torch module, nor a list of them, nor a pipeline"
+    ):
         ak.patch("wan")
 
 
@@ -259,7 +261,9 @@ def test_unpatch_frees_the_engine() -> None:
     model = ak.patch(wan(), codebook=EVERY_THIRD, num_inference_steps=STEPS)
     denoise(TINY["wan"], model, STEPS)
     slots = weakref.ref(
-        next(iter(vars(model)["_adacache_installation"].engine._memory._plan.tensors.values()))
+        next(
+            iter(vars(model)["_adacache_installation"].router.engine._memory._plan.tensors.values())
+        )
     )
     ak.unpatch(model)
     gc.collect()

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from adacache_kernels.engine.clocks.call_clock import CallClock
+from adacache_kernels.engine.clocks.scheduler_clock import MOST_CALLS_PER_STEP, SchedulerClock
 
 from adacache_kernels.engine.cache_context import cache_context, current_context
-from adacache_kernels.engine.clocks.call_clock import CallClock
 from adacache_kernels.engine.clocks.clock import Call
-from adacache_kernels.engine.clocks.scheduler_clock import MOST_CALLS_PER_STEP, SchedulerClock
 
 
 class Scheduler:

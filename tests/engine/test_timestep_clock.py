@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from adacache_kernels.engine.clocks.timestep_clock import TimestepClock, readable_time
 from torch import Tensor, nn
 
 import adacache_kernels as ak
 from adacache_kernels.demo.presets import PROFILES
-from adacache_kernels.engine.clocks.timestep_clock import TimestepClock, readable_time
 from tests.support.tiny_models.common_models import TINY
 from tests.support.tiny_models.description import noise
 

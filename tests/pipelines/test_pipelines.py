@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import adacache_kernels as ak
+from adacache_kernels.engine.evidence import call_evidence
 from tests.support.rounding import close
 from tests.support.tiny_models.common_models import TINY
 from tests.support.tiny_pipelines.checks import (
@@ -100,17 +102,34 @@ def test_another_scheduler_after_patch_is_followed() -> None:
     assert "step" not in vars(pipe.scheduler)
 
 
-def test_a_loop_of_the_users_own_is_warned_about_and_computed() -> None:
-    pipe = ak.patch(latte(), codebook=EVERY_THIRD)
+def loop_without_scheduler(pipe: Any) -> Tensor:
+    """Call the transformer of a pipeline without a step of the scheduler."""
     tiny = TINY["latte"]
     pipe.scheduler.set_timesteps(STEPS)
-    warned = pytest.warns(ak.AdaCacheWarning, match="scheduler's steps cannot be assigned")
-    with warned, torch.no_grad():
+    with torch.no_grad():
         for step in range(1, 13):
             prediction = tiny.call(pipe.transformer, tiny.noise(), step)
-    ak.unpatch(pipe)
-    with torch.no_grad():
-        assert torch.equal(prediction, tiny.call(pipe.transformer, tiny.noise(), 12))
+    return prediction
+
+
+def test_a_loop_of_the_users_own_is_cached_by_its_timesteps() -> None:
+    pipe = ak.patch(latte(), codebook=EVERY_THIRD)
+    with pytest.warns(ak.AdaCacheWarning, match="num_inference_steps is not known"):
+        loop_without_scheduler(pipe)
+    summary = ak.summary(pipe)
+    assert summary.computed_steps[:3] == [1, 2, 5] and summary.reused_steps[:2] == [3, 4]
+
+
+def test_a_loop_of_the_users_own_whose_timesteps_cannot_be_read_is_computed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(call_evidence, "readable_time", lambda timestep: None)
+    pipe = latte()
+    expected = loop_without_scheduler(pipe)
+    ak.patch(pipe, codebook=EVERY_THIRD)
+    with pytest.warns(ak.AdaCacheWarning, match="one step had several calls"):
+        found = loop_without_scheduler(pipe)
+    assert torch.equal(found, expected)
 
 
 def test_the_transformer_of_a_patched_pipeline_is_patched() -> None:

@@ -162,7 +162,7 @@ def test_a_number_that_changes_is_refused(capture: Closures) -> None:
                 hidden_states=tiny.noise(),
                 encoder_hidden_states=tiny.text(),
                 timestep=torch.tensor([930 - 30 * step]),
-                attention_kwargs={"scale": 0.1 * step},
+                attention_kwargs={"step": 0.1 * step},
                 return_dict=False,
             )
 
