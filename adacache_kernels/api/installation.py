@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -14,6 +13,7 @@ from torch import nn
 
 from ..engine.base import AnyEngine
 from ..engine.cache_context import cache_context
+from ..messages import warn_user
 from ..models.method_proxy import MethodProxy
 from ..models.other_libraries.conflicting_patches import second_cache_error
 from ..models.other_libraries.forward_wrappers import (
@@ -22,7 +22,6 @@ from ..models.other_libraries.forward_wrappers import (
     own_forward,
 )
 from ..models.other_libraries.torch_compile import refuse_to_be_traced, uncompiled
-from ..options import AdaCacheWarning
 
 INSTALLATION = "_adacache_installation"
 """The attribute of a patched transformer that contains its `Installation`."""
@@ -163,11 +162,9 @@ class Installation:
     def warn_if_bypassed(self) -> None:
         """Warn the user if the model runs without the patch."""
         if self.is_bypassed:
-            warnings.warn(
+            warn_user(
                 "another library has set this model's forward since patch(), so the model runs "
-                "without adacache_kernels; unpatch() and patch() it again, after that library",
-                AdaCacheWarning,
-                stacklevel=3,
+                "without adacache_kernels; unpatch() and patch() it again, after that library"
             )
 
     def remove(self) -> None:
@@ -203,11 +200,9 @@ class Installation:
 
     @staticmethod
     def _warn_wrapped(name: str) -> None:
-        warnings.warn(
+        warn_user(
             f"another library has wrapped this model's {name} after patch(); its wrapper still "
-            "calls through adacache_kernels, which passes the call on and does nothing else",
-            AdaCacheWarning,
-            stacklevel=4,
+            "calls through adacache_kernels, which passes the call on and does nothing else"
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:

@@ -104,6 +104,8 @@ class BaselineEngine(EngineBase[BaselineConfig]):
             config=self.config.to_dict(),
             codebook=[],
             units=counters.totals,
+            reasons=self.user_warnings.reasons,
+            reason_steps=self.user_warnings.reason_steps,
         )
 
     def _begin_generation(self) -> None:
@@ -131,7 +133,7 @@ class BaselineEngine(EngineBase[BaselineConfig]):
             self._repeats.note(forward.arguments)
             self._begin_step(call.step, forward.arguments)
         if reason is not None:
-            self.user_warnings.warn("not cached", reason)
+            self.user_warnings.warn("not cached", reason, call.step)
             generation.counters.count(call.step, computed=True)
             return forward.run()
         video = self._adapter.frames(self.model, forward.arguments)

@@ -65,6 +65,7 @@ class EngineBase(ABC, Generic[ConfigT]):
             return forward.run()
         try:
             if call.first_in_generation:
+                self.user_warnings.begin_generation()
                 self._begin_generation()
             return self._run(call, forward)
         except BaseException:
@@ -74,6 +75,7 @@ class EngineBase(ABC, Generic[ConfigT]):
     def reset(self) -> None:
         """Forget the generation and release its memory. The next call begins a new generation."""
         self.clock.restart()
+        self.user_warnings.begin_generation()
         self._forget_generation()
 
     @abstractmethod

@@ -39,6 +39,8 @@ class Generation:
         self.last_computed_step: int | None = None
         self.is_computing = True
         """True if the present step is computed, False if it is reused."""
+        self.wants_reuse = False
+        """True if the policy wants to reuse the present step, even if nothing is stored for it."""
         self._config = config
         self._decision: Decision | None = None
 
@@ -55,7 +57,8 @@ class Generation:
 
     def plan(self, step: int, *, can_reuse: bool) -> None:
         """Compute or reuse the step: one choice for all branches."""
-        self.is_computing = not can_reuse or self.policy.compute(step, self._decision)
+        self.wants_reuse = not self.policy.compute(step, self._decision)
+        self.is_computing = not (can_reuse and self.wants_reuse)
         if self.is_computing:
             self.last_computed_step = step
             self.history.computed.append(step)

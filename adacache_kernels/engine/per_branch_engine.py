@@ -13,7 +13,7 @@ from .base import AdaCacheEngine
 from .clocks.clock import Call, StepClock
 from .clocks.shared_clock import SharedClock
 from .forward_call import ForwardCall
-from .reports.merge_summaries import merge_parallel
+from .reports.merge_summaries import merge_parallel, with_reasons
 from .reports.summary import Summary
 
 
@@ -58,8 +58,8 @@ class PerBranchEngine(AdaCacheEngine):
         by_branch = {name: self._engines[name].summary() for name in sorted(self._present)}
         if not by_branch:
             engine = self._spare or next(iter(self._engines.values()))
-            return engine.summary()
-        whole = merge_parallel(list(by_branch.values()))
+            return with_reasons(engine.summary(), self.user_warnings)
+        whole = with_reasons(merge_parallel(list(by_branch.values())), self.user_warnings)
         return replace(whole, videos=[], branches=list(by_branch), by_branch=by_branch)
 
     def _begin_generation(self) -> None:

@@ -17,7 +17,7 @@ from .clocks.shared_clock import SharedClock
 from .clocks.timestep_clock import RepeatedTimestepCheck
 from .forward_call import ForwardCall
 from .guidance_rows import videos_of
-from .reports.merge_summaries import merge_parallel
+from .reports.merge_summaries import merge_parallel, with_reasons
 from .reports.summary import Summary
 
 WHAT_TO_DO = 'choose batch="any" or "mean", which take a batch as a whole'
@@ -69,7 +69,8 @@ class PerVideoEngine(AdaCacheEngine):
 
     def summary(self) -> Summary:
         """Return what happened in the last generation, with a summary for each video."""
-        return merge_parallel([engine.summary() for engine in self._engines])
+        videos = merge_parallel([engine.summary() for engine in self._engines])
+        return with_reasons(videos, self.user_warnings)
 
     def _begin_generation(self) -> None:
         """Do nothing: the engine of each video begins its own generation."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from ...options import AdaCacheWarning
+from ...messages import warn_user
 from .clock import Call
 from .watched_method import WatchedMethod
 
@@ -155,11 +154,9 @@ class SchedulerClock:
     def _count_idle_step(self) -> None:
         self._idle_steps += 1
         if self._idle_steps == IDLE_STEPS_FOR_WARNING:
-            warnings.warn(
+            warn_user(
                 f"adacache_kernels: the scheduler made {self._idle_steps} steps without a call of "
                 f"the patched transformer of this {type(self._pipeline).__name__}, so nothing is "
                 "cached. Was the transformer replaced, or its forward? Unpatch it and patch it "
-                "again",
-                AdaCacheWarning,
-                stacklevel=4,
+                "again"
             )

@@ -1,12 +1,8 @@
-"""The warnings about a patched model, each given once."""
+"""The warnings about a patched model, and the reasons why steps of a generation were computed."""
 
 from __future__ import annotations
 
-import warnings
-
-from ...options import AdaCacheWarning
-from ...schedule.codebook import Codebook
-from .summary import History
+from ...messages import logger, show_warning
 
 LOST_STEPS = (
     "the scheduler's steps cannot be assigned to the calls (many calls came without a scheduler "
@@ -25,6 +21,19 @@ SAME_TIMESTEP = (
     "of one step (guidance), they share residuals that belong to one of them, which ruins the "
     "video: name the branches with ak.cache_context, or give calls_per_step=2"
 )
+NOT_FINITE = (
+    "the distance is not finite (NaN or infinity in the metric block's residual); the step after "
+    "such a distance is computed"
+)
+ZERO = (
+    "the metric block's residual is zero throughout, so there is no distance and the next step is "
+    "computed; measure another block (cache_loc) or residual (cache_res)"
+)
+CHANGED = (
+    "the shapes, dtypes or other inputs of the call changed, so the stored residuals do not belong "
+    "to it"
+)
+NOT_STORED = "the branch has no residual of the last computed step"
 PLANNED_AGAIN = (
     "the cache was planned again in the middle of a generation, because a forward needed slots "
     "that the plan did not have (more guidance branches than expected, or other shapes); the "
@@ -33,24 +42,71 @@ PLANNED_AGAIN = (
 
 
 class UserWarnings:
-    """The warnings about one patched model.
+    """The warnings about one patched model, and the reasons of the present generation.
+
+    A warning is shown once for each model and topic, and it is logged once for each generation.
+    It is a reason of every generation in which it applies, even if it is not shown again.
 
     Args:
-        model: the name of its class.
+        model: the name of the model's class.
+        given: the topics of the warnings that were shown. Engines of one model share this set.
     """
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, given: set[str] | None = None) -> None:
         self._model = model
-        self.given: set[str] = set()
-        """The topics of the warnings that were given."""
+        self.given: set[str] = set() if given is None else given
+        """The topics of the warnings that were shown."""
+        self._reasons: dict[str, list[int]] = {}
 
-    def warn(self, topic: str, message: str | None) -> None:
-        """Warn the user, unless the message is None or the topic had a warning before."""
-        if message is None or topic in self.given:
+    def begin_generation(self) -> None:
+        """Forget the reasons of the last generation."""
+        self._reasons = {}
+
+    @property
+    def reasons(self) -> list[str]:
+        """Return the reasons of the present generation, in the order in which they came."""
+        return list(self._reasons)
+
+    @property
+    def reason_steps(self) -> dict[str, list[int]]:
+        """Return the steps of each reason that belongs to steps."""
+        return {text: list(steps) for text, steps in self._reasons.items() if steps}
+
+    def warn(self, topic: str, message: str | None, step: int | None = None) -> None:
+        """Warn the user, unless the message is None or a warning of the topic was shown before.
+
+        Args:
+            topic: the subject of the warning.
+            message: the text; a reason of this generation.
+            step: the step that is computed for this reason, if it belongs to one.
+        """
+        if message is None:
             return
-        self.given.add(topic)
-        text = f"adacache_kernels, {self._model}: {message}"
-        warnings.warn(text, AdaCacheWarning, stacklevel=3)
+        at = "" if step is None else f" (step {step})"
+        text = f"adacache_kernels, {self._model}: {message}{at}"
+        if self._add_reason(message, step):
+            logger().warning("%s", text)
+        if topic not in self.given:
+            self.given.add(topic)
+            show_warning(text)
+
+    def note(self, message: str | None, step: int | None = None) -> None:
+        """Add a reason that needs no warning, because the user's settings or calls explain it.
+
+        Args:
+            message: the reason; None adds nothing.
+            step: the step that is computed for this reason, if it belongs to one.
+        """
+        if message is not None and self._add_reason(message, step):
+            logger().info("adacache_kernels, %s: %s", self._model, message)
+
+    def _add_reason(self, message: str, step: int | None) -> bool:
+        """Store a reason and its step; return True if the reason is new in this generation."""
+        is_new = message not in self._reasons
+        steps = self._reasons.setdefault(message, [])
+        if step is not None and step not in steps:
+            steps.append(step)
+        return is_new
 
 
 def number_of_steps(planned: int, num_steps: int) -> str:
@@ -66,37 +122,4 @@ def last_list(attribute: str) -> str:
     return (
         f"{attribute} did not run to its end in this forward, so forecasts are neither compared "
         "nor corrected"
-    )
-
-
-def not_finite(step: int) -> str:
-    """Return the message for a distance that is not finite."""
-    return (
-        f"the distance at step {step} is not finite (NaN or infinity in the metric block's "
-        "residual); the step after such a distance is computed"
-    )
-
-
-def zero(step: int) -> str:
-    """Return the message for a residual of zeros."""
-    return (
-        f"the metric block's residual is zero throughout at step {step}, so there is no distance "
-        "and the next step is computed; measure another block (cache_loc) or residual (cache_res)"
-    )
-
-
-def never_engaged(history: History, codebook: Codebook) -> str | None:
-    """Return the message for a generation without a reused step.
-
-    Returns:
-        None if a step was reused, no distance was measured, or the codebook never reuses.
-    """
-    distances = [d.distance for d in history.decisions.values() if d.distance is not None]
-    reusing = [threshold for threshold, rate in codebook if rate > 1]
-    if history.reused or not distances or not reusing:
-        return None
-    return (
-        f"no step of {history.num_steps} was reused: the smallest distance was "
-        f"{min(distances):.3g}, and the codebook reuses below {max(reusing):.3g}; raise its "
-        "thresholds for this model"
     )
