@@ -81,6 +81,8 @@ class PerBranchEngine(AdaCacheEngine):
 
     def _engine_of(self, branch: str) -> AdaCacheEngine:
         if branch not in self._engines:
-            self._engines[branch] = self._spare or self._make(self._shared_clock)
+            engine = self._spare or self._make(self._shared_clock)
+            self.user_warnings.share_topics_with(engine.user_warnings)
+            self._engines[branch] = engine
             self._spare = None
         return self._engines[branch]

@@ -51,11 +51,11 @@ class PerVideoEngine(AdaCacheEngine):
     ) -> None:
         super().__init__(model, config, clock)
         self._adapter = adapter
-        self._make = make
         self._repeats = RepeatedTimestepCheck(self.user_warnings)
         self._has_split = False
         self._shared_clock = SharedClock(clock)
-        self._engines = [make(self._shared_clock)]
+        self._make_engine = make
+        self._engines = [self._make()]
 
     @property
     def reason_not_single(self) -> str:
@@ -109,8 +109,14 @@ class PerVideoEngine(AdaCacheEngine):
         kept = self._engines[:videos] if call.first_in_generation else []
         for engine in self._engines[len(kept) :]:
             engine.reset()
-        new = [self._make(self._shared_clock) for _ in range(videos - len(kept))]
+        new = [self._make() for _ in range(videos - len(kept))]
         self._engines = [*kept, *new]
+
+    def _make(self) -> AdaCacheEngine:
+        """Make the engine of one more video."""
+        engine = self._make_engine(self._shared_clock)
+        self.user_warnings.share_topics_with(engine.user_warnings)
+        return engine
 
     def _split(self, forward: ForwardCall, rows: int, videos: int) -> list[ForwardCall]:
         """Return a call for each video, with its rows of every argument that has batch rows."""

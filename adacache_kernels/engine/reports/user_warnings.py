@@ -58,6 +58,10 @@ class UserWarnings:
         """The topics of the warnings that were shown."""
         self._reasons: dict[str, list[int]] = {}
 
+    def share_topics_with(self, engine_inside: UserWarnings) -> None:
+        """Show no topic again that an engine inside of this one shows, and the reverse."""
+        engine_inside.given = self.given
+
     def begin_generation(self) -> None:
         """Forget the reasons of the last generation."""
         self._reasons = {}
