@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -14,6 +14,7 @@ from torch import nn
 from ..engine.base import AnyEngine
 from ..engine.cache_context import cache_context
 from ..messages import warn_user
+from ..models import Adapter
 from ..models.method_proxy import MethodProxy
 from ..models.other_libraries.conflicting_patches import second_cache_error
 from ..models.other_libraries.forward_wrappers import (
@@ -22,6 +23,7 @@ from ..models.other_libraries.forward_wrappers import (
     own_forward,
 )
 from ..models.other_libraries.torch_compile import refuse_to_be_traced, uncompiled
+from .outside_blocks import OutsideBlocks, runs_patched_forward
 
 INSTALLATION = "_adacache_installation"
 """The attribute of a patched transformer that contains its `Installation`."""
@@ -52,7 +54,7 @@ class PatchedForward(MethodProxy):
             return self._original(*args, **kwargs)
         if torch.compiler.is_compiling():
             self._refuse()
-        with self.alone("was called"):
+        with self.alone("was called"), runs_patched_forward(self):
             return self._engine.forward(self._original, args, kwargs)
 
     @contextmanager
@@ -125,9 +127,12 @@ class Installation:
     Args:
         transformer: the transformer; the patch is set on it.
         engine: runs its forward calls.
+        found: its adapter, or the names of its block lists.
     """
 
-    def __init__(self, transformer: nn.Module, engine: AnyEngine) -> None:
+    def __init__(
+        self, transformer: nn.Module, engine: AnyEngine, found: Adapter | Sequence[str]
+    ) -> None:
         attributes = vars(transformer)
         self.engine = engine
         self._transformer = transformer
@@ -143,6 +148,7 @@ class Installation:
         attribute.set(self._forward)
         attributes.update(self._proxies)
         attributes[INSTALLATION] = self
+        self._outside_blocks = OutsideBlocks(transformer, found, self._warn_of_bypass)
 
     def use(self, engine: AnyEngine) -> None:
         """Run forward calls by this engine from now on."""
@@ -162,15 +168,19 @@ class Installation:
     def warn_if_bypassed(self) -> None:
         """Warn the user if the model runs without the patch."""
         if self.is_bypassed:
-            warn_user(
+            self._warn_of_bypass(
                 "another library has set this model's forward since patch(), so the model runs "
                 "without adacache_kernels; unpatch() and patch() it again, after that library"
             )
+
+    def _warn_of_bypass(self, text: str) -> None:
+        self.engine.user_warnings.warn(text, text)
 
     def remove(self) -> None:
         """Restore the model's own methods; warn if another library has wrapped one of them."""
         was_bypassed = self.is_bypassed
         self._forward.retire()
+        self._outside_blocks.remove()
         attributes = vars(self._transformer)
         del attributes[INSTALLATION]
         if not (was_bypassed or self._remove_forward()):

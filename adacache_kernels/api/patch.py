@@ -92,8 +92,8 @@ def patch(
     found = [choose_adapter(transformer, blocks) for transformer in transformers]
     clock = make_clock(model, settings)
     engines = _make_engines(transformers, found, settings, clock, arena)
-    for transformer, engine in zip(transformers, engines, strict=True):
-        Installation(transformer, engine)
+    for transformer, engine, of_model in zip(transformers, engines, found, strict=True):
+        Installation(transformer, engine, of_model)
     return model
 
 
