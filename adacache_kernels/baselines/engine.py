@@ -18,6 +18,7 @@ from ..engine.clocks.timestep_clock import RepeatedTimestepCheck
 from ..engine.eligibility import why_not_cached
 from ..engine.forward_call import ForwardCall
 from ..engine.reports.summary import Summary
+from ..engine.reports.user_warnings import CHANGED
 from ..memory.report import MemoryReport
 from ..models import Adapter
 from .base import BaselineConfig
@@ -75,6 +76,9 @@ class BaselineEngine(EngineBase[BaselineConfig]):
         """Return what happened in the last generation."""
         counters = self._generation.counters
         computed = counters.computed_steps
+        if len(computed) == counters.num_steps > 0 and not self.user_warnings.reasons:
+            name = type(self.config).__name__
+            self.user_warnings.note(f"{name} reused nothing in {len(computed)} steps")
         decisions = [counters.decisions.get(step) for step in computed]
         distances = [None if d is None else d.distance for d in decisions]
         return Summary(
@@ -126,7 +130,10 @@ class BaselineEngine(EngineBase[BaselineConfig]):
         if call.branch not in generation.branches:
             generation.branches[call.branch] = self.mechanism.branch(call.branch)
         branch = generation.branches[call.branch]
-        if reason is not None or generation.signatures.get(call.branch) != forward.signature:
+        before = generation.signatures.get(call.branch, forward.signature)
+        if before != forward.signature:
+            self.user_warnings.note(CHANGED, call.step)
+        if reason is not None or before != forward.signature:
             branch.forget()
         generation.signatures[call.branch] = forward.signature
         if call.first_in_step:

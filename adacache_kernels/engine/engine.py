@@ -24,7 +24,12 @@ from .generation import Generation
 from .leader_measurement import LeaderMeasurement
 from .make_policy import check_correctable, check_profile
 from .reports import user_warnings
-from .reports.nothing_reused import never_engaged, reuse_is_off, too_few_steps
+from .reports.nothing_reused import (
+    never_engaged,
+    profile_never_engaged,
+    reuse_is_off,
+    too_few_steps,
+)
 from .reports.summary import Summary, summarize
 from .residuals.block_stand_ins import Before, Observer
 from .residuals.guidance_branch import GuidanceBranch
@@ -273,6 +278,10 @@ class Engine(AdaCacheEngine):
         is_explained = self.user_warnings.reason_steps or (
             user_warnings.SAME_TIMESTEP in self.user_warnings.reasons
         )
-        if generation.history.is_complete and self.config.decides_by_codebook and not is_explained:
-            text = never_engaged(generation.history, generation.codebook, generation.policy)
-            self.user_warnings.warn("never engaged", text)
+        if not generation.history.is_complete or is_explained:
+            return
+        history, policy = generation.history, generation.policy
+        text = profile_never_engaged(history, self.config, policy)
+        if self.config.decides_by_codebook:
+            text = never_engaged(history, generation.codebook, policy)
+        self.user_warnings.warn("never engaged", text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ...config.adacache_config import AdaCacheConfig
-from ...schedule import Policy
+from ...schedule import Policy, ProfilePolicy
 from ...schedule.adacache import PROTECTED_LAST_STEPS
 from ...schedule.codebook import Codebook
 from .summary import History
@@ -69,6 +69,17 @@ def _from_how_many(config: AdaCacheConfig) -> str:
         if max(config.codebook_for(steps).rates) > 1:
             return f"; these settings can reuse a step from {steps} steps on"
     return ""
+
+
+def profile_never_engaged(history: History, config: AdaCacheConfig, policy: Policy) -> str | None:
+    """Return the reason why a profile has reused no step, or None if that is not the reason."""
+    if history.reused or not isinstance(policy, ProfilePolicy) or not policy.most_reusable_steps:
+        return None
+    return (
+        f"no step of {history.num_steps} was reused: the plan of the profile has "
+        f"{config.computed_steps:g} computed steps on average, and the forecast errors of this "
+        f"video are {math.exp(policy.log_ratio):.3g} times the calibrated ones"
+    )
 
 
 def never_engaged(history: History, codebook: Codebook, policy: Policy) -> str | None:

@@ -10,6 +10,7 @@ import pytest
 from torch import nn
 
 import adacache_kernels as ak
+from adacache_kernels.schedule.profile import Profile
 from tests.support.tiny_models.common_models import TINY, denoise
 from tests.support.tiny_pipelines.checks import no_user_warning
 from tests.support.tiny_pipelines.latte_and_wan import run_wan, wan
@@ -96,6 +97,35 @@ def test_settings_that_ask_for_no_reuse_are_a_reason_without_a_warning(
         denoise(WAN, model, 8)
     (found,) = ak.summary(model).reasons
     assert found.startswith(reason) and not ak.summary(model).reused_steps
+
+
+def test_a_profile_that_reuses_nothing_gives_figures(tiny_profile: Profile) -> None:
+    steps = tiny_profile.num_steps
+    for computed, match in (
+        (steps, rf"no step of {steps} was reused: .*{steps} computed"),
+        (6, ""),
+    ):
+        model = ak.patch(
+            WAN.build(),
+            profile=tiny_profile,
+            computed_steps=computed,
+            num_inference_steps=steps,
+            max_warmup_steps=1 if computed == 6 else steps - 3,
+        )
+        warned = pytest.warns(ak.AdaCacheWarning, match=match) if match else no_user_warning()
+        with warned:
+            denoise(WAN, model, steps)
+        summary = ak.summary(model)
+        assert bool(summary.reused_steps) is (not match) and len(summary.reasons) == bool(match)
+
+
+def test_a_baseline_that_reuses_nothing_has_a_reason() -> None:
+    nothing = "FirstBlockCacheConfig reused nothing in 8 steps"
+    for threshold, reasons in ((1e-9, [nothing]), (9.0, [])):
+        config = ak.baselines.FirstBlockCacheConfig(threshold=threshold)
+        model = ak.patch(WAN.build(), config, num_inference_steps=8)
+        denoise(WAN, model, 8)
+        assert ak.summary(model).reasons == reasons
 
 
 @pytest.mark.parametrize("measure", ["distance", "forecast-error"])
