@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -14,6 +13,8 @@ from torch import nn
 
 from ..engine.cache_context import cache_context
 from ..engine.router import Router
+from ..messages import warn_user
+from ..models import Adapter
 from ..models.method_proxy import MethodProxy
 from ..models.other_libraries.conflicting_patches import second_cache_error
 from ..models.other_libraries.forward_wrappers import (
@@ -22,7 +23,7 @@ from ..models.other_libraries.forward_wrappers import (
     own_forward,
 )
 from ..models.other_libraries.torch_compile import refuse_to_be_traced, uncompiled
-from ..options import AdaCacheWarning
+from .outside_blocks import OutsideBlocks, runs_patched_forward
 
 INSTALLATION = "_adacache_installation"
 """The attribute of a patched transformer that contains its `Installation`."""
@@ -55,7 +56,7 @@ class PatchedForward(MethodProxy):
             return self._original(*args, **kwargs)
         if torch.compiler.is_compiling():
             self._refuse()
-        with self.alone("was called"):
+        with self.alone("was called"), runs_patched_forward(self):
             if self._router is None:
                 return self._original(*args, **kwargs)
             return self._router.forward(self._original, args, kwargs)
@@ -139,9 +140,12 @@ class Installation:
     Args:
         transformer: the transformer; the patch is set on it.
         router: runs its forward calls.
+        found: its adapter, or the names of its block lists.
     """
 
-    def __init__(self, transformer: nn.Module, router: Router) -> None:
+    def __init__(
+        self, transformer: nn.Module, router: Router, found: Adapter | Sequence[str]
+    ) -> None:
         attributes = vars(transformer)
         self.router = router
         self._transformer = transformer
@@ -157,6 +161,7 @@ class Installation:
         attribute.set(self._forward)
         attributes.update(self._proxies)
         attributes[INSTALLATION] = self
+        self._outside_blocks = OutsideBlocks(transformer, found, self._warn_of_bypass)
 
     def alone(self, event: str) -> contextlib.AbstractContextManager[None]:
         """Exclude calls of the model; see `PatchedForward.alone`."""
@@ -171,17 +176,19 @@ class Installation:
     def warn_if_bypassed(self) -> None:
         """Warn the user if the model runs without the patch."""
         if self.is_bypassed:
-            warnings.warn(
+            self._warn_of_bypass(
                 "another library has set this model's forward since patch(), so the model runs "
-                "without adacache_kernels; unpatch() and patch() it again, after that library",
-                AdaCacheWarning,
-                stacklevel=3,
+                "without adacache_kernels; unpatch() and patch() it again, after that library"
             )
+
+    def _warn_of_bypass(self, text: str) -> None:
+        self.router.engine.user_warnings.warn(text, text)
 
     def remove(self) -> None:
         """Restore the model's own methods; warn if another library has wrapped one of them."""
         was_bypassed = self.is_bypassed
         self._forward.retire()
+        self._outside_blocks.remove()
         attributes = vars(self._transformer)
         del attributes[INSTALLATION]
         if not (was_bypassed or self._remove_forward()):
@@ -211,11 +218,9 @@ class Installation:
 
     @staticmethod
     def _warn_wrapped(name: str) -> None:
-        warnings.warn(
+        warn_user(
             f"another library has wrapped this model's {name} after patch(); its wrapper still "
-            "calls through adacache_kernels, which passes the call on and does nothing else",
-            AdaCacheWarning,
-            stacklevel=4,
+            "calls through adacache_kernels, which passes the call on and does nothing else"
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:

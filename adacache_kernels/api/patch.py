@@ -91,8 +91,8 @@ def patch(
     found = [choose_adapter(transformer, blocks) for transformer in transformers]
     clock = make_clock(model, settings)
     routers = _make_routers(transformers, found, settings, clock, arena)
-    for transformer, router in zip(transformers, routers, strict=True):
-        Installation(transformer, router)
+    for transformer, router, of_model in zip(transformers, routers, found, strict=True):
+        Installation(transformer, router, of_model)
     return model
 
 

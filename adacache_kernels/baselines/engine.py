@@ -17,6 +17,7 @@ from ..engine.clocks.clock import Call, EngineClock
 from ..engine.eligibility import why_not_cached
 from ..engine.forward_call import ForwardCall
 from ..engine.reports.summary import Summary
+from ..engine.reports.user_warnings import CHANGED
 from ..memory.report import MemoryReport
 from ..models import Adapter
 from .base import BaselineConfig
@@ -75,6 +76,9 @@ class BaselineEngine(EngineBase[BaselineConfig]):
         """Return what happened in the last generation."""
         counters = self._generation.counters
         computed = counters.computed_steps
+        if len(computed) == counters.num_steps > 0 and not self.user_warnings.reasons:
+            name = type(self.config).__name__
+            self.user_warnings.note(f"{name} reused nothing in {len(computed)} steps")
         decisions = [counters.decisions.get(step) for step in computed]
         distances = [None if d is None else d.distance for d in decisions]
         return Summary(
@@ -104,13 +108,14 @@ class BaselineEngine(EngineBase[BaselineConfig]):
             config=self.config.to_dict(),
             codebook=[],
             units=counters.totals,
+            reasons=self.user_warnings.reasons,
+            reason_steps=self.user_warnings.reason_steps,
         )
 
     def _begin_generation(self) -> None:
         self._generation = self._new_generation(self.clock.num_steps)
 
-    def reset(self) -> None:
-        """Forget the generation and its tensors. The next call begins a new generation."""
+    def _forget_generation(self) -> None:
         self._generation = self._new_generation(0)
 
     def _lose_residuals(self) -> None:
@@ -133,14 +138,17 @@ class BaselineEngine(EngineBase[BaselineConfig]):
         if call.branch not in generation.branches:
             generation.branches[call.branch] = self.mechanism.branch(call.branch)
         branch = generation.branches[call.branch]
-        if reason is not None or generation.signatures.get(call.branch) != signature:
+        before = generation.signatures.get(call.branch, signature)
+        if before != signature:
+            self.user_warnings.note(CHANGED, call.step)
+        if reason is not None or before != signature:
             branch.forget()
         generation.signatures[call.branch] = signature
         if call.reason is None and generation.step != call.step:
             generation.step = call.step
             self._begin_step(call.step, forward.arguments)
         if reason is not None:
-            self.user_warnings.warn(topic, reason)
+            self.user_warnings.warn(topic, reason, call.step)
             generation.counters.count(call.step, computed=True)
             return forward.run()
         video = self._adapter.frames(self.model, forward.arguments)

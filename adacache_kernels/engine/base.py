@@ -54,17 +54,19 @@ class EngineBase(ABC, Generic[ConfigT]):
         """
         try:
             if call.first_in_generation:
+                self.user_warnings.begin_generation()
                 self._begin_generation()
             if call.notice is not None and not call.first_in_generation:
-                self.user_warnings.warn(call.notice.topic, call.notice.text)
+                self.user_warnings.note(call.notice.text, call.step)
             return self._run(call, forward)
         except BaseException:
             self._lose_residuals()
             raise
 
-    @abstractmethod
     def reset(self) -> None:
         """Forget the generation and release its memory. The next call begins a new generation."""
+        self.user_warnings.begin_generation()
+        self._forget_generation()
 
     @abstractmethod
     def summary(self) -> Summary:
@@ -82,6 +84,10 @@ class EngineBase(ABC, Generic[ConfigT]):
     @abstractmethod
     def _run(self, call: Call, forward: ForwardCall) -> Any:
         """Run a forward call of the present generation."""
+
+    @abstractmethod
+    def _forget_generation(self) -> None:
+        """Forget the generation and release its memory."""
 
     @abstractmethod
     def _lose_residuals(self) -> None:

@@ -19,8 +19,16 @@ def why_not_cached(model: nn.Module, adapter: Adapter, arguments: Mapping[str, A
             f"{' and '.join(given)} came with the call; the model adds it between its blocks, "
             "which caching does not support yet, so every step is computed"
         )
+    reason = why_not_watched(model)
+    if reason is not None or adapter.why_not_cached is None:
+        return reason
+    return adapter.why_not_cached(model, arguments)
+
+
+def why_not_watched(model: nn.Module) -> str | None:
+    """Return the reason why no call of the model may be cached now, or None if calls may be."""
     if model.training:
         return "the model is in training mode, so every step is computed; call model.eval()"
     if torch.is_grad_enabled():
         return "gradients are enabled, so every step is computed; use torch.no_grad()"
-    return None if adapter.why_not_cached is None else adapter.why_not_cached(model, arguments)
+    return None

@@ -16,13 +16,20 @@ from ..models.block_calls import shadowed, storages
 from ..models.other_libraries.inspection import inspect
 from ..schedule import Decision
 from .base import AdaCacheEngine
-from .clocks.clock import Call, EngineClock, Reason
+from .clocks.clock import UNKNOWN_STEPS, Call, EngineClock, Reason
 from .eligibility import why_not_cached
 from .forward_call import ForwardCall
 from .generation import Generation
 from .leader_measurement import LeaderMeasurement
 from .make_policy import check_correctable, check_profile
 from .reports import user_warnings
+from .reports.evidence_messages import OPEN_END
+from .reports.nothing_reused import (
+    never_engaged,
+    profile_never_engaged,
+    reuse_is_off,
+    too_few_steps,
+)
 from .reports.summary import Summary, summarize
 from .residuals.block_stand_ins import Before, Observer
 from .residuals.guidance_branch import GuidanceBranch
@@ -87,23 +94,31 @@ class Engine(AdaCacheEngine):
             memory=self._memory.report(),
             config=self.config.to_dict(),
             codebook=tuple(generation.codebook) if self.config.decides_by_codebook else (),
+            reasons=self.user_warnings,
         )
 
     def join(self, call: Call) -> None:
         """Join a generation whose first call, of the leader, was computed without this engine."""
         self._generation.plan(call.step, can_reuse=False)
         self._generation.elect_leader(call.branch, call.step)
-        self.user_warnings.warn("open end", user_warnings.open_ended(self.clock))
+        self._warn_at_beginning()
         self._branch(call.branch)
 
     def _begin_generation(self) -> None:
         inspect(self.model).check_no_conflict()
         self._check_num_steps(self.clock.num_steps)
         self._start(self.clock.num_steps)
-        self.user_warnings.warn("open end", user_warnings.open_ended(self.clock))
+        self._warn_at_beginning()
 
-    def reset(self) -> None:
-        """Forget the generation and release its memory. The next call begins a new generation."""
+    def _warn_at_beginning(self) -> None:
+        policy, codebook = self._generation.policy, self._generation.codebook
+        if self.clock.num_steps == UNKNOWN_STEPS:
+            self.user_warnings.warn("open end", OPEN_END)
+        few = too_few_steps(self.config, policy, self._generation.num_steps)
+        self.user_warnings.warn("few steps", few)
+        self.user_warnings.note(reuse_is_off(self.config, policy, codebook))
+
+    def _forget_generation(self) -> None:
         self._start(0)
         self._memory.release()
 
@@ -137,7 +152,7 @@ class Engine(AdaCacheEngine):
         self._generation.note_recomputed(call.branch, call.step)
         self._forget_residuals(branch, call)
         branch.signature = _signature(call, forward)
-        self.user_warnings.warn(reason.topic, reason.text)
+        self.user_warnings.warn(reason.topic, reason.text, call.step)
         return forward.run()
 
     def _reason_to_compute(self, call: Call, forward: ForwardCall) -> Reason | None:
@@ -155,6 +170,11 @@ class Engine(AdaCacheEngine):
             self._begin_step(call, forward, can_reuse=can_reuse and not call.near_end)
         if can_reuse and not self._generation.is_computing:
             return self._reuse(branch, call, forward)
+        if self._generation.wants_reuse and not (can_reuse or call.near_end):
+            changed = branch.signature not in (None, signature)
+            reason = user_warnings.CHANGED if changed else user_warnings.NOT_STORED
+            if call.notice is None:
+                self.user_warnings.note(reason, call.step)
         self._generation.note_recomputed(call.branch, call.step)
         self._fit_to_signature(branch, call, signature)
         return self._compute(branch, call, forward)
@@ -221,14 +241,14 @@ class Engine(AdaCacheEngine):
             self.recorder.take(call.branch, branch.recorded())
         if branch.written_in_place:
             branch.forget()
-            self.user_warnings.warn("in place", user_warnings.IN_PLACE)
+            self.user_warnings.warn("in place", user_warnings.IN_PLACE, call.step)
         elif is_storing:
             # In a reused step, the other branches hold residuals of the last computed step.
             branch.computed_at = self._generation.last_computed_step
         needs_end = self.config.correct or self.config.compares_forecasts
         if is_storing and needs_end and not branch.completed:
             text = user_warnings.last_list(self._adapter.lists[-1].attribute)
-            self.user_warnings.warn("last list", text)
+            self.user_warnings.warn("last list", text, call.step)
         if branch.corrected:
             self._generation.history.corrected.setdefault(call.branch, []).append(call.step)
 
@@ -264,17 +284,22 @@ class Engine(AdaCacheEngine):
     def _store(self, decision: Decision) -> None:
         self._generation.store(decision)
         if decision.not_finite:
-            self.user_warnings.warn("not finite", user_warnings.not_finite(decision.step))
+            self.user_warnings.warn("not finite", user_warnings.NOT_FINITE, decision.step)
         if decision.zero_denominator:
-            self.user_warnings.warn("zero", user_warnings.zero(decision.step))
+            self.user_warnings.warn("zero", user_warnings.ZERO, decision.step)
 
     def _warn_if_nothing_reused(self) -> None:
-        """Warn at the end of a generation that reused nothing, unless a warning gave the reason."""
+        """Warn at the end of a generation that reused nothing, unless another reason is known."""
         generation = self._generation
-        could_reuse = self.config.decides_by_codebook and generation.policy.most_reusable_steps > 0
-        if generation.history.is_complete and could_reuse and not self.user_warnings.given:
-            text = user_warnings.never_engaged(generation.history, generation.codebook)
-            self.user_warnings.warn("never engaged", text)
+        generation = self._generation
+        is_explained = bool(self.user_warnings.reason_steps)
+        if not generation.history.is_complete or is_explained:
+            return
+        history, policy = generation.history, generation.policy
+        text = profile_never_engaged(history, self.config, policy)
+        if self.config.decides_by_codebook:
+            text = never_engaged(history, generation.codebook, policy)
+        self.user_warnings.warn("never engaged", text)
 
 
 def _signature(call: Call, forward: ForwardCall) -> object:

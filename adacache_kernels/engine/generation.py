@@ -41,6 +41,8 @@ class Generation:
         """True if the present step is computed, False if it is reused."""
         self._planned_step = 0
         self._last_calls: dict[str, int] = {}
+        self.wants_reuse = False
+        """True if the policy wants to reuse the present step, even if nothing is stored for it."""
         self._config = config
         self._decision: Decision | None = None
 
@@ -61,11 +63,12 @@ class Generation:
         return True
 
     def plan(self, step: int, *, can_reuse: bool) -> None:
-        """Compute or reuse the step: one choice for all branches, and for a call that is repeated."""
+        """Compute or reuse the step: one choice for all branches, also if a call is repeated."""
         if step == self._planned_step:
             return
         self._planned_step = step
-        self.is_computing = not can_reuse or self.policy.compute(step, self._decision)
+        self.wants_reuse = not self.policy.compute(step, self._decision)
+        self.is_computing = not (can_reuse and self.wants_reuse)
         if self.is_computing:
             self.last_computed_step = step
             self.history.computed.append(step)

@@ -70,11 +70,10 @@ class GraphEngine(Engine):
         window = generation.motion_window
         self._graphs.begin_generation(generation.num_steps, (first, last), window)
 
-    def reset(self) -> None:
-        """Forget the generation and release its memory. The next call begins a new generation."""
+    def _forget_generation(self) -> None:
         # Graphs hold memory of the arena.
         self._graphs.clear()
-        super().reset()
+        super()._forget_generation()
 
     def _lose_residuals(self) -> None:
         self._graphs.lose()

@@ -13,7 +13,7 @@ from .base import AdaCacheEngine
 from .clocks.clock import Call, EngineClock
 from .clocks.track_clock import BranchClock
 from .forward_call import ForwardCall
-from .reports.merge_summaries import merge_parallel
+from .reports.merge_summaries import merge_parallel, with_reasons
 from .reports.summary import Summary
 
 
@@ -58,8 +58,8 @@ class PerBranchEngine(AdaCacheEngine):
         by_branch = {name: self._engines[name].summary() for name in sorted(self._present)}
         if not by_branch:
             engine = self._spare or next(iter(self._engines.values()))
-            return engine.summary()
-        whole = merge_parallel(list(by_branch.values()))
+            return with_reasons(engine.summary(), self.user_warnings)
+        whole = with_reasons(merge_parallel(list(by_branch.values())), self.user_warnings)
         return replace(whole, videos=[], branches=list(by_branch), by_branch=by_branch)
 
     def _begin_generation(self) -> None:
@@ -68,8 +68,7 @@ class PerBranchEngine(AdaCacheEngine):
             self._engines.pop(name).reset()
         self._present = set()
 
-    def reset(self) -> None:
-        """Forget the generation and release its memory. The next call begins a new generation."""
+    def _forget_generation(self) -> None:
         for engine in self._engines.values():
             engine.reset()
         self._present = set()
@@ -86,6 +85,8 @@ class PerBranchEngine(AdaCacheEngine):
 
     def _engine_of(self, branch: str) -> AdaCacheEngine:
         if branch not in self._engines:
-            self._engines[branch] = self._spare or self._make(self._branch_clock)
+            engine = self._spare or self._make(self._branch_clock)
+            self.user_warnings.share_topics_with(engine.user_warnings)
+            self._engines[branch] = engine
             self._spare = None
         return self._engines[branch]

@@ -15,7 +15,7 @@ from .base import AdaCacheEngine
 from .clocks.clock import Call, EngineClock
 from .forward_call import ForwardCall
 from .guidance_rows import videos_of
-from .reports.merge_summaries import merge_parallel
+from .reports.merge_summaries import merge_parallel, with_reasons
 from .reports.summary import Summary
 
 WHAT_TO_DO = 'choose batch="any" or "mean", which take a batch as a whole'
@@ -49,9 +49,9 @@ class PerVideoEngine(AdaCacheEngine):
     ) -> None:
         super().__init__(model, config, clock)
         self._adapter = adapter
-        self._make = make
         self._has_split = False
-        self._engines = [make(clock)]
+        self._make_engine = make
+        self._engines = [self._make()]
 
     @property
     def reason_not_single(self) -> str:
@@ -65,13 +65,13 @@ class PerVideoEngine(AdaCacheEngine):
 
     def summary(self) -> Summary:
         """Return what happened in the last generation, with a summary for each video."""
-        return merge_parallel([engine.summary() for engine in self._engines])
+        videos = merge_parallel([engine.summary() for engine in self._engines])
+        return with_reasons(videos, self.user_warnings)
 
     def _begin_generation(self) -> None:
         """Do nothing: the engine of each video begins its own generation."""
 
-    def reset(self) -> None:
-        """Forget the generation and release its memory. The next call begins a new generation."""
+    def _forget_generation(self) -> None:
         for engine in self._engines:
             engine.reset()
 
@@ -107,8 +107,14 @@ class PerVideoEngine(AdaCacheEngine):
         kept = self._engines[:videos] if call.first_in_generation else []
         for engine in self._engines[len(kept) :]:
             engine.reset()
-        new = [self._make(self.clock) for _ in range(videos - len(kept))]
+        new = [self._make() for _ in range(videos - len(kept))]
         self._engines = [*kept, *new]
+
+    def _make(self) -> AdaCacheEngine:
+        """Make the engine of one more video."""
+        engine = self._make_engine(self.clock)
+        self.user_warnings.share_topics_with(engine.user_warnings)
+        return engine
 
     def _split(self, forward: ForwardCall, rows: int, videos: int) -> list[ForwardCall]:
         """Return a call for each video, with its rows of every argument that has batch rows."""

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..config.adacache_config import AdaCacheConfig
@@ -17,6 +16,7 @@ from ..models import Adapter, Probe, Unclear, batch_of, unclear_message
 from ..models.block_calls import shadowed
 from .base import EngineBase
 from .clocks.clock import Call, EngineClock
+from .eligibility import why_not_watched
 from .forward_call import ForwardCall
 from .reports.summary import History, Summary, summarize
 
@@ -69,12 +69,13 @@ class ProbingEngine(EngineBase[AdaCacheConfig]):
             memory=self._memory.report(),
             config=self.config.to_dict(),
             codebook=(),
+            reasons=self.user_warnings,
         )
 
     def _begin_generation(self) -> None:
         """Do nothing: the engine that comes after this one begins the generation."""
 
-    def reset(self) -> None:
+    def _forget_generation(self) -> None:
         """Do nothing: nothing is stored."""
 
     def _lose_residuals(self) -> None:
@@ -87,7 +88,9 @@ class ProbingEngine(EngineBase[AdaCacheConfig]):
             ValueError: the connections of the blocks are unclear; the message says what would
                 settle it. The model is then no longer patched.
         """
-        if self.model.training or torch.is_grad_enabled():
+        reason = why_not_watched(self.model)
+        if reason is not None:
+            self.user_warnings.warn("not cached", reason, call.step)
             return forward.run()
         probe = Probe(self.model, self._names)
         with shadowed(self.model, probe.lists()):

@@ -64,6 +64,7 @@ class Router:
         self._make = make
         self._parameters = Parameters(model)
         self._calls = 0
+        self._topics: set[str] = set()
         self._seats = [self._new_seat()]
         self._last_of_thread: dict[int, Seat] = {}
 
@@ -104,13 +105,15 @@ class Router:
             make: makes them.
             call: the first call of the generation, which was computed without them.
         """
-        before = self._last_seat().clock.track
-        for seat in self._seats:
-            seat.engine.reset()
+        before = self._last_seat()
         self._make = make
         clock = TrackClock(self.clock)
-        clock.track = before
+        clock.track = before.clock.track
         engine = make(clock)
+        engine.user_warnings.use_topics(self._topics)
+        engine.user_warnings.continue_from(before.engine.user_warnings)
+        for seat in self._seats:
+            seat.engine.reset()
         seat = Seat(engine, clock, call.step)
         self._seats = [seat]
         self._last_of_thread = {threading.get_ident(): seat}
@@ -144,7 +147,9 @@ class Router:
 
     def _new_seat(self) -> Seat:
         clock = TrackClock(self.clock)
-        return Seat(self._make(clock), clock)
+        engine = self._make(clock)
+        engine.user_warnings.use_topics(self._topics)
+        return Seat(engine, clock)
 
     def _last_seat(self) -> Seat:
         seat = self._last_of_thread.get(threading.get_ident())

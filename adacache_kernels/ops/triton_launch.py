@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..options import AdaCacheWarning
+from ..messages import warn_user
 
 
 def vector(sizes: list[int], strides: list[list[int]], tensors: Sequence[Tensor]) -> int:
@@ -57,11 +56,9 @@ def has_triton() -> bool:
     try:
         kernels()
     except ImportError as error:
-        warnings.warn(
+        warn_user(
             f"the kernels for the GPU need Triton 3.6 or newer, which does not load ({error}); "
-            "plain torch runs instead, with the same results but several times slower",
-            AdaCacheWarning,
-            stacklevel=2,
+            "plain torch runs instead, with the same results but several times slower"
         )
         return False
     return True

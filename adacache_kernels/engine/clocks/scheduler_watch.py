@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...options import AdaCacheWarning
+from ...messages import warn_user
 from ..evidence.schedule_place import SchedulePlace, schedule_place
 from ..evidence.tensor_identity import storage_of
 from .watched_method import WatchedMethod
@@ -179,11 +178,9 @@ class SchedulerWatch:
     def _count_idle_step(self) -> None:
         self._idle_steps += 1
         if self._idle_steps == IDLE_STEPS_FOR_WARNING:
-            warnings.warn(
+            warn_user(
                 f"adacache_kernels: the scheduler made {self._idle_steps} steps without a call of "
                 f"the patched transformer of this {type(self.pipeline).__name__}, so nothing is "
                 "cached. Was the transformer replaced, or its forward? Unpatch it and patch it "
-                "again",
-                AdaCacheWarning,
-                stacklevel=4,
+                "again"
             )

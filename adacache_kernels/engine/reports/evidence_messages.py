@@ -19,6 +19,10 @@ AMBIGUOUS = (
     "nothing tells them apart. Such calls are computed; name each with ak.cache_context, for "
     'example ak.cache_context("window 3")'
 )
+OPEN_END = (
+    "num_inference_steps is not known. Presets are used as for 50 steps. The last two steps, which "
+    "are always computed, and a new generation are recognised by the timesteps on the CPU"
+)
 SAME_TIMESTEP = (
     "two calls in a row had the same timestep and the same conditions, so each counts as the first "
     "step of a generation, and nothing is reused. If they are two steps, name them with "

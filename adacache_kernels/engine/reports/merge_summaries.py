@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...memory.report import joined_reports
 from .summary import Summary
+from .user_warnings import UserWarnings
 
 
 class _ComputedStep(NamedTuple):
@@ -83,7 +84,29 @@ def _merge(summaries: Sequence[Summary], computed: Sequence[_ComputedStep]) -> S
         corrected=_merge_steps(s.corrected for s in summaries),
         waits=[seconds for s in summaries for seconds in s.waits],
         units=(sum(s.units[0] for s in summaries), sum(s.units[1] for s in summaries)),
+        **_merge_reasons([(s.reasons, s.reason_steps) for s in summaries]),
     )
+
+
+def with_reasons(summary: Summary, reasons: UserWarnings) -> Summary:
+    """Return the summary with the reasons of an engine around those that it summarizes."""
+    around = (reasons.reasons, reasons.reason_steps)
+    inside = (summary.reasons, summary.reason_steps)
+    return replace(summary, **_merge_reasons([around, inside]))
+
+
+def _merge_reasons(
+    parts: Sequence[tuple[Sequence[str], Mapping[str, Sequence[int]]]],
+) -> dict[str, Any]:
+    """Return the fields `reasons` and `reason_steps`: each reason once, with the steps of all."""
+    steps: dict[str, set[int]] = {}
+    for _, of_part in parts:
+        for reason, numbers in of_part.items():
+            steps.setdefault(reason, set()).update(numbers)
+    return {
+        "reasons": list(dict.fromkeys(reason for reasons, _ in parts for reason in reasons)),
+        "reason_steps": {reason: sorted(numbers) for reason, numbers in steps.items()},
+    }
 
 
 def _merge_steps(parts: Iterable[Mapping[str, Sequence[int]]]) -> dict[str, list[int]]:

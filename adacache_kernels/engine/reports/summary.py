@@ -11,6 +11,7 @@ from ...memory.plan import Storage
 from ...memory.report import MemoryReport
 from ...schedule import Decision
 from ...schedule.codebook import plain_pairs
+from .user_warnings import UserWarnings
 
 
 @dataclass
@@ -82,6 +83,9 @@ class Summary:
         by_branch: with decide_for="branch", the summary of each guidance branch; else empty.
         units: the number of units that ran and the number that were called. Units are steps; or
             blocks or modules, if a baseline reuses parts of a step.
+        reasons: the reasons why steps were computed that could have been reused, and all other
+            warnings of this generation, even if they were not shown again.
+        reason_steps: the steps of each reason that belongs to steps.
     """
 
     model: str
@@ -107,6 +111,8 @@ class Summary:
     videos: list[Summary] = field(default_factory=list)
     by_branch: dict[str, Summary] = field(default_factory=dict)
     units: tuple[int, int] = (0, 0)
+    reasons: list[str] = field(default_factory=list)
+    reason_steps: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def computed_fraction(self) -> float:
@@ -129,9 +135,10 @@ class Summary:
     def __str__(self) -> str:
         """Return the summary as text of several lines."""
         if not (self.computed_steps or self.reused_steps):
-            return f"{self.model}: patched, no generation yet\n  blocks    {self.found}"
+            lines = [f"{self.model}: patched, no generation yet", f"  blocks    {self.found}"]
+            return "\n".join([*lines, *_reason_lines(self)])
         lines = [*_step_lines(self), *_part_lines(self), *_branch_lines(self)]
-        return "\n".join([*lines, *_memory_lines(self.memory)])
+        return "\n".join([*lines, *_memory_lines(self.memory), *_reason_lines(self)])
 
 
 def summarize(
@@ -144,6 +151,7 @@ def summarize(
     memory: MemoryReport,
     config: Mapping[str, Any],
     codebook: Sequence[tuple[float, int]],
+    reasons: UserWarnings,
 ) -> Summary:
     """Return the summary of a history; `Summary` describes the arguments."""
     decisions = [history.decisions.get(step) for step in history.computed]
@@ -169,6 +177,8 @@ def summarize(
         config=dict(config),
         codebook=list(codebook),
         units=(len(history.computed), len(history.computed) + len(history.reused)),
+        reasons=reasons.reasons,
+        reason_steps=reasons.reason_steps,
     )
 
 
@@ -217,6 +227,16 @@ def _branch_lines(summary: Summary) -> list[str]:
         f"  branch {branch!r} forecast at a lower order {_words(steps)}"
         for branch, steps in summary.lower_order.items()
     ]
+    return lines
+
+
+def _reason_lines(summary: Summary) -> list[str]:
+    lines = []
+    for reason in summary.reasons:
+        steps = summary.reason_steps.get(reason, [])
+        word = "steps" if len(steps) > 1 else "step"
+        at = f" ({word} {', '.join(map(str, steps))})" if steps else ""
+        lines.append(f"  reason    {reason}{at}")
     return lines
 
 

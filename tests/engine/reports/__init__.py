@@ -1,0 +1,1 @@
+"""Tests of the summary, the reasons and the warnings of a generation."""
