@@ -38,7 +38,7 @@ class Block(nn.Module):
         return x + torch.tanh(self.inner(x))
 
 
-TIMES = itertools.cycle(range(900, 0, -30))
+TIMES = itertools.cycle(range(900, 200, -100))
 
 
 class Walker(nn.Module):
