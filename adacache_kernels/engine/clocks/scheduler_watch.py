@@ -38,7 +38,8 @@ class SchedulerWatch:
         self.scheduler: Any = None
         """The scheduler that is watched; None after `detach`."""
         self.generation = 0
-        """The number of generations that the scheduler has begun."""
+        """The number of generations so far."""
+        self._has_begun = False
         self.thread = threading.get_ident()
         """The thread that began the generation."""
         self.steps_done = 0
@@ -59,7 +60,7 @@ class SchedulerWatch:
     @property
     def is_under_way(self) -> bool:
         """Return True if the generation has steps left."""
-        return self.steps_done < self.planned_steps
+        return self._has_begun and self.steps_done < self.planned_steps
 
     @property
     def planned_steps(self) -> int:
@@ -96,6 +97,7 @@ class SchedulerWatch:
     def restart(self) -> None:
         """Forget the generation: the next call is the first one of another."""
         self._restart()
+        self._has_begun = False
 
     def is_place_of(self, place: SchedulePlace) -> bool:
         """Return True if the place lies in the timesteps of this scheduler."""
@@ -155,6 +157,7 @@ class SchedulerWatch:
         if hasattr(self.pipeline, "_num_timesteps"):
             self.pipeline._num_timesteps = None
         self._restart()
+        self._has_begun = True
 
     def _restart(self) -> None:
         self.generation += 1
