@@ -151,7 +151,7 @@ def conditional_add(
     scales: Sequence[Tensor | None] = (),
     out: Tensor | None = None,
 ) -> Tensor:
-    """Return ``x + coefficients[0] * residuals[0] + ...`` if ``flag[0] != 0``, else a copy of ``x``.
+    """Return ``x + coefficients[0] * residuals[0] + ...`` if ``flag[0] != 0``, else ``x``.
 
     The op computes in float32 from left to right and rounds once to the dtype of ``x``. The device
     reads the flag and the coefficients; the host does not wait. Dtypes and strides may differ.
