@@ -123,14 +123,13 @@ class Remembering(Model):
         torch.manual_seed(0)
         super().__init__()
         self.keeps = keeps
-        self.kept: tuple[Any, Tensor] | None = None
+        self.kept: dict[int, tuple[Any, Tensor]] = {}
 
     def remember(self, key: Any, make: Callable[[], Tensor]) -> Tensor:
-        """Return a tensor that is kept from the last call, if that had the same key."""
-        if self.keeps and self.kept is not None and self.kept[0] is key:
-            return self.kept[1]
-        self.kept = key, make()
-        return self.kept[1]
+        """Return the tensor that was made for this key, in this call or in an earlier one."""
+        if id(key) not in self.kept or not self.keeps:
+            self.kept[id(key)] = key, make()
+        return self.kept[id(key)][1]
 
 
 class KeepsText(Remembering):
@@ -181,13 +180,9 @@ class WritesIntoBuffer(Remembering):
     """A model that embeds into the same memory in each call, for all branches and steps."""
 
     def forward(self, x: Tensor, y: Tensor, timestep: Tensor) -> Tensor:
-        buffer = self.remember(self, lambda: torch.zeros(1, 6, 8))
+        _, buffer = self.kept.setdefault(0, (None, torch.zeros(1, 6, 8)))
         buffer += 0.5 * self.embed(x)
         return self.head(self.run(buffer if self.keeps else buffer.clone(), timestep / 1000))
-
-    def remember(self, key: Any, make: Callable[[], Tensor]) -> Tensor:
-        self.kept = self.kept or (key, make())
-        return self.kept[1]
 
 
 def latents_of(model: Remembering, inference: bool = False, **settings: Any) -> Tensor:
