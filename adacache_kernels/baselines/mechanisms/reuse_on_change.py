@@ -134,7 +134,8 @@ class ChangeForward(BlockForward):
         if watch is not None and block is self._mechanism.blocks[0]:
             compared = watch(call)
             self._decide(compared)
-            self._branch.compared_with = compared
+            # A copy: the model may embed the next input into the same memory.
+            self._branch.compared_with = compared.clone()
 
     def after(self, block: NumberedBlock, call: BlockCall, output: Any) -> None:
         """Compare the first block's residual with that of the last computed step."""
