@@ -6,8 +6,8 @@
 namespace adacache {
 namespace {
 
-// Writes the sum of x and residuals of the format kStored. Both formats are kAnyFormat, or neither. Residuals of
-// the format of x have no scale.
+// Writes the sum of x and residuals of the format kStored. Both formats are kAnyFormat, or neither.
+// Residuals of the format of x have no scale.
 template <int kFormat, int kStored>
 class Adder {
  public:

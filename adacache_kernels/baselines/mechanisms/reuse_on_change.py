@@ -134,8 +134,7 @@ class ChangeForward(BlockForward):
         if watch is not None and block is self._mechanism.blocks[0]:
             compared = watch(call)
             self._decide(compared)
-            # A copy: the model may embed the next input into the same memory.
-            self._branch.compared_with = compared.clone()
+            self._branch.compared_with = compared
 
     def after(self, block: NumberedBlock, call: BlockCall, output: Any) -> None:
         """Compare the first block's residual with that of the last computed step."""
