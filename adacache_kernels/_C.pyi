@@ -76,6 +76,7 @@ def distance_update(
 ) -> None: ...
 def residual_update(slot: View, x_out: View, x_in: View, threads: int) -> None: ...
 def conditional_add(
+    out: View,
     x: View,
     residuals: Sequence[View],
     scales: Sequence[View | None],

@@ -43,8 +43,9 @@ struct Term {
   std::optional<View> scale;  // float32 [..., 1]
 };
 
-// if (*flag) x += sum_i coefficients[i] * (residual_i * scale_i). At most 4 terms.
-void conditional_add(View x, std::vector<Term> terms, const float* coefficients,
+// out = *flag ? x + sum_i coefficients[i] * (residual_i * scale_i) : x. At most 4 terms. `out` has
+// the dtype of x, and is x itself or apart from it.
+void conditional_add(View out, View x, std::vector<Term> terms, const float* coefficients,
                      const std::int32_t* flag, int threads);
 
 // The fields of the state of decide(): the same as State in

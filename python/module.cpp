@@ -70,15 +70,16 @@ void distance_update(const View& slot, const View& x_out, const std::optional<Vi
   adacache::distance_update(operands, pointer<float>(sums), threads);
 }
 
-void conditional_add(const View& x, const std::vector<View>& residuals,
+void conditional_add(const View& out, const View& x, const std::vector<View>& residuals,
                      const std::vector<std::optional<View>>& scales, std::uintptr_t coefficients,
                      std::uintptr_t flag, int threads) {
+  if (out.dtype != x.dtype) throw std::invalid_argument("out must have the dtype of x");
   if (residuals.empty() || residuals.size() > 4 || residuals.size() != scales.size())
     throw std::invalid_argument(
         "there must be one to four residuals, and a scale or None for each");
   std::vector<adacache::Term> terms;
   for (std::size_t i = 0; i < residuals.size(); ++i) terms.push_back({residuals[i], scales[i]});
-  adacache::conditional_add(x, terms, pointer<const float>(coefficients),
+  adacache::conditional_add(out, x, terms, pointer<const float>(coefficients),
                             pointer<const std::int32_t>(flag), threads);
 }
 
@@ -129,8 +130,9 @@ PYBIND11_MODULE(_C, module) {
              py::arg("sums"), py::arg("threads"));
   module.def("residual_update", &adacache::residual_update, release_gil(), py::arg("slot"),
              py::arg("x_out"), py::arg("x_in"), py::arg("threads"));
-  module.def("conditional_add", &conditional_add, release_gil(), py::arg("x"), py::arg("residuals"),
-             py::arg("scales"), py::arg("coefficients"), py::arg("flag"), py::arg("threads"));
+  module.def("conditional_add", &conditional_add, release_gil(), py::arg("out"), py::arg("x"),
+             py::arg("residuals"), py::arg("scales"), py::arg("coefficients"), py::arg("flag"),
+             py::arg("threads"));
   py::class_<adacache::DecideSettings>(module, "DecideSettings")
       .def(py::init(&make_settings), py::kw_only(), py::arg("metric"), py::arg("apply_moreg"),
            py::arg("moreg_a"), py::arg("moreg_b"), py::arg("moreg_d"), py::arg("mograd_mul"),

@@ -12,7 +12,7 @@ from ..memory.arena_provider import ArenaProvider
 from ..memory.plan import Storage
 from ..memory.residual_store import ResidualStore
 from ..models import Adapter, BlockRun
-from ..models.block_calls import shadowed, storages
+from ..models.block_calls import shadowed
 from ..models.other_libraries.inspection import inspect
 from ..schedule import Decision
 from .base import AdaCacheEngine
@@ -190,8 +190,7 @@ class Engine(AdaCacheEngine):
         if len(branch.steps) <= generation.forecast.order:
             generation.history.lower_order.setdefault(call.branch, []).append(call.step)
         self._memory.acquire()
-        given = storages((forward.args, forward.kwargs))
-        with shadowed(self.model, branch.reused(call.step, given)):
+        with shadowed(self.model, branch.reused(call.step)):
             output = forward.run()
         self._memory.mark()
         return output

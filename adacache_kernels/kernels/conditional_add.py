@@ -1,4 +1,4 @@
-"""The kernel of `conditional_add`: `x = x + sum_i c_i * r_i` if the flag is set."""
+"""The kernel of `conditional_add`: `out = x + sum_i c_i * r_i` if the flag is set, else `x`."""
 
 import triton
 import triton.language as tl
@@ -11,6 +11,7 @@ SIZES = ("middle", "tiles", "groups", "groups_per_row")
 
 @triton.jit(do_not_specialize=SIZES)
 def conditional_add_kernel(
+    out,
     x,
     residuals,
     scales,
@@ -24,21 +25,21 @@ def conditional_add_kernel(
     VECTOR: tl.constexpr,
     INDEX: tl.constexpr,
 ):
-    """Add to one tile of one plane. Residuals of uint8 are float8 e4m3fn."""
-    if tl.load(flag) == 0:
-        return
+    """Write one tile of one plane. Residuals of uint8 are float8 e4m3fn."""
     program = tl.program_id(0)
     plane = (program // tiles).to(tl.int64)
     outer, inner = plane // middle, plane % middle
     row, first, mask = tile_columns(program % tiles, groups, groups_per_row, ROWS, VECTOR, INDEX)
-    total = load(x, outer, inner, row, first, mask, VECTOR)
-    for i in tl.static_range(len(residuals)):
-        term = load_stored(residuals[i], outer, inner, row, first, mask, VECTOR)
-        if scales[i] is not None:
-            term *= load(scales[i], outer, inner, row, 0 * first, mask, 1)
-        total += tl.load(coefficients + i) * term
-    address = pointers(x, outer, inner, row, first, VECTOR)
-    tl.store(address, total.to(x.pointer.dtype.element_ty), mask=mask)
+    value = tl.load(pointers(x, outer, inner, row, first, VECTOR), mask=mask)
+    if tl.load(flag) != 0:
+        total = value.to(tl.float32)
+        for i in tl.static_range(len(residuals)):
+            term = load_stored(residuals[i], outer, inner, row, first, mask, VECTOR)
+            if scales[i] is not None:
+                term *= load(scales[i], outer, inner, row, 0 * first, mask, 1)
+            total += tl.load(coefficients + i) * term
+        value = total.to(value.dtype)
+    tl.store(pointers(out, outer, inner, row, first, VECTOR), value, mask=mask)
 
 
 @triton.jit

@@ -1,4 +1,4 @@
-"""Small constants on the device, written once: a reused step allocates nothing."""
+"""Small constants on the device, written once: an add allocates nothing for them."""
 
 from __future__ import annotations
 

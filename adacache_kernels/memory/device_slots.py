@@ -60,14 +60,15 @@ class Slots(Protocol):
         """Store a residual; return the sums of `ops.distance_update` if it is compared."""
 
     def add(
-        self, x: Tensor, keys: Sequence[Key], coefficients: Sequence[float], view: View
+        self, out: Tensor, x: Tensor, keys: Sequence[Key], weights: Sequence[float], view: View
     ) -> None:
-        """Add the sum of coefficients[i] * residual_i to `x`, in place.
+        """Write `x` plus the sum of weights[i] * residual_i to `out`.
 
         Args:
-            x: a stream, or [B, F, S, C].
+            out: a stream, or [B, F, S, C]; may be `x` itself.
+            x: a tensor of that shape and dtype.
             keys: keys of the residuals.
-            coefficients: one for each residual.
+            weights: one for each residual.
             view: from a stream to [B, F, S, C].
         """
 
@@ -112,16 +113,17 @@ class DeviceSlots:
         )
 
     def add(
-        self, x: Tensor, keys: Sequence[Key], coefficients: Sequence[float], view: View
+        self, out: Tensor, x: Tensor, keys: Sequence[Key], weights: Sequence[float], view: View
     ) -> None:
-        """Add the sum of coefficients[i] * residual_i to `x`, a stream or [B, F, S, C]."""
+        """Write `x`, a stream or [B, F, S, C], plus the sum of weights[i] * residual_i to `out`."""
         tensors = [self.tensors[key] for key in keys]
         scales = [self.tensors.get(scale_key(key)) for key in keys]
         if x.dim() == 4:  # Streams stay as they are: their rows are longer.
             tensors = [view(tensor) for tensor in tensors]
             scales = [None if scale is None else view(scale) for scale in scales]
-        weights = self.constants.coefficients(x.device, coefficients)
-        ops.conditional_add(x, tensors, weights, self.constants.flag(x.device), scales)
+        coefficients = self.constants.coefficients(x.device, weights)
+        flag = self.constants.flag(x.device)
+        ops.conditional_add(x, tensors, coefficients, flag, scales, out)
 
     def read(self, key: Key, view: View) -> Tensor:
         """Return a copy of a residual: [B, F, S, C], floating point."""

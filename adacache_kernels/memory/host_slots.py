@@ -97,13 +97,13 @@ class HostSlots:
         return torch.cat(sums, dim=1)
 
     def add(
-        self, x: Tensor, keys: Sequence[Key], coefficients: Sequence[float], view: View
+        self, out: Tensor, x: Tensor, keys: Sequence[Key], weights: Sequence[float], view: View
     ) -> None:
-        """Add the sum of coefficients[i] * residual_i to `x`, a stream or [B, F, S, C]."""
+        """Write `x`, a stream or [B, F, S, C], plus the sum of weights[i] * residual_i to `out`."""
         chunks = self.chunks[keys[0]]
         if x.dim() != 4:
-            x = view(x)
-        weights = self.constants.coefficients(x.device, coefficients)
+            out, x = view(out), view(x)
+        coefficients = self.constants.coefficients(x.device, weights)
         self.prefetch(keys)
         self._prefetched = ()
         for index in range(chunks.count):
@@ -114,9 +114,10 @@ class HostSlots:
             ops.conditional_add(
                 chunks.cut(x, index),
                 [values for values, _ in views],
-                weights,
+                coefficients,
                 self.constants.flag(x.device),
                 [scale for _, scale in views],
+                chunks.cut(out, index),
             )
             self._released[index % STAGING_SETS] = self.copies.after_work()
 

@@ -35,17 +35,6 @@ def versions(tensors: Iterable[Tensor | None]) -> list[int]:
     return [-1 if x is None or x.is_inference() else x._version for x in tensors]
 
 
-def storages(value: object) -> frozenset[int]:
-    """Return the storages of all tensors in `value`, also of those in its containers."""
-    if isinstance(value, Tensor):
-        return frozenset((value.untyped_storage()._cdata,))
-    if isinstance(value, Mapping):
-        return storages(tuple(value.values()))
-    if isinstance(value, list | tuple):
-        return frozenset().union(*map(storages, value))
-    return frozenset()
-
-
 @contextmanager
 def shadowed(module: nn.Module, replacements: Mapping[str, object]) -> Iterator[None]:
     """Replace attributes of `module` inside the context.

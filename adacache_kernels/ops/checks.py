@@ -120,6 +120,11 @@ def check_apart(name: str, written: Tensor, others: Sequence[tuple[str, Tensor]]
             )
 
 
+def is_same_memory(a: Tensor, b: Tensor) -> bool:
+    """Return True if two tensors of one shape and dtype have the same elements in memory."""
+    return a.data_ptr() == b.data_ptr() and a.stride() == b.stride()
+
+
 def _memory(tensor: Tensor) -> tuple[int, int]:
     """Return the addresses of the first byte and of the byte after the last one."""
     start = tensor.data_ptr()

@@ -61,17 +61,19 @@ def residual_update(slot: Tensor, x_out: Tensor, x_in: Tensor) -> None:
 
 
 def conditional_add(
+    out: Tensor,
     x: Tensor,
     residuals: Sequence[Tensor],
     scales: Sequence[Tensor | None],
     coefficients: Tensor,
     flag: Tensor,
 ) -> None:
-    """Add the residuals to `x`, all of any one shape, if the flag is set."""
+    """Write `x` plus the residuals to `out`, or `x` without the flag. All have any one shape."""
     given_scales = [scale for scale in scales if scale is not None]
-    if not (takes(x, coefficients, *given_scales) and takes_stored(*residuals)):
-        return reference.conditional_add(x, residuals, scales, coefficients, flag)
+    if not (takes(out, x, coefficients, *given_scales) and takes_stored(*residuals)):
+        return reference.conditional_add(out, x, residuals, scales, coefficients, flag)
     _native.module().conditional_add(
+        view(out),
         view(x),
         [view(residual) for residual in residuals],
         [optional_view(scale) for scale in scales],

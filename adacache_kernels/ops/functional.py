@@ -149,25 +149,31 @@ def conditional_add(
     coefficients: Tensor,
     flag: Tensor,
     scales: Sequence[Tensor | None] = (),
-) -> None:
-    """Add ``coefficients[0] * residuals[0] + ...`` to ``x`` in place, if ``flag[0] != 0``.
+    out: Tensor | None = None,
+) -> Tensor:
+    """Return ``x + coefficients[0] * residuals[0] + ...`` if ``flag[0] != 0``, else ``x``.
 
     The op computes in float32 from left to right and rounds once to the dtype of ``x``. The device
     reads the flag and the coefficients; the host does not wait. Dtypes and strides may differ.
 
     Args:
-        x: a floating-point tensor of any shape ``[..., C]``, written.
+        x: a floating-point tensor of any shape ``[..., C]``; not written unless it is ``out``.
         residuals: one to four tensors of that shape, floating-point or int8.
         coefficients: float32 ``[len(residuals)]``, on the device of ``x``.
         flag: int32 ``[1]``, on the device of ``x``.
         scales: empty, or for each residual None or float32 ``[..., 1]``, which multiplies its
             tokens; int8 needs one.
+        out: the result, of the shape and dtype of ``x``, written. It may be ``x`` itself. None: a
+            new contiguous tensor.
+
+    Returns:
+        ``out``.
 
     Raises:
         TypeError: a tensor has the wrong dtype.
         ValueError: shapes or devices differ; the number of residuals is not one to four; an int8
-            residual has no scale; elements of ``x`` share memory, or it overlaps a residual or a
-            scale.
+            residual has no scale; elements of ``out`` share memory; it overlaps a residual, a
+            scale, or a part of ``x``.
     """
     if not 1 <= len(residuals) <= 4:
         raise ValueError(f"there are {len(residuals)} residuals, expected one to four")
@@ -177,10 +183,14 @@ def conditional_add(
     check_alike({"x": x})
     for index, (residual, scale) in enumerate(zip(residuals, scales, strict=True)):
         check_stored(f"residuals[{index}]", residual, f"scales[{index}]", scale, "x", x)
-    check_writable("x", x)
     check_exactly("coefficients", coefficients, torch.float32, (len(residuals),), x.device)
     check_exactly("flag", flag, torch.int32, (1,), x.device)
-    registration.call("conditional_add", x, list(residuals), scales, coefficients, flag)
+    if out is None:
+        out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    check_exactly("out", out, x.dtype, tuple(x.shape), x.device)
+    check_writable("out", out)
+    registration.call("conditional_add", out, x, list(residuals), scales, coefficients, flag)
+    return out
 
 
 def decide(

@@ -77,19 +77,20 @@ def residual_update(slot: Tensor, x_out: Tensor, x_in: Tensor) -> None:
 
 
 def conditional_add(
+    out: Tensor,
     x: Tensor,
     residuals: Sequence[Tensor],
     scales: Sequence[Tensor | None],
     coefficients: Tensor,
     flag: Tensor,
 ) -> None:
-    """Add `sum_i c_i * (scale_i * r_i)` to `x`, all of any one shape, if the flag is set."""
+    """Write `x + sum_i c_i * (scale_i * r_i)` to `out`, or `x` without the flag. Any shape."""
     total = _wide(x)
     for index, (residual, scale) in enumerate(zip(residuals, scales, strict=True)):
         term = _scaled(residual, scale)
         total = total + coefficients[index] * term
     # The device chooses: a Python `if` would make the host wait for the flag.
-    x.copy_(torch.where(flag[0] != 0, total.to(x.dtype), x))
+    out.copy_(torch.where(flag[0] != 0, total.to(x.dtype), x))
 
 
 def decide(

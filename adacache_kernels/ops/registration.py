@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from . import cpu_backend, reference, triton_backend
-from .checks import check_apart
+from .checks import check_apart, is_same_memory
 from .decide_settings import FLAT_SCHEMA, unflatten
 
 BACKENDS = ("auto", "triton", "reference")
@@ -29,8 +29,8 @@ SCHEMAS = {
     "Tensor? coefficients, int[] strides, str metric, str slot_holds, Tensor(b!)? scale, "
     "Tensor?[] previous_scales) -> Tensor",
     "residual_update": "(Tensor(a!) slot, Tensor x_out, Tensor x_in) -> ()",
-    "conditional_add": "(Tensor(a!) x, Tensor[] residuals, Tensor?[] scales, Tensor coefficients, "
-    "Tensor flag) -> ()",
+    "conditional_add": "(Tensor(a!) out, Tensor x, Tensor[] residuals, Tensor?[] scales, "
+    "Tensor coefficients, Tensor flag) -> ()",
     "decide": f"(Tensor(a!) state, Tensor sums, Tensor codebook, {FLAT_SCHEMA}) -> ()",
     "begin_step": "(Tensor(a!) clock, Tensor(b!) flags, Tensor state, int first_reusable, "
     "int last_reusable, int window_begin, int window_end) -> ()",
@@ -127,8 +127,10 @@ def _written_and_read(
     if name in ("decide", "begin_step"):
         return []
     if name == "conditional_add":
-        x, residuals, scales, *_ = arguments
-        return [("x", x, [*_named("residuals", residuals), *_named("scales", scales)])]
+        out, x, residuals, scales, *_ = arguments
+        read = [*_named("residuals", residuals), *_named("scales", scales)]
+        # Each element of x is read before it is written, by the same thread.
+        return [("out", out, read if is_same_memory(out, x) else [("x", x), *read])]
     slot, x_out, x_in, *rest = arguments
     read = [("x_out", x_out)] if x_in is None else [("x_out", x_out), ("x_in", x_in)]
     if name == "residual_update":

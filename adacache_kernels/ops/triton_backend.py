@@ -130,25 +130,27 @@ def residual_update(slot: Tensor, x_out: Tensor, x_in: Tensor) -> None:
 
 
 def conditional_add(
+    out: Tensor,
     x: Tensor,
     residuals: Sequence[Tensor],
     scales: Sequence[Tensor | None],
     coefficients: Tensor,
     flag: Tensor,
 ) -> None:
-    """Add the residuals to `x`, all of any one shape, if the flag is set."""
+    """Write `x` plus the residuals to `out`, or `x` without the flag. All have any one shape."""
     given_scales = [scale.expand(x.shape) for scale in scales if scale is not None]
-    planes = _planes(x.shape, [x, *residuals], given_scales, STORED_DTYPES)
+    planes = _planes(x.shape, [out, x, *residuals], given_scales, STORED_DTYPES)
     if planes is None or x.dtype not in DTYPES:
-        return reference.conditional_add(x, residuals, scales, coefficients, flag)
+        return reference.conditional_add(out, x, residuals, scales, coefficients, flag)
     if x.numel() == 0:
         return
     config = elementwise_config(x.element_size(), x.numel(), _architecture(x.device))
     tiles = planes.tiles(config, x)
-    view_of_x, *views = planes.views
+    view_of_out, view_of_x, *views = planes.views
     views_of_scales = iter(views[len(residuals) :])
     with launch.on(x):
         launch.kernels().conditional_add_kernel[planes.count * tiles,](
+            view_of_out,
             view_of_x,
             tuple(views[: len(residuals)]),
             tuple(None if scale is None else next(views_of_scales) for scale in scales),

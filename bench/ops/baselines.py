@@ -69,6 +69,13 @@ def add(x: Tensor, newer: Tensor, coefficients: Tensor, flag: Tensor) -> None:
     x.copy_(torch.where(flag != 0, x + coefficients[0] * newer, x))
 
 
+def add_out_of_place(
+    x: Tensor, newer: Tensor, out: Tensor, coefficients: Tensor, flag: Tensor
+) -> None:
+    """Write x, plus c * newer if the flag is set, to out; the device chooses."""
+    out.copy_(torch.where(flag != 0, x + coefficients[0] * newer, x))
+
+
 def add_two(x: Tensor, newer: Tensor, older: Tensor, coefficients: Tensor, flag: Tensor) -> None:
     """Add two residuals to x if the flag is set; the device chooses."""
     total = x + coefficients[0] * newer + coefficients[1] * older

@@ -141,6 +141,7 @@ def cases() -> list[Case]:
         _residual(),
         _add("one residual", ("newer",), baselines.add, baselines.add_in_place),
         _add("two residuals", ("newer", "older"), baselines.add_two, baselines.add_two_in_place),
+        _add("one residual, out of place", ("newer",), baselines.add_out_of_place, writes="out"),
         _add_quantised(),
         _add("flag 0", ("newer",), baselines.add, baselines.add_in_place, flag=0),
         _decide(),
@@ -255,9 +256,6 @@ def _distance_stored(name: str, stored: torch.dtype, eager: Provider) -> Case:
 def _residual() -> Case:
     names = ("slot", "x_out", "x_in")
 
-    def write(slot: Tensor, x_out: Tensor, x_in: Tensor, streaming: bool) -> None:
-        roof.write(slot, x_out, x_in, streaming)
-
     return Case(
         op="residual_update",
         name="plain",
@@ -269,41 +267,54 @@ def _residual() -> Case:
         eager=baselines.residual,
         others={"eager in place": baselines.residual_in_place},
         roofs={
-            "roof": partial(write, streaming=False),
-            "roof streaming": partial(write, streaming=True),
+            "roof": lambda slot, x_out, x_in: roof.write(slot, x_out, x_in),
+            "roof streaming": lambda slot, x_out, x_in: roof.write(slot, x_out, x_in, True),
         },
     )
 
 
 def _add(
-    name: str, residuals: tuple[str, ...], eager: Provider, in_place: Provider, flag: int = 1
+    name: str,
+    residuals: tuple[str, ...],
+    eager: Provider,
+    in_place: Provider | None = None,
+    flag: int = 1,
+    writes: str = "x",
 ) -> Case:
     reads = ("x", *residuals)
 
     def make(shape: Shape, dtype: torch.dtype) -> Tensors:
-        return _noises(reads, shape, dtype) | _controls(len(residuals), flag)
+        names = tuple(dict.fromkeys((*reads, writes)))
+        return _noises(names, shape, dtype) | _controls(len(residuals), flag)
 
-    def arguments(x: Tensor, coefficients: Tensor, flag: Tensor, **rest: Tensor) -> tuple:
-        return x, list(rest.values()), coefficients, flag
+    def arguments(tensors: Tensors) -> tuple:
+        stored = [tensors[residual] for residual in residuals]
+        return tensors["x"], stored, tensors["coefficients"], tensors["flag"]
 
     def ours(**tensors: Tensor) -> None:
-        ops.conditional_add(*arguments(**tensors))
+        ops.conditional_add(*arguments(tensors), out=tensors[writes])
 
     def truth(**tensors: Tensor) -> None:
-        x, stored, *controls = arguments(**tensors)
-        reference.conditional_add(x, stored, [None] * len(stored), *controls)
+        x, stored, *controls = arguments(tensors)
+        reference.conditional_add(tensors[writes], x, stored, [None] * len(stored), *controls)
 
+    def moved(out: Tensor, x: Tensor, newer: Tensor, streaming: bool, **unused: Tensor) -> None:
+        roof.write(out, x, newer, streaming)
+
+    ways = {"roof": False, "roof streaming": True}
+    apart = {way: partial(moved, streaming=streaming) for way, streaming in ways.items()}
+    in_x = {"roof": partial(_roof, reads)} if flag else {}
     return Case(
         op="conditional_add",
         name=name,
         reads=reads,
-        writes="x",
+        writes=writes,
         make=make,
         ours=ours,
         reference=truth,
         eager=eager,
-        others={"eager in place": in_place},
-        roofs={"roof": partial(_roof, reads)} if flag else {},
+        others={"eager in place": in_place} if in_place else {},
+        roofs=in_x if writes == "x" else apart,
         latency=not flag,
     )
 
@@ -319,12 +330,12 @@ def _add_quantised() -> Case:
     def ours(
         x: Tensor, quantised: Tensor, scale: Tensor, coefficients: Tensor, flag: Tensor
     ) -> None:
-        ops.conditional_add(x, [quantised], coefficients, flag, scales=[scale])
+        ops.conditional_add(x, [quantised], coefficients, flag, [scale], out=x)
 
     def truth(
         x: Tensor, quantised: Tensor, scale: Tensor, coefficients: Tensor, flag: Tensor
     ) -> None:
-        reference.conditional_add(x, [quantised], [scale], coefficients, flag)
+        reference.conditional_add(x, x, [quantised], [scale], coefficients, flag)
 
     def moved(x: Tensor, quantised: Tensor, scale: Tensor, **unused: Tensor) -> None:
         roof.add_bytes(x, quantised, scale)

@@ -55,13 +55,17 @@ KEEP_FREED_MEMORY = {
 
 @dataclass(frozen=True)
 class Plan:
-    """The points to measure: sizes in MiB a tensor, dtypes, numbers of threads, rounds."""
+    """The points to measure: sizes in MiB a tensor, dtypes, numbers of threads, rounds.
+
+    Only cases with `part_of_name` in their key are measured.
+    """
 
     sizes: tuple[float, ...]
     dtypes: tuple[str, ...] = ("fp32", "bf16")
     threads: tuple[int, ...] = (1, 2)
     rounds: int = 15
     compiled: bool = True
+    part_of_name: str = ""
 
 
 FULL = Plan(sizes=(1, 16, 64, 256), rounds=5)
@@ -87,6 +91,8 @@ class Row:
 def points(plan: Plan) -> Iterator[tuple[Case, str, float]]:
     """Yield case, dtype and size of each point of one number of threads."""
     for case in cases():
+        if plan.part_of_name not in case.key:
+            continue
         dtypes = ("fp32",) if case.op == "decide" else plan.dtypes
         for dtype in dtypes:
             for size in (LATENCY_MB,) if case.latency else plan.sizes:
@@ -275,8 +281,9 @@ def main() -> None:
                       help="seconds: does it run?")  # fmt: skip
     parser.add_argument("--threads", type=int, nargs="+", help="default: 1 2")
     parser.add_argument("--dtypes", choices=DTYPES, nargs="+", help="default: both")
+    parser.add_argument("--cases", default="", help='part of their names, such as "one residual"')
     arguments = parser.parse_args()
-    plan = arguments.plan
+    plan = replace(arguments.plan, part_of_name=arguments.cases)
     for name in ("threads", "dtypes"):
         if getattr(arguments, name):
             plan = replace(plan, **{name: tuple(getattr(arguments, name))})

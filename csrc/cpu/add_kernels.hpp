@@ -6,8 +6,8 @@
 namespace adacache {
 namespace {
 
-// Adds residuals of the format kStored to x. Both formats are kAnyFormat, or neither. Residuals of
-// the format of x have no scale.
+// Writes the sum of x and residuals of the format kStored. Both formats are kAnyFormat, or neither.
+// Residuals of the format of x have no scale.
 template <int kFormat, int kStored>
 class Adder {
  public:
@@ -37,9 +37,9 @@ class Adder {
     if (add.terms > 2) total = total + term(add, 2, i);
     if (add.terms > 3) total = total + term(add, 3, i);
     if (kIsPlain)
-      store<kFormat, false>(add.x, i, total);
+      store<kFormat, false>(add.out, i, total);
     else
-      store_in_order<kFormat>(add.x, i, total);
+      store_in_order<kFormat>(add.out, i, total);
   }
 
   [[gnu::always_inline]] static Block load_x(const Run& x, std::int64_t i) {
@@ -54,11 +54,11 @@ class Adder {
   }
 
   [[gnu::noinline]] static void step_tail(Add add, std::int64_t first, std::int64_t count) {
-    Tail x(add.x, first, count);
+    Tail x(add.x, first, count), out(add.out, first, count);
     Tail residual0(add.residual[0], first, count), residual1(add.residual[1], first, count);
     Tail residual2(add.residual[2], first, count), residual3(add.residual[3], first, count);
     step(add, 0);
-    x.write_back();
+    out.write_back();
   }
 };
 

@@ -48,9 +48,9 @@ struct UpdateSums {
   Lanes change;                // sum|p - earlier|
 };
 
-// x += sum_i coefficient[i] * (residual[i] * scale[i])
+// out = x + sum_i coefficient[i] * (residual[i] * scale[i])
 struct Add {
-  Run x;
+  Run out, x;  // of one dtype; the same memory, or apart
   int terms;
   Run residual[kMaxTerms];
   float coefficient[kMaxTerms];

@@ -198,9 +198,10 @@ def test_inductor_compiles_nothing_for_the_patch(name: str, inductor_cache: Path
 def test_a_model_may_call_the_ops_in_its_own_graph(flag_value: int, inductor_cache: Path) -> None:
     def function(x: Tensor, residual: Tensor, flag: Tensor) -> Tensor:
         inner = x * 2
-        ops.conditional_add(inner, [residual], torch.ones(1), flag)
-        ops.conditional_add(x, [residual], torch.ones(1), flag)
-        return inner + x
+        ops.conditional_add(inner, [residual], torch.ones(1), flag, out=inner)
+        new = ops.conditional_add(x, [residual], torch.ones(1), flag)
+        ops.conditional_add(x, [residual], torch.ones(1), flag, out=x)
+        return inner + x - 3 * new
 
     x, residual = torch.randn(1, 2, 3, 8), torch.randn(1, 2, 3, 8)
     flag = torch.tensor([flag_value], dtype=torch.int32)

@@ -122,3 +122,19 @@ def test_taylorseer_holds_one_tensor_an_order_for_every_module(order: int) -> No
     one = run_patched("latte", ak.baselines.TaylorSeerConfig(interval=2, order=0))[1].cache_bytes
     assert summary.cache_tensors == 15 * (order + 1)
     assert summary.cache_bytes == one * (order + 1)
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_a_write_that_inference_mode_hides_changes_no_stored_output(order: int) -> None:
+    """The model writes into what its module returned, and into what was returned for it."""
+    with torch.inference_mode():
+        first, second = torch.randn(2, 3), torch.randn(2, 3)
+        before = store_output((first,), 1)
+        stored = store_output((second,), 2, before, order)
+        expected = [stored.at(step)[0].clone() for step in (3, 4)]
+        second.zero_()
+        for step, value in zip((3, 4), expected, strict=True):
+            (found,) = stored.at(step)
+            assert torch.equal(found, value)
+            found.zero_()
+        assert torch.equal(stored.at(4)[0], expected[1])

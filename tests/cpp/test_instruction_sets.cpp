@@ -83,12 +83,13 @@ void check_update(const Kernels& kernels, DType slot_dtype, DType dtype, Sums su
 }
 
 void check_add(const Kernels& kernels, DType dtype, DType stored, int terms, std::int64_t count) {
-  Memory memory[4], x[2];
+  Memory memory[4], x = random_memory(30), out[2];
   for (int i = 0; i < 4; ++i) memory[i] = random_memory(20 + i);
   for (int i = 0; i < 2; ++i) {
-    x[i] = random_memory(30);
+    out[i] = random_memory(31);
     Add add{};
-    add.x = {x[i].data(), dtype};
+    add.out = {out[i].data(), dtype};
+    add.x = {x.data(), dtype};
     add.terms = terms;
     for (int t = 0; t < terms; ++t) {
       add.residual[t] = {memory[t].data(), stored};
@@ -97,7 +98,8 @@ void check_add(const Kernels& kernels, DType dtype, DType stored, int terms, std
     }
     (i == 0 ? kBaselineKernels : kernels).add(add, count);
   }
-  CHECK(same(x[0], x[1], dtype));
+  CHECK(same(out[0], out[1], dtype));
+  CHECK(same(x, random_memory(30), dtype));
 }
 
 // The slot has eight bits, or the format of x.

@@ -117,12 +117,20 @@ void check_residual_update_and_add() {
 
   const float coefficients[] = {2, -1};
   const std::int32_t off = 0, on = 1;
-  conditional_add(slot.view(), {{out.view(), {}}, {in.view(), {}}}, coefficients, &off, 2);
-  CHECK(values_of(slot.view()) == expected);
+  const std::vector<Term> terms{{out.view(), {}}, {in.view(), {}}};
+  Array result({2, 2, 2, 600}, 3);
+  const auto start = expected;
   for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += 2 * minuend[i] - subtrahend[i];
-  conditional_add(slot.view(), {{out.view(), {}}, {in.view(), {}}}, coefficients, &on, 2);
-  CHECK(values_of(slot.view()) == expected);
-  CHECK(slot.guards_hold() && out.guards_hold() && in.guards_hold());
+  conditional_add(result.view(), slot.view(), terms, coefficients, &off, 2);
+  CHECK(values_of(result.view()) == start);
+  conditional_add(result.view(), slot.view(), terms, coefficients, &on, 2);
+  CHECK(values_of(result.view()) == expected);
+  CHECK(values_of(slot.view()) == start);
+  for (const std::int32_t* flag : {&off, &on}) {
+    conditional_add(slot.view(), slot.view(), terms, coefficients, flag, 2);
+    CHECK(values_of(slot.view()) == (*flag == 0 ? start : expected));
+  }
+  CHECK(slot.guards_hold() && out.guards_hold() && in.guards_hold() && result.guards_hold());
 }
 
 // Only the sums are written.
@@ -136,8 +144,8 @@ void check_empty(std::array<std::int64_t, 4> size) {
   CHECK(sums.back() == kGuard);
   residual_update(slot.view(), out.view(), out.view(), 2);
   const float coefficient = 1;
-  const std::int32_t on = 1;
-  conditional_add(slot.view(), {{out.view(), {}}}, &coefficient, &on, 2);
+  for (std::int32_t flag : {0, 1})
+    conditional_add(slot.view(), out.view(), {{out.view(), {}}}, &coefficient, &flag, 2);
   CHECK(slot.guards_hold() && out.guards_hold());
 }
 

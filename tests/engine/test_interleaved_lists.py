@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,8 +9,6 @@ import torch
 from torch import Tensor, nn
 
 import adacache_kernels as ak
-from adacache_kernels.engine.residuals.block_stand_ins import StandIns
-from adacache_kernels.models import BlockList, Layout, Stream
 from tests.support.oracles.two_residuals_per_block import relative, two_residuals
 from tests.support.tiny_models.common_models import TINY, Tiny
 
@@ -90,25 +87,3 @@ def test_a_write_into_the_first_blocks_input_gives_a_warning() -> None:
         for step in range(1, 5):
             latents = call(LATTE, model, latents, step, temporal=True)
     assert ak.summary(model).computed_steps == [1, 2, 3, 4]
-
-
-def test_a_reused_step_hands_on_contiguous_channels() -> None:
-    """A patch embedding may return a transposed view, on which the add and layers are slow."""
-    seen: list[Tensor] = []
-
-    def add(streams: Sequence[Tensor]) -> None:
-        seen.extend(streams)
-        streams[0].add_(1.0)
-
-    blocks = BlockList("blocks", (Stream("x"),), Layout.FRAME_MAJOR)
-    (stand_in,) = StandIns(blocks, {0: Block()}).reused(add).values()
-    x = torch.randn(2, 3, 5).transpose(1, 2)
-    before = x.clone()
-    output = stand_in(x)
-    assert output is seen[0] and output.is_contiguous()
-    assert torch.equal(output, before + 1.0) and torch.equal(x, before)
-
-
-class Block(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x

@@ -24,8 +24,11 @@ def test_offsets_beyond_32_bits(on_triton: None) -> None:
         assert torch.equal(slot, (x_out.float() - x_in.float()).bfloat16())
         assert bool(sums.isfinite().all())
         expected = (slot.float() + 2.0 * x_out.float()).bfloat16()
-        ops.conditional_add(slot, [x_out], torch.tensor([2.0]), torch.ones(1, dtype=torch.int32))
-        assert torch.equal(slot, expected)
+        two, on = torch.tensor([2.0]), torch.ones(1, dtype=torch.int32)
+        assert torch.equal(ops.conditional_add(slot, [x_out], two, on), expected)
+        slot.zero_()
+        ops.conditional_add(expected, [x_out], -two, on, out=slot)
+        assert torch.equal(slot, (expected.float() - 2.0 * x_out.float()).bfloat16())
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -36,6 +39,10 @@ def test_an_undefined_slot_is_not_read(on_triton: None, dtype: torch.dtype) -> N
         ops.distance_update(slot, x_out, x_in, slot_holds="nothing", strides=(1,))
         slot = driver.mark_uninitialised(torch.empty(2, 3, 4, 8, dtype=dtype))
         ops.residual_update(slot, x_out, x_in)
+        out = driver.mark_uninitialised(torch.empty(2, 3, 4, 8, dtype=dtype))
+        for flag in (0, 1):
+            flags = torch.tensor([flag], dtype=torch.int32)
+            ops.conditional_add(x_out, [x_in], torch.ones(1), flags, out=out)
         slot = driver.mark_uninitialised(torch.empty(2, 3, 4, 8, dtype=dtype))
         with pytest.raises(UninitialisedRead):
             ops.distance_update(slot, x_out, x_in)
@@ -70,10 +77,13 @@ def test_bytes_moved(on_triton: None, dtype: torch.dtype) -> None:
         driver.launches.clear()
         flag = torch.ones(1, dtype=torch.int32)
         ops.conditional_add(slot, [x_out, x_in], coefficients, flag)
-        names = ["x.0", "residuals.0.0", "residuals.1.0"]
-        assert moved(driver, names) == [(size, size), (size, 0), (size, 0)]
+        names = ["out.0", "x.0", "residuals.0.0", "residuals.1.0"]
+        assert moved(driver, names) == [(0, size), (size, 0), (size, 0), (size, 0)]
+        driver.launches.clear()
+        ops.conditional_add(slot, [x_out, x_in], coefficients, 0 * flag)
+        assert moved(driver, names) == [(0, size), (size, 0), (0, 0), (0, 0)]
         driver.launches.clear()
         quantised, scale = torch.zeros(shape, dtype=torch.int8), torch.ones(*shape[:3], 1)
         ops.conditional_add(slot, [quantised], coefficients[:1], flag, [scale])
-        names = ["x.0", "residuals.0.0"]
-        assert moved(driver, names) == [(size, size), (quantised.nbytes, 0)]
+        names = ["out.0", "x.0", "residuals.0.0"]
+        assert moved(driver, names) == [(0, size), (size, 0), (quantised.nbytes, 0)]

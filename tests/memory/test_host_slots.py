@@ -87,11 +87,15 @@ def test_an_add_from_the_host_equals_one_on_the_device_bit_for_bit(dtype) -> Non
         for key, (x_out, x_in) in zip(KEYS, streams, strict=True):
             slots.update(key, ResidualWrite(x_out, x_in, split))
     x = stream()
-    added = []
+    added, before = [], x.clone()
     for slots in (host, device):
+        added.append(torch.empty_like(x))
+        slots.add(added[-1], x, KEYS, (2.0, -0.5, 1.25), split)
         added.append(x.clone())
-        slots.add(added[-1], KEYS, (2.0, -0.5, 1.25), split)
-    assert torch.equal(*added) and not torch.equal(added[0], x)
+        slots.add(added[-1], added[-1], KEYS, (2.0, -0.5, 1.25), split)
+        assert torch.equal(x, before)
+    assert all(torch.equal(added[0], other) for other in added)
+    assert not torch.equal(added[0], x)
     assert torch.equal(host.read(KEYS[1], split), device.read(KEYS[1], split))
 
 
@@ -130,18 +134,18 @@ def test_any_order_that_the_waits_allow_gives_the_same(seed) -> None:
             if queues is not None:
                 patch.setattr(host_slots, "ops", queues.ops)
             slots = on_host(queues or DirectCopies())
-            added = [x.clone() for _ in range(3)]
+            added = [torch.empty_like(x) for _ in range(3)]
             for key, (x_out, x_in) in zip(KEYS, streams, strict=False):
                 slots.update(key, ResidualWrite(x_out, x_in, split))
             slots.prefetch(KEYS[:2])
-            slots.add(added[0], KEYS[:2], (2.0, -1.0), split)
+            slots.add(added[0], x, KEYS[:2], (2.0, -1.0), split)
             slots.update(
                 KEYS[2], ResidualWrite(*streams[3], split, "previous", KEYS[:1], (1.0, 0.5))
             )
             slots.prefetch([KEYS[2]])
             slots.update(KEYS[0], ResidualWrite(*streams[4], split))
-            slots.add(added[1], KEYS, (1.0, 2.0, 3.0), split)
-            slots.add(added[2], KEYS[2:], (1.0,), split)
+            slots.add(added[1], x, KEYS, (1.0, 2.0, 3.0), split)
+            slots.add(added[2], x, KEYS[2:], (1.0,), split)
             if queues is not None:
                 queues.run()
         outcomes.append([*added, *slots.tensors.values()])

@@ -68,7 +68,8 @@ def test_the_plan_is_what_is_used(name, dtype) -> None:
     assert (memory.arena.maps, memory.arena.unmaps, memory.arena.chunks) == (1, 0, 1)
 
 
-def test_a_reused_step_allocates_nothing() -> None:
+def test_an_add_allocates_nothing() -> None:
+    """A reused step allocates its streams, of which the adds are the values, and nothing else."""
     model = patched("cogvideox", schedule=[1, 2, 4, 7, 10])
     engine = attached_engine(model)
     denoise(TINY["cogvideox"], model, STEPS)

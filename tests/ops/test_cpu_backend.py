@@ -68,6 +68,28 @@ def test_conditional_add(
         assert_same_bits(x, start)
         conditional_add(x, others, coefficients, flag=-1, threads=2)
         assert_same_bits(x, total.to(dtype))
+    # x is in memory of one layout, out and the residuals in memory of another.
+    layouts = [list(memory_layouts(start)), [x.zero_() for x in memory_layouts(start)]]
+    for x, out in zip(layouts[0], reversed(layouts[1]), strict=True):
+        for flag, expected in ((0, start), (7, total.to(dtype))):
+            conditional_add(x, residuals, coefficients, flag, threads=2, out=out)
+            assert_same_bits(out, expected)
+            assert_same_bits(x, start)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_copy_keeps_every_bit(instruction_set: str, dtype: torch.dtype) -> None:
+    """Also those of a NaN, which an addition would change."""
+    bits = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(2, 1, 4, -1)
+    x, out = bits.view(dtype), torch.empty(bits.shape, dtype=dtype)
+    conditional_add(x, [out.clone()], torch.ones(1), flag=0, threads=2, out=out)
+    assert torch.equal(out.view(torch.int16), bits)
+
+
+def test_out_has_the_dtype_of_x(instruction_set: str) -> None:
+    x, out = torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match="out must have the dtype of x"):
+        conditional_add(x, [x], torch.ones(1), out=out)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

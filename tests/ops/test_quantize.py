@@ -84,8 +84,8 @@ def test_float8_without_a_scale_is_read_as_float8(op: str, monkeypatch: pytest.M
         elif op == "residual_update":
             ops.residual_update(slot, other, x)
         else:
-            slot = other.clone()
-            ops.conditional_add(slot, [x], torch.ones(1), torch.ones(1, dtype=torch.int32))
+            on = torch.ones(1, dtype=torch.int32)
+            slot = ops.conditional_add(other, [x], torch.ones(1), on)
         return slot.float()
 
     with emulated(90):

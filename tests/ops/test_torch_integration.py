@@ -65,9 +65,15 @@ def arguments_of_each_op() -> list[tuple[str, tuple[Any, ...]]]:
             ),
         ),
         ("residual_update", (slot.clone(), x_out, x_in)),
-        ("conditional_add", (slot.clone(), [x_out, x_in], [None, None], torch.ones(2), one)),
-        ("conditional_add", (slot.half(), [x_out.half()], [None], torch.ones(1), 0 * one)),
-        ("conditional_add", (slot, quantised, [torch.ones(2, 3, 4, 1), None], torch.ones(2), one)),
+        ("conditional_add", (slot.clone(), slot, [x_out, x_in], [None] * 2, torch.ones(2), one)),
+        (
+            "conditional_add",
+            (slot.half(), x_in.half(), [x_out.half()], [None], torch.ones(1), 0 * one),
+        ),
+        (
+            "conditional_add",
+            (slot, x_in, quantised, [torch.ones(2, 3, 4, 1), None], torch.ones(2), one),
+        ),
         ("decide", (*decision, *flatten(moreg, DecideStep(3, in_window=True)))),
         ("decide", (*decision, *flatten(l2, DecideStep(3, has_previous=False, sequence=7)))),
         ("decide", (*decision, *flatten(moreg, DecideStep(0, sequence=7, clock=clock)))),
@@ -82,13 +88,17 @@ def test_opcheck(case: int) -> None:
     opcheck(getattr(torch.ops.adacache, name).default, arguments)
 
 
-def a_step(slot: Tensor, x_out: Tensor, x_in: Tensor, state: Tensor, codebook: Tensor) -> Tensor:
+def a_step(
+    slot: Tensor, x_out: Tensor, x_in: Tensor, state: Tensor, codebook: Tensor
+) -> tuple[Tensor, Tensor]:
     sums = ops.distance_update(slot, x_out, x_in, strides=(1, 2), metric="l2")
     settings = ops.DecideSettings("l2", apply_moreg=True)
     ops.decide(state, sums.unsqueeze(0), codebook, settings, 3, in_window=True)
     ops.residual_update(slot, x_out, x_in)
-    ops.conditional_add(x_out, [slot], torch.ones(1), torch.ones(1, dtype=torch.int32))
-    return sums
+    on = torch.ones(1, dtype=torch.int32)
+    out = ops.conditional_add(x_in, [slot], torch.ones(1), on)
+    ops.conditional_add(x_out, [slot], torch.ones(1), on, out=x_out)
+    return sums, out
 
 
 def arguments_of_a_step() -> list[Tensor]:
@@ -102,7 +112,7 @@ def test_compile(backend: str) -> None:
     compiled = [argument.clone() for argument in eager]
     expected = a_step(*eager)
     actual = torch.compile(a_step, fullgraph=True, backend=backend)(*compiled)
-    for a, b in zip([actual, *compiled], [expected, *eager], strict=True):
+    for a, b in zip([*actual, *compiled], [*expected, *eager], strict=True):
         assert_same_bits(a, b)
 
 
@@ -113,8 +123,8 @@ def test_meta_and_fake_tensors() -> None:
     ops.decide(meta[3], sums[None], meta[4], SETTINGS, 3)
     ops.residual_update(*meta[:3])
     with FakeTensorMode() as mode:
-        fake = a_step(*(mode.from_tensor(argument) for argument in arguments_of_a_step()))
-    assert fake.shape == (2, 1, 7)
+        sums, out = a_step(*(mode.from_tensor(argument) for argument in arguments_of_a_step()))
+    assert (sums.shape, out.shape) == ((2, 1, 7), (2, 4, 3, 5))
 
 
 def test_fake_cuda_tensors() -> None:
@@ -122,7 +132,7 @@ def test_fake_cuda_tensors() -> None:
     torch._C._ensureCUDADeviceGuardSet()
     with FakeTensorMode(), torch.device("cuda"):
         arguments = [torch.empty(2, 4, 300, 512, dtype=torch.bfloat16) for _ in range(3)]
-        sums = a_step(*arguments, torch.empty(10), torch.empty(2, 2))
+        sums, _ = a_step(*arguments, torch.empty(10), torch.empty(2, 2))
     # A small sample: 300 * 512 columns; a program takes 64 groups of 8.
     assert (sums.device.type, sums.shape) == ("cuda", (2, 300, 7))
 
@@ -136,7 +146,7 @@ def test_compile_on_triton(backend: str, monkeypatch: pytest.MonkeyPatch) -> Non
     with emulated(90):
         expected = a_step(*eager)
         actual = torch.compile(a_step, fullgraph=True, backend=backend)(*compiled)
-    for a, b in zip([actual, *compiled], [expected, *eager], strict=True):
+    for a, b in zip([*actual, *compiled], [*expected, *eager], strict=True):
         assert_same_bits(a, b)
 
 

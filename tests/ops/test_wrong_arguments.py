@@ -40,9 +40,26 @@ MOREG = ops.DecideSettings(apply_moreg=True)
         ),
         (lambda: ops.residual_update(X, X, Y), ValueError, "slot .* overlaps x_out"),
         (
-            lambda: ops.conditional_add(X, [Y, X], ONE.expand(2), FLAG),
+            lambda: ops.conditional_add(X, [Y, X], ONE.expand(2), FLAG, out=X),
             ValueError,
-            r"x .* overlaps residuals\[1\]",
+            r"out .* overlaps residuals\[1\]",
+        ),
+        (
+            lambda: ops.conditional_add(X[..., 1:], [Y[..., 1:]], ONE, FLAG, out=X[..., :-1]),
+            ValueError,
+            r"out .* overlaps x ",
+        ),
+        (
+            lambda: ops.conditional_add(X[0, 0], [Y[0, 0]], ONE, FLAG, [X[0, 0, :, :1]], X[0, 0]),
+            ValueError,
+            r"out .* overlaps scales\[0\]",
+        ),
+        (lambda: ops.conditional_add(X, [Y], ONE, FLAG, out=X.half()), TypeError, "out is"),
+        (lambda: ops.conditional_add(X, [Y], ONE, FLAG, out=X[0]), ValueError, "out has shape"),
+        (
+            lambda: ops.conditional_add(Y, [Y], ONE, FLAG, out=X[..., :1].expand(X.shape)),
+            ValueError,
+            "out is expanded",
         ),
         (lambda: ops.conditional_add(X, [Y], ONE, FLAG.to("meta")), ValueError, "flag is on meta"),
         (lambda: ops.conditional_add(X, [Y.to(torch.int8)], ONE, FLAG), ValueError, "a scale"),

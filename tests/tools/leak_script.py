@@ -44,7 +44,7 @@ def use_ops(native: Any) -> None:
     shape, stride = [2, 3, 4, 5], [60, 20, 5, 1]
     buffers = [(ctypes.c_float * 120)(*range(120)) for _ in range(3)]
     slot, x_out, x_in = (native.View(ctypes.addressof(b), 0, shape, stride) for b in buffers)
-    numbers, flag = (ctypes.c_float * 64)(*[1] * 64), ctypes.c_int32(1)
+    numbers = (ctypes.c_float * 64)(*[1] * 64)
     sums = ctypes.addressof(numbers)
     native.distance_update(slot, x_out, x_in, [], 0, 1, [1], 0, None, [], sums, 2)
     bytes_, floats = (ctypes.c_int8 * 120)(), (ctypes.c_float * 24)()
@@ -52,7 +52,8 @@ def use_ops(native: Any) -> None:
     scale = native.View(ctypes.addressof(floats), 0, [2, 3, 4, 1], [12, 4, 1, 1])
     native.distance_update(codes, x_out, x_in, [], 0, 1, [1], 0, scale, [], sums, 2)
     native.residual_update(slot, x_out, x_in, 2)
-    native.conditional_add(slot, [x_out], [None], sums, ctypes.addressof(flag), 2)
+    for flag in (ctypes.c_int32(1), ctypes.c_int32(0)):
+        native.conditional_add(slot, x_in, [x_out], [None], sums, ctypes.addressof(flag), 2)
 
 
 def use_all(native: Any) -> None:

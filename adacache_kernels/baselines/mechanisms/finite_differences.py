@@ -41,7 +41,7 @@ class StoredOutput:
 
     def at(self, step: int) -> Any:
         """Return the forecast: the sum over i of factors[i] * (step - self.step)^i / i!."""
-        forecast, elapsed = self.value, step - self.step
+        forecast, elapsed = _safe(self.value), step - self.step
         for order, factor in enumerate(self.factors[1:], start=1):
             forecast = _plus(forecast, factor, elapsed**order / math.factorial(order))
         return forecast
@@ -58,11 +58,18 @@ def store_output(
         before: the stored output of the run before.
         order: the most differences; there are at most as many as `before` has factors.
     """
-    factors = [output]
+    factors = [_safe(output)]
     if before is not None and before.is_intact:
         for factor in before.factors[:order]:
             factors.append(_slope(factors[-1], factor, step - before.step))
     return StoredOutput(step, factors, versions(tensors_in(factors)))
+
+
+def _safe(output: Any) -> Any:
+    """Return copies of inference tensors, because a later write into them cannot be seen."""
+    if isinstance(output, Tensor):
+        return output.clone() if output.is_inference() else output
+    return type(output)([_safe(item) for item in output])
 
 
 def _plus(base: Any, change: Any, weight: float) -> Any:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...models import BlockList, BlockRun
 from ...models.block_calls import Parameters
 from ...models.block_stand_in import BlockCall, StandIn, Streams, block_stand_in
 
-Add = Callable[[Sequence[Tensor | None]], None]
-"""Adds residuals to the streams of a list, in place."""
+Add = Callable[[Streams], Streams]
+"""Returns the streams of a list with their residuals added, in new tensors."""
 
 
 class Observer(Protocol):
@@ -102,7 +101,7 @@ class StandIns:
 
         return block_stand_in(block, self._parameters, handle)
 
-    def reused(self, add: Add | None, given: Container[int] = ()) -> dict[int, object]:
+    def reused(self, add: Add | None) -> dict[int, object]:
         """Return the blocks of a reused step, by index in the whole list.
 
         The first one adds. The others are left out, except where the model needs all of them; then
@@ -110,40 +109,19 @@ class StandIns:
 
         Args:
             add: adds the residuals to the streams; None if the list has none.
-            given: the storages of the model's inputs, which are never written to.
         """
-        result: dict[int, object] = {self.first_index: self._reuse(self.first, add, given)}
+        result: dict[int, object] = {self.first_index: self._reuse(self.first, add)}
         if self.blocks.is_part or self.blocks.by_index:
             for index, block in self._modules.items():
-                result.setdefault(index, self._reuse(block, None, ()))
+                result.setdefault(index, self._reuse(block, None))
         return result
 
-    def _reuse(self, block: nn.Module, add: Add | None, given: Container[int]) -> StandIn:
+    def _reuse(self, block: nn.Module, add: Add | None) -> StandIn:
         def handle(call: BlockCall) -> Any:
             streams = call.values(self.blocks.streams)
-            if add is not None:
-                streams = _writable(streams, given)
-                add(streams)
-            return call.output(self.blocks, streams)
+            return call.output(self.blocks, streams if add is None else add(streams))
 
         return block_stand_in(block, self._parameters, handle)
-
-
-def _writable(streams: Streams, given: Container[int]) -> Streams:
-    """Return the streams, with a copy of each one that must not be written to in place.
-
-    That is a stream whose storage is in `given`, or whose elements share memory. A stream whose
-    channels are not contiguous is copied too. The output of a patch embedding is such a transposed
-    view, which the layers after the blocks would have to copy anyway: the add took 0.17 ms on a
-    view of 256 KiB and 0.04 ms on its copy.
-    """
-    return [None if x is None else _writable_stream(x, given) for x in streams]
-
-
-def _writable_stream(x: Tensor, given: Container[int]) -> Tensor:
-    if x.untyped_storage()._cdata in given:
-        return x.clone(memory_format=torch.contiguous_format)
-    return x if x.stride(-1) == 1 and 0 not in x.stride() else x.contiguous()
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -169,18 +169,13 @@ class GuidanceBranch:
         """Return True if a block of the last computed call wrote into its input."""
         return any(span.recording.written_in_place for span in self._spans)
 
-    def reused(self, step: int, given: Container[int]) -> dict[str, tuple[object, ...]]:
-        """Return the block lists of a reused step, by attribute of the model.
-
-        Args:
-            step: counted from 1.
-            given: storages that must not be written to.
-        """
+    def reused(self, step: int) -> dict[str, tuple[object, ...]]:
+        """Return the block lists of a reused step, counted from 1, by attribute of the model."""
         self.reused_since = True
         coefficients = self._forecast.coefficients(self.steps, step)
         indices = self._ring.indices[: len(coefficients)]
         self._spans[0].prefetch(indices)
-        return _whole_lists(span.reused(indices, coefficients, given) for span in self._spans)
+        return _whole_lists(span.reused(indices, coefficients) for span in self._spans)
 
     def recorded(self) -> dict[str, Tensor]:
         """Return each list's residual of the video, from the last computed call, `[B, F, S, C]`."""
@@ -219,17 +214,17 @@ class GuidanceBranch:
         return (*of_forecast, (ring_index, factor))
 
     def _correct_output(self, run: BlockRun) -> None:
-        """x_out += c * (R - sum_i a_i R_i), for all lists in the last one's layout."""
+        """Replace x_out by x_out + c * (R - sum_i a_i R_i), for all lists in the last one's layout.
+
+        A hook of the block may hold its output, so the sums are added to a copy.
+        """
         last = self._stored[-1]
+        run.output = last.copied(run.output)
         indices, coefficients = zip(*self._forward.correction, strict=True)
         for span in self._stored:
             for stream, x in enumerate(last.streams_of(run.output, span)):
-                if x is None:
-                    continue
-                if span.blocks.layout is not last.blocks.layout:
-                    x = last.blocks.split(x, stream, self._forward.video)
-                keys = [span.key(stream, index) for index in indices]
-                self._memory.slots.add(x, keys, coefficients, span.view(stream))
+                if x is not None:
+                    span.add_to(x, x, last.blocks, stream, indices, coefficients)
         self.corrected = True
 
 

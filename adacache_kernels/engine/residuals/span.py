@@ -6,11 +6,12 @@ the sum of their residuals. A ring of slots holds the residuals of the last comp
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ...memory.device_slots import ResidualWrite, View
@@ -97,33 +98,83 @@ class Span:
         by_name = dict(zip(self.blocks.joined, parts, strict=True))
         return [by_name[parameter] for parameter in parameters]
 
+    def copied(self, output: Any) -> Any:
+        """Return the output of this list's last block with copies of its streams."""
+        copies = {
+            stream.output: x.clone(memory_format=torch.contiguous_format)
+            for stream in self.blocks.streams
+            if (x := stream.value(output)) is not None
+        }
+        if None in copies:
+            return copies[None]
+        items = [copies.get(index, item) for index, item in enumerate(output)]
+        return output._make(items) if hasattr(output, "_make") else type(output)(items)
+
     def reused(
-        self, indices: Sequence[int], coefficients: Sequence[float], given: Container[int]
+        self, indices: Sequence[int], coefficients: Sequence[float]
     ) -> dict[str, BlocksByIndex]:
         """Return the blocks of a reused step, by list and index.
 
         Args:
             indices: ring indices of the residuals to add.
             coefficients: one for each of them.
-            given: storages that must not be written to.
         """
 
-        def add(streams: Sequence[Tensor | None]) -> None:
-            for stream, x in enumerate(streams):
-                if x is not None:
-                    keys = [self.key(stream, index) for index in indices]
-                    self.memory.slots.add(x, keys, coefficients, self.view(stream))
+        def add(blocks: BlockList, streams: Streams) -> Streams:
+            return [
+                None if x is None else self._sum(blocks, stream, x, indices, coefficients)
+                for stream, x in enumerate(streams)
+            ]
 
-        def add_to_first_list(streams: Sequence[Tensor | None]) -> None:
-            assert self.first_list is not None
-            split, video = self.first_list.blocks.split, self.recording.video
-            add([None if x is None else split(x, i, video) for i, x in enumerate(streams)])
-
-        own = self.stand_ins.reused(add if self.blocks.has_residual else None, given)
+        own = self.stand_ins.reused(partial(add, self.blocks) if self.blocks.has_residual else None)
         if self.first_list is None:
             return {self.blocks.attribute: own}
-        to_first = add_to_first_list if self.recording.first_list_ran_alone else None
-        return self._with_first_list(own, self.first_list.reused(to_first, given))
+        to_first = partial(add, self.first_list.blocks)
+        is_alone = self.recording.first_list_ran_alone
+        return self._with_first_list(own, self.first_list.reused(to_first if is_alone else None))
+
+    def _sum(
+        self,
+        blocks: BlockList,
+        stream: int,
+        x: Tensor,
+        indices: Sequence[int],
+        coefficients: Sequence[float],
+    ) -> Tensor:
+        """Return a stream of the list `blocks` plus its residuals, in a new contiguous tensor.
+
+        The model, a hook or another call may hold `x`, so it is not written. An embedding may be a
+        transposed view, which the layers after the blocks would have to copy anyway: the add took
+        0.17 ms on a view of 256 KiB and 0.04 ms on its copy.
+        """
+        out = torch.empty_like(x, memory_format=torch.contiguous_format)
+        self.add_to(out, x, blocks, stream, indices, coefficients)
+        return out
+
+    def add_to(
+        self,
+        out: Tensor,
+        x: Tensor,
+        blocks: BlockList,
+        stream: int,
+        indices: Sequence[int],
+        coefficients: Sequence[float],
+    ) -> None:
+        """Write `x`, a stream in the layout of the list `blocks`, plus its residuals to `out`.
+
+        Args:
+            out: a tensor like `x`, or `x` itself.
+            x: the stream.
+            blocks: the list.
+            stream: index of the stream.
+            indices: ring indices of the residuals.
+            coefficients: one for each of them.
+        """
+        if blocks.layout is not self.blocks.layout:
+            video = self.recording.video
+            out, x = blocks.split(out, stream, video), blocks.split(x, stream, video)
+        keys = [self.key(stream, index) for index in indices]
+        self.memory.slots.add(out, x, keys, coefficients, self.view(stream))
 
     def observed(
         self, observers: Mapping[str, Mapping[int, Sequence[Observer]]]

@@ -81,9 +81,12 @@ def conditional_add(
     flag: int = 1,
     scales: Sequence[Tensor | None] = (),
     threads: int = 1,
+    out: Tensor | None = None,
 ) -> None:
+    """Run the compiled op, in place if `out` is None."""
     on = torch.tensor([flag], dtype=torch.int32)
     _C.conditional_add(
+        view(x if out is None else out),
         view(x),
         [view(r) for r in residuals],
         [optional_view(s) for s in scales or [None] * len(residuals)],

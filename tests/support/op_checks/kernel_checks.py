@@ -135,18 +135,26 @@ def check_residual_update(driver: EmulatorDriver, dtype: torch.dtype, case: Case
 def check_conditional_add(
     driver: EmulatorDriver, dtype: torch.dtype, count: int, case: Case
 ) -> None:
-    for flag in (0, 1, -7):
-        base, x, residuals = operands(case, dtype, count)
+    for flag, in_place in ((0, False), (1, False), (-7, True)):
+        base, out, (x, *residuals) = operands(case, dtype, 1 + count)
+        x = out if in_place else x
         arguments = torch.randn(count), torch.tensor([flag], dtype=torch.int32)
-        expected = x.clone()
-        reference.conditional_add(expected, residuals, [None] * count, *arguments)
+        expected, before = torch.empty_like(x), x.clone()
+        reference.conditional_add(expected, x, residuals, [None] * count, *arguments)
         driver.launches.clear()
-        in_both_orders(driver, ops.conditional_add, x, residuals, *arguments)
-        assert_same_bits(x, expected)
-        assert_tail_untouched(base, x)
+        in_both_orders(driver, add, out, None if in_place else x, residuals, *arguments)
+        assert_same_bits(out, expected)
+        assert_tail_untouched(base, out)
+        if not in_place:
+            assert_same_bits(x, before)
         if flag == 0:
             touched = {name for launch in driver.launches for name in touching(launch)}
-            assert touched <= {"flag"}, case
+            assert touched <= {"flag", "x.0", "out.0"}, case
+
+
+def add(out: Tensor, x: Tensor | None, *arguments: Any) -> None:
+    """Write a conditional add to `out`, in place if `x` is None."""
+    ops.conditional_add(out if x is None else x, *arguments, out=out)
 
 
 def touching(launch: Any) -> Iterator[str]:
@@ -168,16 +176,15 @@ def check_conditional_add_of_eight_bits(
     driver: EmulatorDriver, dtype: torch.dtype, case: Case
 ) -> None:
     """Check all int8 and float8 values, in every element of a group, with scales and without."""
-    base, x = random(case.shape, dtype, case.written)
+    (base, out), (_, x) = (random(case.shape, dtype, case.written) for _ in range(2))
     bits = [torch.randint(0, 256, case.shape, dtype=torch.uint8) for _ in range(2)]
     residuals = [bits[0].view(torch.int8), bits[1].view(torch.float8_e4m3fn)]
     scale, other = (torch.rand(*case.shape[:3], 1) for _ in range(2))
     for scales in ([scale, None], [scale, other]):
         for flag in (1, 0):
             arguments = torch.randn(2), torch.tensor([flag], dtype=torch.int32)
-            expected = x.clone()
-            reference.conditional_add(expected, residuals, scales, *arguments)
-            in_both_orders(driver, ops.conditional_add, x, residuals, *arguments, scales)
-            assert_same_bits(x, expected)
-            assert_tail_untouched(base, x)
-            x.copy_(torch.randn(case.shape))
+            expected = torch.empty_like(x)
+            reference.conditional_add(expected, x, residuals, scales, *arguments)
+            in_both_orders(driver, add, out, x, residuals, *arguments, scales)
+            assert_same_bits(out, expected)
+            assert_tail_untouched(base, out)
