@@ -9,10 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..options import CacheRes
+from .frames import Frames
 from .layout import Layout
-
-Frames = Callable[[nn.Module, Mapping[str, Any]], tuple[int, int]]
-"""From the model and its forward's arguments by name to (videos, frames of tokens in a video)."""
+from .misfit import Misfit
 
 WhyNotCached = Callable[[nn.Module, Mapping[str, Any]], str | None]
 """From the model and its forward's arguments by name to a reason, or None if there is none."""
@@ -32,16 +31,33 @@ class Stream:
     output: int | None = None
 
     def read(self, output: Any) -> Tensor:
-        """Return the stream from a block's output."""
+        """Return the stream from a block's output.
+
+        Raises:
+            Misfit: the block did not return the stream.
+        """
         value = self.value(output)
-        assert value is not None
+        if value is None:
+            raise Misfit(f"a block returned no {self.parameter}")
         return value
 
     def value(self, output: Any) -> Tensor | None:
-        """Return the stream from a block's output, or None if the call has no such stream."""
-        value = output if self.output is None else output[self.output]
-        assert value is None or isinstance(value, Tensor)
-        return value
+        """Return the stream from a block's output, or None if the call has no such stream.
+
+        Raises:
+            Misfit: the block returned something else.
+        """
+        if self.output is None:
+            value, place = output, "itself"
+        else:
+            is_long_enough = isinstance(output, tuple | list) and len(output) > self.output
+            value = output[self.output] if is_long_enough else ()
+            place = f"as element {self.output} of a tuple"
+        if value is None or isinstance(value, Tensor):
+            return value
+        raise Misfit(
+            f"a block returned a {type(output).__name__}; expected the tensor {self.parameter} {place}"
+        )
 
 
 @dataclass(frozen=True)
@@ -188,11 +204,17 @@ class Residual:
         taps: submodules of the block whose outputs `value` reads.
         value: returns the residual of a run of the block, with the gate applied, in the layout of
             the block list. None: the residual of the whole block, `x_out - x_in`.
+        optional: those of `taps` that a block may lack.
+        arguments: parameters of the block's forward that `value` reads.
+        parameters: the block's own parameters that `value` reads.
     """
 
     lists: tuple[str, ...]
     taps: tuple[str, ...] = ()
     value: Callable[[BlockRun], Tensor] | None = None
+    optional: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -202,7 +224,7 @@ class Adapter:
     Args:
         lists: the block lists, in the order in which the model runs them.
         residuals: the residuals that can be measured, by their value of `cache_res`.
-        frames: returns the number of videos and the frames of tokens in each; see `Frames`.
+        frames: returns the number of videos and the frames of tokens in each.
         guidance_calls: calls of the transformer in a step with classifier-free guidance: 1 if both
             branches are in one batch, else 2.
         why_not_cached: returns the reason why a call must be computed; see `WhyNotCached`. None if

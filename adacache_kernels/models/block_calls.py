@@ -13,17 +13,27 @@ from .other_libraries.forward_wrappers import own_forward
 from .other_libraries.torch_compile import uncompiled
 
 
+Kind = inspect.Parameter
+BY_POSITION = (Kind.POSITIONAL_ONLY, Kind.POSITIONAL_OR_KEYWORD)
+NAMED = (*BY_POSITION, Kind.KEYWORD_ONLY)
+
+
 class Parameters:
     """The names of the parameters of a module's forward."""
 
     def __init__(self, module: nn.Module) -> None:
         # Wrappers of other libraries may have another signature than the forward that they wrap.
         forward = own_forward(uncompiled(module))
-        self._names = tuple(inspect.signature(forward).parameters)
+        parameters = inspect.signature(forward).parameters.values()
+        self._positional = tuple(p.name for p in parameters if p.kind in BY_POSITION)
+        self.names = frozenset(p.name for p in parameters if p.kind in NAMED)
+        """The parameters that a call can give by name or position, without `*args`, `**kwargs`."""
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the arguments of a call by name."""
-        return dict(zip(self._names, args, strict=False)) | dict(kwargs)
+        """Return the arguments of a call by name; those of `*args` are named by their position."""
+        extra = (f"argument {number}" for number in range(len(self._positional), len(args)))
+        names = (*self._positional[: len(args)], *extra)
+        return dict(zip(names, args, strict=True)) | dict(kwargs)
 
 
 def versions(tensors: Iterable[Tensor | None]) -> list[int]:
