@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..options import CacheRes
+from .block_calls import whole_list
 from .frames import Frames
 from .layout import Layout
 from .misfit import Misfit
@@ -56,7 +57,8 @@ class Stream:
         if value is None or isinstance(value, Tensor):
             return value
         raise Misfit(
-            f"a block returned a {type(output).__name__}; expected the tensor {self.parameter} {place}"
+            f"a block returned a {type(output).__name__}; expected {self.parameter}, a tensor, "
+            f"{place}"
         )
 
 
@@ -70,7 +72,7 @@ class BlockList:
     residuals of its own.
 
     Args:
-        attribute: name of the `nn.ModuleList` in the model.
+        attribute: dotted name of the `nn.ModuleList`, or `nn.ModuleDict`, in the model.
         streams: the hidden streams, the video first. If a stream is None in a call, it has no
             residual there.
         layout: the layout of the video stream.
@@ -119,9 +121,13 @@ class BlockList:
 
     def modules(self, model: nn.Module) -> dict[int, nn.Module]:
         """Return the blocks by their index in the whole `nn.ModuleList`."""
-        blocks = getattr(model, self.attribute)
+        blocks = self.whole(model)
         indices = range(len(blocks))[self.start : self.stop : self.step]
         return {index: blocks[index] for index in indices}
+
+    def whole(self, model: nn.Module) -> Sequence[nn.Module]:
+        """Return the blocks of the whole list."""
+        return whole_list(model, self.attribute)
 
     def split(self, x: Tensor, stream: int, video: tuple[int, int]) -> Tensor:
         """Return a stream as a view of four dimensions: the video as `[B, F, S, C]`.
@@ -133,12 +139,12 @@ class BlockList:
             video: number of videos, B, and frames of each, F.
 
         Raises:
-            ValueError: the video does not divide into that many frames.
+            Misfit: the video does not divide into that many frames.
         """
         if stream == 0:
             batch, frames = video
             return self.layout.split(x, batch, 1 if self.joined else frames)
-        x = x.unsqueeze(-3)
+        x = x.flatten(0, -3).unsqueeze(0) if x.ndim > 3 else x.unsqueeze(-3)
         return x if x.ndim == 4 else x.unsqueeze(0)
 
 
@@ -152,6 +158,7 @@ class BlockRun:
         stream: the video stream.
         output: the output of the block.
         tap_outputs: outputs of the tapped submodules, by name.
+        tap_inputs: positional arguments of the tapped submodules, by name.
         parameters: the block's own parameters, by name. They are copied from the block while it
             runs, because offloaded parameters are on the device only then.
     """
@@ -162,6 +169,7 @@ class BlockRun:
     output: Any = None
     tap_outputs: dict[str, Any] = field(default_factory=dict)
     parameters: dict[str, Tensor] = field(default_factory=dict)
+    tap_inputs: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def parameter(self, name: str) -> Tensor:
         """Return a parameter of the block, as it was while the tapped submodules ran."""
@@ -180,6 +188,19 @@ class BlockRun:
                 'whole block instead: patch(..., cache_res="block")'
             )
         return self.tap_outputs[name]
+
+    def tap_input(self, name: str) -> Tensor:
+        """Return the first argument of the submodule `name`.
+
+        Raises:
+            Misfit: the submodule was not called with a tensor.
+            RuntimeError: see `tap`.
+        """
+        self.tap(name)
+        values = self.tap_inputs.get(name, ())
+        if values and isinstance(values[0], Tensor):
+            return values[0]
+        raise Misfit(f"{type(self.block).__name__}.{name} was called without a tensor")
 
     @property
     def x_in(self) -> Tensor:

@@ -55,9 +55,6 @@ def has_attribute(owner: object, path: str) -> bool:
 
 
 def _missing_in_list(model: nn.Module, adapter: Adapter, blocks: BlockList) -> Iterator[str]:
-    if not isinstance(getattr(model, blocks.attribute, None), nn.ModuleList):
-        yield f"block list {blocks.attribute}"
-        return
     modules = blocks.modules(model)
     if not modules:
         yield f"block in {blocks.name}"

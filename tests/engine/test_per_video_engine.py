@@ -279,7 +279,7 @@ def test_arguments_without_the_rows_of_the_batch() -> None:
     model = each(videos)
     engine = vars(model)["_adacache_installation"].engine
     # A model that packs its videos into one sequence reports such numbers.
-    engine._adapter = replace(engine._adapter, frames=lambda *_: (3, 1))
+    engine._adapter = replace(engine._adapter, frames=Frames(lambda *_: (3, 1)))
     with pytest.raises(ValueError, match=r"no argument of Wan.* has the 3 rows .*choose batch="):
         run(model, videos)
 

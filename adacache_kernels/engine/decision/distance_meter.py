@@ -81,6 +81,7 @@ class DistanceMeter:
         shape: tuple[int, int],
         videos: int,
         recorder: StepRecorder | None = None,
+        unknown: str = "",
     ) -> None:
         """Begin a computed forward.
 
@@ -89,16 +90,13 @@ class DistanceMeter:
             shape: rows and frames of the forward.
             videos: the number of videos that the rows belong to.
             recorder: receives every measured residual.
+            unknown: the reason why the frames of the model are not known; empty if they are.
 
         Raises:
             ValueError: a stride of `moreg_strides` is not shorter than the video.
         """
-        too_long = [stride for stride in self._config.strides if stride >= shape[1]]
-        if too_long:
-            raise ValueError(
-                f"moreg_strides={self._config.strides}: the video has {shape[1]} frames of tokens, "
-                f"so a stride may be 1 to {shape[1] - 1}; with one frame, set apply_moreg=False"
-            )
+        if any(stride >= shape[1] for stride in self._config.strides):
+            raise ValueError(_too_long(self._config.strides, shape[1], unknown))
         self._step, self._shape, self._videos, self._recorder = step, shape, videos, recorder
         self._sums = []
 
@@ -160,6 +158,21 @@ class DistanceMeter:
         sums = self._sums[0].unsqueeze(0) if one else torch.stack(self._sums)
         self._decider.decide(sums, self._step, self._videos, has_previous=self._has_previous)
         self._has_previous = True
+
+
+def _too_long(strides: Sequence[int], frames: int, unknown: str) -> str:
+    """Return the message for frame strides that are not shorter than the video."""
+    if unknown and frames == 1:
+        return (
+            f"moreg_strides={strides}: MoReg compares frames of tokens, and those of this model "
+            f"are not known: {unknown}; or set apply_moreg=False"
+        )
+    if frames == 1:
+        return f"moreg_strides={strides}: the video has 1 frame of tokens; set apply_moreg=False"
+    return (
+        f"moreg_strides={strides}: the video has {frames} frames of tokens, so a stride may be 1 "
+        f"to {frames - 1}"
+    )
 
 
 class MetricBlockObserver:

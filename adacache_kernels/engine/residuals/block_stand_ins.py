@@ -163,14 +163,14 @@ def _tapped(run: BlockRun, observers: Sequence[Observer]) -> Iterator[None]:
 
 
 def _recorder(run: BlockRun, name: str) -> Callable[[nn.Module, Any, Any], None]:
-    def record(_module: nn.Module, _args: Any, output: Any) -> None:
+    def record(_module: nn.Module, args: Any, output: Any) -> None:
         if name in run.tap_outputs:
             raise RuntimeError(
                 f"{type(run.block).__name__}.{name} ran more than once in its block (with chunking "
                 "on?), so its residual cannot be measured; measure the whole block instead: "
                 'patch(..., cache_res="block")'
             )
-        run.tap_outputs[name] = output
+        run.tap_outputs[name], run.tap_inputs[name] = output, args
         own = run.block.named_parameters(recurse=False)
         run.parameters = {name: parameter.detach() for name, parameter in own}
 

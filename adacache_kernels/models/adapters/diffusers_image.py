@@ -90,7 +90,9 @@ IMAGES: dict[str, Adapter] = {
     "Lumina2Transformer2DModel": chained(
         "layers", streams=IMAGE, frames=one_image, guidance_calls=2
     ),
-    "ZImageTransformer2DModel": chained("layers", streams=(Stream("x"),), frames=Frames(_count_list, ("x",), unknown=IMAGES_ONLY)),
+    "ZImageTransformer2DModel": chained(
+        "layers", streams=(Stream("x"),), frames=Frames(_count_list, ("x",), unknown=IMAGES_ONLY)
+    ),
     # Later blocks also take the outputs of earlier ones. Only blocks read those outputs.
     "HunyuanDiT2DModel": chained("blocks", streams=IMAGE, frames=one_image),
     # The model appends another text to the stream before each block and removes it afterwards.
