@@ -32,7 +32,7 @@ LEAST_SHARE = 0.25
 
 @dataclass(frozen=True)
 class Candidate:
-    """An `nn.ModuleList` that may hold the blocks.
+    """An `nn.ModuleList`, or an `nn.ModuleDict`, that may hold the blocks.
 
     Args:
         path: its dotted name in the model.
@@ -41,6 +41,7 @@ class Candidate:
         parameters: number of parameters of all blocks.
         objection: the reason why it is not chosen; empty if there is none.
         is_unlikely: True if its name is the only objection, so the user may know better.
+        is_dict: True if it is an `nn.ModuleDict`.
     """
 
     path: str
@@ -49,6 +50,7 @@ class Candidate:
     parameters: int
     objection: str = ""
     is_unlikely: bool = False
+    is_dict: bool = False
 
     def __str__(self) -> str:
         reason = f": {self.objection}" if self.objection else ""
@@ -58,6 +60,8 @@ class Candidate:
 def candidates(model: nn.Module) -> list[Candidate]:
     """Return all lists that may hold the blocks, with the objection to each."""
     all_lists = [_candidate(model, path, blocks) for path, blocks in outermost_lists(model)]
+    if any(not candidate.objection and not candidate.is_dict for candidate in all_lists):
+        all_lists = [_beside_lists(candidate) for candidate in all_lists]
     largest = max((c.parameters for c in all_lists if not c.objection), default=0)
     return [_compared(candidate, largest) for candidate in all_lists]
 
@@ -139,9 +143,14 @@ def _candidate(model: nn.Module, path: str, blocks: list[nn.Module]) -> Candidat
         objection = "its modules take different arguments"
     elif isinstance(registered(model, path.rpartition(".")[0]), nn.ModuleDict):
         objection = "it is in a ModuleDict, where it cannot be replaced"
-    return Candidate(
-        path, type(blocks[0]).__name__, len(blocks), parameters, objection, is_unlikely
-    )
+    kind, is_dict = type(blocks[0]).__name__, isinstance(registered(model, path), nn.ModuleDict)
+    return Candidate(path, kind, len(blocks), parameters, objection, is_unlikely, is_dict)
+
+
+def _beside_lists(candidate: Candidate) -> Candidate:
+    if candidate.objection or not candidate.is_dict:
+        return candidate
+    return replace(candidate, objection="it is an nn.ModuleDict beside lists of blocks")
 
 
 def _compared(candidate: Candidate, largest: int) -> Candidate:

@@ -29,6 +29,6 @@ def unreadable_message(model: nn.Module, error: Exception) -> str:
     """Return the message of the error for a model that this package fails to read."""
     return (
         f"{type(model).__name__} cannot be cached: its blocks could not be read "
-        f"({type(error).__name__}: {error}); expected a forward that runs the modules of a list one "
-        "after another and passes tensors on. The model is no longer patched"
+        f"({type(error).__name__}: {error}); expected a forward that runs the modules of a list "
+        "one after another and passes tensors on. The model is no longer patched"
     )

@@ -138,9 +138,9 @@ def _layout_of_tokens(batch: int, shape: tuple[int, ...]) -> Layout:
     if len(shape) == 2 and batch == 1:
         return Layout.UNBATCHED
     raise Unclear(
-        f"the hidden stream has shape {list(shape)}; expected [batch, tokens, channels], or one of "
-        f"{', '.join(layout.value for layout in Layout)}, with the batch of the model's input, "
-        f"{batch}"
+        f"the hidden stream has shape {list(shape)}; expected [batch, tokens, channels], [tokens, "
+        "batch, channels] or [batch, frames, height, width, channels], with the batch of the "
+        f"model's input, {batch}"
     )
 
 
@@ -176,13 +176,20 @@ def _sizes(value: Any) -> Iterator[tuple[int, Grid]]:
 def _patch_sizes(model: nn.Module) -> Iterator[Grid]:
     """Yield the patch sizes that the model, its settings and its embedding may mean."""
     for owner in (model, getattr(model, "config", None), getattr(model, "patchifier", None)):
-        found = {name: getattr(owner, name, None) for name in PATCHES}
+        found = {name: _setting(owner, name) for name in PATCHES}
         time = found["patch_size_t"] or found["patch_temporal"]
         space = found["patch_size"] or found["patch_spatial"]
         yield from _patches(time, space)
     for module in model.modules():
         if isinstance(module, nn.Conv3d | nn.Conv2d) and module.kernel_size == module.stride:
             yield from _patches(None, module.kernel_size)
+
+
+def _setting(owner: Any, name: str) -> Any:
+    """Return an attribute or an entry, or None. Properties of a module are not read."""
+    if isinstance(owner, nn.Module):
+        return vars(owner).get(name)
+    return owner.get(name) if isinstance(owner, Mapping) else getattr(owner, name, None)
 
 
 def _patches(time: Any, space: Any) -> Iterator[Grid]:
@@ -208,9 +215,9 @@ def _grid_arguments(block_arguments: Mapping[str, Any]) -> Iterator[Grid]:
             # A tensor on a device would be a wait of the host.
             is_readable = value.device.type == "cpu" and value.shape[-1:] == (3,) and value.numel()
             value = value.reshape(-1, 3)[0].tolist() if is_readable else ()
-        if isinstance(value, list | tuple) and len(value) == 3:
-            if all(isinstance(size, int) for size in value):
-                yield value[0], value[1], value[2]
+        is_grid = isinstance(value, list | tuple) and len(value) == 3
+        if is_grid and all(isinstance(size, int) for size in value):
+            yield value[0], value[1], value[2]
 
 
 def _rounded_up(size: int, patch: int) -> int:

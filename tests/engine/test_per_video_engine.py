@@ -21,6 +21,7 @@ from adacache_kernels.api.target import attached_engine
 from adacache_kernels.config.adacache_config import AdaCacheConfig
 from adacache_kernels.engine.reports.merge_summaries import merge_experts
 from adacache_kernels.memory.arena_provider import ArenaProvider
+from adacache_kernels.models import Frames
 from tests.engine.batched_videos import (
     STEPS,
     Replay,
