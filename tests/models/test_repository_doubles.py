@@ -1,0 +1,78 @@
+"""Models of other repositories: recognised by what they are, and cached right or refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import adacache_kernels as ak
+from adacache_kernels.models import adapter_for
+from tests.models import repository_doubles as doubles
+from tests.models.repository_doubles import outputs
+
+STEPS = 9
+REUSING: dict[str, Any] = {"codebook": {float("inf"): 3}, "num_inference_steps": STEPS}
+SAME_NAME = (
+    doubles.AllegroTransformer3DModel,
+    doubles.QwenImageTransformer2DModel,
+    doubles.CogVideoXTransformer3DModel,
+    doubles.WanTransformer3DModel,
+    doubles.ComfyFlux,
+)
+FOUND = {
+    doubles.AllegroTransformer3DModel: "transformer_blocks(hidden_states) of 3",
+    doubles.QwenImageTransformer2DModel: "transformer_blocks(hidden_states, encoder_hidden_states) "
+    "of 3",
+    doubles.CogVideoXTransformer3DModel: "transformer_blocks(hidden_states) of 3",
+    doubles.WanTransformer3DModel: "blocks(x) of 3",
+    doubles.OwnWan: "blocks(x) of 3",
+    doubles.Cosmos: "blocks(x_B_T_H_W_D) of 3",
+    doubles.CosmosOne: "blocks[0:1](x) of 1 -> blocks[1:2](x) of 1 -> blocks[2:](x) of 1",
+    doubles.Hinted: "blocks[0:1](x) of 1 -> blocks[1:](x) of 2",
+    doubles.FramesInBatch: "blocks(hidden) of 3",
+    doubles.SameBlockTwice: "blocks(hidden) of 4",
+}
+KINDS = pytest.mark.parametrize("kind", FOUND, ids=lambda kind: kind.__name__)
+
+
+@pytest.mark.parametrize("kind", SAME_NAME, ids=lambda kind: kind.__name__)
+def test_a_name_is_no_proof(kind: Any) -> None:
+    """The adapter of that name, or structure, reads what the model does not have."""
+    assert adapter_for(kind()) is None
+
+
+@KINDS
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_equal_inputs_give_equal_outputs(kind: Any, mode: Any) -> None:
+    """A reused step is off by roundings of the stream only."""
+    model = kind().eval()
+    with mode():
+        plain = outputs(model, 1)[0]
+        ak.patch(model, **REUSING)
+        found = outputs(model, STEPS)
+    summary = ak.summary(model)
+    assert summary.found == f"{FOUND[kind]}, by its first forward"
+    assert summary.reused_steps
+    scale = plain.abs().max()
+    assert all((x - plain).abs().max() <= 64 * torch.finfo().eps * scale for x in found)
+
+
+@KINDS
+def test_rate_1_is_bit_equal_and_unpatch_restores_the_model(kind: Any) -> None:
+    model = kind().eval()
+    plain, before = outputs(model, 4, varied=True), dict(vars(model))
+    ak.patch(model, codebook={1.0: 1}, num_inference_steps=4)
+    assert all(map(torch.equal, plain, outputs(model, 4, varied=True)))
+    ak.unpatch(model)
+    assert vars(model) == before
+
+
+@KINDS
+def test_motion_of_probed_models(kind: Any) -> None:
+    model: nn.Module = kind().eval()
+    ak.patch(model, apply_moreg=True, codebook={1e9: 3}, num_inference_steps=STEPS)
+    found = outputs(model, STEPS, varied=True)
+    assert all(torch.isfinite(x).all() for x in found) and ak.summary(model).reused_steps
