@@ -147,7 +147,7 @@ def _layout_of_tokens(batch: int, shape: tuple[int, ...]) -> Layout:
 def _video_inputs(
     model: nn.Module, arguments: Mapping[str, Any], block_arguments: Mapping[str, Any]
 ) -> Iterator[VideoInput]:
-    patches = list(dict.fromkeys([*_patch_sizes(model), NOT_PATCHED]))
+    patches = list(dict.fromkeys(_patch_sizes(model))) or [NOT_PATCHED]
     grids = list(_grid_arguments(block_arguments))
     for name, value in arguments.items():
         for axis, size in _sizes(value):

@@ -181,7 +181,7 @@ class GridBlock(GatedBlock):
         attended: Tensor = self.self_attn(self.norm1(x).flatten(1, 3))
         return attended.reshape(x.shape)
 
-    def forward(self, x_B_T_H_W_D: Tensor, emb: Any) -> Tensor:  # noqa: N803
+    def forward(self, x_B_T_H_W_D: Tensor, emb: Any) -> Tensor:
         return self.run(x_B_T_H_W_D)
 
 

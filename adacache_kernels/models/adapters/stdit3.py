@@ -74,7 +74,7 @@ def _count_frames(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, 
 def _residual(
     lists: tuple[str, ...], taps: tuple[str, ...], value: Callable[[BlockRun], Tensor]
 ) -> Residual:
-    return Residual(lists, taps, value, arguments=("t", "T", "S"), parameters=(TABLE,))
+    return Residual(lists, taps, value, arguments=("t", "t0", "T", "S"), parameters=(TABLE,))
 
 
 def _block_list(attribute: str, has_dictionary: bool) -> BlockList:
