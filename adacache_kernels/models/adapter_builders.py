@@ -5,7 +5,7 @@ The residual that can be measured is that of the whole metric block.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -51,17 +51,46 @@ def split_block_list(
     """Return the parts of a block list between whose blocks the model changes the video.
 
     Args:
-        blocks: the whole list.
-        count: number of its blocks.
+        blocks: the list, or a part of it in which each block follows the one before it.
+        count: number of blocks of the whole list.
         changed_after: indices of the blocks after which the model changes the video.
     """
-    inside = sorted({index + 1 for index in changed_after if index + 1 < count})
+    last = count if blocks.stop is None else blocks.stop
+    after = {index + 1 for index in changed_after if blocks.start <= index < last}
+    inside = sorted(after - {last})
     if not inside:
-        return (blocks,)
-    starts, stops = (0, *inside), (*inside, None)
+        # The model's loop has to reach the last block, after which it changes the video.
+        return (replace(blocks, by_index=True) if after else blocks,)
+    starts, stops = (blocks.start, *inside), (*inside, blocks.stop)
     return tuple(
         replace(blocks, start=start, stop=stop) for start, stop in zip(starts, stops, strict=True)
     )
+
+
+def cut_lists(
+    adapter: Adapter, model: nn.Module, changed_after: Collection[tuple[str, int]]
+) -> Adapter | None:
+    """Return the adapter with its lists cut where the model changes a stream.
+
+    Args:
+        adapter: the description of the model.
+        model: the model.
+        changed_after: attribute of the list, and index of the block before the change.
+
+    Returns:
+        None if the blocks of such a list alternate with those of another one.
+    """
+    lists: list[BlockList] = []
+    alternating = False
+    for blocks in adapter.lists:
+        indices = blocks.modules(model)
+        inside = [i for name, i in changed_after if name == blocks.attribute and i in indices]
+        alternating = alternating or blocks.interleaved_with_next
+        if alternating and inside:
+            return None
+        alternating = blocks.interleaved_with_next
+        lists += split_block_list(blocks, len(getattr(model, blocks.attribute)), inside)
+    return replace(adapter, lists=tuple(lists))
 
 
 def writes_keys_and_values(*names: str) -> WhyNotCached:
