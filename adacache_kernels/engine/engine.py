@@ -243,7 +243,8 @@ class Engine(AdaCacheEngine):
         if not writes:
             return False
         self._writes.learn(writes)
-        self._forget_written()
+        if any(write.kind != "after" for write in writes):
+            self._forget_written()
         for each in self._generation.branches.values():
             each.give_every_block(self._writes.whole)
         if not any(write.spoils_residuals for write in writes):

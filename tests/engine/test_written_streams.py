@@ -6,11 +6,9 @@ first step is computed, and so is the second, because the residuals of the first
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor, nn
 
 import adacache_kernels as ak
@@ -25,7 +23,6 @@ from tests.engine.written_streams import (
     InPlace,
     Spoiling,
     TextInPlace,
-    Write,
     Written,
     add,
     always,

@@ -296,12 +296,6 @@ class Ring:
         """Note that the slot at `index` holds the residual of `step`."""
         self._written = [(step, index), *(w for w in self._written if w[1] != index)]
 
-    def give_every_block(self, attributes: Container[str]) -> None:
-        """Let reused steps return an element for every block of these lists."""
-        for span in self._spans:
-            if any(attribute in attributes for attribute in span.attributes):
-                span.give_every_block()
-
     def drop(self, steps: Sequence[int]) -> None:
         """Forget these steps."""
         self._written = [written for written in self._written if written[0] not in steps]
