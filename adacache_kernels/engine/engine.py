@@ -243,8 +243,7 @@ class Engine(AdaCacheEngine):
         if not writes:
             return False
         self._writes.learn(writes)
-        if any(write.kind != "after" for write in writes):
-            self._forget_written()
+        self._forget_written({write.kind for write in writes})
         for each in self._generation.branches.values():
             each.give_every_block(self._writes.whole)
         if not any(write.spoils_residuals for write in writes):
@@ -254,9 +253,10 @@ class Engine(AdaCacheEngine):
             self._use_lists_of(self._writes.adapter)
         return True
 
-    def _forget_written(self) -> None:
-        """Forget what was measured before a write was known."""
-        self._meter.forget()
+    def _forget_written(self, kinds: set[str]) -> None:
+        """Forget what was measured before writes of these kinds were known."""
+        if not kinds.isdisjoint(("metric", "between")):
+            self._meter.forget()
 
     def _use_lists_of(self, adapter: Adapter) -> None:
         """Begin again with other block lists: no residual fits them."""

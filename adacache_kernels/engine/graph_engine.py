@@ -75,10 +75,11 @@ class GraphEngine(Engine):
         self._graphs.clear()
         super()._forget_generation()
 
-    def _forget_written(self) -> None:
-        super()._forget_written()
+    def _forget_written(self, kinds: set[str]) -> None:
+        super()._forget_written(kinds)
         self._graphs.drop_graphs()
-        self._graphs.forget()
+        if kinds != {"after"}:
+            self._graphs.forget()
 
     def _is_storing(self, branch: GuidanceBranch, step: int) -> bool:
         return step > 1 or super()._is_storing(branch, step)
@@ -99,7 +100,8 @@ class GraphEngine(Engine):
             return self._compute(branch, call, forward)
         self._memory.acquire()
         output = self._graphs.run(
-            (call.branch, forward.signature),
+            # The graph contains the addresses of the branch's slots, which its index selects.
+            (call.branch, branch.index, forward.signature),
             self._memory.slots,
             forward.args,
             forward.kwargs,

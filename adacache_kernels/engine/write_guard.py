@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, MutableSequence
 from torch import nn
 
 from ..models import Adapter
-from ..models.adapter_builders import cut_lists
+from ..models.cut_lists import cut_lists
 from .reports.user_warnings import UserWarnings
 from .residuals.block_stand_ins import Observer
 from .residuals.write_check import Write, WriteCheck

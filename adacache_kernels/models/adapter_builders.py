@@ -5,7 +5,7 @@ The residual that can be measured is that of the whole metric block.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -65,32 +65,6 @@ def split_block_list(
     return tuple(
         replace(blocks, start=start, stop=stop) for start, stop in zip(starts, stops, strict=True)
     )
-
-
-def cut_lists(
-    adapter: Adapter, model: nn.Module, changed_after: Collection[tuple[str, int]]
-) -> Adapter | None:
-    """Return the adapter with its lists cut where the model changes a stream.
-
-    Args:
-        adapter: the description of the model.
-        model: the model.
-        changed_after: attribute of the list, and index of the block before the change.
-
-    Returns:
-        None if the blocks of such a list alternate with those of another one.
-    """
-    lists: list[BlockList] = []
-    alternating = False
-    for blocks in adapter.lists:
-        indices = blocks.modules(model)
-        inside = [i for name, i in changed_after if name == blocks.attribute and i in indices]
-        alternating = alternating or blocks.interleaved_with_next
-        if alternating and inside:
-            return None
-        alternating = blocks.interleaved_with_next
-        lists += split_block_list(blocks, len(getattr(model, blocks.attribute)), inside)
-    return replace(adapter, lists=tuple(lists))
 
 
 def writes_keys_and_values(*names: str) -> WhyNotCached:

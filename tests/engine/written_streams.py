@@ -148,25 +148,30 @@ def always(branch: int) -> bool:
     return True
 
 
-def inputs(branch: int, step: int, hints: Hints) -> dict[str, Any]:
+def inputs(branch: int, step: int, hints: Hints, batch: int = 1) -> dict[str, Any]:
     return {
-        "encoder_hidden_states": noise(1, TEXT, CHANNELS, seed=50 + branch),
+        "encoder_hidden_states": noise(batch, TEXT, CHANNELS, seed=50 + branch),
         "timestep": torch.tensor(930.0 - 30 * step),
         "has_hints": hints(branch),
     }
 
 
 def generate(
-    model: nn.Module, *, branches: int = 1, inference: bool, hints: Hints = always
+    model: nn.Module,
+    *,
+    inference: bool,
+    branches: int = 1,
+    batch: int = 1,
+    hints: Hints = always,
 ) -> list[list[Tensor]]:
     """Return the latents of each branch after each step."""
-    latents = [noise(1, TOKENS, 4, seed=branch) for branch in range(branches)]
+    latents = [noise(batch, TOKENS, 4, seed=branch) for branch in range(branches)]
     trajectories: list[list[Tensor]] = [[] for _ in latents]
     with torch.inference_mode() if inference else torch.no_grad():
         for step in range(1, STEPS + 1):
             for branch in range(branches):
                 with ak.cache_context(f"branch {branch}") if branches > 1 else nullcontext():
-                    out = model(latents[branch], **inputs(branch, step, hints))
+                    out = model(latents[branch], **inputs(branch, step, hints, batch))
                 latents[branch] = latents[branch] - 0.05 * out
                 trajectories[branch].append(latents[branch])
     return trajectories

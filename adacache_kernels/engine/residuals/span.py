@@ -260,8 +260,11 @@ class SpanRecording(Observer):
             by_index = result.setdefault(stand_ins.blocks.attribute, {})
             for index in stand_ins.indices:
                 # Before the first block of a second list, the model may add a tensor.
-                is_second = stand_ins is not lists[0] and index == stand_ins.first_index
-                observer = self._hand_over.observer(stand_ins.blocks, index, compares=not is_second)
+                may_change = stand_ins is not lists[0] and index == stand_ins.first_index
+                may_change = may_change or stand_ins.blocks.replaces_tokens
+                observer = self._hand_over.observer(
+                    stand_ins.blocks, index, compares=not may_change
+                )
                 by_index[index] = [observer]
         return result
 

@@ -15,6 +15,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ...models.block_calls import versions
 from ...models.fingerprint import Fingerprint, fingerprint
@@ -92,7 +93,8 @@ class WriteCheck:
         """Return the trace of a tensor, None for None."""
         if x is None:
             return None
-        return Trace(x, versions([x])[0], fingerprint(x) if self.fingerprints else None)
+        values = fingerprint(x) if self.fingerprints and _is_plain(x) else None
+        return Trace(x, versions([x])[0], values)
 
     def compare(self, write: Write, before: Trace | None, x: Tensor | None = None) -> None:
         """Note the write if a tensor has changed.
@@ -107,7 +109,8 @@ class WriteCheck:
         if before.version != versions([before.tensor])[0]:
             self.found.add(write)
         elif before.values is not None:
-            now = fingerprint(before.tensor if x is None else x)
+            x = before.tensor if x is None else x
+            now = fingerprint(x) if _is_plain(x) else before.values
             # A model may change shape, dtype or device between blocks and back again.
             if now.is_comparable(before.values):
                 self._flags.append((write, now.differs(before.values)))
@@ -145,3 +148,8 @@ class WriteCheck:
             waited += seconds
         self._posted = late
         return waited
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Return False for tensors whose memory cannot be read, such as sparse and sharded ones."""
+    return x.layout == torch.strided and not is_traceable_wrapper_subclass(x)
