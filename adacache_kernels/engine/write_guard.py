@@ -87,6 +87,6 @@ class WriteGuard:
 
 def _in_place(attribute: str) -> str:
     return (
-        f"a block of {attribute} writes into what enters the first one, {DROPPED}; from now on a "
-        "copy of it is held in steps that are stored"
+        f"a block of {attribute} wrote into the input of the first block, {DROPPED}; from now on a "
+        "copy of that input is held in steps that are stored"
     )

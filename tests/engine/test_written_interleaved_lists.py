@@ -156,14 +156,13 @@ def test_an_embedding_that_is_added_in_place(
 
 
 @WITH_AND_WITHOUT
-@pytest.mark.parametrize("hint_after", ["spatial", "temporal"])
-@pytest.mark.parametrize("images", [False, True])
+@pytest.mark.parametrize(
+    "hint_after, images", [("spatial", False), ("temporal", False), ("spatial", True)]
+)
 def test_a_hint_between_the_blocks_is_refused(
-    images: bool, hint_after: str, inference: bool, monkeypatch: pytest.MonkeyPatch
+    hint_after: str, images: bool, inference: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lists share one residual and cannot be cut, so every step is computed."""
-    if images and hint_after == "temporal":
-        pytest.skip("there are no temporal blocks")
     every = list(range(1, STEPS + 1))
     with pytest.warns(ak.AdaCacheWarning, match="alternate with those of another list"):
         check(monkeypatch, inference, every, images=images, hint_after=hint_after)
