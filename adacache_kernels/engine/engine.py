@@ -29,6 +29,7 @@ from .residuals.block_stand_ins import Before, Observer
 from .residuals.guidance_branch import GuidanceBranch
 from .slot_reservation import SlotReservation
 from .step_recorder import StepRecorder
+from .write_guard import WriteGuard
 
 
 class Engine(AdaCacheEngine):
@@ -57,6 +58,7 @@ class Engine(AdaCacheEngine):
         self.recorder: StepRecorder | None = None
         """Receives the residuals of every computed step; a calibration sets it."""
         self._adapter = adapter
+        self._writes = WriteGuard(model, adapter, self.user_warnings)
         self._memory = ResidualStore(arena, Storage(config.cache_dtype), tuple(config.over_budget))
         self._measurement = LeaderMeasurement(
             model, adapter, config, clock, self._memory, self.user_warnings
@@ -121,8 +123,10 @@ class Engine(AdaCacheEngine):
         self._memory.begin_generation()
 
     def _run(self, call: Call, forward: ForwardCall) -> Any:
+        for each in tuple(self._generation.branches.values()):
+            self._lost_to_writes(each, wait=False)
         branch = self._branch(call.branch)
-        reason = why_not_cached(self.model, self._adapter, forward.arguments)
+        reason = self._writes.reason or why_not_cached(self.model, self._adapter, forward.arguments)
         if reason is None:
             return self._run_cached(branch, call, forward)
         if call.first_in_step:
@@ -139,7 +143,9 @@ class Engine(AdaCacheEngine):
         if call.first_in_step:
             self._begin_step(call, forward, can_reuse=can_reuse and not call.near_end)
         if can_reuse and not self._generation.is_computing:
-            return self._reuse(branch, call, forward)
+            if not self._lost_to_writes(branch, wait=True):
+                return self._reuse(branch, call, forward)
+            branch = self._branch(call.branch)
         self._generation.note_recomputed(call.branch, call.step)
         self._fit_to_signature(branch, call, forward)
         return self._compute(branch, call, forward)
@@ -172,9 +178,12 @@ class Engine(AdaCacheEngine):
         if not (is_measuring or is_storing):
             return forward.run()
         video = self._adapter.frames(self.model, forward.arguments)
+        is_first = branch.checked_for != branch.signature
+        branch.check.begin(fingerprints=is_storing and is_first)
         observers: dict[str, dict[int, list[Observer]]] = {}
         if is_measuring:
             observers = self._measurement.begin(call.step, video, self.recorder)
+            self._writes.watch_metric_blocks(observers, branch.check)
         first_list = observers.setdefault(self._adapter.lists[0].attribute, {})
         first_list.setdefault(0, []).insert(0, Before(partial(self._reserve, branch, video)))
         lists = branch.computed(
@@ -182,6 +191,7 @@ class Engine(AdaCacheEngine):
             observers,
             video,
             recording=is_storing,
+            kept=self._writes.kept,
             measure=self._measurement.comparison if is_measuring else None,
         )
         with shadowed(self.model, lists):
@@ -205,10 +215,10 @@ class Engine(AdaCacheEngine):
         branch.end()
         if self.recorder is not None:
             self.recorder.take(call.branch, branch.recorded())
-        if branch.written_in_place:
-            branch.forget()
-            self.user_warnings.warn("in place", user_warnings.IN_PLACE)
-        elif is_storing:
+        if is_storing:
+            branch.check.post()
+            branch.checked_for = branch.signature
+        if not self._lost_to_writes(branch, wait=False) and is_storing:
             # In a reused step, the other branches hold residuals of the last computed step.
             branch.computed_at = self._generation.last_computed_step
         needs_end = self.config.correct or self.config.compares_forecasts
@@ -217,6 +227,42 @@ class Engine(AdaCacheEngine):
             self.user_warnings.warn("last list", text)
         if branch.corrected:
             self._generation.history.corrected.setdefault(call.branch, []).append(call.step)
+
+    def _lost_to_writes(self, branch: GuidanceBranch, *, wait: bool) -> bool:
+        """Act on writes into the streams of a branch; return True if its residuals are lost.
+
+        Args:
+            branch: a branch of the present generation.
+            wait: whether the host waits for comparisons that the device has not finished. Before
+                the first reuse it has to: the computed steps must not depend on the device's speed.
+        """
+        waited = branch.check.read(wait=wait)
+        if waited > 0:
+            self._generation.history.waits.append(waited)
+        writes = branch.check.take()
+        if not writes:
+            return False
+        self._writes.learn(writes)
+        self._forget_written({write.kind for write in writes})
+        for each in self._generation.branches.values():
+            each.give_every_block(self._writes.whole)
+        if not any(write.spoils_residuals for write in writes):
+            return False
+        branch.forget()
+        if self._adapter is not self._writes.adapter:
+            self._use_lists_of(self._writes.adapter)
+        return True
+
+    def _forget_written(self, kinds: set[str]) -> None:
+        """Forget what was measured before writes of these kinds were known."""
+        if not kinds.isdisjoint(("metric", "between")):
+            self._meter.forget()
+
+    def _use_lists_of(self, adapter: Adapter) -> None:
+        """Begin again with other block lists: no residual fits them."""
+        self._adapter = self._reservation.adapter = adapter
+        self._generation.branches.clear()
+        self._memory.begin_generation()
 
     def _branch(self, name: str) -> GuidanceBranch:
         generation = self._generation
@@ -230,6 +276,7 @@ class Engine(AdaCacheEngine):
                 generation.forecast,
                 correct=self.config.correct,
             )
+            generation.branches[name].give_every_block(self._writes.whole)
         return generation.branches[name]
 
     def _fit_to_signature(self, branch: GuidanceBranch, call: Call, forward: ForwardCall) -> None:

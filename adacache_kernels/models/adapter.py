@@ -90,6 +90,8 @@ class BlockList:
         has_residual: False if a reused step needs none of the list's outputs. No residual is then
             stored.
         by_index: the model indexes its list, so a reused step needs an element for every block.
+        replaces_tokens: between two blocks the model replaces tokens of a stream which do not reach
+            its output, so that a stream may change there.
     """
 
     attribute: str
@@ -104,6 +106,7 @@ class BlockList:
     joined: tuple[str, ...] = ()
     has_residual: bool = True
     by_index: bool = False
+    replaces_tokens: bool = False
 
     @property
     def is_part(self) -> bool:

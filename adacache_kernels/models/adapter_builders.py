@@ -52,14 +52,17 @@ def split_block_list(
     """Return the parts of a block list between whose blocks the model changes the video.
 
     Args:
-        blocks: the whole list.
-        count: number of its blocks.
+        blocks: the list, or a part of it in which each block follows the one before it.
+        count: number of blocks of the whole list.
         changed_after: indices of the blocks after which the model changes the video.
     """
-    inside = sorted({index + 1 for index in changed_after if index + 1 < count})
+    last = count if blocks.stop is None else blocks.stop
+    after = {index + 1 for index in changed_after if blocks.start <= index < last}
+    inside = sorted(after - {last})
     if not inside:
-        return (blocks,)
-    starts, stops = (0, *inside), (*inside, None)
+        # The model's loop has to reach the last block, after which it changes the video.
+        return (replace(blocks, by_index=True) if after else blocks,)
+    starts, stops = (blocks.start, *inside), (*inside, blocks.stop)
     return tuple(
         replace(blocks, start=start, stop=stop) for start, stop in zip(starts, stops, strict=True)
     )

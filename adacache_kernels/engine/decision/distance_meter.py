@@ -17,6 +17,7 @@ from ...memory.plan import metric_key
 from ...memory.residual_store import ResidualStore
 from ...models import BlockRun
 from ...options import CacheRes
+from ..residuals.block_stand_ins import Observer
 from ..step_recorder import StepRecorder
 from .decider import Decider
 from .metric_blocks import MetricBlock
@@ -175,7 +176,7 @@ def _too_long(strides: Sequence[int], frames: int, unknown: str) -> str:
     )
 
 
-class MetricBlockObserver:
+class MetricBlockObserver(Observer):
     """The observer of a metric block: passes each run of the block to the meter."""
 
     def __init__(self, meter: DistanceMeter, block: MetricBlock) -> None:
@@ -186,9 +187,6 @@ class MetricBlockObserver:
     def taps(self) -> tuple[str, ...]:
         """Return the submodules of the block whose outputs are needed."""
         return self._block.residual.taps
-
-    def before(self, run: BlockRun) -> None:
-        """Do nothing: the meter needs nothing from before the block."""
 
     def after(self, run: BlockRun) -> None:
         """Measure the block."""

@@ -29,6 +29,10 @@ class Observer(Protocol):
         """Act before the block runs."""
         return
 
+    def tapped(self, run: BlockRun, name: str) -> None:
+        """Act after a submodule of the block has run, whose output is in `run.tap_outputs`."""
+        return
+
     def after(self, run: BlockRun) -> None:
         """Act after the block has run."""
         return
@@ -70,6 +74,11 @@ class StandIns:
         self.first_index, self.last_index = min(modules), max(modules)
         self.first, self.last = modules[self.first_index], modules[self.last_index]
         self._parameters = Parameters(self.first)
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """Return the indices of the blocks in the whole list."""
+        return tuple(self._modules)
 
     def observed(
         self, at_ends: Sequence[Observer], others: Mapping[int, Sequence[Observer]]
@@ -151,7 +160,7 @@ def _tapped(run: BlockRun, observers: Sequence[Observer]) -> Iterator[None]:
     names = [name for observer in observers for name in observer.taps]
     modules = {name: getattr(run.block, name, None) for name in names}
     handles = [
-        module.register_forward_hook(_recorder(run, name))
+        module.register_forward_hook(_recorder(run, name, observers))
         for name, module in modules.items()
         if isinstance(module, nn.Module)
     ]
@@ -162,7 +171,9 @@ def _tapped(run: BlockRun, observers: Sequence[Observer]) -> Iterator[None]:
             handle.remove()
 
 
-def _recorder(run: BlockRun, name: str) -> Callable[[nn.Module, Any, Any], None]:
+def _recorder(
+    run: BlockRun, name: str, observers: Sequence[Observer]
+) -> Callable[[nn.Module, Any, Any], None]:
     def record(_module: nn.Module, args: Any, output: Any) -> None:
         if name in run.tap_outputs:
             raise RuntimeError(
@@ -173,5 +184,7 @@ def _recorder(run: BlockRun, name: str) -> Callable[[nn.Module, Any, Any], None]
         run.tap_outputs[name], run.tap_inputs[name] = output, args
         own = run.block.named_parameters(recurse=False)
         run.parameters = {name: parameter.detach() for name, parameter in own}
+        for observer in observers:
+            observer.tapped(run, name)
 
     return record

@@ -48,7 +48,13 @@ def _joined(first: BlockList, attribute: str, joined: tuple[str, ...]) -> Adapte
         attribute: name of the second list.
         joined: streams of the first list, in the order in which they are concatenated.
     """
-    second = BlockList(attribute, IMAGE, Layout.FRAME_MAJOR, joined=joined)
+    second = BlockList(
+        attribute,
+        IMAGE,
+        Layout.FRAME_MAJOR,
+        joined=joined,
+        replaces_tokens=first.replaces_tokens,
+    )
     return Adapter(
         lists=(first, second), residuals={"block": Residual((first.attribute,))}, frames=one_image
     )
@@ -96,8 +102,9 @@ IMAGES: dict[str, Adapter] = {
     # Later blocks also take the outputs of earlier ones. Only blocks read those outputs.
     "HunyuanDiT2DModel": chained("blocks", streams=IMAGE, frames=one_image),
     # The model appends another text to the stream before each block and removes it afterwards.
+    # Each block gets other embeddings of the text, as the last tokens of its stream.
     "HiDreamImageTransformer2DModel": _joined(
-        BlockList("double_stream_blocks", IMAGE_AND_TEXT, Layout.FRAME_MAJOR),
+        BlockList("double_stream_blocks", IMAGE_AND_TEXT, Layout.FRAME_MAJOR, replaces_tokens=True),
         "single_stream_blocks",
         ("hidden_states", "encoder_hidden_states"),
     ),
