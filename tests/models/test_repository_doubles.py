@@ -34,6 +34,8 @@ FOUND = {
     doubles.Hinted: "blocks[0:1](x) of 1 -> blocks[1:](x) of 2",
     doubles.FramesInBatch: "blocks(hidden) of 3",
     doubles.SameBlockTwice: "blocks(hidden) of 4",
+    doubles.InPlace: "blocks(x) of 3",
+    doubles.ComfyFlux: "double_blocks(img, txt) of 3 -> single_blocks(x) of 3",
 }
 KINDS = pytest.mark.parametrize("kind", FOUND, ids=lambda kind: kind.__name__)
 
