@@ -64,6 +64,11 @@ class WriteGuard:
                 self.whole.add(write.attribute)
             elif write.kind == "between":
                 places.add((write.attribute, write.index))
+            elif write.kind == "twice":
+                self.reason = (
+                    f"the blocks of {write.attribute} ran more than once in one forward call, and "
+                    "no single residual belongs to it, so every step is computed"
+                )
             else:
                 self.kept.add(write.attribute)
                 self._user_warnings.warn("in place", _in_place(write.attribute))

@@ -162,6 +162,8 @@ class BlockRun:
         output: the output of the block.
         tap_outputs: outputs of the tapped submodules, by name.
         tap_inputs: positional arguments of the tapped submodules, by name.
+        index: index of the block in the whole list, -1 if it is not known. A module that is in the
+            list twice has two.
         parameters: the block's own parameters, by name. They are copied from the block while it
             runs, because offloaded parameters are on the device only then.
     """
@@ -173,6 +175,7 @@ class BlockRun:
     tap_outputs: dict[str, Any] = field(default_factory=dict)
     parameters: dict[str, Tensor] = field(default_factory=dict)
     tap_inputs: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    index: int = -1
 
     def parameter(self, name: str) -> Tensor:
         """Return a parameter of the block, as it was while the tapped submodules ran."""

@@ -93,14 +93,16 @@ class StandIns:
         ends = {self.first_index, self.last_index} if at_ends else set()
         for index in ends | (set(others) & set(result)):
             observers = (*(at_ends if index in ends else ()), *others.get(index, ()))
-            result[index] = self.observe(self._modules[index], observers)
+            result[index] = self.observe(self._modules[index], observers, index)
         return result
 
-    def observe(self, block: nn.Module, observers: Sequence[Observer]) -> StandIn:
+    def observe(
+        self, block: nn.Module, observers: Sequence[Observer], index: int = -1
+    ) -> StandIn:
         """Return a stand-in that runs `block` between the calls of its observers."""
 
         def handle(call: BlockCall) -> Any:
-            run = BlockRun(block, call.arguments, self.blocks.streams[0])
+            run = BlockRun(block, call.arguments, self.blocks.streams[0], index=index)
             for observer in observers:
                 observer.before(run)
             with _tapped(run, observers):

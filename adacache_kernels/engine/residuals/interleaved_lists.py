@@ -59,7 +59,7 @@ class FirstListRecording(Observer):
 
     def before(self, run: BlockRun) -> None:
         """Store what enters the first block."""
-        if run.block is not self._stand_ins.first or self._x_in:
+        if run.index != self._stand_ins.first_index or self._x_in:
             return
         streams = self._stand_ins.blocks.streams
         if self._keeps:
@@ -74,7 +74,7 @@ class FirstListRecording(Observer):
         x_out = [stream.read(run.output) for stream in self._stand_ins.blocks.streams]
         self._x_out = [x.clone() for x in x_out] if self._keeps else x_out
         self._left = [self._check.trace(x) for x in self._x_out]
-        self.ran_alone = run.block is self._stand_ins.last
+        self.ran_alone = run.index == self._stand_ins.last_index
 
     def release(self) -> None:
         """Look for writes into the streams, and release them."""

@@ -219,6 +219,7 @@ class SpanRecording(Observer):
         self._hand_over = HandOver(check, self._split if first else None)
         self._x_in: Streams = []
         self._entered: list[Trace | None] = []
+        self._is_stored = False
 
     @property
     def first_list_ran_alone(self) -> bool:
@@ -242,8 +243,12 @@ class SpanRecording(Observer):
     def after(self, run: BlockRun) -> None:
         """Store the residuals if this was the last block."""
         span = self._span
-        if run.block is not span.stand_ins.last:
+        if run.index != span.stand_ins.last_index:
             return
+        if self._is_stored:
+            self._check.found.add(Write("twice", span.blocks.attribute))
+            return
+        self._is_stored = True
         for trace in self._entered:
             self._check.compare(Write("input", span.blocks.attribute), trace)
         for index, (stream, x_in) in enumerate(zip(span.blocks.streams, self._x_in, strict=True)):

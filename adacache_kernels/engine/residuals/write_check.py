@@ -29,19 +29,20 @@ class Write:
     Args:
         kind: "input": what enters a block list, while its blocks run. "between": a stream, between
             two blocks. "after": what left the last block, perhaps still in the model's loop.
-            "metric": the input of a metric block, or the output of one of its modules.
+            "metric": the input of a metric block, or the output of one of its modules. "twice": the
+            blocks ran again in the same call, with other streams.
         attribute: name of the `nn.ModuleList` in the model.
         index: index of the metric block, or of the block before the change; 0 for "input".
     """
 
-    kind: Literal["input", "between", "after", "metric"]
+    kind: Literal["input", "between", "after", "metric", "twice"]
     attribute: str
     index: int = 0
 
     @property
     def spoils_residuals(self) -> bool:
         """Return True if the stored residuals are wrong because of it."""
-        return self.kind in ("input", "between")
+        return self.kind in ("input", "between", "twice")
 
 
 @dataclass(frozen=True)
