@@ -15,7 +15,7 @@ from ..memory.plan import Storage
 from ..memory.residual_store import ResidualStore
 from ..models import Adapter, GivenFrames, Probe, Unclear, unclear_message
 from ..models.block_calls import shadowed
-from ..models.own_errors import is_ours, unreadable_message
+from ..models.probe.own_errors import is_ours, unreadable_message
 from .base import EngineBase
 from .clocks.clock import Call, StepClock
 from .forward_call import ForwardCall

@@ -11,9 +11,9 @@ from .find_block_lists import choose_block_lists, unclear_message
 from .frames import Frames
 from .layout import Layout
 from .misfit import Misfit
-from .probe_first_forward import Probe
-from .unclear import Unclear
-from .video_input import GivenFrames, batch_of, check_frames
+from .probe.first_forward import Probe
+from .probe.unclear import Unclear
+from .probe.video_input import GivenFrames, batch_of, check_frames
 
 __all__ = [
     "ADAPTERS",

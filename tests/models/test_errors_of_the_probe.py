@@ -26,12 +26,12 @@ def fails_once(model: Model, match: str, **settings: Any) -> ValueError:
 @pytest.mark.parametrize(
     "place",
     [
-        "observed_list.ObservedList.before",
-        "observed_list.ObservedList.after",
-        "observed_attention.AttentionWatch.watching",
-        "probe_first_forward.Probe.lists",
-        "probe_first_forward.Probe.adapter",
-        "probe_first_forward.video_layout",
+        "probe.observed_list.ObservedList.before",
+        "probe.observed_list.ObservedList.after",
+        "probe.observed_attention.AttentionWatch.watching",
+        "probe.first_forward.Probe.lists",
+        "probe.first_forward.Probe.adapter",
+        "probe.first_forward.video_layout",
     ],
 )
 @pytest.mark.parametrize("error", [KeyError, AttributeError, RuntimeError, ValueError])

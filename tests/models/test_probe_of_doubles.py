@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from adacache_kernels.models import Adapter, BlockRun, Layout, Probe, Unclear, check_frames
 from adacache_kernels.models.block_calls import Parameters, shadowed
-from adacache_kernels.models.video_input import GivenFrames
+from adacache_kernels.models.probe.video_input import GivenFrames
 from tests.models import repository_doubles as doubles
 from tests.support.tiny_models.description import noise
 

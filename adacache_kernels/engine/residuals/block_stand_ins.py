@@ -96,9 +96,7 @@ class StandIns:
             result[index] = self.observe(self._modules[index], observers, index)
         return result
 
-    def observe(
-        self, block: nn.Module, observers: Sequence[Observer], index: int = -1
-    ) -> StandIn:
+    def observe(self, block: nn.Module, observers: Sequence[Observer], index: int = -1) -> StandIn:
         """Return a stand-in that runs `block` between the calls of its observers."""
 
         def handle(call: BlockCall) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .block_stand_in import BlockCall
+from ..block_stand_in import BlockCall
 from .unclear import Unclear
 from .value_check import Value
 

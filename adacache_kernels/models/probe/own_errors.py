@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-PACKAGE = Path(__file__).parents[1]
+PACKAGE = Path(__file__).parents[2]
 TORCH = Path(torch.__file__).parent
 REPLACED = ("StandIn", "'tuple' object", "'dict' object")
 """Words of the errors of a model that needs its own list of blocks, not the replacing objects."""

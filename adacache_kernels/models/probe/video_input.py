@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .frames import Frames
-from .layout import Layout
+from ..frames import Frames
+from ..layout import Layout
 from .unclear import Unclear
 
 Grid = tuple[int, int, int]

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .adapter import BlockList, Residual
+from ..adapter import BlockList, Residual
 from .value_check import Value
 
 NAMES = ("attn1", "attn", "self_attn", "self_attention")

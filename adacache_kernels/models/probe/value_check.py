@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .block_calls import versions
-from .fingerprint import fingerprint
+from ..block_calls import versions
+from ..fingerprint import fingerprint
 
 
 class Value:

@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..options import CacheRes
-from .adapter import Adapter, BlockList, Residual, Stream
-from .block_calls import Parameters, whole_list
-from .block_stand_in import BlockCall, StandIn, block_stand_in
-from .layout import Layout
+from ...options import CacheRes
+from ..adapter import Adapter, BlockList, Residual, Stream
+from ..block_calls import Parameters, whole_list
+from ..block_stand_in import BlockCall, StandIn, block_stand_in
+from ..layout import Layout
 from .observed_attention import AttentionWatch
 from .observed_list import ObservedList, OutputIndices
 from .unclear import Unclear
