@@ -1,4 +1,4 @@
-"""What one forward call shows of a model: frames, layouts, attention, writes."""
+"""One forward call of a model shows its frames, layouts, attention and writes."""
 
 from __future__ import annotations
 

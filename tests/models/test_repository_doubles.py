@@ -120,7 +120,7 @@ def test_blocks_that_run_twice_in_one_forward_call(first: int) -> None:
 
 
 def test_a_known_class_whose_blocks_run_twice_in_one_forward_call() -> None:
-    """As under the `cfg_skip` of VideoX-Fun, below the parameters of diffusers' forward."""
+    """The `cfg_skip` of VideoX-Fun runs the halves of a batch one after the other, like this."""
     tiny = TINY["allegro"]
     model = tiny.build()
     own = model.forward
