@@ -35,6 +35,7 @@ from .residuals.block_stand_ins import Before, Observer
 from .residuals.guidance_branch import GuidanceBranch
 from .slot_reservation import SlotReservation
 from .step_recorder import StepRecorder
+from .write_guard import WriteGuard
 
 
 class Engine(AdaCacheEngine):
@@ -63,6 +64,7 @@ class Engine(AdaCacheEngine):
         self.recorder: StepRecorder | None = None
         """Receives the residuals of every computed step; a calibration sets it."""
         self._adapter = adapter
+        self._writes = WriteGuard(model, adapter, self.user_warnings)
         self._memory = ResidualStore(arena, Storage(config.cache_dtype), tuple(config.over_budget))
         self._measurement = LeaderMeasurement(
             model, adapter, config, clock, self._memory, self.user_warnings
@@ -142,6 +144,8 @@ class Engine(AdaCacheEngine):
         self._memory.begin_generation()
 
     def _run(self, call: Call, forward: ForwardCall) -> Any:
+        for each in tuple(self._generation.branches.values()):
+            self._lost_to_writes(each, wait=False)
         branch = self._branch(call.branch)
         self._generation.note_call(call.branch, call.step)
         reason = self._reason_to_compute(call, forward)
@@ -159,7 +163,8 @@ class Engine(AdaCacheEngine):
         """Return the reason why a call must be computed and nothing is stored; None if none."""
         if call.reason is not None:
             return call.reason
-        text = why_not_cached(self.model, self._adapter, forward.arguments)
+        text = self._writes.reason
+        text = text or why_not_cached(self.model, self._adapter, forward.arguments)
         return None if text is None else Reason("not cached", text)
 
     def _run_cached(self, branch: GuidanceBranch, call: Call, forward: ForwardCall) -> Any:
@@ -169,7 +174,9 @@ class Engine(AdaCacheEngine):
         if call.first_in_step:
             self._begin_step(call, forward, can_reuse=can_reuse and not call.near_end)
         if can_reuse and not self._generation.is_computing:
-            return self._reuse(branch, call, forward)
+            if not self._lost_to_writes(branch, wait=True):
+                return self._reuse(branch, call, forward)
+            branch = self._branch(call.branch)
         if self._generation.wants_reuse and not (can_reuse or call.near_end):
             changed = branch.signature not in (None, signature)
             reason = user_warnings.CHANGED if changed else user_warnings.NOT_STORED
@@ -205,9 +212,12 @@ class Engine(AdaCacheEngine):
         if not (is_measuring or is_storing):
             return forward.run()
         video = self._adapter.frames(self.model, forward.arguments)
+        is_first = branch.checked_for != branch.signature
+        branch.check.begin(fingerprints=is_storing and is_first)
         observers: dict[str, dict[int, list[Observer]]] = {}
         if is_measuring:
             observers = self._measurement.begin(call.step, video, self.recorder)
+            self._writes.watch_metric_blocks(observers, branch.check)
         first_list = observers.setdefault(self._adapter.lists[0].attribute, {})
         first_list.setdefault(0, []).insert(0, Before(partial(self._reserve, branch, video)))
         lists = branch.computed(
@@ -215,6 +225,7 @@ class Engine(AdaCacheEngine):
             observers,
             video,
             recording=is_storing,
+            kept=self._writes.kept,
             measure=self._measurement.comparison if is_measuring else None,
         )
         with shadowed(self.model, lists):
@@ -238,10 +249,10 @@ class Engine(AdaCacheEngine):
         branch.end()
         if self.recorder is not None:
             self.recorder.take(call.branch, branch.recorded())
-        if branch.written_in_place:
-            branch.forget()
-            self.user_warnings.warn("in place", user_warnings.IN_PLACE, call.step)
-        elif is_storing:
+        if is_storing:
+            branch.check.post()
+            branch.checked_for = branch.signature
+        if not self._lost_to_writes(branch, wait=False) and is_storing:
             # In a reused step, the other branches hold residuals of the last computed step.
             branch.computed_at = self._generation.last_computed_step
         needs_end = self.config.correct or self.config.compares_forecasts
@@ -250,6 +261,42 @@ class Engine(AdaCacheEngine):
             self.user_warnings.warn("last list", text, call.step)
         if branch.corrected:
             self._generation.history.corrected.setdefault(call.branch, []).append(call.step)
+
+    def _lost_to_writes(self, branch: GuidanceBranch, *, wait: bool) -> bool:
+        """Act on writes into the streams of a branch; return True if its residuals are lost.
+
+        Args:
+            branch: a branch of the present generation.
+            wait: whether the host waits for comparisons that the device has not finished. Before
+                the first reuse it has to: the computed steps must not depend on the device's speed.
+        """
+        waited = branch.check.read(wait=wait)
+        if waited > 0:
+            self._generation.history.waits.append(waited)
+        writes = branch.check.take()
+        if not writes:
+            return False
+        self._writes.learn(writes)
+        self._forget_written({write.kind for write in writes})
+        for each in self._generation.branches.values():
+            each.give_every_block(self._writes.whole)
+        if not any(write.spoils_residuals for write in writes):
+            return False
+        branch.forget()
+        if self._adapter is not self._writes.adapter:
+            self._use_lists_of(self._writes.adapter)
+        return True
+
+    def _forget_written(self, kinds: set[str]) -> None:
+        """Forget what was measured before writes of these kinds were known."""
+        if not kinds.isdisjoint(("metric", "between")):
+            self._meter.forget()
+
+    def _use_lists_of(self, adapter: Adapter) -> None:
+        """Begin again with other block lists: no residual fits them."""
+        self._adapter = self._reservation.adapter = adapter
+        self._generation.branches.clear()
+        self._memory.begin_generation()
 
     def _branch(self, name: str) -> GuidanceBranch:
         generation = self._generation
@@ -263,6 +310,7 @@ class Engine(AdaCacheEngine):
                 generation.forecast,
                 correct=self.config.correct,
             )
+            generation.branches[name].give_every_block(self._writes.whole)
         return generation.branches[name]
 
     def _fit_to_signature(self, branch: GuidanceBranch, call: Call, signature: object) -> None:

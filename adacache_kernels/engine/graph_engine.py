@@ -87,6 +87,12 @@ class GraphEngine(Engine):
         self._generation.last_computed_step = call.step
         self._graphs.begin_step(call.step, forward.device)
 
+    def _forget_written(self, kinds: set[str]) -> None:
+        super()._forget_written(kinds)
+        self._graphs.drop_graphs()
+        if kinds != {"after"}:
+            self._graphs.forget()
+
     def _is_storing(self, branch: GuidanceBranch, step: int) -> bool:
         return step > 1 or super()._is_storing(branch, step)
 
@@ -99,11 +105,15 @@ class GraphEngine(Engine):
         if call.first_in_step:
             self._generation.last_computed_step = call.step
             self._graphs.begin_step(call.step, forward.device)
+        if not self._graphs.is_eager and self._lost_to_writes(branch, wait=True):
+            branch = self._branch(call.branch)
+            self._fit_to_signature(branch, call, signature)
         if self._graphs.is_eager or not branch.steps:
             return self._compute(branch, call, forward)
         self._memory.acquire()
         output = self._graphs.run(
-            (call.branch, forward.signature),
+            # The graph contains the addresses of the branch's slots, which its index selects.
+            (call.branch, branch.index, forward.signature),
             self._memory.slots,
             forward.args,
             forward.kwargs,

@@ -78,7 +78,7 @@ class LeaderMeasurement:
         if self._metric_blocks.warning:
             self._user_warnings.warn("compiled", self._metric_blocks.warning)
         videos = videos_of(video[0], self._config, self._adapter, self._clock)
-        self.meter.begin(step, video, videos, recorder)
+        self.meter.begin(step, video, videos, recorder, self._adapter.frames.unknown)
         names = [blocks.attribute for blocks in self._adapter.lists]
         return {
             name: {index: list(of_block) for index, of_block in self.meter.observers(name).items()}

@@ -12,8 +12,9 @@ from ..config.adacache_config import AdaCacheConfig
 from ..memory.arena_provider import ArenaProvider
 from ..memory.plan import Storage
 from ..memory.residual_store import ResidualStore
-from ..models import Adapter, Probe, Unclear, batch_of, unclear_message
+from ..models import Adapter, GivenFrames, Probe, Unclear, unclear_message
 from ..models.block_calls import shadowed
+from ..models.probe.own_errors import is_ours, unreadable_message
 from .base import EngineBase
 from .clocks.clock import Call, EngineClock
 from .eligibility import why_not_watched
@@ -31,7 +32,8 @@ class ProbingEngine(EngineBase[AdaCacheConfig]):
         clock: describes the generation.
         arena: will provide the memory.
         succeed: called with the adapter and the call that was watched.
-        give_up: called if the connections are unclear; removes the patch.
+        give_up: called if the model cannot be cached; removes the patch.
+        frames: the frames that the user gave, if any.
     """
 
     def __init__(
@@ -43,12 +45,14 @@ class ProbingEngine(EngineBase[AdaCacheConfig]):
         arena: ArenaProvider,
         succeed: Callable[[Adapter, Call], None],
         give_up: Callable[[], None],
+        frames: GivenFrames | None = None,
     ) -> None:
         super().__init__(model, config, clock)
         self._names = names
         self._memory = ResidualStore(arena, Storage(config.cache_dtype), ())
         self._succeed = succeed
         self._give_up = give_up
+        self._frames = frames
 
     @property
     def reason_not_single(self) -> str:
@@ -84,23 +88,38 @@ class ProbingEngine(EngineBase[AdaCacheConfig]):
     def _run(self, call: Call, forward: ForwardCall) -> Any:
         """Watch the blocks in a forward call.
 
+        The output is lost if the model cannot be cached: nobody would see that it is not, and the
+        error comes in the first step, which is soon repeated.
+
         Raises:
-            ValueError: the connections of the blocks are unclear; the message says what would
-                settle it. The model is then no longer patched.
+            ValueError: the model cannot be cached; the message says why, and what would help. The
+                model is then no longer patched.
         """
         reason = why_not_watched(self.model)
         if reason is not None:
             self.user_warnings.warn("not cached", reason, call.step)
             return forward.run()
-        probe = Probe(self.model, self._names)
-        with shadowed(self.model, probe.lists()):
-            output = forward.run()
+        probe: Probe | None = None
         try:
-            adapter = probe.adapter(batch_of(forward.arguments))
+            probe = Probe(self.model, self._names, self._frames)
+            with shadowed(self.model, probe.lists()):
+                output = forward.run()
+            adapter = probe.adapter(forward.arguments)
         except Unclear as unclear:
             self._give_up()
-            raise ValueError(unclear_message(self.model, str(unclear))) from unclear
-        self._succeed(replace(adapter, why_not_cached=_new_arguments(forward.arguments)), call)
+            advice = "" if probe is None else probe.alone(forward.arguments)
+            raise ValueError(unclear_message(self.model, str(unclear), advice)) from unclear
+        except Exception as error:
+            if not is_ours(error):
+                raise
+            self._give_up()
+            raise ValueError(unreadable_message(self.model, error)) from error
+        try:
+            adapter = replace(adapter, why_not_cached=_new_arguments(forward.arguments))
+            self._succeed(adapter, call)
+        except Exception:
+            self._give_up()
+            raise
         return output
 
 

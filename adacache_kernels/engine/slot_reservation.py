@@ -24,7 +24,7 @@ class SlotReservation:
     def __init__(
         self, adapter: Adapter, clock: EngineClock, memory: ResidualStore, meter: DistanceMeter
     ) -> None:
-        self._adapter = adapter
+        self.adapter = adapter
         self._clock = clock
         self._memory = memory
         self._meter = meter
@@ -57,9 +57,9 @@ class SlotReservation:
         if branch.reserved_for == branch.signature:
             self._memory.acquire()
             return True
-        entering = StreamShapes.of(video, self._adapter.lists[0], run.arguments)
-        demand = SlotDemand(self._adapter.lists, generation.ring_size, self._meter.positions)
-        self._calls = self._clock.calls(self._adapter.guidance_calls)
+        entering = StreamShapes.of(video, self.adapter.lists[0], run.arguments)
+        demand = SlotDemand(self.adapter.lists, generation.ring_size, self._meter.positions)
+        self._calls = self._clock.calls(self.adapter.guidance_calls)
         # The number of branches that an earlier generation had is better than a guess.
         expected = self._branch_counts.get(self._calls, self._calls or 1)
         is_kept = self._memory.ensure(branch.index, expected, demand, entering, run.x_in.device)

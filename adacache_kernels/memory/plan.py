@@ -190,6 +190,8 @@ class SlotDemand:
             parts = (shapes.streams[parameter] for parameter in blocks.joined)
             tokens = sum(part.shape[1] for part in parts if part is not None)
             return StreamShape((first.shape[0], tokens, channels), first.dtype)
+        if blocks.layout is self.lists[0].layout:
+            return first
         batch, frames = shapes.video
         tokens = math.prod(first.shape[:-1]) // (batch * frames)
         return StreamShape(blocks.layout.shape(batch, frames, tokens, channels), first.dtype)

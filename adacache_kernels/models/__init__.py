@@ -8,21 +8,29 @@ from __future__ import annotations
 from .adapter import Adapter, BlockList, BlockRun, Residual, Stream
 from .find_adapter import ADAPTERS, adapter_for
 from .find_block_lists import choose_block_lists, unclear_message
+from .frames import Frames
 from .layout import Layout
-from .probe_first_forward import Probe, Unclear, batch_of
+from .misfit import Misfit
+from .probe.first_forward import Probe
+from .probe.unclear import Unclear
+from .probe.video_input import GivenFrames, batch_of, check_frames
 
 __all__ = [
     "ADAPTERS",
     "Adapter",
     "BlockList",
     "BlockRun",
+    "Frames",
+    "GivenFrames",
     "Layout",
+    "Misfit",
     "Probe",
     "Residual",
     "Stream",
     "Unclear",
     "adapter_for",
     "batch_of",
+    "check_frames",
     "choose_block_lists",
     "unclear_message",
 ]

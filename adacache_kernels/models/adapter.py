@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..options import CacheRes
+from .block_calls import whole_list
+from .frames import Frames
 from .layout import Layout
-
-Frames = Callable[[nn.Module, Mapping[str, Any]], tuple[int, int]]
-"""From the model and its forward's arguments by name to (videos, frames of tokens in a video)."""
+from .misfit import Misfit
 
 WhyNotCached = Callable[[nn.Module, Mapping[str, Any]], str | None]
 """From the model and its forward's arguments by name to a reason, or None if there is none."""
@@ -32,16 +32,34 @@ class Stream:
     output: int | None = None
 
     def read(self, output: Any) -> Tensor:
-        """Return the stream from a block's output."""
+        """Return the stream from a block's output.
+
+        Raises:
+            Misfit: the block did not return the stream.
+        """
         value = self.value(output)
-        assert value is not None
+        if value is None:
+            raise Misfit(f"a block returned no {self.parameter}")
         return value
 
     def value(self, output: Any) -> Tensor | None:
-        """Return the stream from a block's output, or None if the call has no such stream."""
-        value = output if self.output is None else output[self.output]
-        assert value is None or isinstance(value, Tensor)
-        return value
+        """Return the stream from a block's output, or None if the call has no such stream.
+
+        Raises:
+            Misfit: the block returned something else.
+        """
+        if self.output is None:
+            value, place = output, "itself"
+        else:
+            is_long_enough = isinstance(output, tuple | list) and len(output) > self.output
+            value = output[self.output] if is_long_enough else ()
+            place = f"as element {self.output} of a tuple"
+        if value is None or isinstance(value, Tensor):
+            return value
+        raise Misfit(
+            f"a block returned a {type(output).__name__}; expected {self.parameter}, a tensor, "
+            f"{place}"
+        )
 
 
 @dataclass(frozen=True)
@@ -54,7 +72,7 @@ class BlockList:
     residuals of its own.
 
     Args:
-        attribute: name of the `nn.ModuleList` in the model.
+        attribute: dotted name of the `nn.ModuleList`, or `nn.ModuleDict`, in the model.
         streams: the hidden streams, the video first. If a stream is None in a call, it has no
             residual there.
         layout: the layout of the video stream.
@@ -72,6 +90,8 @@ class BlockList:
         has_residual: False if a reused step needs none of the list's outputs. No residual is then
             stored.
         by_index: the model indexes its list, so a reused step needs an element for every block.
+        replaces_tokens: between two blocks the model replaces tokens of a stream which do not reach
+            its output, so that a stream may change there.
     """
 
     attribute: str
@@ -86,6 +106,7 @@ class BlockList:
     joined: tuple[str, ...] = ()
     has_residual: bool = True
     by_index: bool = False
+    replaces_tokens: bool = False
 
     @property
     def is_part(self) -> bool:
@@ -103,9 +124,13 @@ class BlockList:
 
     def modules(self, model: nn.Module) -> dict[int, nn.Module]:
         """Return the blocks by their index in the whole `nn.ModuleList`."""
-        blocks = getattr(model, self.attribute)
+        blocks = self.whole(model)
         indices = range(len(blocks))[self.start : self.stop : self.step]
         return {index: blocks[index] for index in indices}
+
+    def whole(self, model: nn.Module) -> Sequence[nn.Module]:
+        """Return the blocks of the whole list."""
+        return whole_list(model, self.attribute)
 
     def split(self, x: Tensor, stream: int, video: tuple[int, int]) -> Tensor:
         """Return a stream as a view of four dimensions: the video as `[B, F, S, C]`.
@@ -117,12 +142,12 @@ class BlockList:
             video: number of videos, B, and frames of each, F.
 
         Raises:
-            ValueError: the video does not divide into that many frames.
+            Misfit: the video does not divide into that many frames.
         """
         if stream == 0:
             batch, frames = video
             return self.layout.split(x, batch, 1 if self.joined else frames)
-        x = x.unsqueeze(-3)
+        x = x.flatten(0, -3).unsqueeze(0) if x.ndim > 3 else x.unsqueeze(-3)
         return x if x.ndim == 4 else x.unsqueeze(0)
 
 
@@ -136,6 +161,9 @@ class BlockRun:
         stream: the video stream.
         output: the output of the block.
         tap_outputs: outputs of the tapped submodules, by name.
+        tap_inputs: positional arguments of the tapped submodules, by name.
+        index: index of the block in the whole list, -1 if it is not known. A module that is in the
+            list twice has two.
         parameters: the block's own parameters, by name. They are copied from the block while it
             runs, because offloaded parameters are on the device only then.
     """
@@ -146,6 +174,8 @@ class BlockRun:
     output: Any = None
     tap_outputs: dict[str, Any] = field(default_factory=dict)
     parameters: dict[str, Tensor] = field(default_factory=dict)
+    tap_inputs: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    index: int = -1
 
     def parameter(self, name: str) -> Tensor:
         """Return a parameter of the block, as it was while the tapped submodules ran."""
@@ -164,6 +194,19 @@ class BlockRun:
                 'whole block instead: patch(..., cache_res="block")'
             )
         return self.tap_outputs[name]
+
+    def tap_input(self, name: str) -> Tensor:
+        """Return the first argument of the submodule `name`.
+
+        Raises:
+            Misfit: the submodule was not called with a tensor.
+            RuntimeError: see `tap`.
+        """
+        self.tap(name)
+        values = self.tap_inputs.get(name, ())
+        if values and isinstance(values[0], Tensor):
+            return values[0]
+        raise Misfit(f"{type(self.block).__name__}.{name} was called without a tensor")
 
     @property
     def x_in(self) -> Tensor:
@@ -188,11 +231,17 @@ class Residual:
         taps: submodules of the block whose outputs `value` reads.
         value: returns the residual of a run of the block, with the gate applied, in the layout of
             the block list. None: the residual of the whole block, `x_out - x_in`.
+        optional: those of `taps` that a block may lack.
+        arguments: parameters of the block's forward that `value` reads.
+        parameters: the block's own parameters that `value` reads.
     """
 
     lists: tuple[str, ...]
     taps: tuple[str, ...] = ()
     value: Callable[[BlockRun], Tensor] | None = None
+    optional: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -202,7 +251,7 @@ class Adapter:
     Args:
         lists: the block lists, in the order in which the model runs them.
         residuals: the residuals that can be measured, by their value of `cache_res`.
-        frames: returns the number of videos and the frames of tokens in each; see `Frames`.
+        frames: returns the number of videos and the frames of tokens in each.
         guidance_calls: calls of the transformer in a step with classifier-free guidance: 1 if both
             branches are in one batch, else 2.
         why_not_cached: returns the reason why a call must be computed; see `WhyNotCached`. None if

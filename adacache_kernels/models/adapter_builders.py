@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from .adapter import Adapter, BlockList, Frames, Residual, Stream, WhyNotCached
+from .adapter import Adapter, BlockList, Residual, Stream, WhyNotCached
+from .frames import Frames
 from .layout import Layout
 
 VIDEO = (Stream("hidden_states"),)
@@ -51,14 +52,17 @@ def split_block_list(
     """Return the parts of a block list between whose blocks the model changes the video.
 
     Args:
-        blocks: the whole list.
-        count: number of its blocks.
+        blocks: the list, or a part of it in which each block follows the one before it.
+        count: number of blocks of the whole list.
         changed_after: indices of the blocks after which the model changes the video.
     """
-    inside = sorted({index + 1 for index in changed_after if index + 1 < count})
+    last = count if blocks.stop is None else blocks.stop
+    after = {index + 1 for index in changed_after if blocks.start <= index < last}
+    inside = sorted(after - {last})
     if not inside:
-        return (blocks,)
-    starts, stops = (0, *inside), (*inside, None)
+        # The model's loop has to reach the last block, after which it changes the video.
+        return (replace(blocks, by_index=True) if after else blocks,)
+    starts, stops = (blocks.start, *inside), (*inside, blocks.stop)
     return tuple(
         replace(blocks, start=start, stop=stop) for start, stop in zip(starts, stops, strict=True)
     )
@@ -93,6 +97,11 @@ def has_images_next_to_video(_model: nn.Module, arguments: Mapping[str, Any]) ->
     )
 
 
+HIDDEN_STATES = "hidden_states"
+MIXED_TOKENS = "other tokens lie in the sequence of the video"
+IMAGES_ONLY = "it makes images"
+
+
 def video_shape(arguments: Mapping[str, Any], frame_axis: int) -> tuple[int, int]:
     """Return the number of videos and latent frames of the argument `hidden_states`.
 
@@ -100,13 +109,12 @@ def video_shape(arguments: Mapping[str, Any], frame_axis: int) -> tuple[int, int
         arguments: the arguments of the model's forward, by name.
         frame_axis: dimension of the frames; the videos are dimension 0.
     """
-    hidden_states = arguments["hidden_states"]
-    assert isinstance(hidden_states, Tensor)
+    hidden_states = arguments[HIDDEN_STATES]
     return hidden_states.shape[0], hidden_states.shape[frame_axis]
 
 
 def frames_at(axis: int, patch: str | None = None) -> Frames:
-    """Return a `frames` that reads the latent frames from a dimension of `hidden_states`.
+    """Return a `Frames` that reads the latent frames from a dimension of `hidden_states`.
 
     Args:
         axis: the dimension.
@@ -114,30 +122,33 @@ def frames_at(axis: int, patch: str | None = None) -> Frames:
             tokens: a number, or a sequence that begins with it. None: 1.
     """
 
-    def frames(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
+    def count(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
         batch, latent_frames = video_shape(arguments, frame_axis=axis)
         size = 1 if patch is None else getattr(model.config, patch)
         return batch, latent_frames // int(size[0] if isinstance(size, list | tuple) else size)
 
-    return frames
+    return Frames(count, (HIDDEN_STATES,), () if patch is None else (f"config.{patch}",))
 
 
-def frames_from_num_frames(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the videos of `hidden_states`, `[B, F*S, C]`, and the frames by `num_frames`.
-
-    The result is 1 frame if `num_frames` is missing, or if the sequence has other tokens too, so
-    that frames cannot be separated.
-    """
+def _count_num_frames(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
     batch, tokens = video_shape(arguments, frame_axis=1)
     frames = int(arguments.get("num_frames") or 1)
     return batch, 1 if tokens % frames else frames
 
 
-def no_frames(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the images or videos of `hidden_states`, and 1 frame.
+frames_from_num_frames = Frames(
+    _count_num_frames,
+    (HIDDEN_STATES,),
+)
+"""The frames by `num_frames`. There is 1 frame if the argument is missing, or if the sequence
+`[B, F*S, C]` of `hidden_states` has other tokens too, so that frames cannot be separated."""
 
-    For images, and for videos in whose sequence other tokens lie, so that frames cannot be
-    separated.
-    """
-    batch, _ = video_shape(arguments, frame_axis=0)
-    return batch, 1
+
+def _count_none(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
+    return arguments[HIDDEN_STATES].shape[0], 1
+
+
+one_image = Frames(_count_none, (HIDDEN_STATES,), unknown=IMAGES_ONLY)
+"""The images of `hidden_states`, and 1 frame."""
+no_frames = Frames(_count_none, (HIDDEN_STATES,), unknown=MIXED_TOKENS)
+"""The videos of `hidden_states`, and 1 frame, because frames cannot be separated."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from .adapter import Adapter
+from .adapter_check import adapter_of, fits
 from .adapters.allegro import ALLEGRO
 from .adapters.cogvideox import COGVIDEOX
 from .adapters.diffusers_image import IMAGES
@@ -37,7 +38,8 @@ def adapter_for(model: nn.Module) -> Adapter | None:
     """Return the adapter of a model, or None if its class and structure are unknown.
 
     The class counts first, or the base class whose `forward` it inherits. Then the structure
-    counts, by which models of the original repositories are recognised.
+    counts, by which models of the original repositories are recognised. Neither is a proof, so the
+    model must also have everything that the adapter reads.
 
     Raises:
         ValueError: the class or a base class must not be cached, or the model caches by itself.
@@ -48,10 +50,16 @@ def adapter_for(model: nn.Module) -> Adapter | None:
         reason = UNSUPPORTED.get(cls.__name__)
         if reason is not None:
             raise ValueError(f"{type(model).__name__} must not be cached: {reason}")
-    for cls in classes:
-        adapter = ADAPTERS.get(cls.__name__)
-        if adapter is not None:
-            return adapter if isinstance(adapter, Adapter) else adapter(model)
+    return _adapter_by_name(model) or adapter_by_structure(model)
+
+
+def _adapter_by_name(model: nn.Module) -> Adapter | None:
+    """Return the adapter of the model's class, if the model has everything that it reads."""
+    for cls in type(model).__mro__:
+        known = ADAPTERS.get(cls.__name__)
+        if known is not None:
+            adapter = adapter_of(known, model)
+            return adapter if adapter is not None and fits(model, adapter) else None
         if "forward" in vars(cls):
-            break
-    return adapter_by_structure(model)
+            return None
+    return None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from .block_calls import registered, whole_list
 from .other_libraries.forward_wrappers import own_forward
 
 # Words in the names of lists that the hidden state does not run through.
@@ -31,7 +32,7 @@ LEAST_SHARE = 0.25
 
 @dataclass(frozen=True)
 class Candidate:
-    """An `nn.ModuleList` that may hold the blocks.
+    """An `nn.ModuleList`, or an `nn.ModuleDict`, that may hold the blocks.
 
     Args:
         path: its dotted name in the model.
@@ -39,6 +40,8 @@ class Candidate:
         count: number of blocks.
         parameters: number of parameters of all blocks.
         objection: the reason why it is not chosen; empty if there is none.
+        is_unlikely: True if its name is the only objection, so the user may know better.
+        is_dict: True if it is an `nn.ModuleDict`.
     """
 
     path: str
@@ -46,6 +49,8 @@ class Candidate:
     count: int
     parameters: int
     objection: str = ""
+    is_unlikely: bool = False
+    is_dict: bool = False
 
     def __str__(self) -> str:
         reason = f": {self.objection}" if self.objection else ""
@@ -55,6 +60,8 @@ class Candidate:
 def candidates(model: nn.Module) -> list[Candidate]:
     """Return all lists that may hold the blocks, with the objection to each."""
     all_lists = [_candidate(model, path, blocks) for path, blocks in outermost_lists(model)]
+    if any(not candidate.objection and not candidate.is_dict for candidate in all_lists):
+        all_lists = [_beside_lists(candidate) for candidate in all_lists]
     largest = max((c.parameters for c in all_lists if not c.objection), default=0)
     return [_compared(candidate, largest) for candidate in all_lists]
 
@@ -67,8 +74,7 @@ def choose_block_lists(model: nn.Module, blocks: Sequence[str] = ()) -> list[str
         blocks: names that the user gave; if empty, all candidates without an objection are taken.
 
     Raises:
-        ValueError: there is no candidate; a name is not that of a list of blocks; a list is not an
-            attribute of the model itself.
+        ValueError: there is no candidate; a name is not that of a list of blocks.
     """
     name, lists = type(model).__name__, dict(outermost_lists(model))
     if blocks:
@@ -78,7 +84,7 @@ def choose_block_lists(model: nn.Module, blocks: Sequence[str] = ()) -> list[str
                 f"blocks={unknown[0]!r}: {name} has no list of blocks of that name; "
                 f"{_listed(model)}"
             )
-        return _reachable(name, list(blocks))
+        return list(blocks)
     if not lists:
         raise ValueError(
             f"{name} is not supported, and it has no list of blocks (an nn.ModuleList of two or "
@@ -86,55 +92,65 @@ def choose_block_lists(model: nn.Module, blocks: Sequence[str] = ()) -> list[str
         )
     taken = [candidate.path for candidate in candidates(model) if not candidate.objection]
     if not taken:
-        raise ValueError(unclear_message(model, "no list in it is certain to hold its blocks"))
-    return _reachable(name, taken)
+        likely = [candidate for candidate in candidates(model) if candidate.is_unlikely]
+        advice = likely[0].path if len(likely) == 1 else ""
+        raise ValueError(
+            unclear_message(model, "no list in it is certain to hold its blocks", advice)
+        )
+    return taken
 
 
-def unclear_message(model: nn.Module, reason: str) -> str:
+def unclear_message(model: nn.Module, reason: str, advice: str = "") -> str:
     """Return the error message for a model whose blocks were not detected.
 
     Args:
         model: the model.
         reason: why detection failed, as the end of a sentence.
+        advice: a list that can be cached if it is named; empty if none is known.
     """
-    paths = [candidate.path for candidate in candidates(model)]
-    example = next((path for path in paths if "." not in path), "transformer_blocks")
-    return (
-        f"{type(model).__name__} is not a known class, and {reason}. {_listed(model)}. "
-        "Name the lists that the hidden state runs through, for example "
-        f'ak.patch(model, blocks="{example}")'
-    )
+    message = f"{type(model).__name__} is not a known class, and {reason}. {_listed(model)}"
+    if not advice:
+        return f"{message}. So it cannot be cached"
+    return f'{message}. One of them can be cached alone: ak.patch(model, blocks="{advice}")'
 
 
-def outermost_lists(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.ModuleList]]:
+def outermost_lists(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, list[nn.Module]]]:
     """Yield the lists of blocks that are not inside other lists, with their dotted names."""
     for name, child in model.named_children():
-        path = f"{prefix}{name}"
-        if isinstance(child, nn.ModuleList) and _holds_blocks(child):
-            yield path, child
+        path, blocks = f"{prefix}{name}", whole_list(model, name)
+        if blocks and _holds_blocks(blocks):
+            yield path, blocks
         elif not isinstance(child, nn.ModuleList):
             yield from outermost_lists(child, f"{path}.")
 
 
-def _holds_blocks(blocks: nn.ModuleList) -> bool:
+def _holds_blocks(blocks: list[nn.Module]) -> bool:
     if len(blocks) < 2 or not all(next(block.children(), None) is not None for block in blocks):
         return False
-    # Containers such as a ModuleDict have no forward of their own.
-    return all(callable(getattr(block, "forward", None)) for block in blocks)
+    return not any(isinstance(block, nn.ModuleList | nn.ModuleDict) for block in blocks)
 
 
-def _candidate(model: nn.Module, path: str, blocks: nn.ModuleList) -> Candidate:
+def _candidate(model: nn.Module, path: str, blocks: list[nn.Module]) -> Candidate:
     signatures = {str(inspect.signature(own_forward(block))) for block in blocks}
-    parameters = sum(parameter.numel() for parameter in blocks.parameters())
-    objection = ""
+    own = {parameter for block in blocks for parameter in block.parameters()}
+    parameters = sum(parameter.numel() for parameter in own)
+    objection, is_unlikely = "", False
     words = [word for word in OTHER_LISTS if word in path.lower()]
     if words:
+        is_unlikely = True
         objection = f"its name ({words[0]}) suggests that the hidden state does not run through it"
     elif len(signatures) > 1:
         objection = "its modules take different arguments"
-    elif isinstance(model.get_submodule(path.rpartition(".")[0]), nn.ModuleDict):
+    elif isinstance(registered(model, path.rpartition(".")[0]), nn.ModuleDict):
         objection = "it is in a ModuleDict, where it cannot be replaced"
-    return Candidate(path, type(blocks[0]).__name__, len(blocks), parameters, objection)
+    kind, is_dict = type(blocks[0]).__name__, isinstance(registered(model, path), nn.ModuleDict)
+    return Candidate(path, kind, len(blocks), parameters, objection, is_unlikely, is_dict)
+
+
+def _beside_lists(candidate: Candidate) -> Candidate:
+    if candidate.objection or not candidate.is_dict:
+        return candidate
+    return replace(candidate, objection="it is an nn.ModuleDict beside lists of blocks")
 
 
 def _compared(candidate: Candidate, largest: int) -> Candidate:
@@ -142,18 +158,6 @@ def _compared(candidate: Candidate, largest: int) -> Candidate:
         return candidate
     share = candidate.parameters / largest
     return replace(candidate, objection=f"it has {share:.2f} of the parameters of the largest one")
-
-
-def _reachable(name: str, paths: list[str]) -> list[str]:
-    """Return `paths` if they are attributes of the model itself; other lists cannot be replaced."""
-    nested = [path for path in paths if "." in path]
-    if nested:
-        owner, _, attribute = nested[0].rpartition(".")
-        raise ValueError(
-            f"the list {nested[0]} is inside the submodule {owner} of {name}; patch that one: "
-            f"ak.patch(model.{owner}, blocks={attribute!r})"
-        )
-    return paths
 
 
 def _listed(model: nn.Module) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from .adapters import latte
+from .block_calls import Parameters, whole_list
 
 SHIFT, SCALE = 0, 1
 
@@ -44,11 +45,22 @@ def module_names_for(model: nn.Module) -> ModuleNames | None:
     A class that inherits its `forward` has the module names of the class that defines it.
     """
     for cls in type(model).__mro__:
-        if cls.__name__ in MODULE_NAMES:
-            return MODULE_NAMES[cls.__name__]
+        names = MODULE_NAMES.get(cls.__name__)
+        if names is not None:
+            return names if _has_modules(model, names) else None
         if "forward" in vars(cls):
             break
     return None
+
+
+def _has_modules(model: nn.Module, names: ModuleNames) -> bool:
+    """Return True if the model's blocks have the modules: the name of a class is no proof."""
+    for attribute, module in (place for places in names.modules.values() for place in places):
+        blocks = whole_list(model, attribute)
+        is_named = blocks and names.timestep in Parameters(blocks[0]).names
+        if not is_named or not hasattr(blocks[0], module):
+            return False
+    return True
 
 
 def _modulated(x: Tensor, table: Tensor) -> Tensor:

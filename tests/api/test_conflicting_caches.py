@@ -163,7 +163,7 @@ def test_context_parallelism_is_refused() -> None:
             "_is_cached",
             r"cache-dit or ParaAttention.*cache_dit.disable_cache\(pipe\).*do not call",
         ),
-        ("enable_teacache", "TeaCache is on.*load the model.*do not call patch"),
+        ("enable_teacache", "another cache is on.*set enable_teacache to False.*do not call patch"),
     ],
 )
 def test_the_marks_of_other_libraries_are_recognised(mark: str, named: str) -> None:

@@ -297,7 +297,9 @@ def test_other_residuals_and_metrics(name: str, metric: Any, res: Any) -> None:
 @pytest.mark.parametrize("name", FOUR)
 def test_attention_and_the_rest_make_the_block(name: str) -> None:
     """The residuals s-attn and ca-mlp of the adapters add up to the residual of the block."""
+    from adacache_kernels.engine.residuals.block_stand_ins import Observer, StandIns
     from adacache_kernels.models import ADAPTERS
+    from adacache_kernels.models.block_calls import shadowed
 
     tiny = TINY[name]
     model = tiny.build()
@@ -306,18 +308,13 @@ def test_attention_and_the_rest_make_the_block(name: str) -> None:
     attention = adapter.residuals["s-attn"]
     rest = adapter.residuals["ca-mlp"]
 
-    class Watch:
+    class Watch(Observer):
         taps = (*attention.taps, *rest.taps)
-
-        def before(self, run: Any) -> None: ...
 
         def after(self, run: Any) -> None:
             assert attention.value is not None and rest.value is not None
             seen["whole"] = run.x_out - run.x_in
             seen["parts"] = attention.value(run) + rest.value(run)
-
-    from adacache_kernels.engine.residuals.block_stand_ins import StandIns
-    from adacache_kernels.models.block_calls import shadowed
 
     blocks = adapter.lists[0]
     modules = getattr(model, blocks.attribute)

@@ -83,7 +83,10 @@ def test_a_write_into_the_first_blocks_input_gives_a_warning() -> None:
     model.transformer_blocks[0].register_forward_pre_hook(write)
     ak.patch(model, schedule=[1], num_inference_steps=4)
     latents = LATTE.noise(batch=2)
-    with pytest.warns(ak.AdaCacheWarning, match="wrote into its input"), torch.no_grad():
+    with (
+        pytest.warns(ak.AdaCacheWarning, match="wrote into the input of the first block"),
+        torch.no_grad(),
+    ):
         for step in range(1, 5):
             latents = call(LATTE, model, latents, step, temporal=True)
-    assert ak.summary(model).computed_steps == [1, 2, 3, 4]
+    assert ak.summary(model).computed_steps == [1, 2]

@@ -21,6 +21,7 @@ from adacache_kernels.api.target import attached_engine
 from adacache_kernels.config.adacache_config import AdaCacheConfig
 from adacache_kernels.engine.reports.merge_summaries import merge_experts
 from adacache_kernels.memory.arena_provider import ArenaProvider
+from adacache_kernels.models import Frames
 from tests.engine.batched_videos import (
     STEPS,
     Replay,
@@ -279,7 +280,7 @@ def test_arguments_without_the_rows_of_the_batch() -> None:
     model = each(videos)
     engine = vars(model)["_adacache_installation"].router.engine
     # A model that packs its videos into one sequence reports such numbers.
-    engine._adapter = replace(engine._adapter, frames=lambda *_: (3, 1))
+    engine._adapter = replace(engine._adapter, frames=Frames(lambda *_: (3, 1)))
     with pytest.raises(ValueError, match=r"no argument of Wan.* has the 3 rows .*choose batch="):
         run(model, videos)
 

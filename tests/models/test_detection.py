@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from tests.models.unknown_models import (
     Skipping,
     Swapped,
     TextAddedEverywhere,
+    TextNamed,
     Turns,
     Twice,
     WithCache,
@@ -47,7 +49,7 @@ from tests.support.tiny_models.tiny_class import denoise
 
 CHAINED = {**VIDEOS, **OTHER_VIDEOS, **IMAGES, **OTHER_IMAGES}
 UNCLEAR = {
-    "cosmos3": r"gen_seq of layers has shape \(12, 12\); expected \[batch, tokens, channels\]",
+    "cosmos3": r"the hidden stream has shape \[12, 12\]; expected \[batch, tokens, channels\]",
     "motif": r"blocks of single_transformer_blocks pass encoder_hidden_states on from different",
     "hidream": r"nothing takes element 1 of the output of blocks of double_stream_blocks",
 }
@@ -133,7 +135,7 @@ def test_a_value_that_is_no_tensor_is_passed_on() -> None:
 
 
 REFUSED_BY_THE_FORWARD = {
-    Twice: r"the 4 blocks of layers did not each run once, in order",
+    Twice: r"the blocks of layers ran 2 times in one forward call",
     Backwards: r"the 4 blocks of layers did not each run once, in order",
     Partly: r"the 4 blocks of layers did not each run once, in order",
     Turns: r"the blocks of layers and others are interleaved",
@@ -147,7 +149,7 @@ REFUSED_BY_THE_FORWARD = {
 
 @pytest.mark.parametrize("kind", REFUSED_BY_THE_FORWARD, ids=str)
 def test_unclear_connections_are_refused(kind: Any) -> None:
-    """The message names the lists and the call that helps, and nothing stays patched."""
+    """The message names the lists, advises only what helps, and nothing stays patched."""
     model = kind[0](kind[1]) if isinstance(kind, tuple) else kind()
     model.eval()
     before = dict(vars(model))
@@ -156,8 +158,14 @@ def test_unclear_connections_are_refused(kind: Any) -> None:
         run(model)
     message = str(raised.value)
     assert f"{type(model).__name__} is not a known class" in message
-    assert "Lists in it: layers, 4 " in message and 'ak.patch(model, blocks="layers")' in message
+    assert "Lists in it: layers, 4 " in message
     assert vars(model) == before and not ak.is_patched(model)
+    advised = re.search(r'ak\.patch\(model, blocks="(\w+)"\)', message)
+    assert (advised is not None) is (kind is Turns)
+    if advised is not None:
+        ak.patch(model, blocks=advised[1], **REUSING)
+        run(model)
+        assert ak.summary(model).reused_steps
 
 
 def test_a_stream_that_comes_later_is_computed() -> None:
@@ -202,16 +210,27 @@ def test_a_model_without_blocks() -> None:
 
 
 def test_only_lists_beside_the_hidden_state() -> None:
-    model = Model()
-    model.text_blocks = model.layers
-    del model.layers
+    """The advice is to name the list, because its name is all that speaks against it."""
+    model = TextNamed().eval()
     with pytest.raises(ValueError, match=r"no list in it is certain to hold its blocks.*\(text\)"):
         ak.patch(model, num_inference_steps=STEPS)
+    with pytest.raises(ValueError, match=r'ak\.patch\(model, blocks="text_blocks"\)'):
+        ak.patch(model, num_inference_steps=STEPS)
+    ak.patch(model, blocks="text_blocks", **REUSING)
+    run(model)
+    assert ak.summary(model).reused_steps
 
 
 def test_a_list_inside_a_submodule() -> None:
-    with pytest.raises(ValueError, match=r"ak\.patch\(model\.transformer, blocks='layers'\)"):
-        ak.patch(Inside(), num_inference_steps=STEPS)
+    torch.manual_seed(0)
+    model = Inside().eval()
+    ak.patch(model, **REUSING)
+    inside = run(model)
+    assert ak.summary(model).found == "transformer.layers(x) of 4, by its first forward"
+    torch.manual_seed(0)
+    outside = Model().eval()
+    ak.patch(outside, **REUSING)
+    assert all(map(torch.equal, inside, run(outside)))
 
 
 def test_the_message_names_the_objection_to_each_list() -> None:

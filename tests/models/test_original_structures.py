@@ -19,8 +19,19 @@ PIXART = (
     "hidden_states attention_mask encoder_hidden_states encoder_attention_mask timestep "
     "cross_attention_kwargs class_labels"
 )
+TEXT = "hidden_states timestep encoder_hidden_states"
 MMDIT = {"double_blocks": "img txt vec pe", "single_blocks": "x vec pe"}
 
+# The parameters of the models' forwards, by the names of their structures.
+FORWARDS = {
+    "Open-Sora 1.2 with AdaCache, STDiT3": "x timestep y mask",
+    "Open-Sora 1.2, 1.3 and VideoSys, STDiT3": "x timestep y mask",
+    "Open-Sora 2.0 and FLUX.1, MMDiT": "img img_ids txt txt_ids timesteps",
+    "Latte and Open-Sora-Plan 1.1, LatteT2V": TEXT,
+    "Open-Sora-Plan 1.2, OpenSoraT2V": TEXT,
+    "Open-Sora-Plan 1.3, OpenSoraT2V": TEXT,
+    "Latte": "x t y",
+}
 # By repository: the parameters of the blocks' forward by list, the attributes of the first block
 # and (after "/") of the model, and the name of the structure.
 REPOSITORIES: dict[str, tuple[dict[str, str], tuple[str, ...], str | None]] = {
@@ -47,7 +58,7 @@ REPOSITORIES: dict[str, tuple[dict[str, str], tuple[str, ...], str | None]] = {
     "Open-Sora 2.0": (
         {name: f"{parameters} kwargs" for name, parameters in MMDIT.items()},
         (),
-        "Open-Sora 2.0, MMDiT",
+        "Open-Sora 2.0 and FLUX.1, MMDiT",
     ),
     "Latte, text": (
         dict.fromkeys(LATTE_T2V, PIXART),
@@ -113,13 +124,16 @@ def set_attribute(module: Any, path: str) -> None:
 
 def model_of(repository: str) -> nn.Module:
     """Return a model with the block lists and attributes of that repository."""
-    lists, attributes, _ = REPOSITORIES[repository]
-    model = nn.Module()
+    lists, attributes, structure = REPOSITORIES[repository]
+    model: Any = block_of(FORWARDS.get(structure or "", "x"))
+    model.patch_size, model.config = (1, 2, 2), SimpleNamespace(patch_size_t=1)
     for name, parameters in lists.items():
         setattr(model, name, nn.ModuleList(block_of(parameters) for _ in range(2)))
-    first = getattr(model, next(iter(lists)))[0]
-    for path in attributes:
-        set_attribute(model if path.startswith("/") else first, path.removeprefix("/"))
+    for block in (block for name in lists for block in getattr(model, name)):
+        for part in ("attn", "attn1", "attn2", "cross_attn", "mlp", "ff"):
+            setattr(block, part, nn.Identity())
+        for path in attributes:
+            set_attribute(model if path.startswith("/") else block, path.removeprefix("/"))
     return model
 
 

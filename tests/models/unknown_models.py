@@ -70,6 +70,20 @@ class Model(nn.Module):
         return self.head(self.run(self.embed(x), timestep / 1000))
 
 
+class TextNamed(Model):
+    """A model whose list of blocks has the name of a list of a text encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text_blocks = self.layers
+        del self.layers
+
+    def run(self, x: Tensor, t: Tensor) -> Tensor:
+        for layer in self.text_blocks:
+            x = layer(x, t)
+        return x
+
+
 class WithText(Model):
     """A model with a text as long as the video, so that shapes do not distinguish them."""
 

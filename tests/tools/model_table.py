@@ -21,7 +21,6 @@ from tests.support.tiny_pipelines import all_pipelines
 
 PAGES = {"models": ROOT / "docs" / "models.md", "pipelines": ROOT / "docs" / "pipelines.md"}
 HEAD = "| model | hidden streams | residuals | distances of | motion | guidance | status |"
-WITHOUT_FRAMES = ("no_frames", "one_sequence", "images_in_a_list", "packed_video")
 
 
 def tables() -> dict[str, str]:
@@ -94,7 +93,7 @@ def _residuals(adapter: Adapter) -> str:
 
 
 def _motion(adapter: Adapter) -> str:
-    return "" if adapter.frames.__name__ in WITHOUT_FRAMES else "yes"
+    return "" if adapter.frames.unknown else "yes"
 
 
 def main() -> None:

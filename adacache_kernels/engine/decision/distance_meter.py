@@ -17,6 +17,7 @@ from ...memory.plan import metric_key
 from ...memory.residual_store import ResidualStore
 from ...models import BlockRun
 from ...options import CacheRes
+from ..residuals.block_stand_ins import Observer
 from ..step_recorder import StepRecorder
 from .decider import Decider
 from .metric_blocks import MetricBlock
@@ -81,6 +82,7 @@ class DistanceMeter:
         shape: tuple[int, int],
         videos: int,
         recorder: StepRecorder | None = None,
+        unknown: str = "",
     ) -> None:
         """Begin a computed forward.
 
@@ -89,16 +91,13 @@ class DistanceMeter:
             shape: rows and frames of the forward.
             videos: the number of videos that the rows belong to.
             recorder: receives every measured residual.
+            unknown: the reason why the frames of the model are not known; empty if they are.
 
         Raises:
             ValueError: a stride of `moreg_strides` is not shorter than the video.
         """
-        too_long = [stride for stride in self._config.strides if stride >= shape[1]]
-        if too_long:
-            raise ValueError(
-                f"moreg_strides={self._config.strides}: the video has {shape[1]} frames of tokens, "
-                f"so a stride may be 1 to {shape[1] - 1}; with one frame, set apply_moreg=False"
-            )
+        if any(stride >= shape[1] for stride in self._config.strides):
+            raise ValueError(_too_long(self._config.strides, shape[1], unknown))
         self._step, self._shape, self._videos, self._recorder = step, shape, videos, recorder
         self._sums = []
 
@@ -162,7 +161,22 @@ class DistanceMeter:
         self._has_previous = True
 
 
-class MetricBlockObserver:
+def _too_long(strides: Sequence[int], frames: int, unknown: str) -> str:
+    """Return the message for frame strides that are not shorter than the video."""
+    if unknown and frames == 1:
+        return (
+            f"moreg_strides={strides}: MoReg compares frames of tokens, and those of this model "
+            f"are not known: {unknown}; or set apply_moreg=False"
+        )
+    if frames == 1:
+        return f"moreg_strides={strides}: the video has 1 frame of tokens; set apply_moreg=False"
+    return (
+        f"moreg_strides={strides}: the video has {frames} frames of tokens, so a stride may be 1 "
+        f"to {frames - 1}"
+    )
+
+
+class MetricBlockObserver(Observer):
     """The observer of a metric block: passes each run of the block to the meter."""
 
     def __init__(self, meter: DistanceMeter, block: MetricBlock) -> None:
@@ -173,9 +187,6 @@ class MetricBlockObserver:
     def taps(self) -> tuple[str, ...]:
         """Return the submodules of the block whose outputs are needed."""
         return self._block.residual.taps
-
-    def before(self, run: BlockRun) -> None:
-        """Do nothing: the meter needs nothing from before the block."""
 
     def after(self, run: BlockRun) -> None:
         """Measure the block."""

@@ -78,7 +78,7 @@ class MetricBlocks:
     def _is_hidden(self, block: MetricBlock) -> bool:
         if not block.residual.taps:
             return False
-        module = getattr(self._model, block.blocks.attribute)[block.index]
+        module = block.blocks.whole(self._model)[block.index]
         return any(hides_hooks_of(module, tap) for tap in block.residual.taps)
 
     def _whole_block(self, block: MetricBlock) -> MetricBlock:

@@ -91,6 +91,10 @@ class StepGraphs:
             self._decider.state_on(self._log.device).reset()
             self._eager_left += 1  # `begin_step` has not yet counted the step that begins now.
 
+    def drop_graphs(self) -> None:
+        """Drop the graphs, because they do not compute a step as it has to be computed now."""
+        self._graphs.clear()
+
     def begin_step(self, step: int, device: torch.device) -> None:
         """Let the device choose, before the first forward of a step.
 

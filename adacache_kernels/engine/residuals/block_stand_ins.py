@@ -28,6 +28,10 @@ class Observer(Protocol):
         """Act before the block runs."""
         return
 
+    def tapped(self, run: BlockRun, name: str) -> None:
+        """Act after a submodule of the block has run, whose output is in `run.tap_outputs`."""
+        return
+
     def after(self, run: BlockRun) -> None:
         """Act after the block has run."""
         return
@@ -70,6 +74,11 @@ class StandIns:
         self.first, self.last = modules[self.first_index], modules[self.last_index]
         self._parameters = Parameters(self.first)
 
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """Return the indices of the blocks in the whole list."""
+        return tuple(self._modules)
+
     def observed(
         self, at_ends: Sequence[Observer], others: Mapping[int, Sequence[Observer]]
     ) -> dict[int, object]:
@@ -83,14 +92,14 @@ class StandIns:
         ends = {self.first_index, self.last_index} if at_ends else set()
         for index in ends | (set(others) & set(result)):
             observers = (*(at_ends if index in ends else ()), *others.get(index, ()))
-            result[index] = self.observe(self._modules[index], observers)
+            result[index] = self.observe(self._modules[index], observers, index)
         return result
 
-    def observe(self, block: nn.Module, observers: Sequence[Observer]) -> StandIn:
+    def observe(self, block: nn.Module, observers: Sequence[Observer], index: int = -1) -> StandIn:
         """Return a stand-in that runs `block` between the calls of its observers."""
 
         def handle(call: BlockCall) -> Any:
-            run = BlockRun(block, call.arguments, self.blocks.streams[0])
+            run = BlockRun(block, call.arguments, self.blocks.streams[0], index=index)
             for observer in observers:
                 observer.before(run)
             with _tapped(run, observers):
@@ -129,7 +138,7 @@ def _tapped(run: BlockRun, observers: Sequence[Observer]) -> Iterator[None]:
     names = [name for observer in observers for name in observer.taps]
     modules = {name: getattr(run.block, name, None) for name in names}
     handles = [
-        module.register_forward_hook(_recorder(run, name))
+        module.register_forward_hook(_recorder(run, name, observers))
         for name, module in modules.items()
         if isinstance(module, nn.Module)
     ]
@@ -140,16 +149,20 @@ def _tapped(run: BlockRun, observers: Sequence[Observer]) -> Iterator[None]:
             handle.remove()
 
 
-def _recorder(run: BlockRun, name: str) -> Callable[[nn.Module, Any, Any], None]:
-    def record(_module: nn.Module, _args: Any, output: Any) -> None:
+def _recorder(
+    run: BlockRun, name: str, observers: Sequence[Observer]
+) -> Callable[[nn.Module, Any, Any], None]:
+    def record(_module: nn.Module, args: Any, output: Any) -> None:
         if name in run.tap_outputs:
             raise RuntimeError(
                 f"{type(run.block).__name__}.{name} ran more than once in its block (with chunking "
                 "on?), so its residual cannot be measured; measure the whole block instead: "
                 'patch(..., cache_res="block")'
             )
-        run.tap_outputs[name] = output
+        run.tap_outputs[name], run.tap_inputs[name] = output, args
         own = run.block.named_parameters(recurse=False)
         run.parameters = {name: parameter.detach() for name, parameter in own}
+        for observer in observers:
+            observer.tapped(run, name)
 
     return record

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -11,9 +11,10 @@ from ...memory.residual_store import ResidualStore
 from ...models import Adapter, BlockRun
 from ...options import Metric
 from ...schedule import Forecast
-from .block_stand_ins import After, Observer, StandIns
+from .block_stand_ins import After, StandIns
 from .interleaved_lists import Video
-from .span import NOT_STORED, BlocksByIndex, Comparison, Span
+from .span import NOT_STORED, BlocksByIndex, Comparison, ObserversByList, Span
+from .write_check import WriteCheck
 
 
 def ring_size(order: int, *, correct: bool) -> int:
@@ -84,6 +85,10 @@ class GuidanceBranch:
         """The signature of the last call."""
         self.reserved_for: object = None
         """The signature for which there are slots."""
+        self.check = WriteCheck()
+        """The check of the last computed call that was recorded."""
+        self.checked_for: object = None
+        """The signature of the call whose values were compared."""
         self.completed = False
         """True if the last computed call has stored all residuals."""
         self.corrected = False
@@ -110,6 +115,12 @@ class GuidanceBranch:
         for span in self._spans:
             span.recording.comparison = None
 
+    def give_every_block(self, attributes: Container[str]) -> None:
+        """Let reused steps return an element for every block of these lists."""
+        for span in self._spans:
+            if any(attribute in attributes for attribute in span.attributes):
+                span.give_every_block()
+
     def drop(self, steps: Sequence[int]) -> None:
         """Forget the residuals of these computed steps."""
         self._ring.drop(steps)
@@ -122,10 +133,11 @@ class GuidanceBranch:
     def computed(
         self,
         step: int,
-        observers: Mapping[str, Mapping[int, Sequence[Observer]]],
+        observers: ObserversByList,
         shape: Video,
         *,
         recording: bool,
+        kept: Container[str] = (),
         measure: tuple[Sequence[int], Metric] | None = None,
     ) -> dict[str, tuple[object, ...]]:
         """Begin a computed call and return its block lists, by attribute of the model.
@@ -135,6 +147,7 @@ class GuidanceBranch:
             observers: by list and index of the block they observe.
             shape: videos and frames.
             recording: whether residuals are stored.
+            kept: attributes of block lists of whose input a copy is held, because it is written to.
             measure: frame strides and metric by which the forecast error is measured, if it is.
         """
         self.completed, self.corrected = False, False
@@ -147,7 +160,8 @@ class GuidanceBranch:
             coefficients = self._forecast.coefficients(history, step)
             comparison = Comparison(indices[: len(coefficients)], coefficients, *measure)
         for span in self._spans:
-            span.begin(ring_index, shape, comparison)
+            keeps = any(attribute in kept for attribute in span.attributes)
+            span.begin(ring_index, shape, self.check, comparison, keeps=keeps)
         observing = {name: dict(of_list) for name, of_list in observers.items()}
         if recording:
             last = self._stored[-1]
@@ -163,11 +177,6 @@ class GuidanceBranch:
             self._ring.push(self._forward.step, self._forward.ring_index)
         for span in self._spans:
             span.recording.end()
-
-    @property
-    def written_in_place(self) -> bool:
-        """Return True if a block of the last computed call wrote into its input."""
-        return any(span.recording.written_in_place for span in self._spans)
 
     def reused(self, step: int) -> dict[str, tuple[object, ...]]:
         """Return the block lists of a reused step, counted from 1, by attribute of the model."""
@@ -189,17 +198,17 @@ class GuidanceBranch:
         """Return the sums over each list's residual and forecast in the last computed call.
 
         The result is empty if there was no forecast (in the first step), if a list did not run to
-        its end, or if a block wrote into its input.
+        its end, or if a write into a stream was found.
         """
         recordings = [span.recording for span in self._stored]
         sums = [recording.sums for recording in recordings if recording.sums is not None]
-        return sums if len(sums) == len(recordings) and not self.written_in_place else []
+        return sums if len(sums) == len(recordings) and not self.check.found else []
 
     def _complete(self, run: BlockRun) -> None:
         """Note that all residuals are stored, and correct what leaves the last list."""
         self._ring.push(self._forward.step, self._forward.ring_index)
         self.completed = True
-        if self._forward.correction and not self.written_in_place:
+        if self._forward.correction and not self.check.found:
             self._correct_output(run)
 
     def _correction(

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from ...memory.device_slots import View
 from ...models import BlockRun
-from ...models.block_calls import versions
 from .block_stand_ins import Observer, StandIns
+from .write_check import Trace, Write, WriteCheck
+from .write_observers import keep
 
 Video = tuple[int, int]
 """The numbers of videos and of frames in a forward call."""
@@ -39,38 +40,48 @@ class FirstListRecording(Observer):
     Args:
         stand_ins: the stand-ins of the list.
         video: videos and frames of the call.
+        check: looks for writes into these streams while they are held.
+        keeps: whether copies of them are held, because there are such writes.
     """
 
-    def __init__(self, stand_ins: StandIns, video: Video) -> None:
+    def __init__(
+        self, stand_ins: StandIns, video: Video, check: WriteCheck, *, keeps: bool = False
+    ) -> None:
         self._stand_ins = stand_ins
         self._video = video
+        self._check, self._keeps = check, keeps
         self._x_in: list[Tensor] = []
         self._x_out: list[Tensor] = []
-        self._versions: list[int] = []
-        self.written_in_place = False
-        """True if the first block, or one after it, wrote into its input."""
+        self._entered: list[Trace | None] = []
+        self._left: list[Trace | None] = []
         self.ran_alone = False
         """True if the whole list has run and the second list has not."""
 
     def before(self, run: BlockRun) -> None:
         """Store what enters the first block."""
-        if run.block is self._stand_ins.first and not self._x_in:
-            self._x_in = [
-                run.arguments[stream.parameter] for stream in self._stand_ins.blocks.streams
-            ]
-            self._versions = versions(self._x_in)
+        if run.index != self._stand_ins.first_index or self._x_in:
+            return
+        streams = self._stand_ins.blocks.streams
+        if self._keeps:
+            keep(run, streams)
+        self._x_in = [run.arguments[stream.parameter] for stream in streams]
+        self._entered = [self._check.trace(x) for x in self._x_in]
 
     def after(self, run: BlockRun) -> None:
         """Store what leaves the first block, or the last one if the second list has not begun."""
         if not self._x_in:
             return
-        self._x_out = [stream.read(run.output) for stream in self._stand_ins.blocks.streams]
-        self.written_in_place |= self._versions != versions(self._x_in)
-        self.ran_alone = run.block is self._stand_ins.last
+        x_out = [stream.read(run.output) for stream in self._stand_ins.blocks.streams]
+        self._x_out = [x.clone() for x in x_out] if self._keeps else x_out
+        self._left = [self._check.trace(x) for x in self._x_out]
+        self.ran_alone = run.index == self._stand_ins.last_index
 
     def release(self) -> None:
-        """Release the streams."""
-        self._x_in, self._x_out, self._versions = [], [], []
+        """Look for writes into the streams, and release them."""
+        write = Write("input", self._stand_ins.blocks.attribute)
+        for trace in (*self._entered, *self._left):
+            self._check.compare(write, trace)
+        self._x_in, self._x_out, self._entered, self._left = [], [], [], []
 
     def around(self, stream: int) -> tuple[Tensor, Tensor]:
         """Return `(x_out, x_in)` of the observed blocks, as views of four dimensions."""

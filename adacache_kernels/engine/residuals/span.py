@@ -7,7 +7,7 @@ the sum of their residuals. A ring of slots holds the residuals of the last comp
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,13 +18,15 @@ from ...memory.device_slots import ResidualWrite, View
 from ...memory.plan import Key, residual_key
 from ...memory.residual_store import ResidualStore
 from ...models import BlockList, BlockRun
-from ...models.block_calls import versions
 from ...models.block_stand_in import Streams
 from ...options import Metric
 from .block_stand_ins import Observer, StandIns
 from .interleaved_lists import FirstListRecording, Video
+from .write_check import Trace, Write, WriteCheck
+from .write_observers import HandOver, keep
 
 BlocksByIndex = dict[int, object]
+ObserversByList = Mapping[str, Mapping[int, Sequence[Observer]]]
 NOT_STORED = -1
 """The ring index of a computed forward call whose residuals are not stored."""
 
@@ -70,13 +72,33 @@ class Span:
         self.memory = memory
         self.first_list = first_list
         self._branch = branch
-        self.recording = SpanRecording(self, NOT_STORED, (1, 1))
+        self.recording = SpanRecording(self, NOT_STORED, (1, 1), WriteCheck())
         """The recording of the last computed forward call."""
 
-    def begin(self, ring_index: int, video: Video, comparison: Comparison | None) -> SpanRecording:
-        """Begin a computed forward call and return its recording."""
-        self.recording = SpanRecording(self, ring_index, video, comparison)
+    def begin(
+        self,
+        ring_index: int,
+        video: Video,
+        check: WriteCheck,
+        comparison: Comparison | None,
+        *,
+        keeps: bool,
+    ) -> SpanRecording:
+        """Begin a computed forward call and return its recording, which describes the arguments."""
+        self.recording = SpanRecording(self, ring_index, video, check, comparison, keeps=keeps)
         return self.recording
+
+    @property
+    def attributes(self) -> set[str]:
+        """Return the names of the lists in the model: one, or two that are interleaved."""
+        lists = [self.blocks] if self.first_list is None else [self.first_list.blocks, self.blocks]
+        return {blocks.attribute for blocks in lists}
+
+    def give_every_block(self) -> None:
+        """Let reused steps return an element for every block, and not for the first one alone."""
+        for stand_ins in (self.stand_ins, self.first_list):
+            if stand_ins is not None:
+                stand_ins.blocks = replace(stand_ins.blocks, by_index=True)
 
     def key(self, stream: int, ring_index: int) -> Key:
         """Return the key of the slot of a stream's residual."""
@@ -176,9 +198,7 @@ class Span:
         keys = [self.key(stream, index) for index in indices]
         self.memory.slots.add(out, x, keys, coefficients, self.view(stream))
 
-    def observed(
-        self, observers: Mapping[str, Mapping[int, Sequence[Observer]]]
-    ) -> dict[str, BlocksByIndex]:
+    def observed(self, observers: ObserversByList) -> dict[str, BlocksByIndex]:
         """Return the blocks of a computed step, by list and index.
 
         Args:
@@ -186,6 +206,8 @@ class Span:
         """
         recording = self.recording
         records = recording.ring_index != NOT_STORED
+        if records and self.blocks.has_residual:
+            observers = _merged(observers, recording.hand_over())
         own = self.stand_ins.observed(
             (recording,) if records and self.blocks.has_residual else (),
             observers.get(self.blocks.attribute, {}),
@@ -219,29 +241,36 @@ class SpanRecording(Observer):
         span: the span.
         ring_index: index of the slots to write, NOT_STORED if nothing is stored.
         video: videos and frames of the call.
+        check: looks for writes into the streams.
         comparison: the forecast that the residual is compared with.
+        keeps: whether a copy of what enters is held, because the blocks write into it.
     """
 
     def __init__(
-        self, span: Span, ring_index: int, video: Video, comparison: Comparison | None = None
+        self,
+        span: Span,
+        ring_index: int,
+        video: Video,
+        check: WriteCheck,
+        comparison: Comparison | None = None,
+        *,
+        keeps: bool = False,
     ) -> None:
+        first = span.first_list
         self._span = span
         self.ring_index = ring_index
         self.video = video
         self.comparison = comparison
-        self.first = None if span.first_list is None else FirstListRecording(span.first_list, video)
+        self.first = None if first is None else FirstListRecording(first, video, check, keeps=keeps)
         self.sums: Tensor | None = None
         """The sums over the residual and its forecast, if they were compared."""
         self.tokens: list[int] = []
         """The number of tokens of each stream, 0 for one that the call does not have."""
+        self._check, self._keeps = check, keeps
+        self._hand_over = HandOver(check, self._split if first else None)
         self._x_in: Streams = []
-        self._versions: list[int] = []
-        self._written_in_place = False
-
-    @property
-    def written_in_place(self) -> bool:
-        """Return True if a block wrote into its input."""
-        return self._written_in_place or (self.first is not None and self.first.written_in_place)
+        self._entered: list[Trace | None] = []
+        self._is_stored = False
 
     @property
     def first_list_ran_alone(self) -> bool:
@@ -252,28 +281,53 @@ class SpanRecording(Observer):
         """Store the streams that enter the list."""
         if self._x_in:
             return
+        if self._keeps:
+            keep(run, self._span.blocks.streams)
         streams = [run.arguments.get(stream.parameter) for stream in self._span.blocks.streams]
         if self.first is not None:
             present = [x for x in streams if x is not None]
             streams = [*self.first.begin_second(present, self._span.view)]
         self._x_in = streams
-        self._versions = versions(streams)
+        self._entered = [self._check.trace(x) for x in streams]
         self.tokens = [0 if x is None else x.shape[-2] for x in streams]
 
     def after(self, run: BlockRun) -> None:
         """Store the residuals if this was the last block."""
         span = self._span
-        if run.block is not span.stand_ins.last:
+        if run.index != span.stand_ins.last_index:
             return
-        if self._versions != versions(self._x_in):
-            self._written_in_place = True
+        if self._is_stored:
+            self._check.found.add(Write("twice", span.blocks.attribute))
+            return
+        self._is_stored = True
+        for trace in self._entered:
+            self._check.compare(Write("input", span.blocks.attribute), trace)
         for index, (stream, x_in) in enumerate(zip(span.blocks.streams, self._x_in, strict=True)):
             if x_in is not None:
                 self._store(index, stream.read(run.output), x_in)
 
+    def hand_over(self) -> ObserversByList:
+        """Return the observers of what each block hands on to the next one."""
+        span, result = self._span, dict[str, dict[int, list[Observer]]]()
+        lists = [stand_ins for stand_ins in (span.first_list, span.stand_ins) if stand_ins]
+        if not self._check.sees_between_blocks:
+            return result
+        for stand_ins in lists:
+            by_index = result.setdefault(stand_ins.blocks.attribute, {})
+            for index in stand_ins.indices:
+                # Before the first block of a second list, the model may add a tensor.
+                may_change = stand_ins is not lists[0] and index == stand_ins.first_index
+                may_change = may_change or stand_ins.blocks.replaces_tokens
+                observer = self._hand_over.observer(
+                    stand_ins.blocks, index, compares=not may_change
+                )
+                by_index[index] = [observer]
+        return result
+
     def end(self) -> None:
         """End the call: store the residual of a first list that ran alone, release the streams."""
-        self._x_in, self._versions = [], []
+        self._x_in, self._entered = [], []
+        self._hand_over.end()
         if self.first is None:
             return
         if self.first.ran_alone:
@@ -301,9 +355,23 @@ class SpanRecording(Observer):
         )
         self.sums = self._update(index, write)
 
+    def _split(self, blocks: BlockList, stream: int, x: Tensor) -> Tensor:
+        return blocks.split(x, stream, self.video)
+
     def _update(self, index: int, write: ResidualWrite) -> Tensor | None:
         key = self._span.key(index, self.ring_index)
         return self._span.memory.slots.update(key, write)
+
+
+def _merged(first: ObserversByList, second: ObserversByList) -> ObserversByList:
+    """Return the observers of both, by list and index; those of `first` are called first."""
+    return {
+        name: {
+            index: [*first.get(name, {}).get(index, ()), *second.get(name, {}).get(index, ())]
+            for index in {**first.get(name, {}), **second.get(name, {})}
+        }
+        for name in {**first, **second}
+    }
 
 
 def _split(blocks: BlockList, stream: int, video: Video, x: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ BLOCKS = "transformer_blocks"
 ALLEGRO = Adapter(
     lists=(BlockList(BLOCKS, VIDEO, Layout.FRAME_MAJOR),),
     residuals={
-        "s-attn": Residual((BLOCKS,), ("attn1",), gated_attention("temb")),
-        "ca-mlp": Residual((BLOCKS,), ("attn2", "ff"), gated_cross_mlp("temb")),
+        "s-attn": gated_attention((BLOCKS,), "temb"),
+        "ca-mlp": gated_cross_mlp((BLOCKS,), "temb"),
         "block": Residual((BLOCKS,)),
     },
     frames=frames_at(2, "patch_size_t"),

@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..adapter import Adapter, BlockList, BlockRun, Residual
-from ..adapter_builders import VIDEO_AND_TEXT, video_shape
+from ..adapter_builders import HIDDEN_STATES, VIDEO_AND_TEXT, video_shape
+from ..frames import Frames
 from ..layout import Layout
 
 BLOCKS = "transformer_blocks"
@@ -31,7 +32,7 @@ def _mlp(run: BlockRun) -> Tensor:
     return residual
 
 
-def _frames(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
+def _count_frames(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
     # The model rounds the number of patches up.
     batch, frames = video_shape(arguments, frame_axis=1)
     patch_frames = int(model.config.patch_size_t or 1)  # type: ignore[union-attr, arg-type]
@@ -45,5 +46,5 @@ COGVIDEOX = Adapter(
         "ca-mlp": Residual((BLOCKS,), ("norm2", "ff"), _mlp),
         "block": Residual((BLOCKS,)),
     },
-    frames=_frames,
+    frames=Frames(_count_frames, (HIDDEN_STATES,), ("config.patch_size_t",)),
 )

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..adapter import Adapter, BlockList, Residual, Stream
 from ..adapter_builders import (
+    MIXED_TOKENS,
     VIDEO,
     VIDEO_AND_TEXT,
     chained,
@@ -21,13 +22,14 @@ from ..adapter_builders import (
     no_frames,
     split_block_list,
 )
+from ..frames import Frames
 from ..layout import Layout
 
 TWO_LISTS = ("transformer_blocks", "single_transformer_blocks")
 
 
-def one_sequence(_model: nn.Module, _arguments: Mapping[str, Any]) -> tuple[int, int]:
-    """Return 1 video of 1 frame: the sequence has no batch and may hold other tokens too."""
+def _count_sequence(_model: nn.Module, _arguments: Mapping[str, Any]) -> tuple[int, int]:
+    # The sequence has no batch.
     return 1, 1
 
 
@@ -88,7 +90,7 @@ VIDEOS: dict[str, Adapter | Callable[[nn.Module], Adapter]] = {
             BlockList("layers", (Stream("gen_seq", 1), Stream("und_seq", 0)), Layout.UNBATCHED),
         ),
         residuals={"block": Residual(("layers",))},
-        frames=one_sequence,
+        frames=Frames(_count_sequence, unknown=MIXED_TOKENS),
         guidance_calls=2,
     ),
     "EasyAnimateTransformer3DModel": chained(

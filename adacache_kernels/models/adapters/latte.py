@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..adaln_gates import GATE_ATTENTION, GATE_MLP, gated_attention, gated_cross_mlp
 from ..adapter import Adapter, BlockList, BlockRun, Residual, Stream
 from ..adapter_builders import VIDEO, frames_at, has_images_next_to_video
+from ..frames import Frames
 from ..layout import Layout
 
 SPATIAL, TEMPORAL = "transformer_blocks", "temporal_transformer_blocks"
@@ -27,9 +28,9 @@ LATTE = Adapter(
         BlockList(TEMPORAL, VIDEO, Layout.TOKENS_IN_BATCH),
     ),
     residuals={
-        "t-attn": Residual((TEMPORAL,), ("attn1",), gated_attention("timestep")),
-        "s-attn": Residual((SPATIAL,), ("attn1",), gated_attention("timestep")),
-        "ca-mlp": Residual((SPATIAL, TEMPORAL), ("attn2", "ff"), gated_cross_mlp("timestep")),
+        "t-attn": gated_attention((TEMPORAL,), "timestep"),
+        "s-attn": gated_attention((SPATIAL,), "timestep"),
+        "ca-mlp": gated_cross_mlp((SPATIAL, TEMPORAL), "timestep"),
         "block": Residual((SPATIAL, TEMPORAL)),
     },
     frames=frames_at(2),
@@ -52,7 +53,7 @@ def _mlp(run: BlockRun) -> Tensor:
     return _gated(run, "mlp", GATE_MLP)
 
 
-def _frames(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
+def _count_frames(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
     batch, frames = arguments["x"].shape[:2]
     return batch, frames
 
@@ -69,6 +70,6 @@ LATTE_OF_CLASSES = Adapter(
         "ca-mlp": Residual((EVEN.name, ODD.name), ("adaLN_modulation", "mlp"), _mlp),
         "block": Residual((EVEN.name, ODD.name)),
     },
-    frames=_frames,
+    frames=Frames(_count_frames, ("x",)),
     why_not_cached=has_images_next_to_video,
 )

@@ -11,11 +11,12 @@ from typing import Any
 from torch import nn
 
 from ..adapter import Adapter, BlockList, Residual, Stream
+from ..frames import Frames
 from ..layout import Layout
 
 
-def packed_video(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the videos of the argument `img`, `[B, F*S, C]`, and 1 frame, because F is unknown."""
+def _count_packed(_model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
+    # The tokens are packed, [B, F*S, C].
     return arguments["img"].shape[0], 1
 
 
@@ -25,5 +26,5 @@ OPEN_SORA_2 = Adapter(
         BlockList("single_blocks", (Stream("x"),), Layout.FRAME_MAJOR, joined=("txt", "img")),
     ),
     residuals={"block": Residual(("double_blocks",))},
-    frames=packed_video,
+    frames=Frames(_count_packed, ("img",), unknown="its forward takes tokens, not a video"),
 )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from ..adapter import Adapter
+from ..adapter_check import adapter_of, fits, has_attribute
 from ..other_libraries.forward_wrappers import own_forward
 from .latte import LATTE_OF_CLASSES, LATTE_T2V
 from .open_sora_2 import OPEN_SORA_2
@@ -60,7 +61,7 @@ class Structure:
             if actual[: len(parameters)] != parameters:
                 return False
         first = getattr(model, next(iter(self.blocks)))[0]
-        return _has(first, self.in_block) and _has(model, self.in_model)
+        return has_attribute(first, self.in_block) and has_attribute(model, self.in_model)
 
 
 def adapter_by_structure(model: nn.Module) -> Adapter | None:
@@ -71,18 +72,10 @@ def adapter_by_structure(model: nn.Module) -> Adapter | None:
     """
     for structure in STRUCTURES:
         if structure.fits(model):
-            known = structure.adapter
-            adapter = known if isinstance(known, Adapter) else known(model)
-            return replace(adapter, origin=f"by its structure ({structure.name})")
+            adapter = adapter_of(structure.adapter, model)
+            if adapter is not None and fits(model, adapter):
+                return replace(adapter, origin=f"by its structure ({structure.name})")
     return None
-
-
-def _has(module: object, path: str) -> bool:
-    for name in path.split(".") if path else ():
-        if not hasattr(module, name):
-            return False
-        module = getattr(module, name)
-    return True
 
 
 STRUCTURES = (
@@ -99,7 +92,7 @@ STRUCTURES = (
         in_block="scale_shift_table",
     ),
     Structure(
-        "Open-Sora 2.0, MMDiT",
+        "Open-Sora 2.0 and FLUX.1, MMDiT",
         {"double_blocks": ("img", "txt", "vec", "pe"), "single_blocks": ("x", "vec", "pe")},
         OPEN_SORA_2,
     ),

@@ -8,14 +8,15 @@ and return it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..adaln_gates import GATE_ATTENTION, GATE_MLP
+from ..adaln_gates import GATE_ATTENTION, GATE_MLP, TABLE
 from ..adapter import Adapter, BlockList, BlockRun, Residual, Stream
+from ..frames import Frames
 from ..layout import Layout
 from ..other_libraries.forward_wrappers import own_forward
 
@@ -27,7 +28,7 @@ def _gate(run: BlockRun, index: int) -> Tensor:
 
     Frames that are False in `x_mask`, `[B, F]`, get the gate of timestep 0.
     """
-    table, mask = run.parameter("scale_shift_table"), run.arguments.get("x_mask")
+    table, mask = run.parameter(TABLE), run.arguments.get("x_mask")
 
     def gate(time: str) -> Tensor:
         modulation: Tensor = table[None] + run.arguments[time].reshape(run.x_in.shape[0], 6, -1)
@@ -64,10 +65,16 @@ def _cross_mlp(run: BlockRun) -> Tensor:
     return cross + mlp
 
 
-def _frames(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
+def _count_frames(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
     # The model pads a video whose frames do not fill the last patch.
     batch, _, frames = arguments["x"].shape[:3]
     return batch, -(-frames // int(model.patch_size[0]))  # type: ignore[index]
+
+
+def _residual(
+    lists: tuple[str, ...], taps: tuple[str, ...], value: Callable[[BlockRun], Tensor]
+) -> Residual:
+    return Residual(lists, taps, value, arguments=("t", "t0", "T", "S"), parameters=(TABLE,))
 
 
 def _block_list(attribute: str, has_dictionary: bool) -> BlockList:
@@ -98,10 +105,10 @@ def stdit3(model: nn.Module) -> Adapter:
     return Adapter(
         lists=(_block_list(SPATIAL, has_dictionary), _block_list(TEMPORAL, has_dictionary)),
         residuals={
-            "t-attn": Residual((TEMPORAL,), ("attn",), _temporal_attention),
-            "s-attn": Residual((SPATIAL,), ("attn",), _spatial_attention),
-            "ca-mlp": Residual((SPATIAL, TEMPORAL), ("cross_attn", "mlp"), _cross_mlp),
+            "t-attn": _residual((TEMPORAL,), ("attn",), _temporal_attention),
+            "s-attn": _residual((SPATIAL,), ("attn",), _spatial_attention),
+            "ca-mlp": _residual((SPATIAL, TEMPORAL), ("cross_attn", "mlp"), _cross_mlp),
             "block": Residual((SPATIAL, TEMPORAL)),
         },
-        frames=_frames,
+        frames=Frames(_count_frames, ("x",), ("patch_size",)),
     )

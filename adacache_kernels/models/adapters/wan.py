@@ -5,12 +5,12 @@ One block list with one stream, the video. Its attention is over space and time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from torch import Tensor, nn
 
-from ..adaln_gates import GATE_ATTENTION, GATE_MLP
+from ..adaln_gates import GATE_ATTENTION, GATE_MLP, TABLE
 from ..adapter import Adapter, BlockList, BlockRun, Residual
 from ..adapter_builders import VIDEO, frames_at, split_block_list
 from ..layout import Layout
@@ -21,7 +21,7 @@ BLOCKS = "blocks"
 def _gate(run: BlockRun, index: int) -> Tensor:
     # temb is [B, 6, C], or [B, S, 6, C] with a timestep for each token (Wan 2.2 5B). The block
     # computes the gate in float32.
-    table = run.parameter("scale_shift_table")
+    table = run.parameter(TABLE)
     temb: Tensor = run.arguments["temb"].float()
     gate: Tensor = (table + temb).select(-2, index)
     return gate if temb.ndim == 4 else gate.unsqueeze(1)
@@ -38,11 +38,15 @@ def _cross_mlp(run: BlockRun) -> Tensor:
     return mlp + cross
 
 
+def _residual(taps: tuple[str, ...], value: Callable[[BlockRun], Tensor]) -> Residual:
+    return Residual((BLOCKS,), taps, value, arguments=("temb",), parameters=(TABLE,))
+
+
 WAN = Adapter(
     lists=(BlockList(BLOCKS, VIDEO, Layout.FRAME_MAJOR),),
     residuals={
-        "s-attn": Residual((BLOCKS,), ("attn1",), _attention),
-        "ca-mlp": Residual((BLOCKS,), ("attn2", "ffn"), _cross_mlp),
+        "s-attn": _residual(("attn1",), _attention),
+        "ca-mlp": _residual(("attn2", "ffn"), _cross_mlp),
         "block": Residual((BLOCKS,)),
     },
     frames=frames_at(2, "patch_size"),

@@ -5,6 +5,7 @@ Other libraries leave marks on a model, so none of them is imported here.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,8 +15,11 @@ from torch import nn
 TWO_CACHES = "two caches on one model would each reuse what the other has skipped"
 HOOKS = "diffusers.hooks"
 STREAMED_LEAVES = "LEAF_LEVEL, streams"
-MARKS = ("_is_cached", "enable_teacache")
-"""The attributes by which cache-dit, ParaAttention and TeaCache recognise a model they patched."""
+MARKS = ("_is_cached", "enable_teacache", "enable_magcache", "enable_easycache")
+"""The attributes by which cache-dit, ParaAttention, TeaCache, MagCache and EasyCache recognise a
+model they patched. VideoX-Fun has methods of such names, which show nothing."""
+CACHES = ("teacache", "magcache", "easycache", "tea_cache")
+"""The attributes in which other repositories hold the state of a cache while it is on."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class OtherPatches:
         parallel_hooks: the names of the hooks of context parallelism.
         offloading: the kinds of group offloading, such as "LEAF_LEVEL" or "LEAF_LEVEL, streams".
         marks: those of `MARKS` that are set on the model.
+        caches: those of `CACHES` that the model holds.
     """
 
     cache_config: str
@@ -35,6 +40,7 @@ class OtherPatches:
     parallel_hooks: tuple[str, ...]
     offloading: frozenset[str]
     marks: tuple[str, ...]
+    caches: tuple[str, ...] = ()
 
 
 def find_other_patches(model: nn.Module) -> OtherPatches:
@@ -53,7 +59,8 @@ def find_other_patches(model: nn.Module) -> OtherPatches:
         cache_hooks=tuple(sorted(cache_hooks)),
         parallel_hooks=tuple(parallel_hooks),
         offloading=frozenset(offloading),
-        marks=tuple(mark for mark in MARKS if getattr(model, mark, False)),
+        marks=tuple(mark for mark in MARKS if _is_on(model, mark)),
+        caches=tuple(name for name in CACHES if _is_on(model, name)),
     )
 
 
@@ -91,11 +98,17 @@ def check_no_conflict(model: str, patches: OtherPatches) -> None:
             f"{TWO_CACHES}: disable that (cache_dit.disable_cache(pipe); ParaAttention needs the "
             "model loaded again), or do not call patch()"
         )
-    if "enable_teacache" in patches.marks:
+    switches = [mark for mark in patches.marks if mark.startswith("enable_")]
+    if switches:
         raise ValueError(
-            f"TeaCache is on for {model} (enable_teacache is set), and {TWO_CACHES}: load the "
-            "model in a process where TeaCache's script has not replaced its class's forward, or "
-            "do not call patch()"
+            f"another cache is on for {model} ({switches[0]} is set), and {TWO_CACHES}: set "
+            f"{switches[0]} to False where it was set, on the model or its class, or do not call "
+            "patch()"
+        )
+    if patches.caches:
+        raise ValueError(
+            f"another cache is on for {model} (its {patches.caches[0]} is set), and {TWO_CACHES}: "
+            f"turn it off so that model.{patches.caches[0]} is None, or do not call patch()"
         )
 
 
@@ -110,6 +123,12 @@ def second_cache_error(config: object) -> ValueError:
 def is_cache_module(file: str) -> bool:
     """Return True if a Python module of `diffusers.hooks`, named without a path, is a cache."""
     return file.endswith("_cache") or file == "pyramid_attention_broadcast"
+
+
+def _is_on(model: nn.Module, name: str) -> bool:
+    """Return True if the attribute is set, and no method of that name."""
+    value = getattr(model, name, None)
+    return not inspect.isroutine(value) and bool(value)
 
 
 def _diffusers_hooks(model: nn.Module) -> Iterator[tuple[str, str, object]]:

@@ -16,6 +16,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from adacache_kernels import _native
+from adacache_kernels.engine.residuals.host_flags import HostFlags
 from adacache_kernels.memory import arena
 from adacache_kernels.memory import torch_arena as plain_arena
 from adacache_kernels.memory.torch_arena import TorchArena
@@ -77,6 +78,10 @@ class NativeMailbox:
         return self._messages.pop(sequence), 0.0
 
 
+def _no_flag(flags: HostFlags) -> list[bool]:
+    return [False] * flags._flags.numel()
+
+
 @contextmanager
 def fake_parts(rate: Rate = lambda step: 3) -> Iterator[FakeKernels]:
     """Put caches into fake tensors and let `rate` decide, inside `fake_cuda`."""
@@ -85,6 +90,7 @@ def fake_parts(rate: Rate = lambda step: 3) -> Iterator[FakeKernels]:
     with (
         mock.patch.object(arena, "_make_arena", TorchArena),
         mock.patch.object(plain_arena, "_current_stream", lambda device: None),
+        mock.patch.object(HostFlags, "_values", _no_flag),
         mock.patch.object(native, "Mailbox", lambda index: NativeMailbox(kernels), create=True),
         kernels,
     ):

@@ -28,6 +28,8 @@ class StoredBlock:
         bound = dict(zip(self.names, args, strict=False)) | kwargs
         inputs = [bound[name] for name in self.streams]
         if self.computes():
+            # A block may write into its inputs.
+            inputs = [x if x is None else x.clone() for x in inputs]
             output = self.original(*args, **kwargs)
             outputs = output if isinstance(output, tuple) else (output,)
             pairs = zip(outputs, inputs, strict=True)
