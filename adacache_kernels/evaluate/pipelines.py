@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from ..config.validation import check_finite
 from ..measure.psnr_ssim import Video
+from ..schedule.json_file import short
+from .pipeline_file import build_from_file
 
 DEMO = "demo"
+GIVEN = ("prompt", "num_inference_steps", "generator", "output_type")
+"""Arguments that every call of a diffusers pipeline has already."""
 
 
 @dataclass
@@ -50,15 +55,15 @@ def load(
         arguments: for each call of a diffusers pipeline, such as height and guidance_scale.
 
     Raises:
-        ValueError: there is no such file or function, or the pipeline does not take an argument.
-        OSError: diffusers cannot load the pipeline.
+        ValueError: there is no such file or function, diffusers cannot load the pipeline, or the
+            pipeline does not take an argument.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     arguments = dict(arguments or {})
     if name == DEMO:
         return _demo(device, arguments)
-    if ".py:" in name:
-        return _from_file(name, device, arguments)
+    if ".py:" in name or name.endswith(".py"):
+        return Subject(*build_from_file(name, device, arguments))
     return _from_diffusers(name, device, arguments)
 
 
@@ -69,6 +74,7 @@ def _demo(device: str, arguments: dict[str, Any]) -> Subject:
     unknown = set(arguments) - {"guidance"}
     if unknown:
         raise ValueError(f"the demo takes guidance=, not {', '.join(sorted(unknown))}")
+    check_finite("guidance", arguments.get("guidance", 0.0), at_least=-sys.float_info.max)
     pipe = load_pipeline(DEFAULT_WEIGHTS, device)
 
     def generate_video(prompt: str, steps: int, seed: int) -> Video:
@@ -77,34 +83,16 @@ def _demo(device: str, arguments: dict[str, Any]) -> Subject:
     return Subject(pipe, generate_video, lambda prompts: check_prompts(pipe, prompts))
 
 
-def _from_file(name: str, device: str, arguments: dict[str, Any]) -> Subject:
-    path, _, function = name.rpartition(":")
-    if not Path(path).is_file():
-        raise ValueError(f"{path} is no file; give FILE.py:FUNCTION")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    build = getattr(module, function, None)
-    if not callable(build):
-        raise ValueError(
-            f"{path} has no function {function}; it has to return (pipe, generate), where "
-            "generate(prompt, steps, seed) returns [frames, height, width, 3] in 0 to 1"
-        )
-    pipe, generate = build(device=device, **arguments)
-    return Subject(pipe, generate)
-
-
 def _from_diffusers(name: str, device: str, arguments: dict[str, Any]) -> Subject:
-    from diffusers import DiffusionPipeline
-
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    pipe = DiffusionPipeline.from_pretrained(name, torch_dtype=dtype).to(device)
+    pipe = _loaded_by_diffusers(name, device)
     pipe.set_progress_bar_config(disable=True)
     known = inspect.signature(type(pipe).__call__).parameters
     unknown = [key for key in arguments if key not in known]
     if unknown:
         raise ValueError(f"{type(pipe).__name__} takes no {', '.join(unknown)}")
+    given = [key for key in arguments if key in GIVEN]
+    if given:
+        raise ValueError(f"--call {given[0]}=: this argument is given already; leave it out")
 
     def generate_video(prompt: str, steps: int, seed: int) -> Video:
         generator = torch.Generator("cpu").manual_seed(seed)
@@ -118,6 +106,24 @@ def _from_diffusers(name: str, device: str, arguments: dict[str, Any]) -> Subjec
         return as_video(output)
 
     return Subject(pipe, generate_video)
+
+
+def _loaded_by_diffusers(name: str, device: str) -> Any:
+    from diffusers import DiffusionPipeline
+
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    try:
+        # Other formats of weights can run code when they are loaded.
+        pipe = DiffusionPipeline.from_pretrained(name, torch_dtype=dtype, use_safetensors=True)
+    except Exception as error:  # It raises errors of many classes.
+        raise ValueError(
+            f"--pipeline {short(name)}: diffusers cannot load it; give demo, a folder or hub name "
+            f"of a pipeline with weights in safetensors, or FILE.py:FUNCTION. "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(getattr(pipe, "transformer", None), nn.Module):
+        raise ValueError(f"--pipeline {short(name)}: {type(pipe).__name__} has no transformer")
+    return pipe.to(device)
 
 
 def as_video(output: Any) -> Video:

@@ -40,7 +40,7 @@ def read_json(path: str | Path) -> Any:
             finite, or too many levels. The message names the entry.
     """
     if not is_file(path):
-        raise FileNotFoundError(f"there is no file {reprlib.repr(str(path))}")
+        raise FileNotFoundError(f"there is no file {short(str(path))}")
     size = Path(path).stat().st_size
     if size > LARGEST_FILE:
         raise ValueError(f"the file has {size} bytes; at most {LARGEST_FILE} are read")
@@ -100,7 +100,10 @@ def parse_dataclass(cls: type[Parsed], values: object, where: str = "") -> Parse
 
 def short(value: object) -> str:
     """Return a value for a message, shortened."""
-    return reprlib.repr(value)
+    shortened = reprlib.Repr()
+    shortened.maxstring = shortened.maxother = 200
+    shortened.maxlevel = 3
+    return shortened.repr(value)
 
 
 def without_infinities(value: Any) -> Any:
