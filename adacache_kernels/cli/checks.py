@@ -1,4 +1,4 @@
-"""Checks of the options that several commands share. Each message names the option and its value."""
+"""Checks of the options that several commands share. Messages name the option and its value."""
 
 from __future__ import annotations
 

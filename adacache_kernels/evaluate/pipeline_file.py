@@ -106,9 +106,9 @@ def _checked(generate: Callable[[str, int, int], Any], name: str) -> Generate:
         lowest, highest = float(array.min(initial=0)), float(array.max(initial=0))
         if not -ROUNDING <= lowest <= highest <= 1 + ROUNDING:
             raise ValueError(
-                f"generate() of {name} returned values from {lowest:.4g} to {highest:.4g}; expected "
-                "0 to 1"
+                f"generate() of {name} returned values from {lowest:.4g} to {highest:.4g}; "
+                "expected 0 to 1"
             )
-        return array.astype(np.float32)
+        return np.clip(array.astype(np.float32), 0, 1)
 
     return generate_video

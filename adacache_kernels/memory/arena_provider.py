@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from .arena import CacheArena, Lease
+from .errors import ArenaError
+
+FORKED = (
+    "the stored residuals belong to the process that made them, and this is a fork of that one: "
+    "patch the model in the process that generates, or start that process by spawn"
+)
 
 
 class ArenaProvider:
@@ -61,6 +69,8 @@ class LeasedArena:
     def __init__(self, provider: ArenaProvider) -> None:
         self._provider = provider
         self._lease: Lease | None = None
+        self._process = 0
+        """The process that made the lease."""
         self.arena: CacheArena | None = None
 
     def is_elsewhere(self, device: torch.device) -> bool:
@@ -78,11 +88,20 @@ class LeasedArena:
             self.arena = self._provider.take(device)
         if self._lease is None:
             self._lease = self.arena.lease()
+            self._process = os.getpid()
         return self._lease
 
     def acquire(self) -> None:
-        """Make the current stream wait for earlier work on the slots."""
-        if self._lease is not None and self._has_streams:
+        """Make the current stream wait for earlier work on the slots.
+
+        Raises:
+            ArenaError: this process is a fork of the one that made the lease.
+        """
+        if self._lease is None:
+            return
+        if os.getpid() != self._process:
+            raise ArenaError(FORKED)
+        if self._has_streams:
             self._lease.acquire()
 
     def mark(self) -> None:

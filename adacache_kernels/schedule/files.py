@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PROOF = b" " * 4096
-"""Content that shows that a file can be written: on a full disk, an empty file can still be made."""
+"""Content that shows that a file can be written. A full disk still takes an empty file."""
 
 
 def is_file(path: str | Path) -> bool:
@@ -26,7 +26,7 @@ def may_be_path(text: str) -> bool:
     if not text.isprintable():
         return False
     try:
-        os.stat(text)
+        Path(text).stat()
     except FileNotFoundError:
         return True
     except (OSError, ValueError):

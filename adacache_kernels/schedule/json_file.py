@@ -99,11 +99,11 @@ def parse_dataclass(cls: type[Parsed], values: object, where: str = "") -> Parse
 
 
 def short(value: object) -> str:
-    """Return a value for a message, shortened."""
+    """Return a value for a message, shortened to about 300 characters."""
     shortened = reprlib.Repr()
     shortened.maxstring = shortened.maxother = 200
-    shortened.maxlevel = 3
-    return shortened.repr(value)
+    text = shortened.repr(value)
+    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 def without_infinities(value: Any) -> Any:
@@ -138,7 +138,7 @@ def _items(value: Any) -> Iterator[tuple[str, Any]]:
     waiting: list[tuple[str, Any, int]] = [("", value, 0)]
     while waiting:
         path, item, depth = waiting.pop()
-        if depth > DEEPEST:
+        if depth >= DEEPEST and isinstance(item, dict | list):
             raise ValueError(f"{path[:60]}... has more than {DEEPEST} levels")
         if isinstance(item, dict):
             dot = "." if path else ""
