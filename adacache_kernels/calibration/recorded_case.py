@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,7 @@ def packed_case(calibrated_for: CalibratedFor, case: RecordedCase) -> Measuremen
         "motion": case.motion,
         "metric_motion": case.metric_motion,
     }
-    arrays = {"outcome": outcome.values, "gram": case.gram}
+    arrays: dict[str, NDArray[Any]] = {"outcome": outcome.values, "gram": case.gram}
     arrays |= {f"span {index}": case.span_grams[name] for index, name in enumerate(names)}
     if case.distances is not None:
         arrays["distances"] = case.distances
