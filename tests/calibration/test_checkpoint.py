@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import adacache_kernels as ak
 from adacache_kernels import Calibration, calibrate
@@ -20,6 +21,7 @@ from adacache_kernels.calibration import checkpoint as module
 from adacache_kernels.calibration import timed_runs
 from adacache_kernels.calibration.checkpoint import Checkpoint, Measurement
 from tests.support.tiny_calibration import STEPS, TINY_WAN, denoising, fixed_seconds
+from tests.support.tiny_pipelines.latte_and_wan import latte, run_latte
 
 pytestmark = pytest.mark.usefixtures("seconds")
 SETTINGS: dict[str, Any] = dict(
@@ -44,9 +46,7 @@ class Counted:
 
 def run(generate: Counted, folder: Path | None, **changes: Any) -> Calibration:
     cases = changes.pop("cases", range(3))
-    return calibrate(
-        generate.model, cases, generate, checkpoint=folder, **(SETTINGS | changes)
-    )
+    return calibrate(generate.model, cases, generate, checkpoint=folder, **(SETTINGS | changes))
 
 
 @pytest.fixture(scope="module")
@@ -175,10 +175,25 @@ def test_another_model_or_pipeline_is_refused(tmp_path: Path) -> None:
     other._run = lambda seed: original(seed + 1)
     with pytest.raises(ValueError, match="has another outcome of 0 than this pipeline"):
         run(other, tmp_path / "it")
-    other = Counted()
-    other._run = denoising(other.model, STEPS - 1)
-    with pytest.raises(ValueError, match=rf"is of {STEPS} steps and 0 took {STEPS - 1}"):
-        run(other, tmp_path / "it", num_inference_steps=None)
+
+
+def test_another_number_of_steps_is_refused(tmp_path: Path) -> None:
+    pipe = latte()
+
+    def of_steps(steps: int, last: int) -> Calibration:
+        def generate(seed: int) -> Any:
+            if seed == last:
+                raise Interrupted
+            noise = torch.randn(1, 4, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
+            return torch.sigmoid(run_latte(pipe, steps, latents=noise))
+
+        folder = tmp_path / "it"
+        return calibrate(pipe, range(4), generate, target_speedup=1.5, checkpoint=folder)
+
+    with pytest.raises(Interrupted):
+        of_steps(8, last=3)
+    with pytest.raises(ValueError, match=r"is of 8 steps and \d took 6; repeat the request"):
+        of_steps(6, last=-1)
 
 
 def test_a_profile_goes_on(tmp_path: Path) -> None:

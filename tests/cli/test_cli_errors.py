@@ -122,9 +122,7 @@ def test_options_of_pipelines(
         (["demo", "--weights", "none"], "is missing in none"),
     ],
 )
-def test_other_options(
-    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_options(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("file").touch()
     assert re.search(message, error_of(words, capsys))
 

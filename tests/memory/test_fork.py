@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import sys
-import traceback
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,6 +12,7 @@ from torch import Tensor, nn
 
 import adacache_kernels as ak
 from tests.support.arenas import KINDS, MIB, byte_spec, make_arena
+from tests.support.forks import in_child
 from tests.support.tiny_models.common_models import TINY, denoise
 
 pytestmark = [
@@ -26,22 +24,6 @@ STEPS = 6
 WAN = TINY["wan"]
 SETTINGS: dict[str, Any] = dict(codebook={9.0: 2}, num_inference_steps=STEPS)
 FORK = r"this is a fork of that one"
-
-
-def in_child(work: Callable[[], None]) -> None:
-    """Run `work` in a forked child, and fail if it fails or ends by a signal."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    status = os.waitpid(child, 0)[1]
-    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def patched(**settings: Any) -> nn.Module:
@@ -157,7 +139,6 @@ def test_a_lease_in_a_child(kind: str) -> None:
 
     in_child(work)
     assert (tensor == 5).all()
-    in_child(lambda: os.kill(os.getpid(), 0))
 
 
 def generate_in_worker(model: nn.Module, results: Any) -> None:
