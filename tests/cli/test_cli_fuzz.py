@@ -12,12 +12,13 @@ from adacache_kernels.cli import main as cli
 from adacache_kernels.evaluate import pipelines
 
 WORDS = (
-    "bench", "quality", "calibrate", "demo", "--prompts", "--prompt", "--methods", "--steps",
-    "--seeds", "--first-seed", "--device", "--threads", "--call", "--out", "--against", "--lpips",
-    "--held-out", "--target-speedup", "--target-psnr", "--kind", "--profile", "--trials", "--config",
-    "--guidance", "--seed", "--weights", "--pipeline", "a white six", "codebook", "profile", "fast",
-    "x.json", "x.json:computed_steps=3", "steps:3", "even:5", "pab:latte-slow", "taylorseer:order=1",
-    "FirstBlockCache:threshold=0.1", "x.py:build", "guidance=3", "=", "a=b=c", "cpu", "cuda:7",
+    "bench", "quality", "calibrate", "demo", "--prompts", "--prompt", "--methods", "--steps", "--
+    seeds", "--first-seed", "--device", "--threads", "--call", "--out", "--against", "--lpips", "
+    --held-out", "--target-speedup", "--target-psnr", "--kind", "--profile", "--trials", "--
+    config", "--guidance", "--seed", "--weights", "--pipeline", "a white six", "codebook",
+    "profile", "fast", "x.json", "x.json:computed_steps=3", "steps:3", "even:5", "pab:latte-slow",
+    "taylorseer:order=1", "FirstBlockCache:threshold=0.1", "x.py:build", "guidance=3", "=",
+    "a=b=c", "cpu", "cuda:7",
 )  # fmt: skip
 VALUES = (
     "", "0", "-1", "1", "9" * 40, "1e999", "nan", "inf", "-0", "1_0", "\0", "\n", "\udcff", "\u0661",
