@@ -12,19 +12,20 @@ from adacache_kernels.cli import main as cli
 from adacache_kernels.evaluate import pipelines
 
 WORDS = (
-    "bench", "quality", "calibrate", "demo", "--prompts", "--prompt", "--methods", "--steps", "--
-    seeds", "--first-seed", "--device", "--threads", "--call", "--out", "--against", "--lpips", "
-    --held-out", "--target-speedup", "--target-psnr", "--kind", "--profile", "--trials", "--
-    config", "--guidance", "--seed", "--weights", "--pipeline", "a white six", "codebook",
+    "bench", "quality", "calibrate", "demo", "--prompts", "--prompt", "--methods", "--steps",
+    "--seeds", "--first-seed", "--device", "--threads", "--call", "--out", "--against", "--lpips",
+    "--held-out", "--target-speedup", "--target-psnr", "--kind", "--profile", "--trials",
+    "--config", "--guidance", "--seed", "--weights", "--pipeline", "a white six", "codebook",
     "profile", "fast", "x.json", "x.json:computed_steps=3", "steps:3", "even:5", "pab:latte-slow",
     "taylorseer:order=1", "FirstBlockCache:threshold=0.1", "x.py:build", "guidance=3", "=",
     "a=b=c", "cpu", "cuda:7",
 )  # fmt: skip
 VALUES = (
-    "", "0", "-1", "1", "9" * 40, "1e999", "nan", "inf", "-0", "1_0", "\0", "\n", "\udcff", "\u0661",
-    "[" * 3000, "(" * 3000 + ")" * 3000, "{[]: 1}", "x" * 300, ":", "::", "=", ",,", ".", "..", "/",
-    "--", "@file", "%s", "{}", "adacache:codebook={nan: 1}", "adacache:schedule=[0]", "fast:",
-    "adacache:cache_loc=" + "9" * 40, "adacache:moreg_steps=(1, " + "9" * 40 + ")", "even:x",
+    "", "0", "-1", "1", "9" * 40, "1e999", "nan", "inf", "-0", "1_0", "\0", "\n", "\udcff",
+    "\u0661", "[" * 3000, "(" * 3000 + ")" * 3000, "{[]: 1}", "x" * 300, ":", "::", "=", ",,",
+    ".", "..", "/", "--", "@file", "%s", "{}", "adacache:codebook={nan: 1}",
+    "adacache:schedule=[0]", "fast:", "adacache:cache_loc=" + "9" * 40,
+    "adacache:moreg_steps=(1, " + "9" * 40 + ")", "even:x",
     "adacache:moreg_hyp=(1, 1, 1" + "0" * 400 + ")", "adacache:profile={}", "steps:3:object",
     "steps:3:__init__", "object:a=1", "interval:interval=1" + "0" * 30, "mag-cache:ratios=x.json",
     "pab:window=(nan, 1)", "delta-dit:front=(0, " + "9" * 40 + ")", "t-gate:gate_step=-1",

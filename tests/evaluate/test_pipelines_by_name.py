@@ -99,7 +99,7 @@ def test_weights_in_other_formats_are_refused(tmp_path: Path) -> None:
 
     latte().save_pretrained(tmp_path, safe_serialization=False)
     assert list(tmp_path.rglob("*.bin"))
-    with pytest.raises(ValueError, match="cannot load it; give demo, a folder .* in safetensors"):
+    with pytest.raises(ValueError, match=r"cannot load it; give demo, a folder .* in safetensors"):
         pipelines.load(str(tmp_path), device="cpu")
 
 
