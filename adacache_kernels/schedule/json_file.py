@@ -102,7 +102,10 @@ def short(value: object) -> str:
     """Return a value for a message, shortened to about 300 characters."""
     shortened = reprlib.Repr()
     shortened.maxstring = shortened.maxother = 200
-    text = shortened.repr(value)
+    try:
+        text = shortened.repr(value)
+    except ValueError:  # Python refuses to convert thousands of digits to text.
+        return "a number with thousands of digits"
     return text if len(text) <= 300 else f"{text[:300]}..."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import warnings
@@ -71,7 +72,7 @@ def changed(values: Any, draw: random.Random) -> str:
         if draw.random() < 0.2:
             del container[key]
         else:
-            container[key] = draw.choice(VALUES)
+            container[key] = copy.deepcopy(draw.choice(VALUES))
     text = json.dumps(values)
     if draw.random() < 0.3:
         at = draw.randrange(len(text))
@@ -96,7 +97,7 @@ def test_random_changes(name: str, tmp_path: Path) -> None:
     path.write_text(json.dumps(values))
     load(path)
     refused = 0
-    for _ in range(500):
+    for _ in range(250):
         path.write_text(changed(values, draw), encoding="utf-8", errors="surrogatepass")
         try:
             with warnings.catch_warnings():
@@ -106,14 +107,14 @@ def test_random_changes(name: str, tmp_path: Path) -> None:
             refused += 1
             message = str(error)
             assert str(tmp_path) in message and len(message) < 2000, message
-    assert 100 < refused <= 500
+    assert 50 < refused <= 250
 
 
 def test_loaded_values_are_usable(tmp_path: Path) -> None:
     """What a loader accepts, the planner accepts as well."""
     values, draw = calibration().to_dict(), random.Random(18)
     path, used = tmp_path / "it.json", 0
-    for _ in range(150):
+    for _ in range(100):
         path.write_text(changed(values, draw), encoding="utf-8", errors="surrogatepass")
         try:
             loaded = Calibration.load(path)
@@ -123,7 +124,7 @@ def test_loaded_values_are_usable(tmp_path: Path) -> None:
         if loaded.profile is not None and loaded.profile.num_steps == STEPS:
             with np.errstate(all="raise"):
                 plan = loaded.profile.plan(1)
-                steps = plan.schedule(plan.price_for(3))
+                steps = plan.schedule(plan.price_for(plan.fewest))
             assert steps[0] == 1
             used += 1
     assert used > 10

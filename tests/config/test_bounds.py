@@ -38,7 +38,7 @@ def test_all_configs_are_tested() -> None:
 
 
 @pytest.mark.parametrize(("config", "name"), CASES)
-@pytest.mark.parametrize("value", [HUGE, 100_001, 10**5000])
+@pytest.mark.parametrize("value", [HUGE, 100_001, 10**5000], ids=["huge", "next", "digits"])
 def test_an_integer_that_is_too_large(config: Any, name: str, value: int) -> None:
     with pytest.raises(ValueError, match=rf"{name} is .*; it") as error:
         config(**NEEDED.get(config.__name__, {}), **{name: value})
@@ -58,7 +58,8 @@ def test_the_largest_integer_ends(config: Any, name: str) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [
+    ids=lambda settings: next(iter(settings)),
+    argvalues=[
         {"schedule": [1, HUGE]},
         {"moreg_steps": (1, HUGE)},
         {"moreg_strides": (HUGE,)},
