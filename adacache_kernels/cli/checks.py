@@ -75,7 +75,7 @@ def check_folder(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b" " * 4096)
     except FileExistsError as error:
-        raise OSError(f"--out is {folder}, a file; name a folder") from error
+        raise OSError(f"--out: cannot write to {folder}, a file; name a folder") from error
     except OSError as error:
         raise OSError(f"--out: cannot write to {folder}: {error.strerror or error}") from error
 

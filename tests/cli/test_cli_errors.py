@@ -103,7 +103,7 @@ def test_options_of_pipelines(
         ([*BENCH, "--methods", "none.json:computed_steps=3"], "there is no file 'none.json'"),
         ([*BENCH, "--methods", "mag-cache:ratios=none.json"], "holds no list of numbers"),
         ([*BENCH, "--against", "none"], "--against is 'none'"),
-        ([*BENCH, "--out", "file"], "--out is file, a file; name a folder"),
+        ([*BENCH, "--out", "file"], "--out: cannot write to file, a file; name a folder"),
         ([*BENCH, "--out", "file/below"], "cannot write to file/below: Not a directory"),
         ([*BENCH, "--out", "x" * 300], "File name too long"),
         ([*CALIBRATE, "--out", "none/x.json"], "cannot write none/x.json: there is no folder none"),
@@ -117,7 +117,7 @@ def test_options_of_pipelines(
         (["demo", "--guidance", "nan"], "--guidance is nan; it must be finite"),
         (["demo", "--seed", "-1"], "--seed is -1; it must be from 0 to"),
         (["demo", "--config", "none"], "--config none: with these --steps"),
-        (["demo", "--out", "file"], "--out is file, a file"),
+        (["demo", "--out", "file"], "cannot write to file, a file"),
         (["demo", "--weights", "none"], "is missing in none"),
     ],
 )
