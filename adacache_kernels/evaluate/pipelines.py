@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..config.validation import check_finite
 from ..measure.psnr_ssim import Video
 from ..schedule.json_file import short
 from .pipeline_file import build_from_file
@@ -20,6 +18,8 @@ from .pipeline_file import build_from_file
 DEMO = "demo"
 GIVEN = ("prompt", "num_inference_steps", "generator", "output_type")
 """Arguments that every call of a diffusers pipeline has already."""
+LARGEST_GUIDANCE = 1e30
+"""Largest guidance scale of the demo."""
 
 
 @dataclass
@@ -74,7 +74,10 @@ def _demo(device: str, arguments: dict[str, Any]) -> Subject:
     unknown = set(arguments) - {"guidance"}
     if unknown:
         raise ValueError(f"the demo takes guidance=, not {', '.join(sorted(unknown))}")
-    check_finite("guidance", arguments.get("guidance", 0.0), at_least=-sys.float_info.max)
+    guidance = arguments.get("guidance", 0.0)
+    is_number = isinstance(guidance, int | float) and not isinstance(guidance, bool)
+    if not is_number or not -LARGEST_GUIDANCE <= guidance <= LARGEST_GUIDANCE:
+        raise ValueError(f"--call guidance={short(guidance)}: it must be a finite number")
     pipe = load_pipeline(DEFAULT_WEIGHTS, device)
 
     def generate_video(prompt: str, steps: int, seed: int) -> Video:
@@ -90,20 +93,21 @@ def _from_diffusers(name: str, device: str, arguments: dict[str, Any]) -> Subjec
     unknown = [key for key in arguments if key not in known]
     if unknown:
         raise ValueError(f"{type(pipe).__name__} takes no {', '.join(unknown)}")
-    given = [key for key in arguments if key in GIVEN]
-    if given:
-        raise ValueError(f"--call {given[0]}=: this argument is given already; leave it out")
+    twice = [key for key in arguments if key in GIVEN]
+    if twice:
+        raise ValueError(f"--call {twice[0]}=: this argument is given already; leave it out")
 
     def generate_video(prompt: str, steps: int, seed: int) -> Video:
         generator = torch.Generator("cpu").manual_seed(seed)
-        output = pipe(
-            prompt=prompt,
-            num_inference_steps=steps,
-            generator=generator,
-            output_type="np",
-            **arguments,
-        )
-        return as_video(output)
+        given = {"num_inference_steps": steps, "generator": generator, "output_type": "np"}
+        try:
+            return as_video(pipe(prompt=prompt, **given, **arguments))
+        except TypeError as error:
+            if not arguments:
+                raise
+            raise ValueError(
+                f"--call {short(arguments)}: {type(pipe).__name__} raised TypeError: {error}"
+            ) from error
 
     return Subject(pipe, generate_video)
 

@@ -16,9 +16,9 @@ from adacache_kernels.evaluate import pipelines
     "name, call, message",
     [
         ("demo", {"height": 3}, r"the demo takes guidance=, not height"),
-        ("demo", {"guidance": "four"}, r"guidance is 'four'; it must be a number"),
-        ("demo", {"guidance": float("nan")}, r"guidance is nan; it must be finite"),
-        ("demo", {"guidance": True}, r"guidance is True"),
+        ("demo", {"guidance": "four"}, r"--call guidance='four': it must be a finite number"),
+        ("demo", {"guidance": float("nan")}, r"--call guidance=nan: it must"),
+        ("demo", {"guidance": True}, r"--call guidance=True: it must"),
     ],
 )
 def test_wrong_pipelines(name: str, call: dict[str, Any], message: str) -> None:
@@ -125,3 +125,16 @@ def test_pipelines_that_do_not_fit(
     fake_diffusers(monkeypatch, pipe)
     with pytest.raises(ValueError, match=message):
         pipelines.load("name", device="cpu", arguments=call)
+
+
+def test_a_value_that_the_pipeline_does_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Typed(Pipe):
+        """A pipeline that computes with its argument."""
+
+        def __call__(self, height: Any = 8, **others: Any) -> Any:
+            return height // 8
+
+    fake_diffusers(monkeypatch, Typed(transformer=torch.nn.Linear(1, 1)))
+    wrong = pipelines.load("name", device="cpu", arguments={"height": "tall"})
+    with pytest.raises(ValueError, match=r"--call {'height': 'tall'}: Typed raised TypeError"):
+        wrong.generate("a", 1, 0)
