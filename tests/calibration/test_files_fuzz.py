@@ -111,7 +111,7 @@ def test_random_changes(name: str, tmp_path: Path) -> None:
 
 
 def test_loaded_values_are_usable(tmp_path: Path) -> None:
-    """What a loader accepts, the planner accepts as well."""
+    """The planner accepts all that a loader accepts."""
     values, draw = calibration().to_dict(), random.Random(18)
     path, used = tmp_path / "it.json", 0
     for _ in range(100):
