@@ -9,6 +9,7 @@ from typing import Any
 from ..baselines import BaselineConfig
 from ..config.adacache_config import AdaCacheConfig
 from ..config.calibration_file import Calibration
+from ..schedule.files import is_file, may_be_path
 from ..schedule.presets import SETTINGS
 
 ConfigArgument = AdaCacheConfig | Calibration | BaselineConfig | str | Path | None
@@ -60,4 +61,4 @@ def _named(config: object) -> AdaCacheConfig | BaselineConfig:
 
 
 def _is_file(name: str) -> bool:
-    return name.endswith(".json") or Path(name).is_file()
+    return (name.endswith(".json") and may_be_path(name)) or is_file(name)

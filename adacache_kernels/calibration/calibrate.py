@@ -7,6 +7,7 @@ expected to reach the target are generated, and each such round corrects the exp
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..config.calibration_file import Calibration, Kind, is_calibration
 from ..config.validation import parse_profile
 from ..schedule.calibrated_for import CalibratedFor
 from ..schedule.profile import Profile
+from .checkpoint import Checkpoint, request_for
 from .choose_codebook import choose_codebook
 from .held_out import RunComparison, held_out_result, run_held_out
 from .make_profile import check_settings, fit_profile
@@ -51,6 +53,7 @@ def calibrate(
     peak: float | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    checkpoint: str | Path | None = None,
     **settings: Any,
 ) -> Calibration:
     """Find settings of `patch` that reach a target, at the number of steps of `generate`.
@@ -87,6 +90,10 @@ def calibrate(
         seed: of the held-out cases and random schedules.
         progress: called after each generation with a description, the number of generations so
             far, and their total.
+        checkpoint: folder in which each measurement is stored when it is made, about 4 MB a case.
+            With the same arguments, a calibration that was killed or that ran out of disk goes on
+            from there. Cases are told apart by their `repr`. The first case is generated again,
+            to show that `generate` is the same. Remove the folder after the result is saved.
         settings: more settings for `patch`. The defaults for a profile are forecast=1 and
             correct=True.
 
@@ -94,7 +101,9 @@ def calibrate(
         TypeError: a target is not a number.
         ValueError: there is not exactly one target, or no setting reaches it; there are too few
             cases; the settings choose steps; the profile is of another model, scheduler or number
-            of steps; or an outcome is not finite, or outside of 0 to 1 without `peak`.
+            of steps; an outcome is not finite, or outside of 0 to 1 without `peak`; or the
+            checkpoint is of another request or model.
+        OSError: the checkpoint cannot be written.
     """
     target = parse_target(target_speedup, target_psnr)
     check_options(target, kind, trials, rounds, refine)
@@ -117,13 +126,34 @@ def calibrate(
         seed=seed,
         settings=settings,
     )
-    return _calibrated(pipe, generate, request, progress or no_progress)
+    stored = Checkpoint(checkpoint, _description(pipe, request))
+    return _calibrated(pipe, generate, request, progress or no_progress, stored)
+
+
+def _description(pipe: Any, request: Request[Case]) -> dict[str, Any]:
+    """Return all that the measurements depend on, for the checkpoint."""
+    values = {each.name: getattr(request, each.name) for each in fields(request)}
+    return request_for(
+        pipe,
+        values.pop("cases"),
+        **values
+        | {
+            "target": asdict(request.target),
+            "held_out": list(map(repr, request.held_out)),
+            "profile": None if request.profile is None else request.profile.to_dict(),
+            "settings": repr(sorted(request.settings.items())),
+        },
+    )
 
 
 def _calibrated(
-    pipe: Any, generate: Callable[[Case], Any], request: Request[Case], progress: Progress
+    pipe: Any,
+    generate: Callable[[Case], Any],
+    request: Request[Case],
+    progress: Progress,
+    checkpoint: Checkpoint,
 ) -> Calibration:
-    measured = _recorded_cases(pipe, generate, request, progress)
+    measured = _recorded_cases(pipe, generate, request, progress, checkpoint)
     objective = make_objective(request.target, measured)
     profile, family = _family(objective, measured, request)
     points = search_rounds(objective, family, request.rounds)
@@ -145,7 +175,11 @@ def _calibrated(
 
 
 def _recorded_cases(
-    pipe: Any, generate: Callable[[Case], Any], request: Request[Case], progress: Progress
+    pipe: Any,
+    generate: Callable[[Case], Any],
+    request: Request[Case],
+    progress: Progress,
+    checkpoint: Checkpoint,
 ) -> MeasuredCases[Case]:
     def accept(calibrated_for: CalibratedFor, outcome: StoredOutcome) -> None:
         check_range(outcome, request.peak)
@@ -160,7 +194,14 @@ def _recorded_cases(
 
     settings, distances = request.settings, request.kind == "codebook"
     recording = record(
-        pipe, request.cases, generate, settings, progress, accept, distances=distances
+        pipe,
+        request.cases,
+        generate,
+        settings,
+        progress,
+        checkpoint,
+        accept,
+        distances=distances,
     )
     return MeasuredCases(
         cases=request.cases,
@@ -168,6 +209,7 @@ def _recorded_cases(
         runner=Runner(pipe, generate, recording.num_steps, settings),
         peak=1.0 if request.peak is None else request.peak,
         progress=progress,
+        checkpoint=checkpoint,
     )
 
 

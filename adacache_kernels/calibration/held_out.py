@@ -10,9 +10,9 @@ from typing import Any
 
 from ..config.calibration_file import HeldOutResult
 from .measured_cases import MeasuredCases
-from .outcomes import capped_psnr, squared_error
+from .outcomes import capped_psnr
 from .record import Case
-from .timed_runs import StepCosts, TimedRun
+from .timed_runs import StepCosts, TimedPair
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,9 @@ class RunComparison:
     computed: int
 
     @classmethod
-    def of(cls, full: TimedRun, run: TimedRun, peak: float) -> RunComparison:
+    def of(cls, pair: TimedPair, peak: float) -> RunComparison:
         """Compare the two generations of a case, whose outcomes have the range `peak`."""
-        quality = capped_psnr(squared_error(run.outcome, full.outcome), peak)
-        return cls(full.seconds / run.seconds, quality, len(run.computed or []))
+        return cls(pair.speedup, capped_psnr(pair.error, peak), len(pair.computed))
 
 
 def run_held_out(
@@ -48,14 +47,11 @@ def run_held_out(
         cases: the held-out ones.
         settings: for `patch`.
     """
-    runner, comparisons, costs = fitted.runner, [], StepCosts()
+    comparisons, costs = [], StepCosts()
     for index, case in enumerate(cases):
-        if index % 2:
-            run, full = runner.patched(case, settings), runner.full(case)
-        else:
-            full, run = runner.full(case), runner.patched(case, settings)
-        comparisons.append(RunComparison.of(full, run, fitted.peak))
-        costs.add(full, run)
+        pair = fitted.pair(case, settings, patched_first=bool(index % 2))
+        comparisons.append(RunComparison.of(pair, fitted.peak))
+        costs.add(pair)
         fitted.progress("held-out cases", index + 1, len(cases))
     return comparisons, costs
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..schedule import Plan, evenly_spread
 from ..schedule.profile import Profile
+from .checkpoint import Checkpoint, request_for
 from .fit_sensitivity import KNOTS, Trial, fit_sensitivity
 from .measured_cases import MeasuredCases
 from .record import Array, Case, Progress, no_progress, record
@@ -38,6 +40,7 @@ def make_profile(
     trials: int = 12,
     seed: int = 0,
     progress: Progress | None = None,
+    checkpoint: str | Path | None = None,
     **settings: Any,
 ) -> Profile:
     """Make a profile of a transformer and scheduler, for one number of steps.
@@ -52,21 +55,28 @@ def make_profile(
         seed: of the schedules.
         progress: called after each generation with a description, the number of generations so
             far, and their total.
+        checkpoint: folder in which each measurement is stored, see `calibrate`.
         settings: for `patch`. The defaults are forecast=1 and correct=True, which suit a profile
             best.
 
     Raises:
         ValueError: there are fewer than two cases or no trial; generations are too short to reuse
-            anything; the settings choose steps; or an outcome is not finite, or no schedule changes
-            it.
+            anything; the settings choose steps; an outcome is not finite, or no schedule changes
+            it; or the checkpoint is of another request or model.
+        OSError: the checkpoint cannot be written.
     """
     check_cases(len(cases), trials)
     check_settings(settings)
     settings = {"forecast": 1, "correct": True} | settings
     progress = progress or no_progress
-    recording = record(pipe, cases, generate, settings, progress)
+    described = repr(sorted(settings.items()))
+    request = request_for(pipe, cases, trials=trials, seed=seed, settings=described)
+    stored = Checkpoint(checkpoint, request)
+    recording = record(pipe, cases, generate, settings, progress, stored)
     runner = Runner(pipe, generate, recording.num_steps, settings)
-    measured = MeasuredCases(cases, recording, runner, peak=1.0, progress=progress)
+    measured = MeasuredCases(
+        cases, recording, runner, peak=1.0, progress=progress, checkpoint=stored
+    )
     return fit_profile(measured, trials, seed)
 
 

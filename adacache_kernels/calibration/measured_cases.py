@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any, Generic
 
 import numpy as np
 
+from ..schedule.profile import Profile
+from .checkpoint import Checkpoint, Measurement
 from .outcomes import capped_psnr
 from .record import CalibrationRecording, Case, Progress
-from .timed_runs import Runner, StepCosts
+from .timed_runs import Runner, StepCosts, TimedPair
 
 
 @dataclass
@@ -23,6 +28,7 @@ class MeasuredCases(Generic[Case]):
         runner: generates a case.
         peak: range of the values of an outcome.
         progress: called after each generation.
+        checkpoint: stores the measurements.
         costs: costs of the steps in all timed generations so far.
     """
 
@@ -31,6 +37,7 @@ class MeasuredCases(Generic[Case]):
     runner: Runner[Case]
     peak: float
     progress: Progress
+    checkpoint: Checkpoint
     costs: StepCosts = field(default_factory=StepCosts)
 
     @property
@@ -44,8 +51,30 @@ class MeasuredCases(Generic[Case]):
         Raises:
             ValueError: the outcome is not finite.
         """
-        run = self.runner.patched(self.cases[index], settings)
-        return self.recording.cases[index].outcome.squared_error(run.outcome)
+        case, recorded = self.cases[index], self.recording.cases[index]
+
+        def measure() -> Measurement:
+            run = self.runner.patched(case, settings)
+            return Measurement({"error": recorded.outcome.squared_error(run.outcome)})
+
+        found = self.checkpoint.recall(_key("error", case, settings), measure)
+        return float(found.values["error"])
+
+    def pair(
+        self, case: Case, settings: dict[str, Any], *, patched_first: bool = False
+    ) -> TimedPair:
+        """Generate a case unpatched and patched, and return the measurements.
+
+        Raises:
+            ValueError: the outcome is not finite.
+        """
+
+        def measure() -> Measurement:
+            pair = self.runner.compared(case, settings, patched_first=patched_first)
+            return Measurement(asdict(pair))
+
+        found = self.checkpoint.recall(_key("pair", case, settings), measure)
+        return TimedPair(**found.values)
 
     def psnrs(
         self, settings: dict[str, Any], doing: str, at_most: int | None = None
@@ -66,10 +95,9 @@ class MeasuredCases(Generic[Case]):
         chosen = self._chosen(at_most)
         counts: list[float] = []
         for index in chosen:
-            full = self.runner.full(self.cases[index])
-            run = self.runner.patched(self.cases[index], settings)
-            self.costs.add(full, run)
-            counts.append(len(run.computed or []))
+            pair = self.pair(self.cases[index], settings)
+            self.costs.add(pair)
+            counts.append(len(pair.computed))
             self.progress(doing, len(counts), len(chosen))
         return counts
 
@@ -77,3 +105,16 @@ class MeasuredCases(Generic[Case]):
         """Return indices of `at_most` cases, evenly spread over all of them."""
         count = min(at_most, len(self.cases))
         return [round(index) for index in np.linspace(0, len(self.cases) - 1, count)]
+
+
+def _key(kind: str, case: object, settings: Mapping[str, Any]) -> str:
+    """Return the key of a measurement, in which a profile is told by its digest."""
+    plain = dict(settings)
+    if plain.get("profile") is not None:
+        plain["profile"] = _digest(plain["profile"])
+    return f"{kind} of {case!r} with {sorted(plain.items())}"
+
+
+@lru_cache(maxsize=4)
+def _digest(profile: Profile) -> str:
+    return hashlib.sha256(json.dumps(profile.to_dict(), sort_keys=True).encode()).hexdigest()

@@ -16,7 +16,9 @@ from ..options import Metric
 from ..schedule.calibrated_for import CalibratedFor, identity
 from ..schedule.presets import moreg_window
 from ..schedule.profile import Profile
+from .checkpoint import Checkpoint, Measurement
 from .outcomes import Outcome, StoredOutcome, as_array
+from .recorded_case import RecordedCase, packed_case, unpacked_case
 from .residual_recorder import ResidualRecorder
 
 Array = NDArray[np.float64]
@@ -28,27 +30,10 @@ Progress = Callable[[str, int, int], None]
 RESIDUAL_SAMPLE = 65536
 FEWEST_STEPS = 5
 
-
-@dataclass(frozen=True, eq=False)
-class RecordedCase:
-    """The measurements of one full generation.
-
-    Args:
-        outcome: the result of `generate`, stored.
-        gram: `[steps, steps]`, inner products of the residuals, scaled to a trace of the steps.
-        span_grams: the same for the residual of each span.
-        motion: motion score at each step of the residual of the last block list.
-        distances: `[step, later step]` of the metric block's residual, not divided by the steps
-            between; None unless they were requested.
-        metric_motion: motion score at each step of the metric block's residual.
-    """
-
-    outcome: StoredOutcome
-    gram: Array
-    span_grams: Mapping[str, Array]
-    motion: list[float]
-    distances: Array | None
-    metric_motion: list[float]
+# Largest squared error of a repeated outcome, as a part of its variance. GPUs repeat sums in other
+# orders; another video has a part of about 1.
+SAME_OUTCOME = 1e-3
+BEGIN_AGAIN = "repeat the request that it is of, or remove the folder to begin again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +83,7 @@ def record(
     generate: Callable[[Case], Any],
     settings: Mapping[str, Any],
     progress: Progress,
+    checkpoint: Checkpoint,
     accept: Callable[[CalibratedFor, StoredOutcome], None] = lambda calibrated_for, outcome: None,
     *,
     distances: bool = False,
@@ -110,25 +96,51 @@ def record(
         generate: from a case to its outcome.
         settings: for `patch`.
         progress: called after each generation.
+        checkpoint: stores the measurements. If the first one is stored, its case is generated again
+            to show that `generate` is the same.
         accept: called after each generation; raises an error to refuse its outcome.
         distances: also record the distances and motion scores of the metric block.
 
     Raises:
         ValueError: the generations are too short to reuse anything, or their numbers of steps
-            differ; or an outcome is not finite.
+            differ; an outcome is not finite; or the checkpoint is of another pipeline.
     """
     recorded: list[RecordedCase] = []
     calibrated_for: CalibratedFor | None = None
+    is_resumed = checkpoint.is_resumed
     for case in cases:
-        run = _run_in_full(pipe, case, generate, settings)
-        calibrated_for = calibrated_for or run.calibrated_for
-        _check_steps(calibrated_for.num_steps, run.calibrated_for.num_steps, case)
-        outcome = StoredOutcome.of(run.outcome)
-        accept(run.calibrated_for, outcome)
-        recorded.append(_recorded_case(run, outcome, distances))
+
+        def measure(case: Case = case) -> Measurement:
+            run = _run_in_full(pipe, case, generate, settings)
+            return packed_case(run.calibrated_for, _recorded_case(run, distances))
+
+        found = checkpoint.recall(f"record of {case!r}", measure)
+        made_for, now = unpacked_case(found)
+        calibrated_for = calibrated_for or made_for
+        if is_resumed and not recorded:
+            _check_same_pipeline(made_for, now, _run_in_full(pipe, case, generate, settings), case)
+        _check_steps(calibrated_for.num_steps, made_for.num_steps, case)
+        accept(made_for, now.outcome)
+        recorded.append(now)
         progress("full generations", len(recorded), len(cases))
     assert calibrated_for is not None
     return CalibrationRecording(calibrated_for, recorded)
+
+
+def _check_same_pipeline(
+    stored_for: CalibratedFor, stored: RecordedCase, run: _FullRun, case: object
+) -> None:
+    """Check that a generation agrees with the stored one of the same case."""
+    if stored_for.num_steps != run.calibrated_for.num_steps:
+        raise ValueError(
+            f"the checkpoint is of {stored_for.num_steps} steps and {case!r} took "
+            f"{run.calibrated_for.num_steps}; {BEGIN_AGAIN}"
+        )
+    deviation = float(np.var(stored.outcome.values))
+    if stored.outcome.squared_error(run.outcome) > SAME_OUTCOME * deviation:
+        raise ValueError(
+            f"the checkpoint has another outcome of {case!r} than this pipeline; {BEGIN_AGAIN}"
+        )
 
 
 def _run_in_full(
@@ -151,11 +163,11 @@ def _run_in_full(
     return _FullRun(calibrated_for, outcome, recorder, metric)
 
 
-def _recorded_case(run: _FullRun, outcome: StoredOutcome, distances: bool) -> RecordedCase:
+def _recorded_case(run: _FullRun, distances: bool) -> RecordedCase:
     total, by_span = run.recorder.grams()
     scale = run.calibrated_for.num_steps / np.trace(total)
     return RecordedCase(
-        outcome=outcome,
+        outcome=StoredOutcome.of(run.outcome),
         gram=total * scale,
         span_grams={name: gram * scale for name, gram in by_span.items()},
         motion=run.recorder.motion,

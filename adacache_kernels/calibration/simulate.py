@@ -17,7 +17,8 @@ from ..schedule import AdaCachePolicy, Decision, Plan, Policy, ProfilePolicy
 from ..schedule.codebook import Codebook
 from ..schedule.presets import moreg_window
 from ..schedule.profile import Profile, forecast_error
-from .record import Array, CalibrationRecording, RecordedCase
+from .record import Array, CalibrationRecording
+from .recorded_case import RecordedCase
 
 
 @dataclass(frozen=True)

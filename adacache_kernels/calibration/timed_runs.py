@@ -12,7 +12,7 @@ from torch import nn
 
 from ..api.patch import summary
 from ..measure.timing import timed_forwards
-from .outcomes import Outcome, as_array
+from .outcomes import Outcome, as_array, squared_error
 from .record import Case, patched
 
 
@@ -30,10 +30,26 @@ class TimedRun:
     step_seconds: list[float]
     computed: list[int] | None = None
 
+
+@dataclass(frozen=True)
+class TimedPair:
+    """An unpatched generation and its patched counterpart.
+
+    Args:
+        full_seconds, seconds: seconds in the transformer, by step, of the two.
+        computed: computed steps of the patched one.
+        error: mean squared error of its outcome.
+    """
+
+    full_seconds: list[float]
+    seconds: list[float]
+    computed: list[int]
+    error: float
+
     @property
-    def seconds(self) -> float:
-        """Return the seconds in the transformer."""
-        return sum(self.step_seconds)
+    def speedup(self) -> float:
+        """Return the speedup of the transformer."""
+        return sum(self.full_seconds) / sum(self.seconds)
 
 
 @dataclass
@@ -46,13 +62,12 @@ class StepCosts:
     computed: list[float] = field(default_factory=list)
     reused: list[float] = field(default_factory=list)
 
-    def add(self, full: TimedRun, run: TimedRun) -> None:
+    def add(self, pair: TimedPair) -> None:
         """Add an unpatched generation and its patched counterpart."""
-        assert run.computed is not None
-        whole, steps = statistics.mean(full.step_seconds), set(run.computed)
+        whole, steps = statistics.mean(pair.full_seconds), set(pair.computed)
         computed: list[float] = []
         reused: list[float] = []
-        for step, seconds in enumerate(run.step_seconds, start=1):
+        for step, seconds in enumerate(pair.seconds, start=1):
             (computed if step in steps else reused).append(seconds)
         if computed:
             self.computed.append(statistics.mean(computed) / whole)
@@ -118,6 +133,21 @@ class Runner(Generic[Case]):
                 f"{computed}"
             )
         return TimedRun(outcome, self._by_step(seconds), computed)
+
+    def compared(
+        self, case: Case, settings: Mapping[str, Any], *, patched_first: bool = False
+    ) -> TimedPair:
+        """Generate a case unpatched and patched, one after the other.
+
+        Raises:
+            ValueError: the outcome is not finite, or the two have different shapes.
+        """
+        if patched_first:
+            run, full = self.patched(case, settings), self.full(case)
+        else:
+            full, run = self.full(case), self.patched(case, settings)
+        error = squared_error(run.outcome, full.outcome)
+        return TimedPair(full.step_seconds, run.step_seconds, run.computed or [], error)
 
     @property
     def _transformer(self) -> nn.Module:

@@ -13,10 +13,10 @@ from ..evaluate.runner import Study
 from ..evaluate.table_lines import table_lines
 from ..evaluate.tables import write_tables
 from ..measure.lpips_vbench import check_installed
+from .checks import check_folder, check_numbers
 from .common import (
     add_pipeline_arguments,
     call_arguments,
-    check_counts,
     check_extras,
     load_subject,
     progress_bar,
@@ -67,13 +67,14 @@ def run(arguments: argparse.Namespace) -> None:
     """
     check_extras()
     prompts = read_prompts(arguments.prompts)
-    check_counts(arguments)
+    check_numbers(arguments)
     names = [name for text in arguments.methods for name in split_methods(text)]
     methods = parse_methods(names, arguments.steps)
     if arguments.against is not None and arguments.against not in names:
         raise ValueError(f"--against is {arguments.against!r}, which is none of --methods")
     check_installed([name for name in ("lpips", "vbench") if getattr(arguments, name)])
 
+    check_folder(arguments.out)
     check_same_study(arguments.out, _identity(arguments))
     subject = load_subject(arguments, prompts)
     cases = [Case(prompt, seed) for seed in seeds_of(arguments) for prompt in prompts]

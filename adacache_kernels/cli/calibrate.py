@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +12,10 @@ from ..calibration.calibrate import calibrate
 from ..calibration.request import draw_held_out, parse_target
 from ..config.calibration_file import Calibration
 from ..measure.psnr_ssim import Video
+from ..schedule.files import check_writable
+from .checks import check_numbers
 from .common import (
     add_pipeline_arguments,
-    check_counts,
     check_extras,
     load_subject,
     progress_bar,
@@ -69,16 +71,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Calibrate, save the result, and print how far the held-out prompts are from the target.
 
+    The measurements are stored beside the result until it is saved. If the command is repeated
+    after it was killed, it goes on from there.
+
     Raises:
         ValueError, OSError, ImportError: with a message for the user.
     """
     check_extras()
     prompts, held_out = _prompts(arguments)
-    check_counts(arguments)
-    if not arguments.out.parent.is_dir():
-        raise ValueError(f"--out is {arguments.out}; there is no folder {arguments.out.parent}")
-    if arguments.out.is_dir():
-        raise ValueError(f"--out is {arguments.out}, a folder; give the JSON file to write")
+    check_numbers(arguments)
+    check_writable(arguments.out)
+    checkpoint = arguments.out.with_name(f"{arguments.out.name}.partial")
     parse_target(arguments.target_speedup, arguments.target_psnr)
     subject = load_subject(arguments, [*prompts, *held_out])
     generations = 0
@@ -105,8 +108,10 @@ def run(arguments: argparse.Namespace) -> None:
             rounds=arguments.rounds,
             refine=arguments.refine,
             progress=show,
+            checkpoint=checkpoint,
         )
     calibration.save(arguments.out)
+    shutil.rmtree(checkpoint)
     print(_report(calibration, arguments.out))
     print(f"It took {generations} generations, {time.perf_counter() - start:.0f} s in all")
 

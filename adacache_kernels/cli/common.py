@@ -15,6 +15,8 @@ import torch
 from .. import _native
 from ..evaluate import pipelines
 from ..evaluate.option_values import literal, split_outside_brackets
+from ..schedule.files import is_file, may_be_path
+from .checks import check_device
 
 EXTRAS = ("diffusers", "matplotlib", "PIL", "skimage", "tqdm")
 
@@ -36,28 +38,17 @@ def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_counts(arguments: argparse.Namespace) -> None:
-    """Check --steps and --seeds.
-
-    Raises:
-        ValueError: one of them is below 1.
-    """
-    if arguments.steps < 1 or arguments.seeds < 1:
-        raise ValueError(
-            f"--steps is {arguments.steps} and --seeds {arguments.seeds}; both must be at least 1"
-        )
-
-
 def load_subject(arguments: argparse.Namespace, prompts: Sequence[str]) -> pipelines.Subject:
     """Load the pipeline, and check that it knows the prompts.
 
     Raises:
-        ValueError: it does not, or there is no such pipeline.
+        ValueError: it does not; there is no such pipeline; or an option is wrong.
         OSError: diffusers cannot load the pipeline.
     """
-    torch.set_num_threads(arguments.threads)
     call = call_arguments(arguments.call)
-    subject = pipelines.load(arguments.pipeline, device=arguments.device, arguments=call)
+    device = check_device(arguments.device)
+    torch.set_num_threads(arguments.threads)
+    subject = pipelines.load(arguments.pipeline, device=device, arguments=call)
     subject.check(prompts)
     return subject
 
@@ -106,16 +97,24 @@ def read_prompts(given: Sequence[str], option: str = "--prompts") -> list[str]:
     Raises:
         ValueError: there is no prompt, an empty one, or no such file.
     """
-    if len(given) == 1 and given[0].endswith(".txt") and not Path(given[0]).is_file():
+    if len(given) == 1 and is_file(given[0]):
+        given = _lines_of(given[0], option)
+    elif len(given) == 1 and given[0].endswith(".txt") and may_be_path(given[0]):
         raise ValueError(f"{option} is {given[0]}, and there is no such file")
-    if len(given) == 1 and Path(given[0]).is_file():
-        lines = Path(given[0]).read_text().splitlines()
-        given = [line for line in lines if line.strip()]
-        if not given:
-            raise ValueError(f"the file of {option} has no prompt; write one a line")
     if not given or not all(prompt.strip() for prompt in given):
         raise ValueError(f"a prompt of {option} is empty")
     return list(given)
+
+
+def _lines_of(path: str, option: str) -> list[str]:
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{option} is {path}, which is no text in UTF-8 ({error})") from error
+    prompts = [line for line in lines if line.strip()]
+    if not prompts:
+        raise ValueError(f"the file of {option} has no prompt; write one a line")
+    return prompts
 
 
 def split_methods(text: str) -> list[str]:
@@ -127,12 +126,18 @@ def call_arguments(given: Sequence[str]) -> dict[str, Any]:
     """Return the arguments of --call.
 
     Raises:
-        ValueError: one is not KEY=VALUE.
+        ValueError: one is not KEY=VALUE, or is given twice.
     """
     pairs = [text.partition("=") for text in given]
     wrong = [text for text, (_, equals, _) in zip(given, pairs, strict=True) if not equals]
     if wrong:
         raise ValueError(f"--call {wrong[0]}: write KEY=VALUE")
+    keys = [key for key, _, _ in pairs]
+    for text, key in zip(given, keys, strict=True):
+        if not key.isidentifier():
+            raise ValueError(f"--call {text}: {key!r} is no name of an argument; write KEY=VALUE")
+        if keys.count(key) > 1:
+            raise ValueError(f"--call gives {key} twice")
     return {key: literal(value) for key, _, value in pairs}
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from ..demo.presets import demo_presets
+from .checks import check_device, check_folder, check_numbers
 from .common import check_extras
 
 PROMPTS = (
@@ -63,9 +63,12 @@ def run(arguments: argparse.Namespace) -> None:
         ValueError, OSError, ImportError: with a message for the user.
     """
     check_extras(EXTRAS)
-    _check_numbers(arguments)
+    check_numbers(arguments)
+    if not math.isfinite(arguments.guidance):
+        raise ValueError(f"--guidance is {arguments.guidance}; it must be finite")
     configs = _configs(arguments)
-    _check_writable(arguments.out)
+    device = check_device(arguments.device)
+    check_folder(arguments.out)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
     import torch
@@ -77,7 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     # The default is one thread: for a model this small, a second one costs more than it gains.
     torch.set_num_threads(arguments.threads)
-    pipe = load_pipeline(arguments.weights or DEFAULT_WEIGHTS, _device(arguments.device))
+    pipe = load_pipeline(arguments.weights or DEFAULT_WEIGHTS, device)
     prompts = arguments.prompt if arguments.prompt is not None else PROMPTS
     result = run_demo(
         pipe,
@@ -92,17 +95,6 @@ def run(arguments: argparse.Namespace) -> None:
     print("\n".join(["", *notes(result), f"Written to {arguments.out}/"]))
 
 
-def _check_numbers(arguments: argparse.Namespace) -> None:
-    if arguments.steps < 1:
-        raise ValueError(f"--steps is {arguments.steps}; a generation has at least one step")
-    if arguments.threads < 1:
-        raise ValueError(f"--threads is {arguments.threads}; it must be at least 1")
-    if not 0 <= arguments.seed < 2**63:
-        raise ValueError(f"--seed is {arguments.seed}; it must be from 0 to 2**63 - 1")
-    if not math.isfinite(arguments.guidance):
-        raise ValueError(f"--guidance is {arguments.guidance}; it must be finite")
-
-
 def _configs(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     known = demo_presets(arguments.steps)
     if arguments.weights is not None:
@@ -115,25 +107,3 @@ def _configs(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
             f"--config {unknown[0]}: with these --steps and --weights there are {', '.join(known)}"
         )
     return {name: known[name] for name in names}
-
-
-def _device(name: str | None) -> str:
-    import torch
-
-    if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (AssertionError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--device {name} cannot be used: {reason}") from error
-    return name
-
-
-def _check_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(f"cannot write to {folder}: {error.strerror or error}") from error

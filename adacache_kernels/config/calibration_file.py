@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from ..schedule.calibrated_for import CalibratedFor, parse_calibrated_for
-from ..schedule.profile import Profile, read_json
+from ..schedule.files import is_file, write_whole
+from ..schedule.json_file import parse_dataclass, read_json, without_infinities
+from ..schedule.profile import Profile
 from .adacache_config import AdaCacheConfig
 
 FORMAT = 2
@@ -128,7 +130,7 @@ class Calibration:
             "settings": self._plain_settings(),
             "calibrated_for": self.calibrated_for.to_dict(),
             "profile": None if self.profile is None else self.profile.to_dict(),
-            "notes": dict(self.notes),
+            "notes": without_infinities(self.notes),
         }
 
     def _plain_settings(self) -> dict[str, Any]:
@@ -137,16 +139,20 @@ class Calibration:
         return {name: plain[name] for name in self.settings}
 
     def save(self, path: str | Path) -> None:
-        """Write the calibration to a JSON file."""
-        Path(path).write_text(json.dumps(self.to_dict()) + "\n")
+        """Write the calibration to a JSON file, as a whole or not at all.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        write_whole(path, json.dumps(self.to_dict(), allow_nan=False) + "\n")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
         """Return the calibration of a dict that `to_dict` returned.
 
         Raises:
-            ValueError: the dict is no calibration, has another format, or an entry is missing or
-                wrong.
+            ValueError: the dict is no calibration, has another format, or an entry is missing,
+                unknown or wrong. The message names it.
         """
         if not isinstance(values, Mapping) or values.get("what") != WHAT:
             raise ValueError(_no_calibration(values))
@@ -156,26 +162,9 @@ class Calibration:
                 "again, or use the version that wrote it"
             )
         try:
-            calibrated_for = parse_calibrated_for(values["calibrated_for"])
-            if calibrated_for is None or values["kind"] not in get_args(Kind):
-                kind = values["kind"]
-                raise ValueError(f"kind is {kind!r}, calibrated_for is {calibrated_for!r}")
-            profile = values["profile"]
-            calibration = cls(
-                kind=values["kind"],
-                settings=dict(values["settings"]),
-                calibrated_for=calibrated_for,
-                target=Target(**values["target"]),
-                held_out=HeldOutResult(**values["held_out"]),
-                profile=None if profile is None else Profile.from_dict(profile),
-                notes=values.get("notes", {}),
-            )
-            calibration.config()  # Checks the settings.
-        except KeyError as missing:
-            raise ValueError(f"this calibration is broken: it has no {missing}") from missing
-        except (TypeError, ValueError, AttributeError) as error:
+            return _parsed(parse_dataclass(_CalibrationFile, values))
+        except (TypeError, ValueError) as error:
             raise ValueError(f"this calibration is broken: {error}") from error
-        return calibration
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
@@ -185,7 +174,7 @@ class Calibration:
             FileNotFoundError: the file does not exist.
             ValueError: the file has no calibration. The message names the file.
         """
-        if not Path(path).is_file():
+        if not is_file(path):
             raise FileNotFoundError(
                 f"there is no calibration at {path}; make one with `adacache calibrate`, or "
                 "ak.calibrate"
@@ -194,6 +183,40 @@ class Calibration:
             return cls.from_dict(read_json(path))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+
+
+@dataclass(frozen=True)
+class _CalibrationFile:
+    """The entries of a calibration's JSON object."""
+
+    what: str
+    format: int
+    kind: Kind
+    target: Mapping[str, Any]
+    held_out: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    calibrated_for: Mapping[str, Any]
+    profile: Mapping[str, Any] | None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _parsed(file: _CalibrationFile) -> Calibration:
+    calibrated_for = parse_calibrated_for(file.calibrated_for)
+    target = parse_dataclass(Target, file.target, "target.")
+    if target.value <= 0:
+        raise ValueError(f"target.value is {target.value}; it must be above 0")
+    assert calibrated_for is not None
+    calibration = Calibration(
+        kind=file.kind,
+        settings=file.settings,
+        calibrated_for=calibrated_for,
+        target=target,
+        held_out=parse_dataclass(HeldOutResult, file.held_out, "held_out."),
+        profile=None if file.profile is None else Profile.from_dict(file.profile),
+        notes=file.notes,
+    )
+    calibration.config()  # Checks the settings.
+    return calibration
 
 
 def _no_calibration(values: object) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 from ..memory.byte_sizes import parse_bytes
 from ..options import OverBudget
-from ..schedule.profile import Profile
+from ..schedule.json_file import short
+from ..schedule.profile import MOST_STEPS, Profile
 
 Location = int | str
 """A block's index, or one of `LOCATION_NAMES`."""
@@ -40,19 +42,28 @@ def check_bool(name: str, value: object) -> None:
         raise TypeError(f"{name} is {value!r}; it may be True or False")
 
 
-def check_int(name: str, value: object, *, at_least: int, optional: bool = False) -> None:
-    """Check that a setting is an integer of at least `at_least`, or None if it is optional.
+def check_int(
+    name: str,
+    value: object,
+    *,
+    at_least: int,
+    at_most: int = MOST_STEPS,
+    optional: bool = False,
+) -> None:
+    """Check that a setting is an integer from `at_least` to `at_most`, or None if it is optional.
 
     Raises:
         TypeError: it is not an integer.
-        ValueError: it is too small.
+        ValueError: it is too small or too large.
     """
     if value is None and optional:
         return
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} is {value!r}; it must be an integer >= {at_least}")
     if value < at_least:
-        raise ValueError(f"{name} is {value}; it must be >= {at_least}")
+        raise ValueError(f"{name} is {short(value)}; it must be >= {at_least}")
+    if value > at_most:
+        raise ValueError(f"{name} is {short(value)}; it must be <= {at_most}")
 
 
 def check_finite(name: str, value: object, *, at_least: float, at_most: float = math.inf) -> None:
@@ -65,8 +76,9 @@ def check_finite(name: str, value: object, *, at_least: float, at_most: float = 
     expected = f">= {at_least}" + (f" and <= {at_most}" if at_most < math.inf else "")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} is {value!r}; it must be a number {expected}")
-    if not math.isfinite(value) or not at_least <= value <= at_most:
-        raise ValueError(f"{name} is {value}; it must be finite and {expected}")
+    # An integer of over 308 digits is no float.
+    if not at_least <= value <= min(at_most, sys.float_info.max):
+        raise ValueError(f"{name} is {short(value)}; it must be finite and {expected}")
 
 
 def check_order(order: object) -> None:
@@ -98,7 +110,7 @@ def check_budget(value: object) -> None:
     elif isinstance(value, float):
         check_finite("max_cache_bytes", value, at_least=0.0, at_most=1.0)
     else:
-        check_int("max_cache_bytes", value, at_least=1)
+        check_int("max_cache_bytes", value, at_least=1, at_most=sys.maxsize)
 
 
 def check_profile_settings(
@@ -132,7 +144,7 @@ def check_profile_settings(
             "or schedule=, the steps to compute"
         )
     if computed_steps is not None:
-        check_finite("computed_steps", computed_steps, at_least=1.0)
+        check_finite("computed_steps", computed_steps, at_least=1.0, at_most=MOST_STEPS)
 
 
 def check_graph_mode(needs_host: Mapping[str, bool]) -> None:

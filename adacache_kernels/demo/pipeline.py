@@ -44,7 +44,9 @@ def load_pipeline(folder: Path = DEFAULT_WEIGHTS, device: str = "cpu") -> Any:
 
     with _quiet_loading():
         try:
-            pipe = LattePipeline.from_pretrained(folder, local_files_only=True)
+            pipe = LattePipeline.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True
+            )
         except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(f"{folder} holds no LattePipeline ({error}); {REMEDY}") from error
         _check_names(folder, pipe)

@@ -10,6 +10,9 @@ from .draw import save_contact_sheet, save_gif, save_plot
 from .report import to_json
 from .run import FEWER_STEPS, DemoResult
 
+LONGEST_SLUG = 100
+"""Most characters of a prompt in a file name, which can have 255 bytes."""
+
 
 def write_files(result: DemoResult, folder: Path) -> None:
     """Write a GIF for each prompt, `contact_sheet.png`, `distances.png` and `demo.json`."""
@@ -23,4 +26,4 @@ def write_files(result: DemoResult, folder: Path) -> None:
 
 
 def _slug(prompt: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:LONGEST_SLUG]

@@ -13,7 +13,7 @@ from .base import AdaCacheEngine
 from .clocks.clock import Call, EngineClock
 from .clocks.track_clock import BranchClock
 from .forward_call import ForwardCall
-from .reports.merge_summaries import merge_parallel, with_reasons
+from .reports.merge_summaries import merge_parallel, merge_videos, with_reasons
 from .reports.summary import Summary
 
 
@@ -60,7 +60,8 @@ class PerBranchEngine(AdaCacheEngine):
             engine = self._spare or next(iter(self._engines.values()))
             return with_reasons(engine.summary(), self.user_warnings)
         whole = with_reasons(merge_parallel(list(by_branch.values())), self.user_warnings)
-        return replace(whole, videos=[], branches=list(by_branch), by_branch=by_branch)
+        videos = merge_videos(by_branch)
+        return replace(whole, videos=videos, branches=list(by_branch), by_branch=by_branch)
 
     def _begin_generation(self) -> None:
         """Release the engines of branches that the last generation did not have."""

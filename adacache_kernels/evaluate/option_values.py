@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
-import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
+
+from ..schedule.json_file import parse_dataclass, read_json
 
 
 def split_outside_brackets(text: str, separator: str) -> list[str]:
@@ -25,7 +26,7 @@ def literal(text: str) -> Any:
     """Return the Python literal in a text, or the text itself if it is none."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
 
 
@@ -53,6 +54,11 @@ def numbers_from(text: str, value: Any) -> Any:
     if not (isinstance(value, str) and value.endswith(".json")):
         return value
     try:
-        return tuple(json.loads(Path(value).read_text()))
-    except (OSError, TypeError, ValueError) as error:
+        return tuple(parse_dataclass(_Numbers, {"numbers": read_json(value)}).numbers)
+    except (OSError, ValueError) as error:
         raise ValueError(f"method {text!r}: {value} holds no list of numbers ({error})") from error
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    numbers: Sequence[float]

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..measure.psnr_ssim import Video
+from ..schedule.json_file import short
+from .pipeline_file import build_from_file
 
 DEMO = "demo"
+GIVEN = ("prompt", "num_inference_steps", "generator", "output_type")
+"""Arguments that every call of a diffusers pipeline has already."""
+LARGEST_GUIDANCE = 1e30
+"""Largest guidance scale of the demo."""
 
 
 @dataclass
@@ -50,15 +55,15 @@ def load(
         arguments: for each call of a diffusers pipeline, such as height and guidance_scale.
 
     Raises:
-        ValueError: there is no such file or function, or the pipeline does not take an argument.
-        OSError: diffusers cannot load the pipeline.
+        ValueError: there is no such file or function, diffusers cannot load the pipeline, or the
+            pipeline does not take an argument.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     arguments = dict(arguments or {})
     if name == DEMO:
         return _demo(device, arguments)
-    if ".py:" in name:
-        return _from_file(name, device, arguments)
+    if ".py:" in name or name.endswith(".py"):
+        return Subject(*build_from_file(name, device, arguments))
     return _from_diffusers(name, device, arguments)
 
 
@@ -69,6 +74,10 @@ def _demo(device: str, arguments: dict[str, Any]) -> Subject:
     unknown = set(arguments) - {"guidance"}
     if unknown:
         raise ValueError(f"the demo takes guidance=, not {', '.join(sorted(unknown))}")
+    guidance = arguments.get("guidance", 0.0)
+    is_number = isinstance(guidance, int | float) and not isinstance(guidance, bool)
+    if not is_number or not -LARGEST_GUIDANCE <= guidance <= LARGEST_GUIDANCE:
+        raise ValueError(f"--call guidance={short(guidance)}: it must be a finite number")
     pipe = load_pipeline(DEFAULT_WEIGHTS, device)
 
     def generate_video(prompt: str, steps: int, seed: int) -> Video:
@@ -77,47 +86,48 @@ def _demo(device: str, arguments: dict[str, Any]) -> Subject:
     return Subject(pipe, generate_video, lambda prompts: check_prompts(pipe, prompts))
 
 
-def _from_file(name: str, device: str, arguments: dict[str, Any]) -> Subject:
-    path, _, function = name.rpartition(":")
-    if not Path(path).is_file():
-        raise ValueError(f"{path} is no file; give FILE.py:FUNCTION")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    build = getattr(module, function, None)
-    if not callable(build):
-        raise ValueError(
-            f"{path} has no function {function}; it has to return (pipe, generate), where "
-            "generate(prompt, steps, seed) returns [frames, height, width, 3] in 0 to 1"
-        )
-    pipe, generate = build(device=device, **arguments)
-    return Subject(pipe, generate)
-
-
 def _from_diffusers(name: str, device: str, arguments: dict[str, Any]) -> Subject:
-    from diffusers import DiffusionPipeline
-
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    pipe = DiffusionPipeline.from_pretrained(name, torch_dtype=dtype).to(device)
+    pipe = _loaded_by_diffusers(name, device)
     pipe.set_progress_bar_config(disable=True)
     known = inspect.signature(type(pipe).__call__).parameters
     unknown = [key for key in arguments if key not in known]
     if unknown:
         raise ValueError(f"{type(pipe).__name__} takes no {', '.join(unknown)}")
+    twice = [key for key in arguments if key in GIVEN]
+    if twice:
+        raise ValueError(f"--call {twice[0]}=: this argument is given already; leave it out")
 
     def generate_video(prompt: str, steps: int, seed: int) -> Video:
         generator = torch.Generator("cpu").manual_seed(seed)
-        output = pipe(
-            prompt=prompt,
-            num_inference_steps=steps,
-            generator=generator,
-            output_type="np",
-            **arguments,
-        )
-        return as_video(output)
+        given = {"num_inference_steps": steps, "generator": generator, "output_type": "np"}
+        try:
+            return as_video(pipe(prompt=prompt, **given, **arguments))
+        except TypeError as error:
+            if not arguments:
+                raise
+            raise ValueError(
+                f"--call {short(arguments)}: {type(pipe).__name__} raised TypeError: {error}"
+            ) from error
 
     return Subject(pipe, generate_video)
+
+
+def _loaded_by_diffusers(name: str, device: str) -> Any:
+    from diffusers import DiffusionPipeline
+
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    try:
+        # Other formats of weights can run code when they are loaded.
+        pipe = DiffusionPipeline.from_pretrained(name, torch_dtype=dtype, use_safetensors=True)
+    except Exception as error:  # It raises errors of many classes.
+        raise ValueError(
+            f"--pipeline {short(name)}: diffusers cannot load it; give demo, a folder or hub name "
+            f"of a pipeline with weights in safetensors, or FILE.py:FUNCTION. "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(getattr(pipe, "transformer", None), nn.Module):
+        raise ValueError(f"--pipeline {short(name)}: {type(pipe).__name__} has no transformer")
+    return pipe.to(device)
 
 
 def as_video(output: Any) -> Video:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import os
+import re
+import warnings
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..engine.reports.summary import Summary
 from ..measure.psnr_ssim import Video
+from ..options import AdaCacheWarning
+from ..schedule.files import write_whole
+from ..schedule.json_file import parse_dataclass, parse_json, read_json, without_infinities
+
+ROW_START = '{"method": '
+"""The start of a row in a file."""
 
 
 @dataclass(frozen=True)
@@ -123,32 +133,83 @@ class GeneratedVideo:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a file; none if there is no file.
+    """Return the rows of a file, each video and method once; none if there is no file.
+
+    A row that an interruption has cut off is left out, with a warning: its video is generated
+    again. The next row may follow it on the same line.
 
     Raises:
-        ValueError: a line is not JSON, or was written by another version.
+        ValueError: a line has no row, or one that is wrong or was written by another version. The
+            message names the file, the line and the field.
     """
     if not path.exists():
         return []
-    rows = []
-    names = {f.name for f in fields(Row)}
-    needed = {f.name for f in fields(Row) if f.default is MISSING}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        try:
-            values = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path}, line {number}: not JSON ({error}); remove the line, or use another folder"
-            ) from error
-        wrong = (set(values) - names) | (needed - set(values))
-        if wrong:
-            raise ValueError(
-                f"{path}, line {number}: {', '.join(sorted(wrong))} missing or unknown; it was "
-                "written by another version, use another folder"
-            )
-        values["notes"] = tuple(values.get("notes", ()))
-        rows.append(Row(**values))
-    return rows
+    rows: dict[tuple[str, str, int], Row] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: this is no text ({error}); use another folder") from error
+    for number, line in enumerate(lines, 1):
+        for text in _rows_of(line):
+            row = _parsed(text, f"{path}, line {number}")
+            if row is not None:
+                rows.setdefault(row.key, row)
+    return list(rows.values())
+
+
+def append_row(file: BinaryIO, row: Row) -> None:
+    """Append a row in one operation, and wait for the disk.
+
+    Args:
+        file: open for appending, without a buffer.
+        row: the row. A distance that is not finite becomes None.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    line = json.dumps(without_infinities(asdict(row)), allow_nan=False).encode() + b"\n"
+    if file.write(line) != len(line):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.fsync(file.fileno())
+
+
+def end_last_line(path: Path) -> None:
+    """End the last line of a file, if an interruption has cut it off."""
+    with path.open("ab+") as file:
+        if file.tell() == 0:
+            return
+        file.seek(-1, os.SEEK_END)
+        if file.read() != b"\n":
+            file.write(b"\n")
+
+
+def _rows_of(line: str) -> list[str]:
+    """Return the texts of the rows on a line: one, unless writes were cut off.
+
+    Inside of a JSON string the quotes of `ROW_START` have backslashes.
+    """
+    # After a loss of power, a file can end with zeros.
+    line = line.strip("\0 \t\r")
+    starts = [match.start() for match in re.finditer(re.escape(ROW_START), line)]
+    bounds = sorted({0, *starts, len(line)})
+    return [line[first:last] for first, last in itertools.pairwise(bounds)]
+
+
+def _parsed(text: str, where: str) -> Row | None:
+    """Return the row of a text, or None with a warning if the text is cut off."""
+    try:
+        row = parse_dataclass(Row, parse_json(text))
+    except ValueError as error:
+        is_row = text.startswith(ROW_START) or ROW_START.startswith(text)
+        if is_row and isinstance(error.__cause__, json.JSONDecodeError):
+            message = f"{where}: a row was cut off by an interruption; its video is generated again"
+            warnings.warn(message, AdaCacheWarning, stacklevel=3)
+            return None
+        raise ValueError(
+            f"{where}: {error}; the line is broken or was written by another version, remove it or "
+            "use another folder"
+        ) from error
+    return replace(row, notes=tuple(row.notes))
 
 
 def check_same_study(folder: Path, identity: Mapping[str, Any]) -> None:
@@ -163,15 +224,20 @@ def check_same_study(folder: Path, identity: Mapping[str, Any]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "study.json"
-    if path.exists():
-        before = json.loads(path.read_text())
-        differing = [key for key in identity if before.get(key) != identity[key]]
-        if differing:
-            raise ValueError(
-                f"{folder} holds a study with other {', '.join(differing)}; give another --out"
-            )
+    if not path.exists():
+        write_whole(path, json.dumps(identity, indent=1))
         return
-    # Written in one operation: another process may read it to generate other seeds of the study.
-    written = path.with_suffix(f".{os.getpid()}")
-    written.write_text(json.dumps(identity, indent=1))
-    written.rename(path)
+    try:
+        before = parse_dataclass(_Study, {"properties": read_json(path)}).properties
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; give another --out") from error
+    differing = [key for key in identity if before.get(key) != identity[key]]
+    if differing:
+        raise ValueError(
+            f"{folder} holds a study with other {', '.join(differing)}; give another --out"
+        )
+
+
+@dataclass(frozen=True)
+class _Study:
+    properties: Mapping[str, Any]

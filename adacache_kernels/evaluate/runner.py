@@ -7,12 +7,10 @@ method that raises an error generates no more videos in this run; the others con
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 
 from ..measure.costs import counted_work, held_tensors, peak_memory, reset_peak_memory
@@ -22,7 +20,16 @@ from ..measure.timing import timed_forwards
 from .contact_sheet import save_strip, strip_path
 from .method_spec import FEWER_STEPS, FULL, Method, full_method
 from .pipelines import Subject
-from .results import Case, CountedCosts, Failure, GeneratedVideo, Row, read_rows
+from .results import (
+    Case,
+    CountedCosts,
+    Failure,
+    GeneratedVideo,
+    Row,
+    append_row,
+    end_last_line,
+    read_rows,
+)
 
 
 class Study:
@@ -72,6 +79,7 @@ class Study:
 
         Raises:
             ValueError: rows in `folder` cannot be read.
+            OSError: rows cannot be written, for instance on a full disk.
             Exception: any error of a full run.
         """
         self.failures = []
@@ -80,15 +88,15 @@ class Study:
         rows = read_rows(path)
         wanted = {(m.name, case.prompt, case.seed) for m in self.methods for case in cases}
         done = {row.key for row in rows if row.key in wanted}
-        with path.open("a") as file:
+        end_last_line(path)
+        with path.open("ab", buffering=0) as file:
             for number, case in enumerate(cases):
                 counts = self._flops and number == 0
                 for row, generated in self._missing_rows(case, done, counts):
                     rows.append(row)
                     done.add(row.key)
                     save_strip(generated.video, strip_path(folder, row))
-                    file.write(json.dumps(asdict(row)) + "\n")
-                    file.flush()
+                    append_row(file, row)
                     progress(f"{case.prompt}: {row.method}", len(done), len(wanted))
         failed = self._failed()
         return [row for row in rows if row.key in wanted and row.method not in failed]

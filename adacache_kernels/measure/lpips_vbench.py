@@ -60,8 +60,8 @@ def vbench_scores(
     vbench = _imported("vbench", "VBench", VBENCH_WEIGHTS)
     with tempfile.TemporaryDirectory() as folder:
         files = [
-            _save_video(video, Path(folder) / f"{prompt[:80]}-{index}.mp4", frames_per_second)
-            for index, (video, prompt) in enumerate(zip(videos, prompts, strict=True))
+            _save_video(video, Path(folder) / f"{index}.mp4", frames_per_second)
+            for index, video in enumerate(videos)
         ]
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         vbench.VBench(device, "", folder).evaluate(

@@ -38,7 +38,8 @@ class ArenaStats:
 
     Attributes:
         budget: most memory that may be mapped.
-        reserved: reserved addresses, which use no memory. 0 without virtual memory.
+        reserved: reserved addresses, which use no memory. 0 without virtual memory. Without enough
+            addresses for the budget, or under `ulimit -v`, only those of the chunks.
         mapped: memory that is taken from the device.
         peak_mapped: the most that `mapped` has been since the arena was made.
         planned: sum of the sizes of the tensors of all leases.
@@ -77,8 +78,8 @@ class Lease:
 
     A tensor keeps its memory mapped for as long as it, or a view of it, lives: after `release`,
     after `CacheArena.close`, and after both objects are gone. The contents of a tensor are
-    undefined until they are written. A forked child has none of this memory: it must not touch the
-    tensors.
+    undefined until they are written. In a forked child, all methods but `release` raise
+    `ArenaError`. The child has a copy of host tensors, and must not use tensors of a GPU.
     """
 
     def __init__(self, native: _C.Lease | TorchLease, device: torch.device) -> None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from typing import Protocol
 
 import torch
 
 from .arena import CacheArena, Lease
+from .errors import ArenaError
+
+FORKED = (
+    "the stored residuals belong to the process that made them, and this is a fork of that one: "
+    "patch the model in the process that generates, or start that process by spawn"
+)
 
 
 class Holder(Protocol):
@@ -79,6 +86,8 @@ class LeasedArena:
     def __init__(self, provider: ArenaProvider) -> None:
         self._provider = provider
         self._lease: Lease | None = None
+        self._process = 0
+        """The process that made the lease."""
         self.arena: CacheArena | None = None
 
     def is_elsewhere(self, device: torch.device) -> bool:
@@ -96,6 +105,7 @@ class LeasedArena:
             self.arena = self._provider.take(device)
         if self._lease is None:
             self._lease = self.arena.lease()
+            self._process = os.getpid()
         return self._lease
 
     def reclaim(self) -> bool:
@@ -103,8 +113,16 @@ class LeasedArena:
         return self._provider.reclaim()
 
     def acquire(self) -> None:
-        """Make the current stream wait for earlier work on the slots."""
-        if self._lease is not None and self._has_streams:
+        """Make the current stream wait for earlier work on the slots.
+
+        Raises:
+            ArenaError: this process is a fork of the one that made the lease.
+        """
+        if self._lease is None:
+            return
+        if os.getpid() != self._process:
+            raise ArenaError(FORKED)
+        if self._has_streams:
             self._lease.acquire()
 
     def mark(self) -> None:

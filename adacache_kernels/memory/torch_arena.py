@@ -6,6 +6,7 @@ It has the methods and statistics of the compiled arena, `_C.Arena` and `_C.Leas
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Sequence
@@ -77,6 +78,7 @@ class TorchArena:
         self.chunk_bytes = chunk_bytes
         self.lock = threading.RLock()
         self.closed = False
+        self._process = os.getpid()
         self.counters = ArenaCounters()
         self.leases: weakref.WeakSet[TorchLease] = weakref.WeakSet()
         self._mapped: list[MappedChunk] = []
@@ -118,7 +120,12 @@ class TorchArena:
             self.closed = True
 
     def check_open(self) -> None:
-        """Raise `ArenaError` if the arena is closed."""
+        """Raise `ArenaError` if the arena is closed, or belongs to another process."""
+        if os.getpid() != self._process:
+            raise ArenaError(
+                "this arena belongs to the process that made it, and this is a fork of that one: "
+                "make another arena here"
+            )
         if self.closed:
             raise ArenaError("this arena is closed: make a new one, or close it later")
 

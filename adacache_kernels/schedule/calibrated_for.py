@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .json_file import short
+
 
 @dataclass(frozen=True)
 class CalibratedFor:
@@ -80,12 +82,25 @@ def parse_calibrated_for(value: object) -> CalibratedFor | None:
         raise ValueError(
             f"calibrated_for has no {missing}; it has model, scheduler, num_steps"
         ) from None
-    for part in (parsed.model, parsed.scheduler):
-        if part is not None and not (isinstance(part, Mapping) and "class" in part):
-            raise ValueError(f"calibrated_for holds {part!r}, expected a class and its config")
-    if isinstance(parsed.num_steps, bool) or not isinstance(parsed.num_steps, int):
-        raise ValueError(f"calibrated_for has num_steps={parsed.num_steps!r}, expected an integer")
+    _check_part("model", parsed.model)
+    if parsed.scheduler is not None:
+        _check_part("scheduler", parsed.scheduler)
+    steps = parsed.num_steps
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+        raise ValueError(f"calibrated_for has num_steps={short(steps)}, expected an integer >= 0")
     return parsed
+
+
+def _check_part(name: str, part: object) -> None:
+    is_part = (
+        isinstance(part, Mapping)
+        and isinstance(part.get("class"), str)
+        and isinstance(part.get("config", {}), Mapping)
+    )
+    if not is_part:
+        raise ValueError(
+            f"calibrated_for holds {short(part)} as its {name}, expected a class and its config"
+        )
 
 
 def identity(part: object) -> dict[str, Any]:

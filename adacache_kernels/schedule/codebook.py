@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+
+from .json_file import short
+
+HIGHEST_RATE = 100_000
+"""Highest rate of a codebook, more steps than a generation has."""
 
 _HELP = "a codebook is {threshold: rate}, thresholds rising, rates integers >= 1"
 
@@ -88,6 +94,8 @@ def _pair(entry: object) -> tuple[float, int]:
     threshold = math.inf if threshold is None else threshold
     if isinstance(threshold, bool) or not isinstance(threshold, int | float):
         raise TypeError(f"the codebook's threshold {threshold!r} is not a number; {_HELP}")
+    if isinstance(threshold, int) and abs(threshold) > sys.float_info.max:
+        raise ValueError(f"the codebook's threshold {short(threshold)} is too large; {_HELP}")
     if math.isnan(threshold):
         raise ValueError(f"the codebook's threshold {threshold} is not a number; {_HELP}")
     if isinstance(rate, bool) or not isinstance(rate, int):
@@ -96,4 +104,8 @@ def _pair(entry: object) -> tuple[float, int]:
         )
     if rate < 1:
         raise ValueError(f"the codebook's rate {rate} (at {threshold}) is below 1; {_HELP}")
+    if rate > HIGHEST_RATE:
+        raise ValueError(
+            f"the codebook's rate {short(rate)} (at {threshold}) is above {HIGHEST_RATE}; {_HELP}"
+        )
     return float(threshold), rate

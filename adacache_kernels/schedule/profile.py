@@ -13,12 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .calibrated_for import CalibratedFor
+from .calibrated_for import CalibratedFor, parse_calibrated_for
+from .files import write_whole
 from .forecast import FittedForecast, fit
+from .json_file import parse_dataclass, read_json, without_infinities
 from .planner import Plan
 
 FORMAT = 1
 Array = NDArray[np.float64]
+
+MOST_STEPS = 100_000
+"""Most steps of a generation."""
+LARGEST_NUMBER = 1e100
+"""Largest size of an entry: products of three entries are finite."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -109,41 +116,29 @@ class Profile:
             "moreg_hyp": list(self.moreg_hyp),
             "gram": _upper(self.gram),
             "span_grams": {name: _upper(gram) for name, gram in self.span_grams.items()},
-            "notes": dict(self.notes),
+            "notes": without_infinities(self.notes),
         }
 
     def save(self, path: str | Path) -> None:
-        """Write the profile to a JSON file."""
-        Path(path).write_text(json.dumps(self.to_dict()) + "\n")
+        """Write the profile to a JSON file, as a whole or not at all.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        write_whole(path, json.dumps(self.to_dict(), allow_nan=False) + "\n")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Profile:
         """Return the profile of a dict that `to_dict` returned.
 
         Raises:
-            ValueError: an entry is missing, or does not fit the number of steps.
+            ValueError: an entry is missing, unknown or wrong, or does not fit the number of steps.
+                The message names it.
         """
         try:
-            if values["format"] != FORMAT:
-                raise ValueError(f"its format is {values['format']}, this version reads {FORMAT}")
-            num_steps = values["num_steps"]
-            sensitivity = np.asarray(values["sensitivity"], dtype=np.float64)
-            if sensitivity.shape != (num_steps,) or not (sensitivity > 0).all():
-                raise ValueError(f"sensitivity is not {num_steps} positive numbers")
-            return cls(
-                model=values["model"],
-                scheduler=values["scheduler"],
-                num_steps=num_steps,
-                gram=_symmetric(values["gram"], num_steps),
-                span_grams={
-                    name: _symmetric(gram, num_steps) for name, gram in values["span_grams"].items()
-                },
-                sensitivity=sensitivity,
-                moreg_hyp=_moreg_hyp(values["moreg_hyp"]),
-                notes=values.get("notes", {}),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"this is no profile of adacache_kernels: {error!r}") from error
+            return _parsed(parse_dataclass(_ProfileFile, values))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"this is no profile of adacache_kernels: {error}") from error
 
     @classmethod
     def load(cls, path: str | Path) -> Profile:
@@ -159,20 +154,48 @@ class Profile:
             raise ValueError(f"{path}: {error}") from error
 
 
-def read_json(path: str | Path) -> Any:
-    """Return the contents of a JSON file.
+@dataclass(frozen=True)
+class _ProfileFile:
+    """The entries of a profile's JSON object."""
 
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file is not JSON.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    text = Path(path).read_bytes()
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"this is no JSON file: {error}") from error
+    format: int
+    model: Mapping[str, Any]
+    scheduler: Mapping[str, Any] | None
+    num_steps: int
+    sensitivity: Sequence[float]
+    moreg_hyp: Sequence[float]
+    gram: Sequence[float]
+    span_grams: Mapping[str, Sequence[float]]
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _parsed(file: _ProfileFile) -> Profile:
+    if file.format != FORMAT:
+        raise ValueError(f"its format is {file.format}, this version reads {FORMAT}")
+    made_for = parse_calibrated_for(
+        {"model": file.model, "scheduler": file.scheduler, "num_steps": file.num_steps}
+    )
+    assert made_for is not None
+    steps = file.num_steps
+    if not 1 <= steps <= MOST_STEPS:
+        raise ValueError(f"num_steps is {steps}; it must be from 1 to {MOST_STEPS}")
+    if len(file.sensitivity) != steps or not all(0 < x < LARGEST_NUMBER for x in file.sensitivity):
+        raise ValueError(f"sensitivity is not {steps} positive numbers")
+    if not file.span_grams:
+        raise ValueError("span_grams is empty; it must have the inner products of each span")
+    return Profile(
+        model=file.model,
+        scheduler=file.scheduler,
+        num_steps=steps,
+        gram=_gram("gram", file.gram, steps),
+        span_grams={
+            name: _gram(f"span_grams.{name}", upper, steps)
+            for name, upper in file.span_grams.items()
+        },
+        sensitivity=np.asarray(file.sensitivity, dtype=np.float64),
+        moreg_hyp=_moreg_hyp(file.moreg_hyp),
+        notes=file.notes,
+    )
 
 
 def forecast_error(
@@ -206,8 +229,10 @@ def _plan(profile: Profile, order: int) -> Plan:
 
 
 def _moreg_hyp(values: Sequence[float]) -> tuple[float, float, float]:
+    if len(values) != 3:
+        raise ValueError(f"moreg_hyp has {len(values)} numbers, expected (a, b, d)")
     a, b, d = (float(value) for value in values)
-    if not (a > 0 and b >= 0 and d > 0 and math.isfinite(a + b + d)):
+    if not (a > 0 and b >= 0 and d > 0):
         raise ValueError(f"moreg_hyp is {values}, expected a > 0, b >= 0, d > 0")
     return a, b, d
 
@@ -217,13 +242,25 @@ def _upper(matrix: Array) -> list[float]:
     return [float(f"{value:.9g}") for value in matrix[np.triu_indices(len(matrix))]]
 
 
-def _symmetric(upper: Sequence[float], size: int) -> Array:
+def _gram(name: str, upper: Sequence[float], size: int) -> Array:
+    """Return the inner products `[size, size]` of which `upper` is the upper triangle."""
+    if len(upper) != size * (size + 1) // 2:
+        raise ValueError(
+            f"{name} has {len(upper)} numbers, expected {size * (size + 1) // 2} for {size} steps"
+        )
     matrix = np.zeros((size, size))
     rows, columns = np.triu_indices(size)
-    if len(upper) != len(rows):
-        raise ValueError(f"a matrix has {len(upper)} numbers, expected {len(rows)}")
-    matrix[rows, columns] = upper
-    matrix[columns, rows] = upper
-    if not np.isfinite(matrix).all() or not (np.diag(matrix) > 0).all():
-        raise ValueError("its inner products are not finite, or not positive for some step")
+    matrix[rows, columns] = matrix[columns, rows] = upper
+    diagonal = np.diag(matrix)
+    if not (diagonal > 0).all() or not (np.abs(matrix) < LARGEST_NUMBER).all():
+        raise ValueError(f"{name} has a step without a positive inner product, or a huge one")
+    # Inner products have no negative eigenvalue. Nine digits change one by half a unit of the last
+    # digit of the largest entry for each row, at most; 20 times that is allowed.
+    rounding = 1e-8 * size * diagonal.max()
+    try:
+        np.linalg.cholesky(matrix + rounding * np.eye(size))
+    except np.linalg.LinAlgError:
+        raise ValueError(
+            f"{name} is not positive semidefinite, so it has the inner products of no residuals"
+        ) from None
     return matrix

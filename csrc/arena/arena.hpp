@@ -15,7 +15,7 @@ namespace adacache::arena {
 // The figures of an arena, in bytes except for counts. Peaks count from the arena's start.
 struct Stats {
   std::size_t budget = 0;    // the most bytes that may be mapped
-  std::size_t reserved = 0;  // of addresses; 0 without virtual memory management
+  std::size_t reserved = 0;  // of addresses; at first 0 if there are not enough for the budget
   std::size_t mapped = 0, peak_mapped = 0;
   std::size_t planned = 0;                  // requested sizes of the slots
   std::size_t in_use = 0, peak_in_use = 0;  // in slots, rounded up to the alignment

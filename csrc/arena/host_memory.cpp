@@ -1,5 +1,5 @@
 // Host memory. On Linux it follows the rules of a CUDA device: a map without access reserves the
-// addresses; an unnamed file, mapped over a part of it, is the memory.
+// addresses; a private map over a part of it is the memory.
 #include <cerrno>
 #include <new>
 
@@ -9,6 +9,7 @@
 
 #ifdef __linux__
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #endif
 
@@ -21,10 +22,6 @@ Failure failure(const char* call, int code) {
   switch (code) {
     case ENOMEM:
       return {call, code, "ENOMEM", true};
-    case ENOSPC:
-      return {call, code, "ENOSPC", true};
-    case EMFILE:
-      return {call, code, "EMFILE", false};
     case EINVAL:
       return {call, code, "EINVAL", false};
     default:
@@ -63,38 +60,26 @@ class PlainHostMemory final : public Memory {
 
 void* pointer(Address address) { return reinterpret_cast<void*>(address); }
 
-// Maps addresses without memory.
-void* map_nothing(void* where, std::size_t bytes, int flags) {
-  return mmap(where, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
+// Replaces what is mapped at `where`, unless that is null.
+void* map_private(void* where, std::size_t bytes, int access, int flags) {
+  const int fixed = where == nullptr ? 0 : MAP_FIXED;
+  void* memory = mmap(where, bytes, access, MAP_PRIVATE | MAP_ANONYMOUS | fixed | flags, -1, 0);
+  if (memory == MAP_FAILED) throw CallFailed(failure("mmap", errno));
+  return memory;
 }
-
-// A file in memory, closed by the destructor: its map keeps the memory.
-class File {
- public:
-  explicit File(std::size_t bytes) : descriptor_(memfd_create("adacache", MFD_CLOEXEC)) {
-    if (descriptor_ < 0) throw CallFailed(failure("memfd_create", errno));
-    if (ftruncate(descriptor_, static_cast<off_t>(bytes)) == 0) return;
-    const int code = errno;
-    close(descriptor_);
-    throw CallFailed(failure("ftruncate", code));
-  }
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-  ~File() { close(descriptor_); }
-  int descriptor() const { return descriptor_; }
-
- private:
-  int descriptor_;
-};
 
 class HostMemory final : public Memory {
  public:
   std::size_t granularity() const noexcept override { return granularity_; }
 
+  // A limit of the process (ulimit -v) counts reserved addresses like memory.
+  bool has_free_addresses() const noexcept override {
+    rlimit limit{};
+    return getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY;
+  }
+
   Address reserve(std::size_t bytes) override {
-    void* memory = map_nothing(nullptr, bytes, 0);
-    if (memory == MAP_FAILED) throw CallFailed(failure("mmap", errno));
-    return reinterpret_cast<Address>(memory);
+    return reinterpret_cast<Address>(map_private(nullptr, bytes, PROT_NONE, MAP_NORESERVE));
   }
 
   void unreserve(Address address, std::size_t bytes) override {
@@ -102,21 +87,13 @@ class HostMemory final : public Memory {
   }
 
   Address map(Address address, std::size_t bytes) override {
-    const File file(bytes);
-    void* memory = mmap(pointer(address), bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
-                        file.descriptor(), 0);
-    if (memory == MAP_FAILED) throw CallFailed(failure("mmap", errno));
-    // A forked child would write into the memory of its parent. With this, it gets no map of it.
-    if (madvise(memory, bytes, MADV_DONTFORK) == 0) return address;
-    const int code = errno;
-    unmap(address, bytes);
-    throw CallFailed(failure("madvise", code));
+    map_private(pointer(address), bytes, PROT_READ | PROT_WRITE, 0);
+    return address;
   }
 
   // Not munmap, because the addresses must stay reserved.
   void unmap(Address address, std::size_t bytes) override {
-    if (map_nothing(pointer(address), bytes, MAP_FIXED) == MAP_FAILED)
-      throw CallFailed(failure("mmap", errno));
+    map_private(pointer(address), bytes, PROT_NONE, MAP_NORESERVE);
   }
 
   bool alive() const noexcept override { return process_id() == owner_; }

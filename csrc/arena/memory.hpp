@@ -29,6 +29,9 @@ class Memory {
   // reserve() is not called, and map() chooses the address.
   virtual std::string why_not_virtual() const { return {}; }
 
+  // Returns whether reserved addresses take nothing from the process.
+  virtual bool has_free_addresses() const noexcept { return true; }
+
   virtual Address reserve(std::size_t bytes) = 0;
   virtual void unreserve(Address address, std::size_t bytes) = 0;
 

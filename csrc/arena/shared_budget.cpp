@@ -27,8 +27,8 @@ Chunk::~Chunk() {
 }
 
 // Reserves twice the budget of addresses: addresses are free of cost, and two leases that are
-// planned again alternately leave holes. If all holes are too small, a block gets its own
-// reservation.
+// planned again alternately leave holes. If all holes are too small, or if there are not so many
+// addresses, a block gets its own reservation.
 SharedBudget::SharedBudget(std::unique_ptr<Memory> memory, std::size_t budget,
                            std::size_t chunk_bytes)
     : memory_(std::move(memory)), chunk_bytes_(chunk_bytes) {
@@ -38,16 +38,14 @@ SharedBudget::SharedBudget(std::unique_ptr<Memory> memory, std::size_t budget,
   stats_.budget = budget;
   stats_.why_not_virtual = memory_->why_not_virtual();
   stats_.is_virtual = stats_.why_not_virtual.empty();
-  if (!stats_.is_virtual) return;
+  if (!stats_.is_virtual || !memory_->has_free_addresses()) return;
   const std::size_t bytes = round_up(2 * budget, memory_->granularity());
   try {
     reservation_ = memory_->reserve(bytes);
   } catch (const CallFailed& error) {
-    const std::string what = std::string(error.what()) + ", for addresses of " + text(bytes) +
-                             " bytes, twice the budget: mapped 0 bytes, reserved 0" +
-                             memory_->free_bytes();
-    if (error.failure.out_of_memory) throw OutOfMemory(what);
-    throw Error(what);
+    if (error.failure.out_of_memory) return;
+    throw Error(std::string(error.what()) + ", for addresses of " + text(bytes) +
+                " bytes, twice the budget: mapped 0 bytes, reserved 0" + memory_->free_bytes());
   }
   stats_.reserved = bytes;
   addresses_.give(reservation_, bytes);
@@ -213,6 +211,7 @@ void SharedBudget::hold(const Holding& before, const Holding& after) noexcept {
 }
 
 void SharedBudget::close(Stream stream) {
+  if (!memory_->alive()) return;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     closed_ = true;

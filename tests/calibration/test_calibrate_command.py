@@ -51,7 +51,7 @@ def test_the_command(
         (["--prompts", "a", "a", "--out", "x.json"], "'a' is a prompt to fit to and a held-out"),
         (["--prompts", "a", "b", "--held-out", "b", "--out", "x.json"], "'b' is a prompt to fit"),
         (["--prompts", "no.txt", "--out", "x.json"], "--prompts is no.txt, and there is no such"),
-        (["--prompts", "a", "b", "--out", "."], "--out is ., a folder"),
+        (["--prompts", "a", "b", "--out", "."], "cannot write .: it is a folder"),
     ],
 )
 def test_the_command_refuses(

@@ -1,5 +1,4 @@
 // The arena on host memory. A1 and so on are the invariants of csrc/arena/design.md.
-#include <cerrno>
 #include <cstdint>
 #include <cstring>
 #include <random>
@@ -10,7 +9,6 @@
 #include "check.hpp"
 
 #ifdef __linux__
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #endif
@@ -198,6 +196,41 @@ void check_plain() {
   CHECK(!message_of<OverBudget>([&] { lease->grow({7 * kPage}); }).empty());
 }
 
+// A9: without addresses for the whole budget, each chunk reserves its own.
+void check_few_addresses() {
+  class Few final : public Memory {
+   public:
+    explicit Few(bool has_free) : has_free_(has_free) {}
+    std::size_t granularity() const noexcept override { return inner_->granularity(); }
+    bool has_free_addresses() const noexcept override { return has_free_; }
+    Address reserve(std::size_t bytes) override {
+      if (bytes > 8 * kPage) throw CallFailed({"reserve", 12, "ENOMEM", true});
+      return inner_->reserve(bytes);
+    }
+    void unreserve(Address address, std::size_t bytes) override {
+      inner_->unreserve(address, bytes);
+    }
+    Address map(Address address, std::size_t bytes) override { return inner_->map(address, bytes); }
+    void unmap(Address address, std::size_t bytes) override { inner_->unmap(address, bytes); }
+    bool alive() const noexcept override { return true; }
+
+   private:
+    const bool has_free_;
+    std::unique_ptr<Memory> inner_ = host_memory();
+  };
+  for (const bool has_free : {true, false}) {
+    Arena arena = Arena::on(std::make_unique<Few>(has_free), has_free ? kMiB : 4 * kPage, kPage);
+    CHECK(arena.stats().is_virtual && arena.stats().reserved == 0);
+    const auto lease = arena.lease();
+    const Slot a = lease->grow({kPage}).at(0), b = lease->grow({2 * kPage}).at(0);
+    fill(a, 1);
+    fill(b, 2);
+    CHECK(holds(a, 1) && holds(b, 2));
+    CHECK(arena.stats().reserved == 3 * kPage && arena.stats().mapped == 3 * kPage);
+    if (has_free) CHECK(has(message_of<OutOfMemory>([&] { lease->grow({9 * kPage}); }), "ENOMEM"));
+  }
+}
+
 // A1, A6: whatever the memory throws, the arena is unchanged.
 void check_other_exceptions() {
   class Failing final : public Memory {
@@ -258,7 +291,7 @@ void check_threads() {
   CHECK(arena.stats().mapped == 0 && arena.stats().in_use == 0 && arena.stats().leases == 1);
 }
 
-// A10: a forked child does not touch the memory of its parent.
+// A10: a forked child has a copy of the memory of its parent, and cannot use the arena.
 void check_fork() {
 #ifdef __linux__
   auto arena = std::make_unique<Arena>(Arena::on_host(kMiB));
@@ -268,9 +301,12 @@ void check_fork() {
   const pid_t child = fork();
   if (child == 0) {
     CHECK(has(message_of<Error>([&] { lease->grow({1}); }), "fork"));
-    // The child has no map of the memory, so that it cannot write into the parent's.
-    CHECK(msync(bytes_of(slot), kPage, MS_ASYNC) == -1 && errno == ENOMEM);
+    CHECK(has(message_of<Error>([&] { lease->replan({kPage}); }), "fork"));
+    CHECK(has(message_of<Error>([&] { arena->lease(); }), "fork"));
+    CHECK(holds(slot, 4));
+    fill(slot, 5);
     lease->release();
+    arena->close();
     slot = {};
     lease.reset();
     CHECK(arena->stats().mapped == kPage && arena->stats().unmaps == 0);
@@ -297,6 +333,7 @@ int main() {
   check_arguments();
   check_fragments();
   check_plain();
+  check_few_addresses();
   check_other_exceptions();
   check_threads();
   check_fork();

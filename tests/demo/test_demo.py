@@ -28,6 +28,7 @@ from adacache_kernels.demo.pipeline import (
 )
 from adacache_kernels.demo.presets import DEMO_PRESETS
 from adacache_kernels.demo.run import DemoResult, generate, run_demo
+from adacache_kernels.demo.write_files import _slug
 from adacache_kernels.measure.psnr_ssim import psnr
 
 FAST, STILL = "a white six moving fast", "a white two standing still"
@@ -213,7 +214,7 @@ def test_loading_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
         (["--seed", "-1"], "--seed is -1"),
         (["--seed", str(2**63)], "--seed is 9223372036854775808"),
         (["--guidance", "nan"], "--guidance is nan"),
-        (["--device", "abacus"], "--device abacus cannot be used"),
+        (["--device", "abacus"], "--device 'abacus' cannot be used"),
         (
             ["--config", "ultra"],
             "--config ultra: with these --steps and --weights there are fast, slow, forecast",
@@ -285,6 +286,11 @@ def test_a_corrupted_config(name: str, tmp_path: Path) -> None:
 
 def copied_weights(folder: Path) -> Path:
     return Path(shutil.copytree(DEFAULT_WEIGHTS, folder / "weights"))
+
+
+def test_a_long_prompt_has_a_short_file_name() -> None:
+    name = _slug(f"{FAST} " * 30)
+    assert name.startswith("a-white-") and len(name) == 100
 
 
 def test_an_empty_list_of_prompts(pipe: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -139,3 +140,46 @@ def test_memory_of_each_branch_is_counted() -> None:
 def test_other_values_of_decide_for_are_refused() -> None:
     with pytest.raises(ValueError, match=r"decide_for.*'step', 'branch'"):
         patched(decide_for="both")
+
+
+def test_videos_of_each_branch() -> None:
+    """With batch="each", every video has a summary, with that of each of its branches."""
+    scales = (0.02, 0.3)
+
+    def run(model: nn.Module, videos: Sequence[int]) -> None:
+        latents = torch.cat([noise(1, 4, 3, 8, 8, seed=video) for video in videos])
+        speed = torch.tensor([scales[video] for video in videos]).view(-1, 1, 1, 1, 1)
+        with torch.no_grad():
+            for step in range(1, STEPS + 1):
+                for name, text in (("cond", 100), ("uncond", 101)):
+                    with ak.cache_context(name):
+                        change = model(
+                            hidden_states=latents,
+                            timestep=torch.full((len(videos),), 930 - 30 * step),
+                            encoder_hidden_states=noise(1, 6, 16, seed=text).repeat(
+                                len(videos), 1, 1
+                            ),
+                            return_dict=False,
+                        )[0]
+                latents = latents - speed * change
+
+    model = patched(decide_for="branch", batch="each")
+    run(model, (0, 1))
+    summary = ak.summary(model)
+    assert len(summary.videos) == 2 and list(summary.by_branch) == ["cond", "uncond"]
+    schedules = set()
+    for index, video in enumerate(summary.videos):
+        assert video.branches == ["cond", "uncond"] and video.videos == []
+        for name, branch in video.by_branch.items():
+            own = summary.by_branch[name].videos[index]
+            assert branch.computed_steps == own.computed_steps
+            schedules.add(tuple(branch.computed_steps))
+        both = [branch.computed_steps for branch in video.by_branch.values()]
+        assert video.computed_steps == sorted({*both[0], *both[1]})
+    assert len(schedules) > 1
+    assert len(summary.to_dict()["videos"]) == 2 and str(summary)
+    # A single video has no list of videos.
+    alone = patched(decide_for="branch", batch="each")
+    run(alone, (1,))
+    assert ak.summary(alone).videos == []
+    assert ak.summary(alone).computed_steps == summary.videos[1].computed_steps

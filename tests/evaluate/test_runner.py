@@ -102,10 +102,10 @@ def test_an_interrupted_run_resumes(tmp_path: Path) -> None:
 
 def test_rows_of_another_version_are_refused(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"method": "full"}\n')
-    with pytest.raises(ValueError, match=r"line 1: .* written by another version"):
+    with pytest.raises(ValueError, match=r"line 1: it has no .* written by another version"):
         read_rows(tmp_path / "rows.jsonl")
     (tmp_path / "rows.jsonl").write_text("half a li")
-    with pytest.raises(ValueError, match="line 1: not JSON"):
+    with pytest.raises(ValueError, match="line 1: this is no JSON file"):
         read_rows(tmp_path / "rows.jsonl")
 
 

@@ -54,6 +54,21 @@ def merge_parallel(summaries: Sequence[Summary]) -> Summary:
     )
 
 
+def merge_videos(by_branch: Mapping[str, Summary]) -> list[Summary]:
+    """Return the summary of each video, with those of its branches; none if there is one video."""
+    names = list(by_branch)
+    columns = zip(*(summary.videos for summary in by_branch.values()), strict=False)
+    return [
+        replace(
+            merge_parallel(of_video),
+            videos=[],
+            branches=names,
+            by_branch=dict(zip(names, of_video, strict=True)),
+        )
+        for of_video in columns
+    ]
+
+
 def _computed_steps(summary: Summary) -> Iterable[_ComputedStep]:
     columns = (
         summary.computed_steps,
