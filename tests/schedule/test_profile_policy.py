@@ -63,3 +63,13 @@ def test_a_generation_asks_for_the_errors_of_its_own_schedule(
         assert len(asked) >= 3
         for index, case in enumerate(asked, start=1):
             assert case == (order, computed[:index][::-1], computed[index])
+
+
+@pytest.mark.parametrize("warmup", [1, 2, 5, STEPS - 2, STEPS - 1, STEPS])
+def test_steps_between_the_warmup_and_the_last_two_may_be_reused(
+    tiny_profile: Profile, warmup: int
+) -> None:
+    policy = ProfilePolicy(tiny_profile.plan(1), 1.0, lambda *_: 0.1, 1.0, warmup)
+    reusable = [step for step in range(2, STEPS + 1) if policy.may_reuse_after(step - 1)]
+    assert reusable == list(range(warmup + 1, STEPS - 1))
+    assert policy.most_reusable_steps == len(reusable)
