@@ -310,3 +310,12 @@ def test_huge_arena_costs_no_memory() -> None:
     (tensor,) = lease.tensors([byte_spec(512 * MIB)])
     tensor[-1] = 5
     assert tensor[-1] == 5
+
+
+@both_kinds
+def test_a_new_arena_has_counted_nothing(kind: str) -> None:
+    now = make_arena(kind).stats()
+    assert (now.mapped, now.in_use, now.planned) == (0, 0, 0)
+    assert (now.chunks, now.slots, now.leases) == (0, 0, 0)
+    assert (now.peak_mapped, now.peak_in_use) == (0, 0)
+    assert (now.maps, now.unmaps, now.failures) == (0, 0, 0)

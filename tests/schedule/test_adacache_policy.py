@@ -74,3 +74,4 @@ def test_residuals_are_recorded_where_a_reused_step_may_follow(num_steps: int, w
     reused = [s for s in range(3, num_steps + 1) if not policy.compute(s, always)]
     assert [s + 1 for s in range(1, num_steps + 1) if policy.may_reuse_after(s)] == reused
     assert policy.most_reusable_steps == len(reused)
+    assert policy.last_reusable_step == max(reused, default=0)

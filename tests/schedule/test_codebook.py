@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+import adacache_kernels as ak
 from adacache_kernels.schedule.codebook import Codebook, parse_codebook
-from adacache_kernels.schedule.presets import PUBLISHED, moreg_window, preset_codebook
+from adacache_kernels.schedule.presets import PUBLISHED, SETTINGS, moreg_window, preset_codebook
 
 
 def test_rate_is_that_of_the_first_threshold_above_the_distance() -> None:
@@ -91,3 +92,12 @@ def test_moreg_window() -> None:
     assert moreg_window(65) == (7, 58)
     assert moreg_window(200) == (20, 180)
     assert moreg_window(1) == (1, 1)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_preset_has_settings_that_patch_takes(name: str) -> None:
+    config = ak.AdaCacheConfig(**SETTINGS[name])
+    assert list(config.codebook_for(50).rates)[-1] == 1
+    forecasts = name == "forecast"
+    assert (config.forecast, config.correct) == (int(forecasts), forecasts)
+    assert config.compares_forecasts is forecasts

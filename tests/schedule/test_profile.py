@@ -142,6 +142,8 @@ def test_a_profile_of_another_scheduler_or_number_of_steps_is_refused_by_a_pipel
         ({"gram": [1.0]}, "no profile"),
         ({"sensitivity": [0.0] * STEPS}, "positive"),
         ({"moreg_hyp": [0, 1, 1]}, "moreg_hyp"),
+        ({"moreg_hyp": [1, -0.5, 1]}, "moreg_hyp"),
+        ({"moreg_hyp": [1, 1, 0]}, "moreg_hyp"),
     ],
 )
 def test_a_broken_profile_is_refused(
