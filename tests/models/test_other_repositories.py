@@ -1,0 +1,124 @@
+"""Doubles of the models of other repositories: cached as exactly as by blocks, or with a reason."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import adacache_kernels as ak
+from tests.support.oracles.branch_residual import BranchResiduals
+from tests.support.oracles.two_residuals_per_block import relative
+from tests.support.tiny_models.other_repositories.double import Double
+from tests.support.tiny_models.other_repositories.doubles import DOUBLES
+from tests.support.tiny_models.other_repositories.sampling import STEPS, ComputedCalls, sample
+
+SEEDS = (0, 1)
+REUSING = {"codebook": {float("inf"): 4}, "num_inference_steps": STEPS}
+NAMES = pytest.mark.parametrize("name", DOUBLES)
+
+
+@dataclass
+class Outcome:
+    """What came of patching a double and sampling one video for each seed.
+
+    Args:
+        model: the patched model.
+        videos: the latents after each step, by seed.
+        computed: for each call of all videos, whether the blocks ran.
+        reasons: everything that was warned or raised.
+        refused: whether an error was raised.
+    """
+
+    model: nn.Module
+    videos: list[list[Tensor]] = field(default_factory=list)
+    computed: list[bool] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    refused: bool = False
+
+
+def run(double: Double, *, named: bool, **settings: Any) -> Outcome:
+    """Patch a new model and sample; branches are named, or the calls of a step are given."""
+    model = double.build()
+    calls, outcome = ComputedCalls(double, model), Outcome(model)
+
+    @contextmanager
+    def around(branch: str) -> Iterator[None]:
+        with ak.cache_context(branch):
+            yield
+        calls.end_call()
+
+    @contextmanager
+    def unnamed(_branch: str) -> Iterator[None]:
+        yield
+        calls.end_call()
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            ak.patch(double.target(model), **{**REUSING, **settings})
+            for seed in SEEDS:
+                outcome.videos.append(sample(double, model, seed, around if named else unnamed))
+        except (TypeError, ValueError) as error:
+            outcome.refused = True
+            outcome.reasons.append(str(error))
+    outcome.reasons += [str(w.message) for w in caught if w.category is ak.AdaCacheWarning]
+    outcome.computed = calls.computed
+    return outcome
+
+
+def by_blocks(double: Double, computed: list[bool]) -> list[list[Tensor]]:
+    """Return the videos in which the same calls are computed, with a residual for each block."""
+    model, plan = double.build(), iter(computed)
+    oracle = BranchResiduals(model, double.streams)
+
+    def around(branch: str) -> Any:
+        return oracle.call(branch, next(plan))
+
+    return [sample(double, model, seed, around) for seed in SEEDS]
+
+
+def check(double: Double, outcome: Outcome) -> None:
+    """Check that reused calls are as exact as by blocks, or that all were computed for a reason."""
+    plain = [sample(double, double.build(), seed) for seed in SEEDS]
+    if outcome.refused or all(outcome.computed):
+        assert outcome.reasons
+        if outcome.refused:
+            assert not ak.is_patched(double.target(outcome.model))
+            outcome.videos = [sample(double, outcome.model, seed) for seed in SEEDS]
+        for found, expected in zip(outcome.videos, plain, strict=True):
+            assert all(map(torch.equal, found, expected))
+        return
+    expected = by_blocks(double, outcome.computed)
+    for found, oracle, uncached in zip(outcome.videos, expected, plain, strict=True):
+        # A wrong residual of these models changes the video by a tenth and more.
+        assert relative(oracle[-1], uncached[-1]) > 1e-3
+        assert all(relative(a, b) < 1e-4 for a, b in zip(found, oracle, strict=True))
+    calls = len(outcome.computed) // len(SEEDS)
+    for start in range(0, len(outcome.computed), calls):
+        assert all(outcome.computed[start : start + len(double.branches)])
+
+
+@NAMES
+@pytest.mark.parametrize("named", [True, False], ids=["named", "counted"])
+def test_reused_steps_are_exact_or_nothing_is_reused_for_a_reason(name: str, named: bool) -> None:
+    double = DOUBLES[name]
+    calls = {} if named or len(double.branches) == 1 else {"calls_per_step": 2}
+    outcome = run(double, named=named, **calls)
+    check(double, outcome)
+    reuses = not outcome.refused and not all(outcome.computed)
+    assert reuses == (not double.reason)
+    assert any(re.search(double.reason, reason) for reason in outcome.reasons) or reuses
+
+
+@NAMES
+def test_calls_without_names_or_a_count_are_never_wrong(name: str) -> None:
+    double = DOUBLES[name]
+    check(double, run(double, named=False))
