@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import warnings
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from tests.support.tiny_models.other_repositories.sampling import STEPS, Compute
 
 SEEDS = (0, 1)
 REUSING = {"codebook": {float("inf"): 4}, "num_inference_steps": STEPS}
+pytestmark = pytest.mark.slow
 NAMES = pytest.mark.parametrize("name", DOUBLES)
 
 
@@ -74,6 +76,12 @@ def run(double: Double, *, named: bool, **settings: Any) -> Outcome:
     return outcome
 
 
+@functools.cache
+def unpatched(name: str) -> list[list[Tensor]]:
+    """Return the videos of the model as it is."""
+    return [sample(DOUBLES[name], DOUBLES[name].build(), seed) for seed in SEEDS]
+
+
 def by_blocks(double: Double, computed: list[bool]) -> list[list[Tensor]]:
     """Return the videos in which the same calls are computed, with a residual for each block."""
     model, plan = double.build(), iter(computed)
@@ -85,9 +93,9 @@ def by_blocks(double: Double, computed: list[bool]) -> list[list[Tensor]]:
     return [sample(double, model, seed, around) for seed in SEEDS]
 
 
-def check(double: Double, outcome: Outcome) -> None:
+def check(name: str, outcome: Outcome) -> None:
     """Check that reused calls are as exact as by blocks, or that all were computed for a reason."""
-    plain = [sample(double, double.build(), seed) for seed in SEEDS]
+    double, plain = DOUBLES[name], unpatched(name)
     if outcome.refused or all(outcome.computed):
         assert outcome.reasons
         if outcome.refused:
@@ -112,7 +120,7 @@ def test_reused_steps_are_exact_or_nothing_is_reused_for_a_reason(name: str, nam
     double = DOUBLES[name]
     calls = {} if named or len(double.branches) == 1 else {"calls_per_step": 2}
     outcome = run(double, named=named, **calls)
-    check(double, outcome)
+    check(name, outcome)
     reuses = not outcome.refused and not all(outcome.computed)
     assert reuses == (not double.reason)
     assert any(re.search(double.reason, reason) for reason in outcome.reasons) or reuses
@@ -120,5 +128,4 @@ def test_reused_steps_are_exact_or_nothing_is_reused_for_a_reason(name: str, nam
 
 @NAMES
 def test_calls_without_names_or_a_count_are_never_wrong(name: str) -> None:
-    double = DOUBLES[name]
-    check(double, run(double, named=False))
+    check(name, run(DOUBLES[name], named=False))

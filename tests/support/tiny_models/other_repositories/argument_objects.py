@@ -166,7 +166,7 @@ class ChunkModel(nn.Module):
         return self.patches.video(hidden.transpose(0, 1), (3, 2, 2))
 
 
-def two_of_memory(model: nn.Module, x: Tensor, t: Tensor, prompt: Tensor) -> Tensor:
+def with_memory(model: nn.Module, x: Tensor, t: Tensor, prompt: Tensor) -> Tensor:
     """Predict with the memory that the last call stored, and store anew."""
     memory = model.__dict__.setdefault("memory", Memory({}))
     memory.update = True
@@ -202,9 +202,10 @@ OBJECTS = {
     "magi": Double(
         "MAGI-1",
         lambda: lively(ChunkModel()),
-        two_of_memory,
+        with_memory,
         {"videodit_blocks.layers": {"hidden_states": None}},
         target=stack_of,
         inference_mode=True,
+        reason="write|store",
     ),
 }

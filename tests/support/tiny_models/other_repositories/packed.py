@@ -32,7 +32,8 @@ class Joint(nn.Module):
     def added(self, img: Tensor, txt: Tensor, vec: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return what the attention and then the MLP add, each to the video and to the text."""
         gates = [m(vec)[:, None].chunk(4, dim=-1) for m in (self.img_mod, self.txt_mod)]
-        joined = torch.cat([self.norm1(x) * (1 + g[0]) for x, g in zip((img, txt), gates)], dim=1)  # noqa: B905
+        normed = [self.norm1(x) * (1 + g[0]) for x, g in zip((img, txt), gates, strict=True)]
+        joined = torch.cat(normed, dim=1)
         parts = self.attn(joined).split([img.shape[1], txt.shape[1]], dim=1)
         first = [gate[1] * part for gate, part in zip(gates, parts, strict=True)]
         streams = [img + first[0], txt + first[1]]
@@ -120,7 +121,8 @@ class Keywords(DoubleBlock):
 
     def forward(  # type: ignore[override]
         self, img: Tensor, txt: Tensor, vec: Tensor, freqs_cis: Any = None,
-        text_mask: Any = None, attn_param: Any = None, is_flash: bool = False, block_idx: Any = None,
+        text_mask: Any = None, attn_param: Any = None, is_flash: bool = False,
+        block_idx: Any = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         return super().forward(img, txt, vec)
 

@@ -5,13 +5,13 @@ Some of their classes have the name of a class of diffusers.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tests.support.tiny_models.other_repositories.double import Double
-from tests.support.tiny_models.other_repositories.packed import Joint
 from tests.support.tiny_models.other_repositories.parts import (
     CHANNELS,
     Attention,
@@ -67,6 +67,7 @@ class Modulated(nn.Module):
         super().__init__()
         self.patches, self.times = Patches(), Times()
         self.projection = nn.Linear(CHANNELS, 6 * CHANNELS)
+        self.config = SimpleNamespace(patch_size=2, patch_size_t=None)
         setattr(self, name, nn.ModuleList(block() for _ in range(4)))
 
     def modulation(self, timestep: Tensor) -> Tensor:
@@ -106,12 +107,35 @@ class Transformer3DModel(Modulated):
         return (self.patches.video(x, (3, 2, 2)),)
 
 
+class Core(nn.Module):
+    """Attention without projections, which returns a tuple."""
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, original_seq_len: int, freqs_cis: Any = None
+    ) -> tuple[Tensor, None]:
+        return (q @ k.transpose(-1, -2) / CHANNELS**0.5).softmax(dim=-1) @ v, None
+
+
 class FastBlock(PixArtBlock):
+    """A block whose `attn1` is only the core of the attention; the projections are beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn1 = Core()  # type: ignore[assignment]
+        self.to_qkv, self.to_out = nn.Linear(CHANNELS, 3 * CHANNELS), nn.Linear(CHANNELS, CHANNELS)
+
     def forward(
         self, hidden_states: Tensor, encoder_hidden_states: Tensor, temb: Tensor,
         freqs_cis: Any, original_seq_len: int,
     ) -> Tensor:  # fmt: skip
-        return self.run(hidden_states, encoder_hidden_states, temb)
+        table = self.scale_shift_table[None] + temb.reshape(len(temb), 6, CHANNELS)
+        shift1, scale1, gate1, shift2, scale2, gate2 = table.chunk(6, dim=1)
+        x = hidden_states
+        parts = self.to_qkv(self.norm1(x) * (1 + scale1) + shift1).chunk(3, dim=-1)
+        attended, _ = self.attn1(*parts, original_seq_len, freqs_cis=freqs_cis)
+        x = x + gate1 * self.to_out(attended)
+        x = x + self.attn2(x, encoder_hidden_states)
+        return x + gate2 * self.ff(self.norm2(x) * (1 + scale2) + shift2)
 
 
 class WanTransformer3DModel(Modulated):
@@ -119,6 +143,7 @@ class WanTransformer3DModel(Modulated):
 
     def __init__(self) -> None:
         super().__init__(FastBlock, "blocks")
+        self.config.patch_size = (1, 2, 2)
 
     def forward(
         self, hidden_states: Tensor, encoder_hidden_states: Tensor | list[Tensor],
@@ -131,14 +156,47 @@ class WanTransformer3DModel(Modulated):
         return self.patches.video(x, (3, 2, 2))
 
 
-class CogBlock(Joint):
+class GatedNorm(nn.Module):
+    """A norm of video and text that also returns their gates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.linear = norm(), nn.Linear(CHANNELS, 4 * CHANNELS)
+
+    def forward(self, video: Tensor, text: Tensor, temb: Tensor) -> tuple[Tensor, ...]:
+        scale, gate, text_scale, text_gate = self.linear(temb)[:, None].chunk(4, dim=-1)
+        normed = self.norm(video) * (1 + scale), self.norm(text) * (1 + text_scale)
+        return *normed, gate, text_gate
+
+
+class JointAttention(Attention):
+    """Attention over text and video together; it returns the video, then the text."""
+
+    def forward(  # type: ignore[override]
+        self, hidden_states: Tensor, encoder_hidden_states: Tensor, image_rotary_emb: Any = None
+    ) -> tuple[Tensor, Tensor]:
+        both = super().forward(torch.cat([encoder_hidden_states, hidden_states], dim=1))
+        words = encoder_hidden_states.shape[1]
+        return both[:, words:], both[:, :words]
+
+
+class CogBlock(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = GatedNorm(), GatedNorm()
+        self.attn1, self.ff = JointAttention(), mlp()
+
     def forward(
         self, hidden_states: Tensor, encoder_hidden_states: Tensor, temb: Tensor,
         image_rotary_emb: Any = None, num_frames: Any = None, height: Any = None, width: Any = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        first, second = self.added(hidden_states, encoder_hidden_states, temb)
-        video = hidden_states + first[0] + second[0]
-        return video, encoder_hidden_states + first[1] + second[1]
+        x, text = hidden_states, encoder_hidden_states
+        video, words, gate, text_gate = self.norm1(x, text, temb)
+        attended = self.attn1(hidden_states=video, encoder_hidden_states=words)
+        x, text = x + gate * attended[0], text + text_gate * attended[1]
+        video, words, gate, text_gate = self.norm2(x, text, temb)
+        both, length = self.ff(torch.cat([words, video], dim=1)), text.shape[1]
+        return x + gate * both[:, length:], text + text_gate * both[:, :length]
 
 
 class CogVideoXTransformer3DModel(Modulated):
