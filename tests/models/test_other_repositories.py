@@ -106,9 +106,10 @@ def check(name: str, outcome: Outcome) -> None:
         return
     expected = by_blocks(double, outcome.computed)
     for found, oracle, uncached in zip(outcome.videos, expected, plain, strict=True):
-        # A wrong residual of these models changes the video by a tenth and more.
-        assert relative(oracle[-1], uncached[-1]) > 1e-3
-        assert all(relative(a, b) < 1e-4 for a, b in zip(found, oracle, strict=True))
+        # Reuse changes the video by a tenth and more, and so does a wrong residual. Roundings
+        # grow from step to step, to 1e-4.
+        assert relative(oracle[-1], uncached[-1]) > 2e-2
+        assert all(relative(a, b) < 1e-3 for a, b in zip(found, oracle, strict=True))
     calls = len(outcome.computed) // len(SEEDS)
     for start in range(0, len(outcome.computed), calls):
         assert all(outcome.computed[start : start + len(double.branches)])

@@ -78,6 +78,10 @@ class Modulated(nn.Module):
 class AllegroTransformer3DModel(Modulated):
     """A class with the name of one of diffusers; its blocks take the sizes of the grid."""
 
+    def __init__(self) -> None:
+        super().__init__(AllegroBlock)
+        self.config.patch_size_t = 1
+
     def forward(
         self, hidden_states: Tensor, timestep: Any = None, encoder_hidden_states: Any = None,
         added_cond_kwargs: Any = None, class_labels: Any = None, cross_attention_kwargs: Any = None,
@@ -242,7 +246,7 @@ HIDDEN: dict[str, int | None] = {"hidden_states": None}
 SAME_NAMES = {
     "allegro": Double(
         "Allegro",
-        lambda: lively(AllegroTransformer3DModel(AllegroBlock)),
+        lambda: lively(AllegroTransformer3DModel()),
         allegro,
         {"transformer_blocks": HIDDEN},
     ),

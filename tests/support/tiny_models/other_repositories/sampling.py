@@ -34,7 +34,7 @@ def sample(
                     prompt = double.prompt(branch, seed)
                     predictions.append(double.predict(model, latents, t, prompt))
             guided = predictions[-1] + 2 * (predictions[0] - predictions[-1])
-            latents = latents - 0.2 * guided / guided.std()
+            latents = latents - 0.1 * guided / guided.std()
             trajectory.append(latents.clone())
     return trajectory
 

@@ -150,6 +150,7 @@ def qwen() -> nn.Module:
 
 
 BOTH = ("both",)
+TWICE = "ran 2 times"
 TEXT_FIRST = {"transformer_blocks": {"encoder_hidden_states": 0, "hidden_states": 1}}
 VIDEOX_FUN = {
     "videox wan": Double("VideoX-Fun, Wan", wan, one_row, {"blocks": {"x": None}}),
@@ -159,6 +160,7 @@ VIDEOX_FUN = {
         both_rows,
         {"blocks": {"x": None}},
         branches=BOTH,
+        reason=TWICE,
     ),
     "videox vace in halves": Double(
         "VideoX-Fun, VACE, both branches in one call",
@@ -166,6 +168,7 @@ VIDEOX_FUN = {
         vace_rows,
         {"blocks": {"x": None}},
         branches=BOTH,
+        reason=TWICE,
     ),
     "videox qwen": Double("VideoX-Fun, Qwen-Image", qwen, qwen_row, TEXT_FIRST),
     "videox qwen in halves": Double(
@@ -174,5 +177,6 @@ VIDEOX_FUN = {
         qwen_rows,
         TEXT_FIRST,
         branches=BOTH,
+        reason=TWICE,
     ),
 }
