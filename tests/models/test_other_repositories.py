@@ -47,7 +47,7 @@ class Outcome:
 
 
 def run(double: Double, *, named: bool, **settings: Any) -> Outcome:
-    """Patch a new model and sample; branches are named, or the calls of a step are given."""
+    """Patch a new model and sample; the calls have the names of their branches if `named`."""
     model = double.build()
     calls, outcome = ComputedCalls(double, model), Outcome(model)
 
@@ -96,7 +96,9 @@ def by_blocks(double: Double, computed: list[bool]) -> list[list[Tensor]]:
 def check(name: str, outcome: Outcome) -> None:
     """Check that reused calls are as exact as by blocks, or that all were computed for a reason."""
     double, plain = DOUBLES[name], unpatched(name)
-    if outcome.refused or all(outcome.computed):
+    reuses = not outcome.refused and not all(outcome.computed)
+    assert reuses == (not double.reason)
+    if not reuses:
         assert outcome.reasons
         if outcome.refused:
             assert not ak.is_patched(double.target(outcome.model))
@@ -116,17 +118,25 @@ def check(name: str, outcome: Outcome) -> None:
 
 
 @NAMES
-@pytest.mark.parametrize("named", [True, False], ids=["named", "counted"])
-def test_reused_steps_are_exact_or_nothing_is_reused_for_a_reason(name: str, named: bool) -> None:
-    double = DOUBLES[name]
-    calls = {} if named or len(double.branches) == 1 else {"calls_per_step": 2}
-    outcome = run(double, named=named, **calls)
-    check(name, outcome)
-    reuses = not outcome.refused and not all(outcome.computed)
-    assert reuses == (not double.reason)
-    assert any(re.search(double.reason, reason) for reason in outcome.reasons) or reuses
+def test_named_branches(name: str) -> None:
+    check(name, run(DOUBLES[name], named=True))
 
 
 @NAMES
-def test_calls_without_names_or_a_count_are_never_wrong(name: str) -> None:
+def test_counted_calls_with_motion(name: str) -> None:
+    """Frames are known in all cached models, and their own attention in some."""
+    double = DOUBLES[name]
+    motion = {"apply_moreg": True, "moreg_steps": (1, STEPS)}
+    outcome = run(double, named=False, calls_per_step=len(double.branches), **motion)
+    check(name, outcome)
+    if double.reason:
+        assert any(re.search(double.reason, reason) for reason in outcome.reasons)
+        return
+    summary = ak.summary(double.target(outcome.model))
+    assert any(score is not None for score in summary.motion_scores)
+    assert ("s-attn" in summary.measured) == double.attention
+
+
+@NAMES
+def test_calls_without_names_or_a_count(name: str) -> None:
     check(name, run(DOUBLES[name], named=False))

@@ -180,24 +180,23 @@ def stack_of(model: nn.Module) -> nn.Module:
     return stack
 
 
-class ObjectStreams(dict[str, int | None]):
-    """Streams that are the field `x` of the blocks' arguments and outputs."""
-
-
+OBJECT = "what leaves a block .* is not what enters the next one"
 OBJECTS = {
     "ltx-2": Double(
         "LTX-2, video and audio",
         lambda: lively(AudioVideoModel()),
         audio_video,
-        {"transformer_blocks": ObjectStreams(video=0, audio=1)},
+        {"transformer_blocks": {"video": 0, "audio": 1}},
         inference_mode=True,
+        reason=OBJECT,
     ),
     "ltx-2 video": Double(
         "LTX-2, video",
         lambda: lively(AudioVideoModel()),
         video_only,
-        {"transformer_blocks": ObjectStreams(video=0)},
+        {"transformer_blocks": {"video": 0}},
         inference_mode=True,
+        reason=OBJECT,
     ),
     "magi": Double(
         "MAGI-1",

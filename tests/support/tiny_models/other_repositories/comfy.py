@@ -242,11 +242,13 @@ def call(model: nn.Module, x: Tensor, t: Tensor, prompt: Tensor, **more: Any) ->
     return output
 
 
-def double(name: str, kind: Callable[[], nn.Module], streams: Any, **more: Any) -> Double:
+def double(
+    name: str, kind: Callable[[], nn.Module], streams: Any, attention: bool = False, **more: Any
+) -> Double:
     """Return the double of a model of ComfyUI, which samples under inference_mode."""
     return Double(
         f"ComfyUI, {name}", lambda: lively(kind()), partial(call, **more), streams,
-        inference_mode=True,
+        inference_mode=True, attention=attention,
     )  # fmt: skip
 
 
@@ -255,9 +257,14 @@ SAMPLES = [noise(1, 6, CHANNELS, seed=42 + i) for i in range(3)]
 TWO_LISTS = {"double_blocks": {"img": 0, "txt": 1}, "single_blocks": {"x": None}}
 TEXT_FIRST = {"transformer_blocks": {"encoder_hidden_states": 0, "hidden_states": 1}}
 COMFY = {
-    "comfy wan": double("Wan", WanModel, {"blocks": {"x": None}}),
+    "comfy wan": double("Wan", WanModel, {"blocks": {"x": None}}, attention=True),
     "comfy vace": double(
-        "Wan VACE", VaceModel, {"blocks": {"x": None}}, vace_context=CONTROL, vace_strength=0.8
+        "Wan VACE",
+        VaceModel,
+        {"blocks": {"x": None}},
+        attention=True,
+        vace_context=CONTROL,
+        vace_strength=0.8,
     ),
     "comfy hunyuan": double("HunyuanVideo", Packed, TWO_LISTS),
     "comfy flux": double("FLUX", Flux, TWO_LISTS),

@@ -31,11 +31,10 @@ class Double:
         predict: the call in a sampling loop.
         streams: by dotted name of a block list, its streams.
         latents: shape of the latents.
-        target: the module to patch.
+        target: returns what a user patches.
         inference_mode: whether the repository samples under `torch.inference_mode`.
         reason: pattern of the reason for which nothing is reused; empty if steps are reused.
-        motion: whether frames are known, so that motion regularization works.
-        attention: whether the distance of an attention residual can be measured.
+        attention: whether the attention residual can be measured, not only that of the block.
         branches: the calls of a step; one if a call has both branches.
         prompts: embedded prompts, by branch and seed; made on demand.
     """
@@ -45,10 +44,9 @@ class Double:
     predict: Predict
     streams: dict[str, Streams]
     latents: tuple[int, ...] = (1, 4, 3, 4, 4)
-    target: Callable[[nn.Module], nn.Module] = whole
+    target: Callable[[nn.Module], object] = whole
     inference_mode: bool = False
     reason: str = ""
-    motion: bool = False
     attention: bool = False
     branches: tuple[str, ...] = ("cond", "uncond")
     prompts: dict[str, Tensor] = field(default_factory=dict)

@@ -88,6 +88,8 @@ class GeneralDIT(Executed):
 
 
 FIVE_DIMENSIONS = {
-    "cosmos predict 2": double("Cosmos Predict2", MiniTrainDIT, {"blocks": {"x_B_T_H_W_D": None}}),
+    "cosmos predict 2": double(
+        "Cosmos Predict2", MiniTrainDIT, {"blocks": {"x_B_T_H_W_D": None}}, attention=True
+    ),
     "cosmos 1": double("Cosmos 1", GeneralDIT, {"blocks": {"x": None}}),
 }

@@ -249,12 +249,14 @@ SAME_NAMES = {
         lambda: lively(AllegroTransformer3DModel()),
         allegro,
         {"transformer_blocks": HIDDEN},
+        attention=True,
     ),
     "ltx-video": Double(
         "LTX-Video",
         lambda: lively(Transformer3DModel(LtxBlock)),
         ltx_video,
         {"transformer_blocks": HIDDEN},
+        attention=True,
     ),
     "fastvideo wan": Double(
         "FastVideo, Wan", lambda: lively(WanTransformer3DModel()), fast_video, {"blocks": HIDDEN}
@@ -264,5 +266,6 @@ SAME_NAMES = {
         lambda: lively(CogVideoXTransformer3DModel(CogBlock)),
         cogvideox,
         {"transformer_blocks": {"hidden_states": 0, "encoder_hidden_states": 1}},
+        attention=True,
     ),
 }

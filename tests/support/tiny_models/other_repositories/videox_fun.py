@@ -153,7 +153,7 @@ BOTH = ("both",)
 TWICE = "ran 2 times"
 TEXT_FIRST = {"transformer_blocks": {"encoder_hidden_states": 0, "hidden_states": 1}}
 VIDEOX_FUN = {
-    "videox wan": Double("VideoX-Fun, Wan", wan, one_row, {"blocks": {"x": None}}),
+    "videox wan": Double("VideoX-Fun, Wan", wan, one_row, {"blocks": {"x": None}}, attention=True),
     "videox wan in halves": Double(
         "VideoX-Fun, Wan, both branches in one call",
         wan,

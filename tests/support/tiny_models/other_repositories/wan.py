@@ -9,7 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from tests.support.tiny_models.description import noise
-from tests.support.tiny_models.other_repositories.double import Double
+from tests.support.tiny_models.other_repositories.double import (
+    Double,
+    Predict,
+    Streams,
+    whole,
+)
 from tests.support.tiny_models.other_repositories.parts import (
     CHANNELS,
     TOKENS,
@@ -165,29 +170,56 @@ def with_control(model: nn.Module, x: Tensor, t: Tensor, prompt: Tensor) -> Tens
     return output[None]
 
 
-class TwoExperts:
-    """An object with two models and a loop of its own; the time decides which one runs."""
+class Experts(nn.Module):
+    """Two models for two parts of the time, kept in one module only for the tests."""
+
+    boundary = 0.6
 
     def __init__(self) -> None:
-        self.high_noise_model = lively(WanModel(), seed=1)
-        self.low_noise_model = lively(WanModel(), seed=2)
-        self.boundary = 0.875
+        super().__init__()
+        self.high_noise_model, self.low_noise_model = WanModel(), WanModel()
 
-    def expert(self, t: Tensor) -> nn.Module:
+    def at(self, t: Tensor) -> nn.Module:
         return self.high_noise_model if t.item() >= self.boundary else self.low_noise_model
 
 
+class OwnPipeline:
+    """An object that is neither a module nor a pipeline of diffusers."""
+
+    def __init__(self, experts: nn.Module) -> None:
+        self.high_noise_model = experts.get_submodule("high_noise_model")
+        self.low_noise_model = experts.get_submodule("low_noise_model")
+
+
+def both_experts(experts: nn.Module) -> list[nn.Module]:
+    return [experts.get_submodule(f"{name}_noise_model") for name in ("high", "low")]
+
+
+def by_expert(model: nn.Module, x: Tensor, t: Tensor, prompt: Tensor) -> Tensor:
+    assert isinstance(model, Experts)
+    return text_to_video(model.at(t), x, t, prompt)
+
+
+EXPERTS: dict[str, Streams] = {
+    "high_noise_model.blocks": {"x": None},
+    "low_noise_model.blocks": {"x": None},
+}
+BLOCKS: dict[str, Streams] = {"blocks": {"x": None}}
+
+
+def double(
+    name: str, kind: Callable[[], nn.Module], predict: Predict, streams: dict[str, Streams],
+    target: Callable[[nn.Module], object] = whole,
+) -> Double:  # fmt: skip
+    """Return a double of Wan's repositories."""
+    return Double(name, lambda: lively(kind()), predict, streams, target=target, attention=True)
+
+
 WAN = {
-    "wan": Double(
-        "Wan2.1, t2v", lambda: lively(WanModel()), text_to_video, {"blocks": {"x": None}}
-    ),
-    "wan i2v": Double(
-        "Wan2.1, i2v", lambda: lively(WanModel()), image_to_video, {"blocks": {"x": None}}
-    ),
-    "wan vace": Double(
-        "Wan2.1, VACE", lambda: lively(VaceModel()), with_control, {"blocks": {"x": None}}
-    ),
-    "wan ti2v": Double(
-        "Wan2.2, ti2v", lambda: lively(WanModel()), time_of_each_token, {"blocks": {"x": None}}
-    ),
+    "wan": double("Wan2.1, t2v", WanModel, text_to_video, BLOCKS),
+    "wan i2v": double("Wan2.1, i2v", WanModel, image_to_video, BLOCKS),
+    "wan vace": double("Wan2.1, VACE", VaceModel, with_control, BLOCKS),
+    "wan ti2v": double("Wan2.2, ti2v", WanModel, time_of_each_token, BLOCKS),
+    "wan experts": double("Wan2.2, its own object", Experts, by_expert, EXPERTS, OwnPipeline),
+    "wan list of experts": double("Wan2.2, both models", Experts, by_expert, EXPERTS, both_experts),
 }
