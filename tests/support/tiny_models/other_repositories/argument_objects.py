@@ -167,10 +167,10 @@ class ChunkModel(nn.Module):
 
 
 def with_memory(model: nn.Module, x: Tensor, t: Tensor, prompt: Tensor) -> Tensor:
-    """Predict with the memory that the last call stored, and store anew."""
-    memory = model.__dict__.setdefault("memory", Memory({}))
-    memory.update = True
-    output: Tensor = model.forward(x, t.expand(1), prompt, inference_params=memory)
+    """Predict with the memory that the last call of the video stored, and store anew."""
+    if t.item() == 1 or "memory" not in vars(model):
+        vars(model)["memory"] = Memory({}, update=True)
+    output: Tensor = model.forward(x, t.expand(1), prompt, inference_params=vars(model)["memory"])
     return output
 
 

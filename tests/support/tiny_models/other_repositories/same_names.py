@@ -120,26 +120,28 @@ class Core(nn.Module):
         return (q @ k.transpose(-1, -2) / CHANNELS**0.5).softmax(dim=-1) @ v, None
 
 
-class FastBlock(PixArtBlock):
+class FastBlock(nn.Module):
     """A block whose `attn1` is only the core of the attention; the projections are beside it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.attn1 = Core()  # type: ignore[assignment]
+        self.norm1, self.norm2 = norm(), norm()
+        self.attn1, self.attn2, self.ffn = Core(), Attention(), mlp()
+        self.scale_shift_table = nn.Parameter(torch.zeros(1, 6, CHANNELS))
         self.to_qkv, self.to_out = nn.Linear(CHANNELS, 3 * CHANNELS), nn.Linear(CHANNELS, CHANNELS)
 
     def forward(
         self, hidden_states: Tensor, encoder_hidden_states: Tensor, temb: Tensor,
         freqs_cis: Any, original_seq_len: int,
     ) -> Tensor:  # fmt: skip
-        table = self.scale_shift_table[None] + temb.reshape(len(temb), 6, CHANNELS)
-        shift1, scale1, gate1, shift2, scale2, gate2 = table.chunk(6, dim=1)
+        rows = (self.scale_shift_table + temb).chunk(6, dim=1)
+        shift1, scale1, gate1, shift2, scale2, gate2 = rows
         x = hidden_states
         parts = self.to_qkv(self.norm1(x) * (1 + scale1) + shift1).chunk(3, dim=-1)
         attended, _ = self.attn1(*parts, original_seq_len, freqs_cis=freqs_cis)
         x = x + gate1 * self.to_out(attended)
         x = x + self.attn2(x, encoder_hidden_states)
-        return x + gate2 * self.ff(self.norm2(x) * (1 + scale2) + shift2)
+        return x + gate2 * self.ffn(self.norm2(x) * (1 + scale2) + shift2)
 
 
 class WanTransformer3DModel(Modulated):
@@ -154,7 +156,8 @@ class WanTransformer3DModel(Modulated):
         timestep: Tensor, encoder_hidden_states_image: Any = None, guidance: Any = None,
         r_timestep: Any = None, **kwargs: Any,
     ) -> Tensor:  # fmt: skip
-        x, t = self.patches.tokens(hidden_states), self.modulation(timestep)
+        x = self.patches.tokens(hidden_states)
+        t = self.modulation(timestep).unflatten(1, (6, CHANNELS))
         for block in self.blocks:
             x = block(x, encoder_hidden_states[0], t, None, x.shape[1])
         return self.patches.video(x, (3, 2, 2))
