@@ -39,7 +39,9 @@ def _cross_mlp(run: BlockRun) -> Tensor:
 
 
 def _residual(taps: tuple[str, ...], value: Callable[[BlockRun], Tensor]) -> Residual:
-    return Residual((BLOCKS,), taps, value, arguments=("temb",), parameters=(TABLE,))
+    # In FastVideo, attn1 has no projections and returns a tuple.
+    own = (TABLE, "attn1.to_out")
+    return Residual((BLOCKS,), taps, value, arguments=("temb",), parameters=own)
 
 
 WAN = Adapter(
