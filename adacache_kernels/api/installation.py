@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -23,6 +23,7 @@ from ..models.other_libraries.forward_wrappers import (
     own_forward,
 )
 from ..models.other_libraries.torch_compile import refuse_to_be_traced, uncompiled
+from ..models.probe.own_errors import is_misread, misread_message
 from .outside_blocks import OutsideBlocks, runs_patched_forward
 
 INSTALLATION = "_adacache_installation"
@@ -35,11 +36,13 @@ class PatchedForward(MethodProxy):
     Args:
         model: the transformer.
         router: runs the forward calls.
+        give_up: removes the patch if the model is not what its adapter describes.
     """
 
-    def __init__(self, model: nn.Module, router: Router) -> None:
+    def __init__(self, model: nn.Module, router: Router, give_up: Callable[[], None]) -> None:
         super().__init__(own_forward(model))
         self._model = type(model).__name__
+        self._give_up = give_up
         self._router: Router | None = router
         self._refuse = refuse_to_be_traced()
         self._busy = threading.Lock()
@@ -51,6 +54,7 @@ class PatchedForward(MethodProxy):
         Raises:
             RuntimeError: a call of the model is running further up in this thread, or
                 `torch.compile` traces this one.
+            ValueError: the model is not what its adapter describes. It is no longer patched.
         """
         if self._router is None:
             return self._original(*args, **kwargs)
@@ -59,7 +63,13 @@ class PatchedForward(MethodProxy):
         with self.alone("was called"), runs_patched_forward(self):
             if self._router is None:
                 return self._original(*args, **kwargs)
-            return self._router.forward(self._original, args, kwargs)
+            try:
+                return self._router.forward(self._original, args, kwargs)
+            except Exception as error:
+                if not is_misread(error):
+                    raise
+                self._give_up()
+                raise ValueError(misread_message(self._model, error)) from error
 
     @contextmanager
     def alone(self, event: str) -> Iterator[None]:
@@ -149,7 +159,7 @@ class Installation:
         attributes = vars(transformer)
         self.router = router
         self._transformer = transformer
-        self._forward = PatchedForward(transformer, router)
+        self._forward = PatchedForward(transformer, router, self._give_up)
         self._proxies: dict[str, MethodProxy] = {}
         for name, kind in PROXIES.items():
             original = getattr(transformer, name, None)
@@ -183,6 +193,12 @@ class Installation:
 
     def _warn_of_bypass(self, text: str) -> None:
         self.router.engine.user_warnings.warn(text, text)
+
+    def _give_up(self) -> None:
+        """Remove the patch, because the model cannot be read."""
+        self.router.clock.detach()
+        self.router.reset()
+        self.remove()
 
     def remove(self) -> None:
         """Restore the model's own methods; warn if another library has wrapped one of them."""

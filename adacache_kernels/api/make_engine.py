@@ -21,7 +21,7 @@ from ..engine.probing_engine import ProbingEngine
 from ..engine.router import Router
 from ..memory.arena import CacheArena
 from ..memory.arena_provider import ArenaProvider
-from ..models import Adapter
+from ..models import Adapter, GivenFrames
 from .installation import installation_of
 
 
@@ -31,6 +31,7 @@ def make_router(
     settings: AdaCacheConfig | BaselineConfig,
     clock: StepClock,
     arena: ArenaProvider | None,
+    frames: GivenFrames | None = None,
 ) -> Router:
     """Return the router of a transformer.
 
@@ -40,6 +41,7 @@ def make_router(
         settings: the settings of AdaCache or of a baseline.
         clock: finds generation, step and branch of every call.
         arena: provides the memory; None for a baseline.
+        frames: the frames that the user gave for a model whose class is not known.
 
     Raises:
         ValueError: the settings do not fit the model.
@@ -53,7 +55,7 @@ def make_router(
     if isinstance(found, Adapter):
         router = Router(transformer, clock, _maker(transformer, found, settings, arena))
     else:
-        router = _probing_router(transformer, found, settings, clock, arena)
+        router = _probing_router(transformer, found, settings, clock, arena, frames)
     arena.add_holder(router)
     return router
 
@@ -64,6 +66,7 @@ def _probing_router(
     settings: AdaCacheConfig,
     clock: StepClock,
     arena: ArenaProvider,
+    frames: GivenFrames | None,
 ) -> Router:
     def succeed(adapter: Adapter, call: Call) -> None:
         installation_of(transformer).router.use(_maker(transformer, adapter, settings, arena), call)
@@ -73,7 +76,7 @@ def _probing_router(
         installation_of(transformer).remove()
 
     def probe(own: TrackClock) -> AnyEngine:
-        return ProbingEngine(transformer, names, settings, own, arena, succeed, give_up)
+        return ProbingEngine(transformer, names, settings, own, arena, succeed, give_up, frames)
 
     return Router(transformer, clock, probe)
 

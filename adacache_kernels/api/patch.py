@@ -19,7 +19,7 @@ from ..engine.reports.summary import Summary
 from ..engine.router import Router
 from ..memory.arena import CacheArena
 from ..memory.arena_provider import ArenaProvider
-from ..models import Adapter
+from ..models import Adapter, GivenFrames, check_frames
 from ..models.other_libraries.inspection import inspect
 from .choose_adapter import choose_adapter
 from .installation import Installation, installation_of, router_of
@@ -37,6 +37,7 @@ def patch(
     *,
     arena: CacheArena | None = None,
     blocks: str | Sequence[str] = (),
+    frames: GivenFrames | None = None,
     **overrides: Any,
 ) -> T:
     """Patch a diffusers pipeline or a transformer, so that it reuses residuals that change little.
@@ -56,6 +57,9 @@ def patch(
         blocks: names of the model's block lists, if its class is not known and the lists cannot be
             detected. The first forward of such a model shows how its blocks are connected. It
             stores nothing, so the third step is computed as well.
+        frames: the frames of tokens in a video, if the class of the model is not known and its
+            inputs do not show them. A whole number, or a function of the arguments of the model's
+            forward by name. Motion regularization needs them.
         overrides: fields of the config to change.
 
     Returns:
@@ -78,6 +82,8 @@ def patch(
     _native.module()
     settings = resolve_config(config, overrides)
     check_arena(arena, settings)
+    if frames is not None:
+        check_frames(frames)
     transformers = transformers_of(model)
     for transformer in transformers:
         inspection = inspect(transformer)
@@ -90,7 +96,7 @@ def patch(
         inspection.check_no_conflict()
     found = [choose_adapter(transformer, blocks) for transformer in transformers]
     clock = make_clock(model, settings)
-    routers = _make_routers(transformers, found, settings, clock, arena)
+    routers = _make_routers(transformers, found, settings, clock, arena, frames)
     for transformer, router, of_model in zip(transformers, routers, found, strict=True):
         Installation(transformer, router, of_model)
     return model
@@ -160,6 +166,7 @@ def _make_routers(
     settings: AdaCacheConfig | BaselineConfig,
     clock: StepClock,
     arena: CacheArena | None,
+    frames: GivenFrames | None,
 ) -> list[Router]:
     """Return a router for each transformer. They share the generations, the clock and the arena."""
     provider = None
@@ -167,7 +174,7 @@ def _make_routers(
         provider = ArenaProvider(settings.max_cache_bytes, arena)
     try:
         return [
-            make_router(transformer, adapter_or_names, settings, clock, provider)
+            make_router(transformer, adapter_or_names, settings, clock, provider, frames)
             for transformer, adapter_or_names in zip(transformers, found, strict=True)
         ]
     except BaseException:

@@ -25,6 +25,20 @@ def is_ours(error: Exception) -> bool:
     return bool(outside) and PACKAGE in outside[-1].parents
 
 
+def is_misread(error: Exception) -> bool:
+    """Return True if the error comes from the code that reads a model by its adapter."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and PACKAGE / "models" in Path(frames[-1].filename).parents
+
+
+def misread_message(model: str, error: Exception) -> str:
+    """Return the message of the error for a model that is not what its adapter describes."""
+    return (
+        f"{model} cannot be cached: a call shows that it is not what its class suggests "
+        f"({type(error).__name__}: {error}). The model is no longer patched"
+    )
+
+
 def unreadable_message(model: nn.Module, error: Exception) -> str:
     """Return the message of the error for a model that this package fails to read."""
     return (
