@@ -212,12 +212,14 @@ class Engine(AdaCacheEngine):
         if not (is_measuring or is_storing):
             return forward.run()
         video = self._adapter.frames(self.model, forward.arguments)
+        # A calibration needs the right residual of every step, the first one too.
+        is_recorded = self.recorder is not None
         is_first = branch.checked_for != branch.signature
         branch.check.begin(fingerprints=is_storing and is_first)
         observers: dict[str, dict[int, list[Observer]]] = {}
         if is_measuring:
             observers = self._measurement.begin(call.step, video, self.recorder)
-            self._writes.watch_metric_blocks(observers, branch.check)
+            self._writes.watch_metric_blocks(observers, branch.check, keeps_all=is_recorded)
         first_list = observers.setdefault(self._adapter.lists[0].attribute, {})
         first_list.setdefault(0, []).insert(0, Before(partial(self._reserve, branch, video)))
         lists = branch.computed(
@@ -225,7 +227,7 @@ class Engine(AdaCacheEngine):
             observers,
             video,
             recording=is_storing,
-            kept=self._writes.kept,
+            kept=self._writes.kept_lists(keeps_all=is_recorded),
             measure=self._measurement.comparison if is_measuring else None,
         )
         with shadowed(self.model, lists):

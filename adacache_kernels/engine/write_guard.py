@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableSequence
+from collections.abc import Collection, Iterable, Mapping, MutableSequence
 
 from torch import nn
 
@@ -31,8 +31,7 @@ class WriteGuard:
         self._metric_blocks: set[tuple[str, int]] = set()
         self.adapter = adapter
         """The description with the lists cut where the model changes a stream."""
-        self.kept: set[str] = set()
-        """The lists of whose input a copy is held while a step is recorded."""
+        self._kept: set[str] = set()
         self.whole: set[str] = set()
         """The lists of which a reused step needs an element for every block."""
         self.reason: str | None = None
@@ -42,17 +41,28 @@ class WriteGuard:
         self,
         observers: Mapping[str, Mapping[int, MutableSequence[Observer]]],
         check: WriteCheck,
+        *,
+        keeps_all: bool = False,
     ) -> None:
         """Add an observer of writes to each metric block.
 
         Args:
             observers: of the metric blocks, by list and index.
             check: receives the comparisons.
+            keeps_all: whether each measurement gets copies, and not only after a write was found.
         """
         for attribute, by_index in observers.items():
             for index, of_block in by_index.items():
-                keeps = (attribute, index) in self._metric_blocks
+                keeps = keeps_all or (attribute, index) in self._metric_blocks
                 of_block.insert(0, MetricWatch(check, attribute, index, keeps=keeps))
+
+    def kept_lists(self, *, keeps_all: bool) -> Collection[str]:
+        """Return the lists of whose input a copy is held.
+
+        Args:
+            keeps_all: whether that is so for each list, and not only after a write was found.
+        """
+        return {blocks.attribute for blocks in self.adapter.lists} if keeps_all else self._kept
 
     def learn(self, writes: Iterable[Write]) -> None:
         """Decide what follows from new writes: copies, other lists, or no reuse at all."""
@@ -70,7 +80,7 @@ class WriteGuard:
                     "no single residual belongs to it, so every step is computed"
                 )
             else:
-                self.kept.add(write.attribute)
+                self._kept.add(write.attribute)
                 self._user_warnings.warn("in place", _in_place(write.attribute))
         if places:
             self._cut(places)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import adacache_kernels as ak
+from adacache_kernels.api.installation import installation_of
 from adacache_kernels.engine.residuals import write_check
 from adacache_kernels.engine.residuals.host_flags import HostFlags
 from adacache_kernels.models import ADAPTERS, Adapter, Residual
@@ -220,3 +221,30 @@ def test_the_user_learns_what_was_found(
     ak.patch(patched, num_inference_steps=STEPS, schedule=SCHEDULE)
     with pytest.warns(ak.AdaCacheWarning, match=text):
         generate(patched, inference=inference)
+
+
+class Recorder:
+    """A recorder of the video's residuals, as a calibration sets it."""
+
+    def __init__(self) -> None:
+        self.residuals: list[Tensor] = []
+
+    def take(self, branch: str, residuals: dict[str, Tensor]) -> None:
+        self.residuals += [residual.clone() for residual in residuals.values()]
+
+    def take_metric(self, block: tuple[str, int], residual: Tensor) -> None:
+        self.residuals.append(residual.clone())
+
+
+@WITH_AND_WITHOUT
+def test_a_calibration_records_the_first_step_of_blocks_in_place(inference: bool) -> None:
+    recorded = []
+    for kind in (Block, InPlace):
+        model = ak.patch(Written(*(kind,) * 3), num_inference_steps=STEPS, codebook={1e9: 1})
+        engine: Any = installation_of(model).engine
+        engine.recorder = recorder = Recorder()
+        generate(model, inference=inference)
+        recorded.append(recorder.residuals)
+    assert len(recorded[0]) == len(recorded[1]) == 2 * STEPS
+    for wanted, found in zip(*recorded, strict=True):
+        assert wanted.norm() > 0 and (found - wanted).norm() < 1e-4 * wanted.norm()
