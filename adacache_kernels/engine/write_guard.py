@@ -1,4 +1,4 @@
-"""What follows from writes into the hidden streams of a model."""
+"""Act on writes into the hidden streams of a model."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ NAMES = pytest.mark.parametrize("name", DOUBLES)
 
 @dataclass
 class Outcome:
-    """What came of patching a double and sampling one video for each seed.
+    """The result of patching a double and sampling one video for each seed.
 
     Args:
         model: the patched model.

@@ -1,4 +1,4 @@
-"""Which branch is it? Prompts, controls, windows and guidance that change within a run."""
+"""Branches: prompts, controls, windows and guidance that change within a run."""
 
 from __future__ import annotations
 

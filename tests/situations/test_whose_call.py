@@ -1,4 +1,4 @@
-"""Whose call is it? Runs that were stopped, siblings, copies, threads, retries, other lengths."""
+"""Generations: runs that were stopped, siblings, copies, threads, retries, other lengths."""
 
 from __future__ import annotations
 

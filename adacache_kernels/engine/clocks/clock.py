@@ -1,4 +1,4 @@
-"""A forward call with its step and branch, and what an engine asks its clock."""
+"""A forward call with its step and branch, and the clock of an engine."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Call:
 
 
 class EngineClock(Protocol):
-    """What an engine asks about the generation that it runs."""
+    """The generation that an engine runs, as far as the engine needs to know it."""
 
     @property
     def num_steps(self) -> int:

@@ -1,4 +1,4 @@
-"""Remember what conditions a forward call: prompts, masks, controls, guidance, windows.
+"""Remember the conditions of a forward call: prompts, masks, controls, guidance, windows.
 
 A stored residual is valid only for a call with the same conditions. Two arguments are no condition,
 because they change with every step: the latents and the timestep.
@@ -42,7 +42,7 @@ def is_time(name: str) -> bool:
 
 
 class Token(Protocol):
-    """What is remembered of one value."""
+    """The memory of one value."""
 
     def matches(self, value: object) -> bool:
         """Return True if `value` is the remembered one."""

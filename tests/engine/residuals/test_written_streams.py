@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import adacache_kernels as ak
 from adacache_kernels.models import ADAPTERS
-from tests.engine.written_streams import (
+from tests.engine.residuals.written_streams import (
     ADAPTER,
     SCHEDULE,
     STEPS,

@@ -143,7 +143,7 @@ def test_blocks_in_place_are_cached(
 def test_temporal_blocks_in_place_change_nothing(
     inference: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What enters them is used before they run."""
+    """The streams that enter them are used before they run."""
     check(monkeypatch, inference, SCHEDULE, in_place=("temporal",))
 
 

@@ -13,7 +13,7 @@ import pytest
 import adacache_kernels as ak
 from adacache_kernels.models import ADAPTERS, Adapter
 from adacache_kernels.models.adapter_builders import split_block_list
-from tests.engine.written_streams import (
+from tests.engine.residuals.written_streams import (
     ADAPTER,
     SCHEDULE,
     STEPS,

@@ -14,7 +14,7 @@ from adacache_kernels.engine.residuals import write_check
 from adacache_kernels.engine.residuals.host_flags import HostFlags
 from adacache_kernels.models import ADAPTERS, Adapter, Residual
 from adacache_kernels.models.adapter_builders import split_block_list
-from tests.engine.written_streams import (
+from tests.engine.residuals.written_streams import (
     ADAPTER,
     CHANNELS,
     SCHEDULE,

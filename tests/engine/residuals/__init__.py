@@ -1,0 +1,1 @@
+"""Tests of what block lists add, and of writes into the streams."""
