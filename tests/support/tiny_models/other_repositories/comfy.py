@@ -152,7 +152,7 @@ class SingleBlock(Parallel):
 class Packed(Executed):
     """Two streams, then one; `text_first` as in FLUX, else as in HunyuanVideo.
 
-    `control` holds tensors that the model adds in place after blocks.
+    An image is a video of one frame. `control` holds tensors that are added in place after blocks.
     """
 
     text_first = False
@@ -165,7 +165,9 @@ class Packed(Executed):
     def _forward(
         self, x: Tensor, timestep: Tensor, context: Tensor, transformer_options: Any, **kwargs: Any
     ) -> Tensor:
-        img, txt, vec = self.patches.tokens(x), self.text_embedding(context), self.time_in(timestep)
+        frames = x if x.ndim == 5 else x[:, :, None]
+        img, vec = self.patches.tokens(frames), self.time_in(timestep)
+        txt = self.text_embedding(context)
         control, options = kwargs.get("control"), {"transformer_options": transformer_options}
         for i, block in enumerate(self.double_blocks):
             img, txt = block(img=img, txt=txt, vec=vec, pe=None, attn_mask=None, **options)
@@ -176,7 +178,8 @@ class Packed(Executed):
         joined = torch.cat([txt, img] if self.text_first else [img, txt], dim=1)
         for block in self.single_blocks:
             joined = block(joined, vec=vec, pe=None, attn_mask=None, **options)
-        return self.patches.video(joined[:, video], (3, 2, 2))
+        output = self.patches.video(joined[:, video], (frames.shape[2], 2, 2))
+        return output if x.ndim == 5 else output[:, :, 0]
 
 
 class Flux(Packed):
@@ -243,17 +246,19 @@ def call(model: nn.Module, x: Tensor, t: Tensor, prompt: Tensor, **more: Any) ->
 
 
 def double(
-    name: str, kind: Callable[[], nn.Module], streams: Any, attention: bool = False, **more: Any
-) -> Double:
+    name: str, kind: Callable[[], nn.Module], streams: Any, attention: bool = False,
+    is_image: bool = False, **more: Any,
+) -> Double:  # fmt: skip
     """Return the double of a model of ComfyUI, which samples under inference_mode."""
     return Double(
         f"ComfyUI, {name}", lambda: lively(kind()), partial(call, **more), streams,
-        inference_mode=True, attention=attention,
+        inference_mode=True, attention=attention, motion=not is_image,
+        latents=(1, 4, 4, 4) if is_image else (1, 4, 3, 4, 4),
     )  # fmt: skip
 
 
 CONTROL = noise(1, 4, 3, 4, 4, seed=41)
-SAMPLES = [noise(1, 6, CHANNELS, seed=42 + i) for i in range(3)]
+SAMPLES = [noise(1, 3, CHANNELS, seed=42 + i) for i in range(3)]
 TWO_LISTS = {"double_blocks": {"img": 0, "txt": 1}, "single_blocks": {"x": None}}
 TEXT_FIRST = {"transformer_blocks": {"encoder_hidden_states": 0, "hidden_states": 1}}
 COMFY = {
@@ -267,8 +272,10 @@ COMFY = {
         vace_strength=0.8,
     ),
     "comfy hunyuan": double("HunyuanVideo", Packed, TWO_LISTS),
-    "comfy flux": double("FLUX", Flux, TWO_LISTS),
-    "comfy flux control": double("FLUX with a controlnet", Flux, TWO_LISTS, control=SAMPLES),
+    "comfy flux": double("FLUX", Flux, TWO_LISTS, is_image=True),
+    "comfy flux control": double(
+        "FLUX with a controlnet", Flux, TWO_LISTS, is_image=True, control=SAMPLES
+    ),
     "comfy qwen": double("Qwen-Image", QwenImageTransformer2DModel, TEXT_FIRST),
     "comfy ltxv": double("LTXV", LTXVModel, {"transformer_blocks": {"x": None}}),
 }

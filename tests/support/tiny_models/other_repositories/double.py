@@ -35,6 +35,7 @@ class Double:
         inference_mode: whether the repository samples under `torch.inference_mode`.
         reason: pattern of the reason for which nothing is reused; empty if steps are reused.
         attention: whether the attention residual can be measured, not only that of the block.
+        motion: whether the model takes a video, so that its frames are known.
         branches: the calls of a step; one if a call has both branches.
         prompts: embedded prompts, by branch and seed; made on demand.
     """
@@ -48,6 +49,7 @@ class Double:
     inference_mode: bool = False
     reason: str = ""
     attention: bool = False
+    motion: bool = True
     branches: tuple[str, ...] = ("cond", "uncond")
     prompts: dict[str, Tensor] = field(default_factory=dict)
 

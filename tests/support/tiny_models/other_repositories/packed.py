@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.support.tiny_models.other_repositories.double import Double
+from tests.support.tiny_models.other_repositories.double import Double, Streams
 from tests.support.tiny_models.other_repositories.parts import (
     CHANNELS,
     WORDS,
@@ -164,7 +164,10 @@ def hunyuan_15(model: nn.Module, x: Tensor, t: Tensor, prompt: Tensor) -> Tensor
     return output
 
 
-TWO_LISTS = {"double_blocks": {"img": 0, "txt": 1}, "single_blocks": {"x": None}}
+TWO_LISTS: dict[str, Streams] = {
+    "double_blocks": {"img": 0, "txt": 1},
+    "single_blocks": {"x": None},
+}
 PACKED = {
     "hunyuan": Double("HunyuanVideo", lambda: lively(HunyuanVideo()), hunyuan, TWO_LISTS),
     "hunyuan 1.5": Double(

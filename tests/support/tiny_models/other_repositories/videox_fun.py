@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.support.tiny_models.other_repositories.double import Double
+from tests.support.tiny_models.other_repositories.double import Double, Streams
 from tests.support.tiny_models.other_repositories.packed import QwenBlock
 from tests.support.tiny_models.other_repositories.parts import (
     CHANNELS,
@@ -36,7 +36,7 @@ def in_halves(forward: Callable[..., Any]) -> Callable[..., Any]:
             divided = isinstance(value, Tensor | list) and len(value) == rows
             return value[part] if divided else value
 
-        outputs = []
+        outputs: list[Tensor] = []
         for part, is_cond in ((slice(rows // 2, None), True), (slice(rows // 2), False)):
             parts = {name: half(value, part) for name, value in kwargs.items()}
             parts |= {"cond_flag": is_cond}
@@ -58,11 +58,11 @@ class OwnCache:
         self.teacache = None
 
 
-class WanTransformer3DModel(OwnCache, WanModel):  # type: ignore[misc]
+class WanTransformer3DModel(OwnCache, WanModel):
     """A class with the name of one of diffusers, and another forward."""
 
     @in_halves
-    def forward(  # type: ignore[override]
+    def forward(
         self, x: Tensor, t: Tensor, context: list[Tensor], seq_len: int, clip_fea: Any = None,
         y: Any = None, y_camera: Any = None, full_ref: Any = None, subject_ref: Any = None,
         cond_flag: bool = True,
@@ -70,9 +70,9 @@ class WanTransformer3DModel(OwnCache, WanModel):  # type: ignore[misc]
         return torch.stack(super().forward(list(x), t, context, seq_len))
 
 
-class VaceWanTransformer3DModel(OwnCache, VaceModel):  # type: ignore[misc]
+class VaceWanTransformer3DModel(OwnCache, VaceModel):
     @in_halves
-    def forward(  # type: ignore[override]
+    def forward(
         self, x: Tensor, t: Tensor, vace_context: list[Tensor], context: list[Tensor],
         seq_len: int, vace_context_scale: float = 1.0, cond_flag: bool = True,
     ) -> Tensor:  # fmt: skip
@@ -151,7 +151,9 @@ def qwen() -> nn.Module:
 
 BOTH = ("both",)
 TWICE = "ran 2 times"
-TEXT_FIRST = {"transformer_blocks": {"encoder_hidden_states": 0, "hidden_states": 1}}
+TEXT_FIRST: dict[str, Streams] = {
+    "transformer_blocks": {"encoder_hidden_states": 0, "hidden_states": 1}
+}
 VIDEOX_FUN = {
     "videox wan": Double("VideoX-Fun, Wan", wan, one_row, {"blocks": {"x": None}}, attention=True),
     "videox wan in halves": Double(
