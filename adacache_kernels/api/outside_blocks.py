@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..models import Adapter
+from ..models.block_calls import whole_list
 
 OUTSIDE = (
     "its blocks ran, but the patched forward was not called, so nothing is cached. Code outside of "
@@ -81,7 +82,7 @@ class OutsideBlocks:
         report: Callable[[str], None],
     ) -> None:
         names = [x.attribute for x in found.lists] if isinstance(found, Adapter) else found
-        lists = [getattr(transformer, name) for name in dict.fromkeys(names)]
+        lists = [whole_list(transformer, name) for name in dict.fromkeys(names)]
         hook = OutsideBlocksHook(report)
         self._handles = [
             block.register_forward_pre_hook(hook) for blocks in lists for block in blocks[:1]

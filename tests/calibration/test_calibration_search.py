@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import adacache_kernels as ak
+from adacache_kernels.calibration.checkpoint import Checkpoint
 from adacache_kernels.calibration.choose_codebook import best_family
 from adacache_kernels.calibration.held_out import RunComparison, held_out_result
 from adacache_kernels.calibration.objectives import predicted_psnr
@@ -28,7 +29,7 @@ from adacache_kernels.calibration.simulate import (
     knob_for,
 )
 from adacache_kernels.calibration.target_search import Curve, SearchPoint, search
-from adacache_kernels.calibration.timed_runs import StepCosts, TimedRun
+from adacache_kernels.calibration.timed_runs import StepCosts, TimedPair
 from adacache_kernels.config.calibration_file import HeldOutResult, Target
 from adacache_kernels.schedule import Plan
 from tests.support.tiny_calibration import STEPS, TINY_WAN, denoising
@@ -38,7 +39,8 @@ from tests.support.tiny_calibration import STEPS, TINY_WAN, denoising
 def recording() -> CalibrationRecording:
     model = TINY_WAN.build()
     settings = dict(forecast=1, correct=True, num_inference_steps=STEPS)
-    return record(model, range(3), denoising(model), settings, no_progress, distances=True)
+    stored = Checkpoint(None, {})
+    return record(model, range(3), denoising(model), settings, no_progress, stored, distances=True)
 
 
 def computed_by(settings: dict[str, Any], seed: int) -> list[int]:
@@ -191,11 +193,11 @@ def test_knobs_at_which_every_step_is_computed_are_not_chosen() -> None:
 def test_the_result_of_held_out_cases() -> None:
     """Three pairs compute 2, 3 and 4 of 4 steps; other work slows one of them down."""
     costs, comparisons = StepCosts(), []
-    full, outcome = [1.0] * 4, np.zeros(1, np.float32)
     for count, slow in ((2, 1.0), (3, 1.0), (4, 5.0)):
-        run = TimedRun(outcome, [slow] * count + [0.1] * (4 - count), list(range(1, count + 1)))
-        costs.add(TimedRun(outcome, full), run)
-        comparisons.append(RunComparison(4 / run.seconds, 30.0 + 10 * count, count))
+        seconds = [slow] * count + [0.1] * (4 - count)
+        pair = TimedPair([1.0] * 4, seconds, list(range(1, count + 1)), 0.0)
+        costs.add(pair)
+        comparisons.append(RunComparison(pair.speedup, 30.0 + 10 * count, count))
     error = pytest.approx(10 / math.sqrt(3))
     speedup = pytest.approx(4 / 3.1)
     assert held_out_result(comparisons, costs, 4) == HeldOutResult(
@@ -235,10 +237,10 @@ def test_a_large_outcome_is_stored_as_a_sample() -> None:
 
 def test_costs_are_parts_of_the_generation_right_before() -> None:
     """The second pair ran at half the speed, and gives the same costs."""
-    costs, outcome = StepCosts(), np.zeros(1, np.float32)
+    costs = StepCosts()
     for slow in (1.0, 2.0):
-        run = [slow * s for s in (1.2, 1.2, 0.1, 1.2)]
-        costs.add(TimedRun(outcome, [slow] * 4), TimedRun(outcome, run, [1, 2, 4]))
+        seconds = [slow * s for s in (1.2, 1.2, 0.1, 1.2)]
+        costs.add(TimedPair([slow] * 4, seconds, [1, 2, 4], 0.0))
     assert costs.speedup(4, 3) == pytest.approx(4 / 3.7)
     assert costs.speedup(4, 4) == pytest.approx(4 / 4.8)
     assert costs.computed_for(4, 4 / 3.7) == pytest.approx(3)

@@ -29,11 +29,15 @@ SETTINGS: dict[str, Any] = dict(
 )
 
 
+MODEL = TINY_WAN.build()
+"""One model for all: another one lies at other addresses, where sums round otherwise."""
+
+
 class Counted:
     """A function from a seed to an outcome that does something at its n-th call."""
 
     def __init__(self, at: int = 0, act: Callable[[], Any] = lambda: None) -> None:
-        self.model = TINY_WAN.build()
+        self.model = MODEL
         self.count, self._at, self._act = 0, at, act
         self._run = denoising(self.model)
 
@@ -167,6 +171,7 @@ def test_another_model_or_pipeline_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         run(Counted(2, interrupt), tmp_path / "it")
     other = Counted()
+    other.model = TINY_WAN.build()
     other.model.register_to_config(num_layers=30)
     with pytest.raises(ValueError, match="differs in model"):
         run(other, tmp_path / "it")

@@ -127,4 +127,4 @@ def test_loaded_values_are_usable(tmp_path: Path) -> None:
                 steps = plan.schedule(plan.price_for(plan.fewest))
             assert steps[0] == 1
             used += 1
-    assert used > 10
+    assert used >= 5

@@ -160,8 +160,8 @@ def test_windows_are_never_mixed(
     places: Callable[[int], Sequence[int]], view: Callable[[Tensor], Tensor]
 ) -> None:
     """A window of a view is known by its place. Copies are computed, unless they have names."""
-    full = windows(pipeline().transformer, places, view=view)
     model = pipeline().transformer
+    full = windows(model, places, view=view)
     ak.patch(model, num_inference_steps=12, codebook=EVERY_FOURTH)
     named = windows(model, places, lambda place: ak.cache_context(f"window {place}"), view)
     ak.unpatch(model)

@@ -51,7 +51,7 @@ class GenerationTrack:
         self._branches = Branches()
         self._seen: list[str] = []
         self._timestep: tuple[StorageWeakRef, int, int] | None = None
-        if place.position and place.schedule is not None and place.num_steps == 1:
+        if place.position and place.schedule and place.num_steps == 1 and not place.may_skip:
             # The first call has the last element of a schedule: the loop runs backwards.
             self._direction, self.num_steps = -1, int(place.position) + 1
 

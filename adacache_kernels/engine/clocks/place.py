@@ -31,6 +31,7 @@ class Place:
         schedule: the memory of the schedule, if the step was found in it.
         scheduler: the scheduler of the generation, if it is known.
         has_guidance: as in `EngineClock`.
+        may_skip: True if the caller gives the position, so steps may be left out.
     """
 
     kind: Kind
@@ -40,3 +41,4 @@ class Place:
     schedule: StorageWeakRef | None = None
     scheduler: Any = None
     has_guidance: bool | None = None
+    may_skip: bool = False

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from ..cache_context import NamedCall
 from ..evidence.call_evidence import CallEvidence
 from ..evidence.schedule_place import SchedulePlace, is_schedule
 from ..reports import evidence_messages as messages
@@ -104,7 +105,7 @@ class StepClock:
         for place in self._places(evidence):
             track = self._tracks.get(place.key)
             if track is not None and track.can_continue:
-                if place.schedule is not None and track.skips(place):
+                if place.schedule is not None and not place.may_skip and track.skips(place):
                     self._reject(place.schedule)
                     continue
                 if place.kind is Kind.WATCHED and not track.agrees(evidence, place.position):
@@ -119,10 +120,13 @@ class StepClock:
         named = evidence.named
         own = None if named is None or named.generation is None else ("named", named.generation)
         thread = own or ("thread", evidence.thread)
-        if evidence.place is not None and self._is_schedule(evidence.place, evidence.timestep):
-            yield self._in_schedule(own, evidence.place)
+        place = evidence.place
+        if place is not None and not self._is_schedule(place, evidence.timestep):
+            place = None
         if named is not None and named.step_index is not None:
-            yield self._indexed(own or ("indexed", evidence.thread), named.step_index, evidence)
+            yield self._indexed(own, named, place, evidence)
+        elif place is not None:
+            yield self._in_schedule(own, place)
         if own is None and self._is_watched(evidence):
             yield self._by_scheduler()
         num_steps = self.given_steps or UNKNOWN_STEPS
@@ -130,14 +134,34 @@ class StepClock:
             yield Place(Kind.TIMED, thread, evidence.time, num_steps)
         yield Place(Kind.COUNTED, (thread, "counted"), None, num_steps)
 
-    def _indexed(self, key: Hashable, index: int, evidence: CallEvidence) -> Place:
-        assert evidence.named is not None
-        num_steps = evidence.named.num_inference_steps or self.given_steps or UNKNOWN_STEPS
+    def _indexed(
+        self,
+        own: Hashable,
+        named: NamedCall,
+        in_schedule: SchedulePlace | None,
+        evidence: CallEvidence,
+    ) -> Place:
+        """Return the place that `cache_context` gives; the schedule tells generations apart."""
+        index = named.step_index or 0
+        num_steps = named.num_inference_steps or self.given_steps or UNKNOWN_STEPS
         left = num_steps if num_steps == UNKNOWN_STEPS else max(1, num_steps - index)
+        key: Hashable = ("indexed", evidence.thread)
         scheduler, guidance = None, None
         if self.watch is not None and self._is_watched(evidence):
             scheduler, guidance = self.watch.scheduler, self.watch.has_guidance
-        return Place(Kind.INDEXED, key, index, left, scheduler=scheduler, has_guidance=guidance)
+        if in_schedule is not None:
+            found = self._in_schedule(own, in_schedule)
+            key, scheduler, guidance = found.key, found.scheduler, found.has_guidance
+        return Place(
+            Kind.INDEXED,
+            own or key,
+            index,
+            left,
+            None if in_schedule is None else in_schedule.storage,
+            scheduler,
+            guidance,
+            may_skip=True,
+        )
 
     def _in_schedule(self, own: Hashable, place: SchedulePlace) -> Place:
         key = own or ("schedule", place.storage.cdata, place.version)

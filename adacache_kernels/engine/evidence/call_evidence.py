@@ -12,7 +12,7 @@ from torch import Tensor
 from ..cache_context import NamedCall
 from .schedule_place import SchedulePlace, schedule_place
 
-NAMES = ("timestep", "timesteps", "t", "vision_timesteps")
+NAMES = ("timestep", "timesteps", "t", "vision_timesteps", "argument 1")
 """Parameters that carry the timestep."""
 
 

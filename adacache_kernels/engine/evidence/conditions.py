@@ -28,12 +28,14 @@ LATENTS = frozenset(
         "sample",
         "x",
         "img",
+        "argument 0",
     }
 )
-"""Arguments with the latents of the step."""
+"""Arguments with the latents of the step. A forward of `*args` has no names, but models take the
+latents first and the timestep second."""
 TIMES = ("timestep", "sigma", "step", "time")
 """Parts of the names of arguments with the time of the step."""
-SHORT_TIMES = frozenset({"t", "r"})
+SHORT_TIMES = frozenset({"t", "r", "argument 1"})
 
 
 def is_time(name: str) -> bool:

@@ -28,7 +28,9 @@ def is_ours(error: Exception) -> bool:
 def is_misread(error: Exception) -> bool:
     """Return True if the error comes from the code that reads a model by its adapter."""
     frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and PACKAGE / "models" in Path(frames[-1].filename).parents
+    folders = Path(frames[-1].filename).parents if frames else ()
+    # The checks for other libraries refuse a model that is read rightly.
+    return PACKAGE / "models" in folders and PACKAGE / "models" / "other_libraries" not in folders
 
 
 def misread_message(model: str, error: Exception) -> str:

@@ -118,10 +118,12 @@ def stored_blocks(
     def stored(block: StoredBlock) -> Any:
         return lambda *args, **kwargs: block.run(calls, args, kwargs)
 
+    # The adapter is found by the model's own forward, so before that is replaced.
+    adapters = [_adapter(model) for model in models]
     try:
-        for model in models:
+        for model, adapter in zip(models, adapters, strict=True):
             install(model, counted(model))
-            for blocks in _adapter(model).lists:
+            for blocks in adapter.lists:
                 for block in blocks.modules(model).values():
                     install(block, stored(StoredBlock(block, blocks.streams, blocks.passed)))
         yield
