@@ -245,6 +245,6 @@ def test_costs_are_parts_of_the_generation_right_before() -> None:
     assert costs.speedup(4, 4) == pytest.approx(4 / 4.8)
     assert costs.computed_for(4, 4 / 3.7) == pytest.approx(3)
     assert costs.computed_for(4, 100) == 0 and costs.computed_for(4, 0.5) == 4
-    costs.add(TimedRun(outcome, [1.0] * 4), TimedRun(outcome, [1.0, 1.0, 2.0, 1.0], [1, 2, 4]))
+    costs.add(TimedPair([1.0] * 4, [1.0, 1.0, 2.0, 1.0], [1, 2, 4], 0.0))
     costs.reused = [1.3]
     assert costs.computed_for(4, 2.0) == 0
