@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import adacache_kernels as ak
 from adacache_kernels.models import adapter_for
-from tests.support.rounding import close
+from tests.support.rounding import BOUND, close
 from tests.support.tiny_pipelines.all_pipelines import PIPELINES
 from tests.support.tiny_pipelines.checks import (
     ALWAYS,
@@ -116,6 +116,8 @@ def test_runs_one_after_another(name: str) -> None:
         latents = tiny.run(pipe, **change)
         check_all_steps_are_made(pipe, STEPS)
         if name in COMPARED:
-            assert close(latents, fresh(tiny, **change))
+            # The unpatched Kandinsky 5 differs by 2.2e-6 between addresses, the patched one by
+            # 6.9e-6. A reused step moves the latents by 3e-5 and more.
+            assert close(latents, fresh(tiny, **change), 4 * BOUND)
     assert torch.equal(tiny.run(pipe), whole)
     assert list(ak.summary(pipe).branches) == tiny.branches[0]
