@@ -241,7 +241,7 @@ def test_a_calibration_records_the_first_step_of_blocks_in_place(inference: bool
     recorded = []
     for kind in (Block, InPlace):
         model = ak.patch(Written(*(kind,) * 3), num_inference_steps=STEPS, codebook={1e9: 1})
-        engine: Any = installation_of(model).engine
+        engine: Any = installation_of(model).router.engine
         engine.recorder = recorder = Recorder()
         generate(model, inference=inference)
         recorded.append(recorder.residuals)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import adacache_kernels as ak
 from adacache_kernels.models import ADAPTERS, Adapter, BlockList, Layout, Residual, Stream
+from adacache_kernels.models.frames import Frames
 from tests.support.oracles.block_residual import stored_blocks
 from tests.support.oracles.two_residuals_per_block import relative
 from tests.support.tiny_models.description import noise
@@ -28,7 +29,7 @@ ADAPTER = Adapter(
         BlockList("temporal", STREAM, Layout.TOKENS_IN_BATCH),
     ),
     residuals={"block": Residual(("spatial", "temporal"))},
-    frames=lambda model, arguments: (arguments["x"].shape[0], FRAMES),
+    frames=Frames(lambda model, arguments: (arguments["x"].shape[0], FRAMES), ("x",)),
 )
 STRUCTURE: Any = SimpleNamespace(lists=("spatial", "temporal"), streams=("x",), streams_of={})
 
