@@ -61,6 +61,10 @@ class Ramp(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.parts = torch.randn(order + 1, *shape, generator=generator)
         self.step = step
+        # The adapter of Wan applies only to blocks that have these.
+        self.attn1 = nn.ModuleDict({"to_out": nn.Identity()})
+        self.attn2, self.ffn = nn.Identity(), nn.Identity()
+        self.scale_shift_table = nn.Parameter(torch.zeros(1))
 
     def forward(
         self, hidden_states: Tensor, encoder_hidden_states: Any, temb: Any, rotary_emb: Any
