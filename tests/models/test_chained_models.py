@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,13 +93,19 @@ def test_rate_1_is_bit_equal_and_unpatch_restores_the_model(name: str) -> None:
     assert all(map(torch.equal, plain, denoise(tiny, model, STEPS)))
 
 
+def in_step(index: int, tiny: Any, model: nn.Module, latents: Tensor) -> Tensor:
+    """Call the model with the same timestep in every step, so only the context has the step."""
+    with torch.no_grad(), ak.cache_context("0", step_index=index, num_inference_steps=STEPS):
+        output: Tensor = tiny.call(model, latents, 1)
+    return output
+
+
 @NAMES
 def test_reuse_on_equal_input_repeats_the_output(name: str) -> None:
     """The tolerance allows two roundings of the stream and a gain below 16 after the blocks."""
     tiny, model = CHAINED[name], CHAINED[name].build()
     ak.patch(model, codebook={float("inf"): 3}, num_inference_steps=STEPS)
-    with torch.no_grad():
-        outputs = [tiny.call(model, torch.ones(tiny.latents), 1) for _ in range(STEPS)]
+    outputs = [in_step(index, tiny, model, torch.ones(tiny.latents)) for index in range(STEPS)]
     assert ak.summary(model).reused_steps
     scale = outputs[1].abs().max()
     assert all((o - outputs[1]).abs().max() <= 32 * torch.finfo().eps * scale for o in outputs)
@@ -113,10 +118,10 @@ def test_arguments_are_not_changed(name: str) -> None:
     arguments = tiny.inputs(noise(*tiny.latents), 1)
     before = copy.deepcopy(arguments)
     ak.patch(model, codebook={float("inf"): 3}, num_inference_steps=STEPS)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*very same timestep", ak.AdaCacheWarning)
-        for _ in range(STEPS):
-            model(return_dict=False, **arguments)
+    with torch.no_grad():
+        for index in range(STEPS):
+            with ak.cache_context("0", step_index=index, num_inference_steps=STEPS):
+                model(return_dict=False, **arguments)
     assert ak.summary(model).reused_steps
     assert tree_equal(arguments, before)
 

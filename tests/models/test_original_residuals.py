@@ -141,7 +141,5 @@ def test_the_measured_residual_equals_what_the_block_adds(name: str, which: str)
 def test_moreg_without_frames() -> None:
     model = ORIGINALS["Open-Sora 2"].build()
     ak.patch(model, apply_moreg=True, num_inference_steps=STEPS)
-    with pytest.raises(
-        ValueError, match=r"not known.*set apply_moreg=False"
-    ):
+    with pytest.raises(ValueError, match=r"not known.*set apply_moreg=False"):
         ORIGINALS["Open-Sora 2"].denoise(model, STEPS)
