@@ -159,19 +159,20 @@ class Installation:
         attributes = vars(transformer)
         self.router = router
         self._transformer = transformer
-        self._forward = PatchedForward(transformer, router, self._give_up)
+        self._forward = PatchedForward(transformer, router, self.give_up)
         self._proxies: dict[str, MethodProxy] = {}
         for name, kind in PROXIES.items():
             original = getattr(transformer, name, None)
             if callable(original):
                 self._proxies[name] = kind(original)
         self._previous = {name: attributes[name] for name in self._proxies if name in attributes}
+        # This comes first: if it fails, nothing is set on the model yet.
+        self._outside_blocks = OutsideBlocks(transformer, found, self._warn_of_bypass)
         attribute = innermost_forward(transformer)
         self._was_unset = attribute.name == "forward" and attribute.value is None
         attribute.set(self._forward)
         attributes.update(self._proxies)
         attributes[INSTALLATION] = self
-        self._outside_blocks = OutsideBlocks(transformer, found, self._warn_of_bypass)
 
     def alone(self, event: str) -> contextlib.AbstractContextManager[None]:
         """Exclude calls of the model; see `PatchedForward.alone`."""
@@ -194,8 +195,8 @@ class Installation:
     def _warn_of_bypass(self, text: str) -> None:
         self.router.engine.user_warnings.warn(text, text)
 
-    def _give_up(self) -> None:
-        """Remove the patch, because the model cannot be read."""
+    def give_up(self) -> None:
+        """Remove the patch and release its memory, because the model cannot be read."""
         self.router.clock.detach()
         self.router.reset()
         self.remove()

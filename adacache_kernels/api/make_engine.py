@@ -72,8 +72,7 @@ def _probing_router(
         installation_of(transformer).router.use(_maker(transformer, adapter, settings, arena), call)
 
     def give_up() -> None:
-        clock.detach()
-        installation_of(transformer).remove()
+        installation_of(transformer).give_up()
 
     def probe(own: TrackClock) -> AnyEngine:
         return ProbingEngine(transformer, names, settings, own, arena, succeed, give_up, frames)

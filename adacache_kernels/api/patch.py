@@ -47,7 +47,9 @@ def patch(
     Args:
         model: a pipeline with `.transformer` and `.scheduler`; the scheduler reports the number of
             steps and the end of each step. If the pipeline has a `.transformer_2`, as Wan 2.2 has,
-            both are patched. Or the transformer itself, see `num_inference_steps`.
+            both are patched. Or the transformer itself, see `num_inference_steps`. Or several
+            transformers that share a generation: a list of them, or an object with
+            `.high_noise_model` and `.low_noise_model`.
         config: an `AdaCacheConfig`, the name of a preset, or None for the defaults ("fast"). "fast"
             and "slow" are the paper's presets; "forecast" extrapolates residuals, and the forecast
             error decides. Or a `Calibration`, or the path of its JSON file, see `calibrate`. Or
@@ -76,8 +78,8 @@ def patch(
 
     The first forward raises `CacheBudgetError` if the cache does not fit its budget. It raises
     `ValueError` if the connections of an unknown model are unclear, or if another library has begun
-    to cache the model. A forward raises `RuntimeError` while another forward of the same model
-    runs.
+    to cache the model, or if the model is not what its class suggests. A forward that runs inside
+    of another one of the same model raises `RuntimeError`; forwards of several threads wait.
     """
     _native.module()
     settings = resolve_config(config, overrides)
@@ -106,7 +108,7 @@ def unpatch(model: T) -> T:
     """Restore the model's own methods and release all memory.
 
     Raises:
-        RuntimeError: a call of the model is running.
+        RuntimeError: a call of the model is running further up in this thread.
         TypeError: `model` is neither a pipeline nor a module.
         ValueError: the model is not patched.
     """
@@ -134,11 +136,12 @@ def is_patched(model: object) -> bool:
 def reset(model: object) -> None:
     """Forget all stored residuals: the next call is the first step of a new generation.
 
-    A pipeline needs no reset. A bare model needs one after a generation that did not run to its
-    end.
+    A pipeline needs no reset. A bare model on a device needs one after a generation that did not
+    run to its end, if its timesteps are no views of a schedule and the next prompts are the same
+    tensors.
 
     Raises:
-        RuntimeError: a call of the model is running.
+        RuntimeError: a call of the model is running further up in this thread.
         TypeError: `model` is neither a pipeline nor a module.
         ValueError: the model is not patched.
     """

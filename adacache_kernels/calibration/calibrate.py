@@ -92,7 +92,7 @@ def calibrate(
             far, and their total.
         checkpoint: folder in which each measurement is stored when it is made, about 4 MB a case.
             With the same arguments, a calibration that was killed or that ran out of disk goes on
-            from there. Cases are told apart by their `repr`. The first case is generated again,
+            from there. The `repr` of a case identifies it. The first case is generated again,
             to show that `generate` is the same. Remove the folder after the result is saved.
         settings: more settings for `patch`. The defaults for a profile are forecast=1 and
             correct=True.

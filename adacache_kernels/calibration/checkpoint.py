@@ -96,7 +96,7 @@ def request_for(pipe: Any, cases: Sequence[object], **others: Any) -> dict[str, 
 
     Args:
         pipe: the pipeline, or a bare model.
-        cases: told apart by their `repr`.
+        cases: the cases; the `repr` of each identifies it.
         others: more properties.
     """
     model = pipe if isinstance(pipe, nn.Module) else getattr(pipe, "transformer", None)

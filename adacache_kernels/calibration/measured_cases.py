@@ -108,7 +108,7 @@ class MeasuredCases(Generic[Case]):
 
 
 def _key(kind: str, case: object, settings: Mapping[str, Any]) -> str:
-    """Return the key of a measurement, in which a profile is told by its digest."""
+    """Return the key of a measurement; a digest identifies its profile."""
     plain = dict(settings)
     if plain.get("profile") is not None:
         plain["profile"] = _digest(plain["profile"])

@@ -20,7 +20,7 @@ class Frames:
 
     Args:
         count: the function.
-        arguments: arguments of the model's forward that it cannot do without.
+        arguments: arguments of the model's forward that it requires.
         attributes: attributes of the model that it reads, as dotted paths.
         unknown: the reason why `count` returns 1 for every video; empty if it knows the frames.
     """

@@ -39,7 +39,7 @@ def test_an_error_of_this_package(place: str, error: Any, monkeypatch: pytest.Mo
     """It says what was expected, and advises nothing that would not help."""
     model = Model().eval()
     plain = run(model, 1)[0]
-    # The code of the package is told by its files, so the error has to come from one of them.
+    # The package recognises its own code by the file, so the error has to come from such a file.
     code = compile("raise error('lost')", ak.__file__, "exec")
 
     def fail(*_: Any, **__: Any) -> None:

@@ -11,7 +11,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 
 class Kind(Enum):
-    """The evidence by which the steps of a generation are told apart, the strongest first."""
+    """The evidence that separates the steps of a generation, the strongest first."""
 
     INDEXED = "by the index of the step"
     WATCHED = "by the steps of the scheduler"
