@@ -6,8 +6,7 @@ docs/development/evidence.md has the numbered rules.
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
-from typing import Any
+from collections.abc import Hashable, Iterator
 
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -115,7 +114,7 @@ class StepClock:
             return place, self._begin(place)
         raise AssertionError("the last place is always possible")
 
-    def _places(self, evidence: CallEvidence) -> Any:
+    def _places(self, evidence: CallEvidence) -> Iterator[Place]:
         """Yield the places that the evidence allows, the strongest evidence first."""
         named = evidence.named
         own = None if named is None or named.generation is None else ("named", named.generation)
