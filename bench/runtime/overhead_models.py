@@ -122,5 +122,6 @@ def _subject(
             "return_dict": False,
         }
 
-    noises = torch.randn(LATENTS, 1, *latents, generator=generator)
+    # Each step has a tensor of its own: slices of one tensor would be windows of a longer video.
+    noises = [torch.randn(1, *latents, generator=generator) for _ in range(LATENTS)]
     return Subject(name, model.eval(), tuple(map(inputs, noises, range(LATENTS))), lists)
