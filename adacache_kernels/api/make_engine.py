@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import nn
 
@@ -18,10 +19,12 @@ from ..engine.graph_engine import GraphEngine
 from ..engine.per_branch_engine import PerBranchEngine
 from ..engine.per_video_engine import PerVideoEngine
 from ..engine.probing_engine import ProbingEngine
+from ..engine.ranks.ranks import Ranks
 from ..engine.router import Router
 from ..memory.arena import CacheArena
 from ..memory.arena_provider import ArenaProvider
 from ..models import Adapter, GivenFrames
+from ..models.other_libraries.rank_groups import Role
 from .installation import installation_of
 
 
@@ -32,6 +35,7 @@ def make_router(
     clock: StepClock,
     arena: ArenaProvider | None,
     frames: GivenFrames | None = None,
+    process_groups: Mapping[Role, Any] | None = None,
 ) -> Router:
     """Return the router of a transformer.
 
@@ -42,6 +46,7 @@ def make_router(
         clock: finds generation, step and branch of every call.
         arena: provides the memory; None for a baseline.
         frames: the frames that the user gave for a model whose class is not known.
+        process_groups: the process groups that the user gave, by role.
 
     Raises:
         ValueError: the settings do not fit the model.
@@ -52,10 +57,11 @@ def make_router(
             transformer, clock, lambda own: BaselineEngine(transformer, adapter, settings, own)
         )
     assert arena is not None
+    ranks = Ranks(transformer, settings, process_groups)
     if isinstance(found, Adapter):
-        router = Router(transformer, clock, _maker(transformer, found, settings, arena))
+        router = Router(transformer, clock, _maker(transformer, found, settings, arena, ranks))
     else:
-        router = _probing_router(transformer, found, settings, clock, arena, frames)
+        router = _probing_router(transformer, found, settings, clock, arena, ranks, frames)
     arena.add_holder(router)
     return router
 
@@ -66,10 +72,12 @@ def _probing_router(
     settings: AdaCacheConfig,
     clock: StepClock,
     arena: ArenaProvider,
+    ranks: Ranks,
     frames: GivenFrames | None,
 ) -> Router:
     def succeed(adapter: Adapter, call: Call) -> None:
-        installation_of(transformer).router.use(_maker(transformer, adapter, settings, arena), call)
+        make = _maker(transformer, adapter, settings, arena, ranks)
+        installation_of(transformer).router.use(make, call)
 
     def give_up() -> None:
         installation_of(transformer).give_up()
@@ -81,9 +89,13 @@ def _probing_router(
 
 
 def _maker(
-    transformer: nn.Module, adapter: Adapter, settings: AdaCacheConfig, arena: ArenaProvider
+    transformer: nn.Module,
+    adapter: Adapter,
+    settings: AdaCacheConfig,
+    arena: ArenaProvider,
+    ranks: Ranks,
 ) -> Callable[[TrackClock], AdaCacheEngine]:
-    return lambda own: _adacache_engine(transformer, adapter, settings, own, arena)
+    return lambda own: _adacache_engine(transformer, adapter, settings, own, arena, ranks)
 
 
 def check_arena(arena: object, settings: AdaCacheConfig | BaselineConfig) -> None:
@@ -125,10 +137,11 @@ def _adacache_engine(
     settings: AdaCacheConfig,
     clock: EngineClock,
     arena: ArenaProvider,
+    ranks: Ranks,
 ) -> AdaCacheEngine:
     def for_one_video(clock: EngineClock) -> AdaCacheEngine:
         kind = GraphEngine if settings.decision == "graph" else Engine
-        return kind(transformer, adapter, settings, clock, arena)
+        return kind(transformer, adapter, settings, clock, arena, ranks)
 
     def for_one_branch(clock: EngineClock) -> AdaCacheEngine:
         if settings.batch == "each":

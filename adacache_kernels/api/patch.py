@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from ..memory.arena import CacheArena
 from ..memory.arena_provider import ArenaProvider
 from ..models import Adapter, GivenFrames, check_frames
 from ..models.other_libraries.inspection import inspect
+from ..models.other_libraries.rank_groups import Role, check_given
 from .choose_adapter import choose_adapter
 from .installation import Installation, installation_of, router_of
 from .make_clock import make_clock
@@ -38,6 +39,7 @@ def patch(
     arena: CacheArena | None = None,
     blocks: str | Sequence[str] = (),
     frames: GivenFrames | None = None,
+    process_group: Any = None,
     **overrides: Any,
 ) -> T:
     """Patch a diffusers pipeline or a transformer, so that it reuses residuals that change little.
@@ -62,6 +64,9 @@ def patch(
         frames: the frames of tokens in a video, if the class of the model is not known and its
             inputs do not show them. A whole number, or a function of the arguments of the model's
             forward by name. Motion regularization needs them.
+        process_group: the ranks of `torch.distributed` that hold parts of the same video, if no
+            known library has set them up. A process group, or a mapping from "shards", "replicas"
+            or "videos" to process groups, see docs/multi_gpu.md.
         overrides: fields of the config to change.
 
     Returns:
@@ -71,10 +76,9 @@ def patch(
         FileNotFoundError: the calibration file does not exist.
         ImportError: the package's compiled part is missing.
         TypeError: `model` is neither a pipeline nor a module, or a setting is unknown.
-        ValueError: the model is patched already; another library caches it or splits it over
-            ranks; it is compiled as a whole; its class must not be cached; its blocks cannot be
-            detected; a setting does not fit the model; a calibration belongs to another model, or
-            its file is not a calibration.
+        ValueError: the model is patched already; another library caches it; it is compiled as a
+            whole; its class must not be cached; its blocks cannot be detected; a setting does not
+            fit the model; a calibration belongs to another model, or its file is not a calibration.
 
     The first forward raises `CacheBudgetError` if the cache does not fit its budget. It raises
     `ValueError` if the connections of an unknown model are unclear, or if another library has begun
@@ -86,6 +90,7 @@ def patch(
     check_arena(arena, settings)
     if frames is not None:
         check_frames(frames)
+    groups = check_given(process_group)
     transformers = transformers_of(model)
     for transformer in transformers:
         inspection = inspect(transformer)
@@ -98,7 +103,7 @@ def patch(
         inspection.check_no_conflict()
     found = [choose_adapter(transformer, blocks) for transformer in transformers]
     clock = make_clock(model, settings)
-    routers = _make_routers(transformers, found, settings, clock, arena, frames)
+    routers = _make_routers(transformers, found, settings, clock, arena, frames, groups)
     for transformer, router, of_model in zip(transformers, routers, found, strict=True):
         Installation(transformer, router, of_model)
     return model
@@ -170,6 +175,7 @@ def _make_routers(
     clock: StepClock,
     arena: CacheArena | None,
     frames: GivenFrames | None,
+    groups: Mapping[Role, Any],
 ) -> list[Router]:
     """Return a router for each transformer. They share the generations, the clock and the arena."""
     provider = None
@@ -177,8 +183,8 @@ def _make_routers(
         provider = ArenaProvider(settings.max_cache_bytes, arena)
     try:
         return [
-            make_router(transformer, adapter_or_names, settings, clock, provider, frames)
-            for transformer, adapter_or_names in zip(transformers, found, strict=True)
+            make_router(transformer, one, settings, clock, provider, frames, groups)
+            for transformer, one in zip(transformers, found, strict=True)
         ]
     except BaseException:
         clock.detach()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,8 @@ from .forward_call import ForwardCall
 from .generation import Generation
 from .leader_measurement import LeaderMeasurement
 from .make_policy import check_correctable, check_profile
+from .ranks.ranks import Ranks
+from .ranks.shard import Shard
 from .reports import user_warnings
 from .reports.evidence_messages import OPEN_END
 from .reports.nothing_reused import (
@@ -33,6 +36,7 @@ from .reports.nothing_reused import (
 from .reports.summary import Summary, summarize
 from .residuals.block_stand_ins import Before, Observer
 from .residuals.guidance_branch import GuidanceBranch
+from .residuals.write_check import WriteCheck
 from .slot_reservation import SlotReservation
 from .step_recorder import StepRecorder
 from .write_guard import WriteGuard
@@ -47,6 +51,7 @@ class Engine(AdaCacheEngine):
         config: the settings.
         clock: describes the generation.
         arena: provides the memory.
+        ranks: the ranks that decide together with this one.
 
     Raises:
         ValueError: a setting, a profile or a calibration does not fit the model.
@@ -59,15 +64,17 @@ class Engine(AdaCacheEngine):
         config: AdaCacheConfig,
         clock: EngineClock,
         arena: ArenaProvider,
+        ranks: Ranks | None = None,
     ) -> None:
         super().__init__(model, config, clock)
+        self._ranks = Ranks(model, config) if ranks is None else ranks
         self.recorder: StepRecorder | None = None
         """Receives the residuals of every computed step; a calibration sets it."""
         self._adapter = adapter
         self._writes = WriteGuard(model, adapter, self.user_warnings)
         self._memory = ResidualStore(arena, Storage(config.cache_dtype), tuple(config.over_budget))
         self._measurement = LeaderMeasurement(
-            model, adapter, config, clock, self._memory, self.user_warnings
+            model, adapter, config, clock, self._memory, self.user_warnings, self._ranks
         )
         self._meter = self._measurement.meter
         self._decider = self._measurement.decider
@@ -90,7 +97,7 @@ class Engine(AdaCacheEngine):
         return summarize(
             generation.history,
             model=type(self.model).__name__,
-            found=self._adapter.describe(self.model),
+            found=", ".join([self._adapter.describe(self.model), *self._ranks.describe()]),
             branches=tuple(generation.branches),
             measured=self._meter.residuals,
             memory=self._memory.report(),
@@ -108,6 +115,7 @@ class Engine(AdaCacheEngine):
 
     def _begin_generation(self) -> None:
         inspect(self.model).check_no_conflict()
+        self._ranks.begin_generation()
         self._check_num_steps(self.clock.num_steps)
         self._start(self.clock.num_steps)
         self._warn_at_beginning()
@@ -211,26 +219,28 @@ class Engine(AdaCacheEngine):
         is_storing = self._is_storing(branch, call.step)
         if not (is_measuring or is_storing):
             return forward.run()
-        video = self._adapter.frames(self.model, forward.arguments)
+        whole = self._adapter.frames(self.model, forward.arguments)
+        shard = branch.shard if branch.reserved_for == branch.signature else None
+        shard = shard or self._ranks.shard_before(whole, self._adapter)
         # A calibration needs the right residual of every step, the first one too.
         is_recorded = self.recorder is not None
         is_first = branch.checked_for != branch.signature
         branch.check.begin(fingerprints=is_storing and is_first)
         observers: dict[str, dict[int, list[Observer]]] = {}
         if is_measuring:
-            observers = self._measurement.begin(call.step, video, self.recorder)
+            observers = self._measurement.begin(call.step, shard, self.recorder)
             self._writes.watch_metric_blocks(observers, branch.check, keeps_all=is_recorded)
         first_list = observers.setdefault(self._adapter.lists[0].attribute, {})
-        first_list.setdefault(0, []).insert(0, Before(partial(self._reserve, branch, video)))
+        first_list.setdefault(0, []).insert(0, Before(partial(self._reserve, branch, whole, shard)))
         lists = branch.computed(
             call.step,
             observers,
-            video,
+            shard.video,
             recording=is_storing,
             kept=self._writes.kept_lists(keeps_all=is_recorded),
-            measure=self._measurement.comparison if is_measuring else None,
+            measure=self._measurement.comparison(shard) if is_measuring else None,
         )
-        with shadowed(self.model, lists):
+        with shadowed(self.model, lists), self._watched(call, is_measuring=is_measuring):
             output = forward.run()
         self._memory.mark()
         self._end_computed(branch, call, is_storing=is_storing)
@@ -242,8 +252,26 @@ class Engine(AdaCacheEngine):
         """Return whether this computed step stores its residuals."""
         return self.recorder is not None or self._generation.needs_residuals(branch, step)
 
-    def _reserve(self, branch: GuidanceBranch, video: tuple[int, int], run: BlockRun) -> None:
-        if not self._reservation.reserve(self._generation, branch, video, run):
+    def _watched(self, call: Call, *, is_measuring: bool) -> AbstractContextManager[None]:
+        """Return a context that finds ranks of an unknown group in the first step of them."""
+        is_first = is_measuring and call.step == self._generation.history.computed[0]
+        return self._ranks.watched() if is_first else nullcontext()
+
+    def _reserve(
+        self, branch: GuidanceBranch, whole: tuple[int, int], shard: Shard, run: BlockRun
+    ) -> None:
+        """Reserve the slots of a branch, before its first block runs.
+
+        Args:
+            branch: the branch.
+            whole: videos of the call, and frames of the whole videos.
+            shard: the part of them that this rank holds.
+            run: the call of the first block.
+        """
+        if self._ranks.are_several and branch.reserved_for != branch.signature:
+            steps = self._generation.num_steps
+            branch.shard = self._ranks.meet(whole, steps, self._adapter, run.x_in)
+        if not self._reservation.reserve(self._generation, branch, shard.video, run):
             self._meter.forget()
             self.user_warnings.warn("planned again", user_warnings.PLANNED_AGAIN)
 
@@ -272,9 +300,7 @@ class Engine(AdaCacheEngine):
             wait: whether the host waits for comparisons that the device has not finished. Before
                 the first reuse it has to: the computed steps must not depend on the device's speed.
         """
-        waited = branch.check.read(wait=wait)
-        if waited > 0:
-            self._generation.history.waits.append(waited)
+        self._read_writes(branch.check, wait=wait)
         writes = branch.check.take()
         if not writes:
             return False
@@ -288,6 +314,16 @@ class Engine(AdaCacheEngine):
         if self._adapter is not self._writes.adapter:
             self._use_lists_of(self._writes.adapter)
         return True
+
+    def _read_writes(self, check: WriteCheck, *, wait: bool) -> None:
+        """Read the comparisons that the device has finished, on all ranks at the same call."""
+        if self._ranks.are_several and not (wait and check.is_open):
+            return
+        waited = check.read(wait=wait)
+        if waited > 0:
+            self._generation.history.waits.append(waited)
+        if self._ranks.are_several:
+            check.found = self._ranks.all_writes(check.found)
 
     def _forget_written(self, kinds: set[str]) -> None:
         """Forget what was measured before writes of these kinds were known."""

@@ -15,6 +15,7 @@ from .clocks.clock import Call, EngineClock
 from .decision.step_graphs import StepGraphs
 from .engine import Engine
 from .forward_call import ForwardCall
+from .ranks.ranks import Ranks
 from .reports.summary import Summary
 from .residuals.guidance_branch import GuidanceBranch
 
@@ -32,6 +33,7 @@ class GraphEngine(Engine):
         config: the settings.
         clock: describes the generation.
         arena: provides the memory.
+        ranks: the ranks that decide together with this one.
 
     Raises:
         ValueError: a setting or a calibration does not fit the model.
@@ -44,8 +46,9 @@ class GraphEngine(Engine):
         config: AdaCacheConfig,
         clock: EngineClock,
         arena: ArenaProvider,
+        ranks: Ranks | None = None,
     ) -> None:
-        super().__init__(model, adapter, config, clock, arena)
+        super().__init__(model, adapter, config, clock, arena, ranks)
         self._graphs = StepGraphs(model, self._decider)
         self._begin_graphs()
 

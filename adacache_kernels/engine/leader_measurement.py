@@ -15,6 +15,8 @@ from .decision.decider import Decider
 from .decision.distance_meter import DistanceMeter
 from .decision.metric_blocks import MetricBlocks
 from .guidance_rows import videos_of
+from .ranks.ranks import Ranks
+from .ranks.shard import Shard
 from .reports.user_warnings import METRIC_BLOCK, UserWarnings
 from .residuals.block_stand_ins import Observer
 from .residuals.guidance_branch import GuidanceBranch
@@ -31,6 +33,7 @@ class LeaderMeasurement:
         clock: reports whether there is guidance.
         memory: the residual store.
         warnings: the user warnings of the model.
+        ranks: the ranks that decide together with this one.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class LeaderMeasurement:
         clock: EngineClock,
         memory: ResidualStore,
         warnings: UserWarnings,
+        ranks: Ranks,
     ) -> None:
         self._adapter = adapter
         self._config = config
@@ -49,22 +53,21 @@ class LeaderMeasurement:
         self._metric_blocks = MetricBlocks(model, adapter, config)
         self.decider = Decider(config)
         blocks = self._metric_blocks.measurable()
-        self.meter = DistanceMeter(blocks, config, memory, self.decider)
+        self.meter = DistanceMeter(blocks, config, memory, self.decider, ranks)
 
-    @property
-    def comparison(self) -> tuple[Sequence[int], Metric] | None:
+    def comparison(self, shard: Shard) -> tuple[Sequence[int], Metric] | None:
         """Return the frame strides and the metric of forecast errors, or None if not measured."""
         config = self._config
-        return (config.strides, config.measured_metric) if config.compares_forecasts else None
+        return (shard.strides, config.measured_metric) if config.compares_forecasts else None
 
     def begin(
-        self, step: int, video: tuple[int, int], recorder: StepRecorder | None
+        self, step: int, shard: Shard, recorder: StepRecorder | None
     ) -> dict[str, dict[int, list[Observer]]]:
         """Begin the measurement of a computed forward.
 
         Args:
             step: counted from 1.
-            video: batch rows and frames.
+            shard: batch rows and frames, and the frame strides.
             recorder: receives the residuals of the metric blocks.
 
         Returns:
@@ -77,8 +80,8 @@ class LeaderMeasurement:
         self.meter.use_blocks(self._metric_blocks.measurable())
         if self._metric_blocks.warning:
             self._user_warnings.warn("compiled", self._metric_blocks.warning)
-        videos = videos_of(video[0], self._config, self._adapter, self._clock)
-        self.meter.begin(step, video, videos, recorder, self._adapter.frames.unknown)
+        videos = videos_of(shard.video[0], self._config, self._adapter, self._clock)
+        self.meter.begin(step, shard, videos, recorder, self._adapter.frames.unknown)
         names = [blocks.attribute for blocks in self._adapter.lists]
         return {
             name: {index: list(of_block) for index, of_block in self.meter.observers(name).items()}

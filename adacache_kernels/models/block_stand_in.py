@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .adapter import BlockList, Stream
 from .block_calls import Parameters
+from .other_libraries.split_hooks import split_arguments
 
 Streams = list[Tensor | None]
 """The streams of one block, None for a stream that the call does not have."""
@@ -48,7 +49,7 @@ class BlockCall:
         block: the block.
         args: positional arguments of the call.
         kwargs: keyword arguments of the call.
-        arguments: all arguments by name.
+        arguments: all arguments by name, split as this rank's blocks get them.
     """
 
     block: nn.Module
@@ -93,6 +94,7 @@ def block_stand_in(
     """
 
     def bound(*args: Any, **kwargs: Any) -> Any:
-        return handle(BlockCall(block, args, kwargs, parameters.bind(args, kwargs)))
+        arguments = parameters.bind(*split_arguments(block, args, kwargs))
+        return handle(BlockCall(block, args, kwargs, arguments))
 
     return StandIn(block, bound)

@@ -17,6 +17,8 @@ from ...memory.plan import metric_key
 from ...memory.residual_store import ResidualStore
 from ...models import BlockRun
 from ...options import CacheRes
+from ..ranks.ranks import Ranks
+from ..ranks.shard import Shard
 from ..residuals.block_stand_ins import Observer
 from ..step_recorder import StepRecorder
 from .decider import Decider
@@ -31,6 +33,7 @@ class DistanceMeter:
         config: the settings.
         memory: holds the stored residual of each metric block.
         decider: receives the sums of a forward when its last metric block has run.
+        ranks: the ranks that decide together with this one.
     """
 
     def __init__(
@@ -39,15 +42,17 @@ class DistanceMeter:
         config: AdaCacheConfig,
         memory: ResidualStore,
         decider: Decider,
+        ranks: Ranks,
     ) -> None:
         self._blocks = blocks
         self._config = config
         self._memory = memory
         self._decider = decider
+        self._ranks = ranks
         self._has_previous = False
         self._sums: list[Tensor] = []
         self._step = 0
-        self._shape = (0, 0)
+        self._shard = Shard((0, 0), ())
         self._videos = 1
         self._recorder: StepRecorder | None = None
 
@@ -79,7 +84,7 @@ class DistanceMeter:
     def begin(
         self,
         step: int,
-        shape: tuple[int, int],
+        shard: Shard,
         videos: int,
         recorder: StepRecorder | None = None,
         unknown: str = "",
@@ -88,7 +93,7 @@ class DistanceMeter:
 
         Args:
             step: the step, counted from 1.
-            shape: rows and frames of the forward.
+            shard: rows and frames of the forward, and the frame strides.
             videos: the number of videos that the rows belong to.
             recorder: receives every measured residual.
             unknown: the reason why the frames of the model are not known; empty if they are.
@@ -96,9 +101,10 @@ class DistanceMeter:
         Raises:
             ValueError: a stride of `moreg_strides` is not shorter than the video.
         """
-        if any(stride >= shape[1] for stride in self._config.strides):
-            raise ValueError(_too_long(self._config.strides, shape[1], unknown))
-        self._step, self._shape, self._videos, self._recorder = step, shape, videos, recorder
+        frames = shard.video[1]
+        if not self._ranks.are_several and any(stride >= frames for stride in shard.strides):
+            raise ValueError(_too_long(shard.strides, frames, unknown))
+        self._step, self._shard, self._videos, self._recorder = step, shard, videos, recorder
         self._sums = []
 
     def observers(self, attribute: str) -> dict[int, list[MetricBlockObserver]]:
@@ -126,7 +132,7 @@ class DistanceMeter:
             self._split(block, slot),
             self._split(block, x_out),
             None if x_in is None else self._split(block, x_in),
-            strides=self._config.strides,
+            strides=self._shard.strides,
             metric=self._config.measured_metric,
             slot_holds="previous" if self._has_previous else "nothing",
         )
@@ -144,20 +150,22 @@ class DistanceMeter:
                 was compared.
         """
         self._has_previous = bool(sums)
-        columns = 3 + 2 * len(self._config.strides)
+        columns = 3 + 2 * len(self._shard.strides)
         device = self._memory.device
-        self._sums = list(sums) or [torch.zeros(self._shape[0], 1, columns, device=device)]
+        self._sums = list(sums) or [torch.zeros(self._shard.video[0], 1, columns, device=device)]
         self._decide()
 
     def _split(self, block: MetricBlock, x: Tensor) -> Tensor:
         """Return `x`, in the layout of the block list, as a view `[B, F, S, C]`."""
-        return block.blocks.split(x, 0, self._shape)
+        return block.blocks.split(x, 0, self._shard.video)
 
     def _decide(self) -> None:
         # torch.stack copies even a single tensor.
         one = len(self._sums) == 1
         sums = self._sums[0].unsqueeze(0) if one else torch.stack(self._sums)
-        self._decider.decide(sums, self._step, self._videos, has_previous=self._has_previous)
+        videos, has_previous = self._videos, self._has_previous
+        sums, videos = self._ranks.agreed(sums, videos, has_previous=has_previous)
+        self._decider.decide(sums, self._step, videos, has_previous=has_previous)
         self._has_previous = True
 
 

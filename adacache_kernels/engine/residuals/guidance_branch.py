@@ -11,6 +11,7 @@ from ...memory.residual_store import ResidualStore
 from ...models import Adapter, BlockRun
 from ...options import Metric
 from ...schedule import Forecast
+from ..ranks.shard import Shard
 from .block_stand_ins import After, StandIns
 from .interleaved_lists import Video
 from .span import NOT_STORED, BlocksByIndex, Comparison, ObserversByList, Span
@@ -85,6 +86,8 @@ class GuidanceBranch:
         """The signature of the last call."""
         self.reserved_for: object = None
         """The signature for which there are slots."""
+        self.shard: Shard | None = None
+        """The part of the videos that this rank holds, once the ranks have met."""
         self.check = WriteCheck()
         """The check of the last computed call that was recorded."""
         self.checked_for: object = None

@@ -1,4 +1,4 @@
-"""Recognise what excludes a cache: another cache, a split over ranks, an old way of offloading.
+"""Recognise what excludes a cache: another cache, or an old way of offloading.
 
 Other libraries leave marks on a model, so none of them is imported here.
 """
@@ -29,7 +29,6 @@ class OtherPatches:
     Args:
         cache_config: the class of the config of an enabled diffusers cache; "" if there is none.
         cache_hooks: the names of the hooks of diffusers' caches, sorted.
-        parallel_hooks: the names of the hooks of context parallelism.
         offloading: the kinds of group offloading, such as "LEAF_LEVEL" or "LEAF_LEVEL, streams".
         marks: those of `MARKS` that are set on the model.
         caches: those of `CACHES` that the model holds.
@@ -37,7 +36,6 @@ class OtherPatches:
 
     cache_config: str
     cache_hooks: tuple[str, ...]
-    parallel_hooks: tuple[str, ...]
     offloading: frozenset[str]
     marks: tuple[str, ...]
     caches: tuple[str, ...] = ()
@@ -45,19 +43,16 @@ class OtherPatches:
 
 def find_other_patches(model: nn.Module) -> OtherPatches:
     """Return the patches of other libraries on a transformer."""
-    cache_hooks, parallel_hooks, offloading = set(), [], set()
+    cache_hooks, offloading = set(), set()
     for name, file, hook in _diffusers_hooks(model):
         if is_cache_module(file):
             cache_hooks.add(name)
-        elif file == "context_parallel":
-            parallel_hooks.append(name)
         elif file == "group_offloading":
             offloading.add(_offloading_kind(hook))
     config = getattr(model, "_cache_config", None)
     return OtherPatches(
         cache_config="" if config is None else type(config).__name__,
         cache_hooks=tuple(sorted(cache_hooks)),
-        parallel_hooks=tuple(parallel_hooks),
         offloading=frozenset(offloading),
         marks=tuple(mark for mark in MARKS if _is_on(model, mark)),
         caches=tuple(name for name in CACHES if _is_on(model, name)),
@@ -65,7 +60,7 @@ def find_other_patches(model: nn.Module) -> OtherPatches:
 
 
 def check_no_conflict(model: str, patches: OtherPatches) -> None:
-    """Refuse to cache a model that another library caches or splits over ranks.
+    """Refuse to cache a model that another library caches.
 
     Args:
         model: the class of the model.
@@ -85,12 +80,6 @@ def check_no_conflict(model: str, patches: OtherPatches) -> None:
             f"hooks of a cache of diffusers are on this {model} ({', '.join(patches.cache_hooks)})"
             f", and {TWO_CACHES}: remove them with HookRegistry.check_if_exists_or_initialize("
             "model).remove_hook(name, recurse=True), or do not call patch()"
-        )
-    if patches.parallel_hooks:
-        raise ValueError(
-            f"context parallelism is enabled on this {model} (hook {patches.parallel_hooks[0]}). "
-            "Each rank would decide by its own part of the video, and wait forever for a rank that "
-            "decided otherwise: load it without a parallel config, or do not call patch()"
         )
     if "_is_cached" in patches.marks:
         raise ValueError(

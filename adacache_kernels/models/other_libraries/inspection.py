@@ -18,7 +18,7 @@ class Inspection:
     Args:
         model: the class of the transformer.
         compiled_by: the way in which the whole transformer was compiled; None if it was not.
-        patches: caches, context parallelism and offloading by other libraries.
+        patches: caches and offloading by other libraries.
         forward_wrappers: the Python modules whose wrappers lie around its forward, outermost first.
     """
 
@@ -36,7 +36,7 @@ class Inspection:
         check_not_compiled(self.model, self.compiled_by)
 
     def check_no_conflict(self) -> None:
-        """Refuse to cache a transformer that another library caches or splits over ranks.
+        """Refuse to cache a transformer that another library caches.
 
         Raises:
             ValueError: there is a conflict; the message names it and both ways to resolve it.

@@ -1,0 +1,1 @@
+"""Decide as one with the other ranks that work on the same video."""

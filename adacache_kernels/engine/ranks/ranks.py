@@ -1,0 +1,179 @@
+"""The ranks that decide together with this one, for one patched model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...config.adacache_config import AdaCacheConfig
+from ...models import Adapter
+from ...models.other_libraries.rank_groups import (
+    RankGroup,
+    Role,
+    find_rank_groups,
+    is_distributed,
+)
+from ..residuals.write_check import Write
+from .agreement import agreed_sums
+from .collective_watch import CollectiveWatch, unknown_group
+from .meeting import check_equal, meet
+from .shard import TOKEN_DIMENSIONS, Shard, shard_of, tokens_of
+
+ROLE_NAMES: Mapping[Role, str] = {
+    "shards": "with a shard of each video",
+    "replicas": "with the same videos",
+    "videos": "with videos of their own",
+}
+PACKAGE = __name__.partition(".")[0]
+LONG = 64
+"""Settings with a longer text, such as profiles, are compared by a hash."""
+
+
+class Ranks:
+    """The groups of ranks over which a model is spread, and how they decide as one.
+
+    The hosts of the ranks meet when a branch of a generation begins. There they compare versions,
+    settings and shapes. In the steps they communicate only where a distance is measured: one gather
+    for each group.
+
+    Args:
+        model: the transformer.
+        config: the settings.
+        given: the process groups that the user gave, by role.
+    """
+
+    def __init__(
+        self, model: nn.Module, config: AdaCacheConfig, given: Mapping[Role, Any] | None = None
+    ) -> None:
+        self._model = model
+        self._config = config
+        self._given = given or {}
+        self.groups: tuple[RankGroup, ...] = ()
+        """The groups as the last generation found them."""
+
+    def begin_generation(self) -> None:
+        """Look for the groups; other libraries may have set them up since the last generation.
+
+        Raises:
+            ValueError: a setting does not work with several ranks.
+        """
+        self.groups = find_rank_groups(self._model, self._given)
+        if self.groups and self._config.decision == "graph":
+            raise ValueError(
+                f'decision="graph": the ranks of {self.groups[0].origin} exchange their sums in '
+                "every measured step, which a graph does not contain; leave it out"
+            )
+
+    def describe(self) -> list[str]:
+        """Return a text for each group."""
+        return [
+            f"{group.group.size()} ranks {ROLE_NAMES[group.role]} ({group.origin})"
+            for group in self.groups
+        ]
+
+    @property
+    def are_several(self) -> bool:
+        """Return True if other ranks decide together with this one."""
+        return bool(self.groups)
+
+    @property
+    def _of_shards(self) -> RankGroup | None:
+        """Return the group whose ranks hold contiguous parts of the sequence of tokens."""
+        found = (group for group in self.groups if group.role == "shards")
+        return next((group for group in found if not group.keeps_frames), None)
+
+    def shard_before(self, video: tuple[int, int], adapter: Adapter) -> Shard:
+        """Return the shard of a call of a branch that has not met yet.
+
+        No distance of such a call is compared, so its motion does not count.
+
+        Args:
+            video: videos of the call, and frames of the whole videos.
+            adapter: the description of the model.
+        """
+        is_sequence = all(blocks.layout in TOKEN_DIMENSIONS for blocks in adapter.lists)
+        if self._of_shards is not None and is_sequence:
+            return Shard((video[0], 1), self._config.strides)
+        return Shard(video, self._config.strides)
+
+    def meet(self, video: tuple[int, int], num_steps: int, adapter: Adapter, x_in: Tensor) -> Shard:
+        """Compare this rank with the others, once for each branch of a generation.
+
+        Args:
+            video: videos of the call, and frames of the whole videos.
+            num_steps: the number of steps.
+            adapter: the description of the model.
+            x_in: the video stream that enters the first block.
+
+        Returns:
+            The shard of this rank.
+
+        Raises:
+            RuntimeError: a rank does not answer within the timeout of the group.
+            ValueError: two ranks differ, or motion cannot be measured on such shards.
+        """
+        tokens = tokens_of(x_in, adapter.lists[0].layout)
+        message = {**self._settings(), "steps": num_steps, "batch rows": video[0], "tokens": tokens}
+        message["blocks"] = adapter.describe(self._model)
+        shard = Shard(video, self._config.strides)
+        for group in self.groups:
+            messages = meet(group, message)
+            names = [name for name in message if name != "tokens"]
+            check_equal(group, messages, names)
+            if group is self._of_shards and tokens is not None:
+                lengths = [each["tokens"] for each in messages]
+                shard = shard_of(video, tokens, lengths, self._config.strides)
+        return shard
+
+    def all_writes(self, found: set[Write]) -> set[Write]:
+        """Return the writes that any rank has found."""
+        own = [(write.kind, write.attribute, write.index) for write in sorted(found, key=str)]
+        for group in self.groups:
+            of_all = [write for each in meet(group, {"writes": own}) for write in each["writes"]]
+            own = list(dict.fromkeys((kind, name, index) for kind, name, index in of_all))
+        return {Write(kind, name, index) for kind, name, index in own}
+
+    def agreed(self, sums: Tensor, videos: int, *, has_previous: bool) -> tuple[Tensor, int]:
+        """Return sums that are the same on every rank, see `agreed_sums`."""
+        return agreed_sums(self.groups, sums, videos, has_previous=has_previous)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Look for collectives in a forward, if ranks may hold parts of a video unknown to us.
+
+        Raises:
+            ValueError: there are collectives, and the group is not known.
+        """
+        if self.groups or not is_distributed():
+            yield
+            return
+        with CollectiveWatch() as watch:
+            yield
+        if watch.seen:
+            raise ValueError(unknown_group(type(self._model).__name__, sorted(watch.seen)))
+
+    def _settings(self) -> dict[str, Any]:
+        values = self._config.to_dict()
+        profile = self._config.loaded_profile
+        values["profile"] = None if profile is None else profile.to_dict()
+        return {
+            "adacache_kernels": getattr(sys.modules[PACKAGE], "__version__", None),
+            "torch": str(torch.__version__),
+            "model": type(self._model).__name__,
+            **{name: _compared(value) for name, value in values.items()},
+        }
+
+
+def _compared(value: object) -> object:
+    """Return a value for comparison: itself if it is short, else a hash."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    if len(text) <= LONG:
+        return json.loads(text)
+    return "sha256 " + hashlib.sha256(text.encode()).hexdigest()[:16]

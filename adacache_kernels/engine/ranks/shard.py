@@ -1,0 +1,73 @@
+"""The part of a video that a rank holds, and how motion is measured on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ...models.layout import Layout
+
+TOKEN_DIMENSIONS = {Layout.FRAME_MAJOR: 1, Layout.UNBATCHED: 0, Layout.TOKENS_FIRST: 0}
+"""The dimension of the tokens of a video, in layouts in which they form one sequence."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The part of a batch of videos in one forward call of this rank.
+
+    Args:
+        video: the number of videos, and of groups of equally many tokens in each. For a whole video
+            these groups are its frames.
+        strides: the frame strides of the motion sums, in such groups.
+    """
+
+    video: tuple[int, int]
+    strides: tuple[int, ...]
+
+
+def shard_of(
+    video: tuple[int, int], own: int, lengths: Sequence[int], strides: Sequence[int]
+) -> Shard:
+    """Return the shard of a rank that holds a contiguous part of the sequence of tokens.
+
+    A token and the token at the same place `s` frames later lie `s * S` tokens apart, with `S`
+    tokens in a frame. A shard may begin and end inside a frame. So it is divided into groups of
+    `gcd(own, S)` tokens: the stride is then a whole number of groups. Pairs of tokens of two
+    different ranks are left out of the motion.
+
+    Args:
+        video: the number of videos, and of frames in each whole video.
+        own: the tokens of this rank's shard.
+        lengths: the tokens of the shard of every rank.
+        strides: frame strides of the motion sums; () without motion regularization.
+
+    Raises:
+        ValueError: no rank holds two tokens that are a stride apart, or the frames are not equal.
+    """
+    rows, frames = video
+    if not strides:
+        return Shard((rows, 1), ())
+    tokens, rest = divmod(sum(lengths), frames)
+    if rest:
+        raise ValueError(
+            f"apply_moreg=True: the shards have {list(lengths)} tokens, which do not divide into "
+            f"{frames} frames, for example because of padding; set apply_moreg=False"
+        )
+    if any(stride * tokens >= max(lengths) for stride in strides):
+        raise ValueError(
+            f"moreg_strides={list(strides)}: the largest shard has {max(lengths)} tokens, and a "
+            f"frame has {tokens}, so no rank has two frames that far apart; use a smaller stride "
+            "or fewer ranks, or set apply_moreg=False"
+        )
+    group = math.gcd(own, tokens)
+    return Shard((rows, own // group), tuple(stride * tokens // group for stride in strides))
+
+
+def tokens_of(x: Tensor, layout: Layout) -> int | None:
+    """Return the length of the sequence of tokens of a stream; None in other layouts."""
+    dimension = TOKEN_DIMENSIONS.get(layout)
+    is_sequence = dimension is not None and x.ndim == layout.value.count(",") + 1
+    return x.shape[dimension] if is_sequence and dimension is not None else None
