@@ -92,7 +92,9 @@ class LeaderMeasurement:
         """End the measurement of a computed forward, whose residuals may have been stored."""
         if self._config.compares_forecasts:
             if is_storing:
-                self.meter.take(branch.compared())
+                needs_residuals = self.meter.needs_boundary
+                residuals = branch.recorded().values() if needs_residuals else ()
+                self.meter.take(branch.compared(), list(residuals))
         elif not self.meter.is_complete:
             self.meter.forget()
             self._user_warnings.warn("metric block", METRIC_BLOCK)

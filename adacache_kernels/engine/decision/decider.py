@@ -44,6 +44,11 @@ class Decider:
         """Return the codebook of this generation."""
         return self._codebook
 
+    @property
+    def motion_window(self) -> tuple[int, int]:
+        """Return the first and the last step in which motion is measured."""
+        return self._window
+
     def restart(self, codebook: Codebook, window: tuple[int, int]) -> None:
         """Begin a generation: no step was computed, and the motion score is 1.
 

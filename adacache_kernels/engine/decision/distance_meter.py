@@ -136,19 +136,29 @@ class DistanceMeter:
             metric=self._config.measured_metric,
             slot_holds="previous" if self._has_previous else "nothing",
         )
+        self._add_boundary(sums, self._split(block, slot))
         if self._recorder is not None:
             self._recorder.take_metric(block.position, self._split(block, slot))
         self._sums.append(sums)
         if self.is_complete:
             self._decide()
 
-    def take(self, sums: Sequence[Tensor]) -> None:
+    @property
+    def needs_boundary(self) -> bool:
+        """Return True if this step measures motion between tokens of two ranks."""
+        first, last = self._decider.motion_window
+        return self._shard.boundary is not None and first <= self._step <= last
+
+    def take(self, sums: Sequence[Tensor], residuals: Sequence[Tensor] = ()) -> None:
         """Decide by sums that were measured elsewhere.
 
         Args:
             sums: float32 `[rows, partials, 3 + 2 * strides]` for each location; empty if nothing
                 was compared.
+            residuals: with `needs_boundary`, the residual `[B, F, S, C]` of each location.
         """
+        for of_location, residual in zip(sums, residuals, strict=False):
+            self._add_boundary(of_location, residual)
         self._has_previous = bool(sums)
         columns = 3 + 2 * len(self._shard.strides)
         device = self._memory.device
@@ -158,6 +168,11 @@ class DistanceMeter:
     def _split(self, block: MetricBlock, x: Tensor) -> Tensor:
         """Return `x`, in the layout of the block list, as a view `[B, F, S, C]`."""
         return block.blocks.split(x, 0, self._shard.video)
+
+    def _add_boundary(self, sums: Tensor, residual: Tensor) -> None:
+        """Add the motion between tokens of two ranks to the sums of a residual `[B, F, S, C]`."""
+        if self._shard.boundary is not None and self.needs_boundary:
+            sums[:, 0, 3:] += self._shard.boundary.sums(residual.flatten(1, 2))
 
     def _decide(self) -> None:
         # torch.stack copies even a single tensor.

@@ -129,7 +129,7 @@ class Ranks:
             check_equal(group, messages, names)
             if group is self._of_shards and tokens is not None:
                 lengths = [each["tokens"] for each in messages]
-                shard = shard_of(video, tokens, lengths, self._config.strides)
+                shard = shard_of(video, group, lengths, self._config.strides)
         return shard
 
     def all_writes(self, found: set[Write]) -> set[Write]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ...models.layout import Layout
+from ...models.other_libraries.rank_groups import RankGroup
+from .boundary import Boundary
 
 TOKEN_DIMENSIONS = {Layout.FRAME_MAJOR: 1, Layout.UNBATCHED: 0, Layout.TOKENS_FIRST: 0}
 """The dimension of the tokens of a video, in layouts in which they form one sequence."""
@@ -22,30 +24,32 @@ class Shard:
         video: the number of videos, and of groups of equally many tokens in each. For a whole video
             these groups are its frames.
         strides: the frame strides of the motion sums, in such groups.
+        boundary: the pairs of tokens of which another rank has the earlier one, None if there are
+            none.
     """
 
     video: tuple[int, int]
     strides: tuple[int, ...]
+    boundary: Boundary | None = None
 
 
 def shard_of(
-    video: tuple[int, int], own: int, lengths: Sequence[int], strides: Sequence[int]
+    video: tuple[int, int], group: RankGroup, lengths: Sequence[int], strides: Sequence[int]
 ) -> Shard:
     """Return the shard of a rank that holds a contiguous part of the sequence of tokens.
 
     A token and the token at the same place `s` frames later lie `s * S` tokens apart, with `S`
     tokens in a frame. A shard may begin and end inside a frame. So it is divided into groups of
-    `gcd(own, S)` tokens: the stride is then a whole number of groups. Pairs of tokens of two
-    different ranks are left out of the motion.
+    `gcd(own, S)` tokens: the stride is then a whole number of groups.
 
     Args:
         video: the number of videos, and of frames in each whole video.
-        own: the tokens of this rank's shard.
+        group: the ranks.
         lengths: the tokens of the shard of every rank.
         strides: frame strides of the motion sums; () without motion regularization.
 
     Raises:
-        ValueError: no rank holds two tokens that are a stride apart, or the frames are not equal.
+        ValueError: a stride is not shorter than the video, or the frames are not equal.
     """
     rows, frames = video
     if not strides:
@@ -56,14 +60,16 @@ def shard_of(
             f"apply_moreg=True: the shards have {list(lengths)} tokens, which do not divide into "
             f"{frames} frames, for example because of padding; set apply_moreg=False"
         )
-    if any(stride * tokens >= max(lengths) for stride in strides):
+    if any(stride >= frames for stride in strides):
         raise ValueError(
-            f"moreg_strides={list(strides)}: the largest shard has {max(lengths)} tokens, and a "
-            f"frame has {tokens}, so no rank has two frames that far apart; use a smaller stride "
-            "or fewer ranks, or set apply_moreg=False"
+            f"moreg_strides={list(strides)}: the video has {frames} frames of tokens, so a stride "
+            f"may be 1 to {frames - 1}; or set apply_moreg=False"
         )
-    group = math.gcd(own, tokens)
-    return Shard((rows, own // group), tuple(stride * tokens // group for stride in strides))
+    own = lengths[group.group.rank()]
+    together = math.gcd(own, tokens)
+    boundary = Boundary(group, tuple(lengths), tuple(stride * tokens for stride in strides))
+    in_groups = tuple(stride * tokens // together for stride in strides)
+    return Shard((rows, own // together), in_groups, boundary)
 
 
 def tokens_of(x: Tensor, layout: Layout) -> int | None:
