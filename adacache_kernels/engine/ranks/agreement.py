@@ -52,9 +52,14 @@ def agreed_sums(
 
 def _gathered(group: RankGroup, own: Tensor) -> Tensor:
     """Return a tensor of every rank, `[ranks, *own.shape]`, in the order of the group."""
+    if not group_ranks(group):
+        raise RuntimeError(unreachable(group, "the process group was destroyed"))
     result = own.new_empty(group.group.size(), *own.shape)
+    distributed = torch.distributed
+    # torch 2.13 has renamed the function, and warns of the old name.
+    gather = getattr(distributed, "all_gather_single", distributed.all_gather_into_tensor)
     try:
-        torch.distributed.all_gather_into_tensor(result, own.unsqueeze(0), group=group.group)
+        gather(result, own.unsqueeze(0), group=group.group)
     except (RuntimeError, ValueError) as error:
         raise RuntimeError(unreachable(group, str(error))) from error
     return result
