@@ -1,0 +1,1 @@
+"""Speedup and communication against the number of ranks, measured on a CPU and computed for GPUs."""
