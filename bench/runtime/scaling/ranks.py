@@ -61,8 +61,8 @@ class Size:
     """
 
     frames: int = 5
-    side: int = 24
-    layers: int = 12
+    side: int = 16
+    layers: int = 6
     rows: int = 1
 
     @property
@@ -117,6 +117,11 @@ def count_on_rank(way: str, size: Size) -> Counted:
     every = list(range(1, STEPS + 1))
     computed = every if WAYS[way] is None else ak.summary(model).computed_steps
     return Counted(recorder.messages, met, computed, latents)
+
+
+def count_all_on_rank(size: Size) -> dict[str, Counted]:
+    """Return the collectives of a generation of each way on this rank."""
+    return {way: count_on_rank(way, size) for way in WAYS}
 
 
 def time_on_rank(size: Size, repeats: int, seed: int) -> dict[str, list[float]]:
