@@ -64,9 +64,7 @@ def counts(counted: Mapping[int, Mapping[str, Counted]], size: Size) -> str:
     return "\n".join(lines) + "\n"
 
 
-def ratios(
-    times: Sequence[Mapping[str, Any]], ranks: int, way: str, against: int
-) -> list[float]:
+def ratios(times: Sequence[Mapping[str, Any]], ranks: int, way: str, against: int) -> list[float]:
     """Return the speedups of a way over the unpatched model, each within one round.
 
     Args:
