@@ -1,1 +1,1 @@
-"""Speedup and communication against the number of ranks, measured on a CPU and computed for GPUs."""
+"""Speedup and collectives against the number of ranks: measured on a CPU, computed for GPUs."""
