@@ -43,7 +43,12 @@ def test_the_recorder_counts_collectives_bytes_and_owners() -> None:
 def test_counts_of_a_split_wan_model() -> None:
     counted, other = run_ranks(2, ranks.count_all_on_rank, SMALL)
     for way, each in counted.items():
-        assert each.messages == other[way].messages
+        # The ranks give unequally many tokens to the motion of the others; the rest is equal.
+        one, two = (
+            [(m.step, m.name, m.owner, m.sent * (m.name != "alltoall_base_")) for m in messages]
+            for messages in (each.messages, other[way].messages)
+        )
+        assert one == two
         ours = {message.step for message in each.messages if message.owner == "ours"}
         assert ours == (set(each.computed) if way.startswith("measured") else set())
         for step in range(1, ranks.STEPS + 1):

@@ -45,7 +45,7 @@ def counts(counted: Mapping[int, Mapping[str, Counted]], size: Size) -> str:
         "By `python -m bench.runtime.scaling`, on a CPU with gloo. A Wan model of diffusers with "
         f"{size.layers} small blocks under its Ulysses, {STEPS} steps, one call a step, "
         f"{size.rows} row, float32, latents of {size.frames} x {size.side} x {size.side}. Bytes "
-        "are those of the tensors that one rank gives to the collective. For PAB a step counts as "
+        "are those of the tensors that rank 0 gives to the collective. For PAB a step counts as "
         "computed if no attention is reused.",
         "",
         "| ranks | way | computed steps | the model's, computed step | the model's, reused step "
