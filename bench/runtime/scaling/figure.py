@@ -40,12 +40,16 @@ def draw(times: Sequence[Mapping[str, Any]], path: Path) -> None:
     for axes, model in zip(others, models, strict=True):
         for way in predict.WAYS:
             speedups = predict.speedups(model, GPU, way)
-            axes.plot(predict.ALL_GPUS, speedups, "--", color=COLOURS[way], label=way)
+            # Its line lies on that of the static schedule.
+            style = ":" if way == "measured" else "--"
+            axes.plot(predict.ALL_GPUS, speedups, style, color=COLOURS[way], linewidth=2)
         axes.set_title(f"COMPUTED, no GPU ran: {GPU}\n{model.sizes.name}", fontsize=9)
         axes.set_xlabel("GPUs (more than 8: nodes of 8)", fontsize=8)
         axes.set_yscale("log", base=2)
+        axes.yaxis.set_major_formatter("{x:.0f}")
     for axes in (first, *others):
         axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:.0f}")
         axes.grid(alpha=0.3)
     first.set_ylabel("speedup over unpatched, one rank", fontsize=8)
     handles = [first.plot([], [], color=colour)[0] for colour in COLOURS.values()]
