@@ -150,7 +150,6 @@ def qwen() -> nn.Module:
 
 
 BOTH = ("both",)
-TWICE = "ran 2 times"
 TEXT_FIRST: dict[str, Streams] = {
     "transformer_blocks": {"encoder_hidden_states": 0, "hidden_states": 1}
 }
@@ -161,16 +160,16 @@ VIDEOX_FUN = {
         wan,
         both_rows,
         {"blocks": {"x": None}},
+        attention=True,
         branches=BOTH,
-        reason=TWICE,
     ),
     "videox vace in halves": Double(
         "VideoX-Fun, VACE, both branches in one call",
         vace,
         vace_rows,
         {"blocks": {"x": None}},
+        attention=True,
         branches=BOTH,
-        reason=TWICE,
     ),
     "videox qwen": Double("VideoX-Fun, Qwen-Image", qwen, qwen_row, TEXT_FIRST),
     "videox qwen in halves": Double(
@@ -179,6 +178,5 @@ VIDEOX_FUN = {
         qwen_rows,
         TEXT_FIRST,
         branches=BOTH,
-        reason=TWICE,
     ),
 }
