@@ -171,12 +171,13 @@ VIDEOX_FUN = {
         attention=True,
         branches=BOTH,
     ),
-    "videox qwen": Double("VideoX-Fun, Qwen-Image", qwen, qwen_row, TEXT_FIRST),
+    "videox qwen": Double("VideoX-Fun, Qwen-Image", qwen, qwen_row, TEXT_FIRST, attention=True),
     "videox qwen in halves": Double(
         "VideoX-Fun, Qwen-Image, both branches in one call",
         qwen,
         qwen_rows,
         TEXT_FIRST,
+        attention=True,
         branches=BOTH,
     ),
 }
