@@ -28,7 +28,7 @@ from tests.support.tiny_models.sweeping import (
 
 SCHEDULE = [1, 2, 3, 6, 9, 12]
 REUSING: dict[str, Any] = {"schedule": SCHEDULE, "num_inference_steps": STEPS}
-BLOCKS = pytest.mark.parametrize("block", [Block, WritingBlock, TwoStreamBlock])
+KINDS = [(Block, False), (WritingBlock, False), (TwoStreamBlock, False), (TwoStreamBlock, True)]
 CHANGED = "the number of sweeps over the blocks of blocks has changed from"
 
 
@@ -49,8 +49,7 @@ def check_equal(found: list[Tensor], expected: list[Tensor], uncached: list[Tens
     assert relative(expected[-2], uncached[-2]) > 1e-3
 
 
-@BLOCKS
-@pytest.mark.parametrize("chained", [False, True])
+@pytest.mark.parametrize(("block", "chained"), KINDS)
 @pytest.mark.parametrize(
     "settings",
     [
@@ -60,6 +59,7 @@ def check_equal(found: list[Tensor], expected: list[Tensor], uncached: list[Tens
         {"batch": "each"},
         {"decide_for": "branch", "guidance_rows": 2},
         {"schedule": None, "codebook": {1e9: 3}, "apply_moreg": True, "moreg_steps": (1, STEPS)},
+        {"schedule": None, "codebook": {1e9: 3}, "measure": "forecast-error", "forecast": 1},
     ],
     ids=str,
 )
@@ -67,8 +67,6 @@ def test_sweeps_are_as_one_batch(
     block: type[Block], chained: bool, settings: dict[str, Any]
 ) -> None:
     """The rows do not depend on each other, so both give the same, reused or not."""
-    if chained and block is not TwoStreamBlock:
-        pytest.skip("only two streams are joined")
     model, other = Sweeping(block, chained=chained), whole(block, chained=chained)
     uncached = denoise(other)
     found, expected = denoise(patched(model, **settings)), denoise(patched(other, **settings))
@@ -207,8 +205,18 @@ def test_parts_of_different_sizes_are_refused() -> None:
     assert not ak.is_patched(model)
 
 
-def test_a_correction_is_refused() -> None:
-    model = patched(Sweeping(), forecast=1, correct=True)
-    with pytest.raises(ValueError, match="correct=True: Sweeping runs its blocks 2 times"):
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"forecast": 1, "correct": True}, "correct=True: Sweeping runs its blocks 2 times"),
+        (
+            {"decision": "graph", "schedule": None},
+            'decision="graph": Sweeping runs its blocks 2 times .* choose "async"',
+        ),
+    ],
+)
+def test_settings_that_are_refused(settings: dict[str, Any], message: str) -> None:
+    model = patched(Sweeping(), **settings)
+    with pytest.raises(ValueError, match=message):
         denoise(model)
     assert not ak.is_patched(model)
