@@ -110,7 +110,7 @@ def test_sweeps_over_all_rows(parts: tuple[slice, ...], rounds: int) -> None:
             expected.append(Sweeping.forward(model, *args))
         return expected[-1]
 
-    model.forward = forward  # type: ignore[method-assign]
+    model.forward = forward  # type: ignore[assignment,method-assign]
     denoise(model)
     found = Sweeping()
     found.parts, found.rounds = parts, rounds
@@ -189,7 +189,7 @@ def test_a_list_that_runs_less_often_than_another_is_refused() -> None:
         output: Tensor = own(*args)
         return output
 
-    model.sweep = sweep  # type: ignore[method-assign]
+    model.sweep = sweep  # type: ignore[assignment,method-assign]
     ak.patch(model, num_inference_steps=STEPS)
     with pytest.raises(ValueError, match="ran 2 times through blocks and 1 time"):
         denoise(model)
