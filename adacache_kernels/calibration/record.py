@@ -149,8 +149,13 @@ def _run_in_full(
     # Rate 1: every step is computed, and the outcome is that of the unpatched pipeline.
     with patched(pipe, {**settings, "codebook": {float("inf"): 1}}):
         engine = attached_engine(pipe)
+        lists = summary(pipe).found
         engine.recorder = recorder = ResidualRecorder(RESIDUAL_SAMPLE)
         outcome = as_array(generate(case))
+        if summary(pipe).found != lists:
+            # The first step has shown that a list has to be cut, so its residuals do not fit.
+            engine.recorder = recorder = ResidualRecorder(RESIDUAL_SAMPLE)
+            outcome = as_array(generate(case))
         scheduler = engine.clock.scheduler
         calibrated_for = CalibratedFor(
             identity(engine.model),

@@ -183,7 +183,9 @@ class Engine(AdaCacheEngine):
             self._begin_step(call, forward, can_reuse=can_reuse and not call.near_end)
         if can_reuse and not self._generation.is_computing:
             if not self._lost_to_writes(branch, wait=True):
-                return self._reuse(branch, call, forward)
+                output = self._reuse(branch, call, forward)
+                if not self._lost_to_sweeps(branch, call):
+                    return output
             branch = self._branch(call.branch)
         if self._generation.wants_reuse and not (can_reuse or call.near_end):
             changed = branch.signature not in (None, signature)
@@ -219,7 +221,7 @@ class Engine(AdaCacheEngine):
         is_storing = self._is_storing(branch, call.step)
         if not (is_measuring or is_storing):
             return forward.run()
-        whole = self._adapter.frames(self.model, forward.arguments)
+        whole = self._adapter.video(self.model, forward.arguments)
         shard = branch.shard if branch.reserved_for == branch.signature else None
         shard = shard or self._ranks.shard_before(whole, self._adapter)
         # A calibration needs the right residual of every step, the first one too.
@@ -246,6 +248,7 @@ class Engine(AdaCacheEngine):
         self._end_computed(branch, call, is_storing=is_storing)
         if is_measuring:
             self._measurement.end(branch, is_storing=is_storing)
+        self._lost_to_sweeps(branch, call)
         return output
 
     def _is_storing(self, branch: GuidanceBranch, step: int) -> bool:
@@ -324,6 +327,19 @@ class Engine(AdaCacheEngine):
             self._generation.history.waits.append(waited)
         if self._ranks.are_several:
             check.found = self._ranks.all_writes(check.found)
+
+    def _lost_to_sweeps(self, branch: GuidanceBranch, call: Call) -> bool:
+        """Forget a branch if the blocks did not run as often as in the first forward call.
+
+        The number of sweeps is known when the call has ended. Then the caller has to repeat a
+        reused call, because the residuals of another sweep may have been added.
+        """
+        difference = branch.sweeps.difference
+        if difference is None:
+            return False
+        self._forget_residuals(branch, call)
+        self.user_warnings.warn("sweeps", difference, call.step)
+        return True
 
     def _forget_written(self, kinds: set[str]) -> None:
         """Forget what was measured before writes of these kinds were known."""
