@@ -58,17 +58,27 @@ class Ranks:
         self.groups: tuple[RankGroup, ...] = ()
         """The groups as the last generation found them."""
 
-    def begin_generation(self) -> None:
+    def begin_generation(self, *, is_recorded: bool) -> None:
         """Look for the groups; other libraries may have set them up since the last generation.
 
+        Args:
+            is_recorded: whether a calibration records the residuals.
+
         Raises:
-            ValueError: a setting does not work with several ranks.
+            ValueError: a setting does not work with several ranks, or it is a calibration.
         """
         self.groups = find_rank_groups(self._model, self._given)
         if self.groups and self._config.decision == "graph":
             raise ValueError(
                 f'decision="graph": the ranks of {self.groups[0].origin} exchange their sums in '
                 "every measured step, which a graph does not contain; leave it out"
+            )
+
+        if self.groups and is_recorded:
+            raise ValueError(
+                f"the ranks of {self.groups[0].origin} hold parts of one video, and a calibration "
+                "needs whole residuals: calibrate with whole videos on each rank, which torchrun "
+                "shares out"
             )
 
     def describe(self) -> list[str]:
@@ -145,13 +155,13 @@ class Ranks:
         return agreed_sums(self.groups, sums, videos, has_previous=has_previous)
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Look for collectives in a forward, if ranks may hold parts of a video unknown to us.
+    def watched(self, is_measured: bool) -> Iterator[None]:
+        """Look for collectives in a forward, if it is measured and no group is known.
 
         Raises:
             ValueError: there are collectives, and the group is not known.
         """
-        if self.groups or not is_distributed():
+        if self.groups or not (is_measured and is_distributed()):
             yield
             return
         with CollectiveWatch() as watch:

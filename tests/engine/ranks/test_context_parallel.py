@@ -10,7 +10,9 @@ import pytest
 import torch
 import torch.distributed as dist
 from diffusers import ContextParallelConfig
+from diffusers.models import attention_dispatch
 from torch import Tensor, nn
+from torch.distributed import _functional_collectives as functional
 
 import adacache_kernels as ak
 from adacache_kernels.engine.ranks.collective_watch import CollectiveWatch
@@ -117,10 +119,29 @@ def named(step: int) -> Any:
 
 
 def all_of(cases: list[Case]) -> list[Outcome]:
+    attention_dispatch.TemplatedRingAttention = WholeKeys
     return [generate(case) for case in cases]
 
 
+class WholeKeys:
+    """Ring attention with the keys and values of all ranks at once.
+
+    diffusers' own needs an attention that returns its log-sum-exp, which torch does not have on a
+    CPU. The shards that the blocks get are the same.
+    """
+
+    @staticmethod
+    def apply(query: Tensor, key: Tensor, value: Tensor, *_others: Any) -> Tensor:
+        """Return the attention `[B, S, H, D]` of this rank's queries to all keys."""
+        whole = [
+            functional.all_gather_tensor(x.contiguous(), 1, dist.group.WORLD) for x in (key, value)
+        ]
+        by_head = [x.permute(0, 2, 1, 3) for x in (query, *whole)]
+        return torch.nn.functional.scaled_dot_product_attention(*by_head).permute(0, 2, 1, 3)
+
+
 ULYSSES = {"ulysses_degree": 2}
+RING = {"ring_degree": 2}
 ANYTHING = {"ulysses_degree": 2, "ulysses_anything": True}
 CASES = {
     "wan": Case("wan", MEASURED, ULYSSES),
@@ -135,6 +156,7 @@ CASES = {
         ULYSSES,
     ),
     "wan, eight bits": Case("wan", {**MEASURED, "cache_dtype": "int8"}, ULYSSES),
+    "wan, ring": Case("wan", MEASURED, RING),
     "qwen": Case("qwen", MEASURED, ULYSSES),
     "flux": Case("flux", MEASURED, ULYSSES),
     "flux, patched first": Case("flux", MEASURED, ULYSSES, patch_first=True),
