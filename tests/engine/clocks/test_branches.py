@@ -132,6 +132,18 @@ def test_a_tensor_that_was_written(is_inference: bool) -> None:
         assert conditions.difference({"text": text}) == "text"
 
 
+def test_a_tensor_on_a_device_that_was_written() -> None:
+    text = torch.ones(3, device="meta")
+    conditions = Conditions({"text": text})
+    text.add_(1)
+    assert conditions.difference({"text": text}) == "text"
+
+
+@pytest.mark.parametrize("name", ["timestep", "timesteps_5d", "denoising_step", "sigmas", "t"])
+def test_the_time_of_the_step_is_no_condition(name: str) -> None:
+    assert Conditions({name: 1.0}).difference({name: 2.0}) is None
+
+
 def test_windows_of_the_latents_differ_in_their_place() -> None:
     """B2."""
     video = torch.zeros(1, 4, 9, 2, 2)

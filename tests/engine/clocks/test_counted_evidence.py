@@ -150,6 +150,16 @@ def test_a_prompt_that_changes_while_calls_are_counted() -> None:
     assert calls[6].notice is not None and calls[6].conditions != calls[4].conditions
 
 
+def test_a_timestep_that_is_written_in_inference_mode_shows_no_step() -> None:
+    """B4: such a tensor does not count its writes."""
+    clock = StepClock(num_steps=6)
+    with torch.inference_mode():
+        timestep = on_device()
+    texts = [COND, COND, COND * 2]
+    calls = [c for text in texts for c in counted(clock, [text, UNCOND], timestep)]
+    assert places(calls) == [(s, b) for s in (1, 2, 3) for b in ("0", "1")]
+
+
 def test_without_a_number_of_steps_nothing_is_evidence() -> None:
     """G6."""
     assert all(c.reason is not None for c in counted(StepClock(), [COND] * 3, on_device()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 import adacache_kernels as ak
 from adacache_kernels.engine.clocks.scheduler_watch import IDLE_STEPS_FOR_WARNING
+from adacache_kernels.engine.clocks.track_clock import BranchClock
 from tests.engine.clocks.calls import Scheduler, call, pipeline, places, watching
 
 COND, UNCOND = torch.ones(2), torch.zeros(2)
@@ -91,6 +93,18 @@ def test_another_scheduler_is_followed() -> None:
     assert vars(first).keys() == vars(Scheduler()).keys()
 
 
+def test_another_scheduler_in_the_middle_begins_a_generation() -> None:
+    pipe = pipeline()
+    clock = watching(pipe)
+    pipe.scheduler.set_timesteps(4)
+    call(clock)
+    pipe.scheduler.step(0)
+    assert call(clock).step == 2
+    pipe.scheduler = Scheduler()
+    pipe.scheduler.set_timesteps(4)
+    assert call(clock).first_in_generation
+
+
 def test_the_scheduler_keeps_its_signatures_and_results() -> None:
     pipe = pipeline()
     clock = watching(pipe)
@@ -128,6 +142,22 @@ def test_copies_of_the_scheduler_step_instead_of_it() -> None:
             for scheduler in copies[1:]:
                 scheduler.step(0)
         assert places(calls) == [(s, name) for s in (1, 2, 3) for name in ("cond", "uncond")]
+
+
+def test_a_copy_of_a_scheduler_that_is_no_longer_watched() -> None:
+    pipe = pipeline()
+    clock = watching(pipe)
+    pipe.scheduler.set_timesteps(3)
+    other = copy.deepcopy(pipe.scheduler)
+    clock.detach()
+    assert (other.step(41), other.steps) == (42, 1)
+
+
+def test_the_clock_of_a_branch_is_that_of_the_engine_with_one_call_in_a_step() -> None:
+    of_engine = SimpleNamespace(num_steps=7, scheduler=Scheduler(), has_guidance=True)
+    clock = BranchClock(of_engine)
+    assert (clock.num_steps, clock.scheduler) == (7, of_engine.scheduler)
+    assert (clock.has_guidance, clock.calls(2)) == (True, 1)
 
 
 def test_frames_one_after_the_other_take_more_steps_than_are_scheduled() -> None:
