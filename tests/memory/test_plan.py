@@ -114,4 +114,4 @@ def test_nothing_is_planned_while_the_slots_are_handed_over() -> None:
     with store.handed_over():
         assert store.ensure(*call) and store.arena is None
     store.ensure(*call)
-    assert store.arena is not None
+    assert store.arena is not None and store.device == torch.device("cpu")

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 import adacache_kernels as ak
+from adacache_kernels.engine.clocks.clock import UNKNOWN_STEPS
 from adacache_kernels.engine.clocks.scheduler_watch import IDLE_STEPS_FOR_WARNING
+from adacache_kernels.engine.clocks.step_clock import StepClock
 from adacache_kernels.engine.clocks.track_clock import BranchClock
 from tests.engine.clocks.calls import Scheduler, call, pipeline, places, watching
 
@@ -29,6 +31,35 @@ def test_the_scheduler_counts_the_steps() -> None:
         pipe.scheduler.step(0)
     assert places(calls) == [(1, "0"), (1, "1"), (2, "0"), (2, "1"), (3, "0"), (3, "1")]
     assert not any(c.reason for c in calls)
+
+
+def test_a_pipeline_before_its_first_generation_is_no_model_without_a_number_of_steps() -> None:
+    assert watching(pipeline()).num_steps == 0
+    assert StepClock().num_steps == UNKNOWN_STEPS < 0
+
+
+def test_timesteps_that_agree_with_the_scheduler() -> None:
+    """G3: copies of the timesteps, which are no views, in both calls of a step."""
+    pipe = pipeline()
+    clock = watching(pipe)
+    pipe.scheduler.set_timesteps(3)
+    calls = []
+    for time in (900.0, 600.0, 300.0):
+        calls += [call(clock, timestep=torch.tensor(time), text=text) for text in (COND, UNCOND)]
+        pipe.scheduler.step(0)
+    assert places(calls) == [(s, b) for s in (1, 2, 3) for b in ("0", "1")]
+    assert [track.kind.name for track in clock._tracks.values()] == ["WATCHED"]
+
+
+def test_a_timestep_that_turns_back_contradicts_the_scheduler() -> None:
+    """G3."""
+    pipe = pipeline()
+    clock = watching(pipe)
+    pipe.scheduler.set_timesteps(4)
+    for time in (1000.0, 750.0):
+        call(clock, timestep=torch.tensor(time))
+        pipe.scheduler.step(0)
+    assert call(clock, timestep=torch.tensor(1000.0)).first_in_generation
 
 
 def test_a_new_generation_and_another_number_of_steps() -> None:

@@ -141,7 +141,10 @@ def test_the_advised_threshold_reuses(measure: Any) -> None:
     with pytest.warns(ak.AdaCacheWarning, match="no step of 8 was reused: the smallest distance"):
         denoise(WAN, model, 8)
     (reason,) = ak.summary(model).reasons
+    (distance,) = map(float, re.findall(r"the smallest distance was (\S+),", reason))
     (threshold,) = map(float, re.findall(r"with a threshold of (\S+) reuses", reason))
+    # It is rounded up to two digits, which adds a tenth at most. The distance has three digits.
+    assert distance < threshold < 1.11 * distance
     other = patched(8, {"codebook": {threshold: 3, 1e9: 1}, "measure": measure})
     denoise(WAN, other, 8)
     assert ak.summary(other).reused_steps
