@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from types import SimpleNamespace
 
@@ -179,3 +180,13 @@ def test_a_step_without_signal_has_no_finite_time() -> None:
     assert scheduler_times(noise, 1, "sigma") == [1.0]
     with pytest.raises(ValueError, match="infinite"):
         scheduler_times(noise, 2, "sigma")
+
+
+def test_the_signal_of_a_flow_is_what_the_noise_leaves() -> None:
+    flow = SimpleNamespace(
+        timesteps=torch.tensor([800, 500]),
+        sigmas=torch.tensor([0.8, 0.5, 0.0]),
+        config={"prediction_type": "flow_prediction"},
+    )
+    expected = [2 * math.log(0.2 / 0.8), 0.0]
+    assert scheduler_times(flow, 2, "log-snr") == pytest.approx(expected, abs=1e-6)
