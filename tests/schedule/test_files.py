@@ -78,9 +78,9 @@ def test_a_file_is_on_the_disk_before_it_gets_its_name(
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc")
 def test_no_file_stays_open(tmp_path: Path) -> None:
-    before = set(os.listdir("/proc/self/fd"))
+    before = set(Path("/proc/self/fd").iterdir())
     files.write_whole(tmp_path / "it.json", "new")
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert set(Path("/proc/self/fd").iterdir()) == before
 
 
 @POSIX
