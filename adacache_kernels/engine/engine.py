@@ -376,7 +376,6 @@ class Engine(AdaCacheEngine):
     def _warn_if_nothing_reused(self) -> None:
         """Warn at the end of a generation that reused nothing, unless another reason is known."""
         generation = self._generation
-        generation = self._generation
         is_explained = bool(self.user_warnings.reason_steps)
         if not generation.history.is_complete or is_explained:
             return
