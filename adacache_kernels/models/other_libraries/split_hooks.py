@@ -1,9 +1,9 @@
 """Apply the splits of diffusers' context parallelism that lie on a block.
 
-For some models (Wan, Qwen-Image) diffusers splits the streams in a hook on the first block. The
-blocks then run on this rank's shard, so a residual belongs to the shard. What enters the first
-block has to be split too: in a computed step to know what the blocks add, and in a reused step
-because the hook does not run.
+For some models (Wan, Qwen-Image) diffusers splits the streams in a hook on the first block, and so
+does vLLM-Omni. The blocks then run on this rank's shard, so a residual belongs to the shard. What
+enters the first block has to be split too: in a computed step to know what the blocks add, and in a
+reused step because the hook does not run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .torch_compile import uncompiled
 
 Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
 """Positional and keyword arguments of a call."""
-MODULE = "diffusers.hooks.context_parallel"
+DIFFUSERS = "diffusers.hooks.context_parallel"
 
 
 def split_arguments(
@@ -52,10 +52,13 @@ def _plans(hook: Any) -> list[Any]:
 
 def split_hooks(block: nn.Module) -> Iterator[Any]:
     """Yield the hooks that split arguments, in the order in which they run."""
-    registry = vars(uncompiled(block)).get("_diffusers_hook")
-    if registry is None:
-        return
-    # The hook that was registered last is the outermost.
-    for hook in reversed(list(registry.hooks.values())):
-        if type(hook).__module__ == MODULE and hasattr(hook, "metadata"):
-            yield hook
+    attributes = vars(uncompiled(block))
+    if "_diffusers_hook" in attributes:
+        # The hook that was registered last is the outermost.
+        for hook in reversed(list(attributes["_diffusers_hook"].hooks.values())):
+            if type(hook).__module__ == DIFFUSERS and hasattr(hook, "metadata"):
+                yield hook
+    if "_hook_registry" in attributes:
+        for _, hook in sorted(getattr(attributes["_hook_registry"], "_hooks", {}).items()):
+            if type(hook).__name__ == "SequenceParallelSplitHook":
+                yield hook
