@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from ...config.adacache_config import AdaCacheConfig
 from ...models import Adapter
 from ...models.other_libraries.find_groups import find_rank_groups
-from ...models.other_libraries.rank_groups import RankGroup, Role, is_distributed
+from ...models.other_libraries.rank_groups import RankGroup, Role
 from ..residuals.write_check import Write
 from .agreement import agreed_sums
-from .collective_watch import CollectiveWatch, unknown_group
+from .collective_watch import group_known
 from .meeting import check_equal, meet
 from .shard import Shard, shard_of, tokens_of
 
@@ -146,20 +146,9 @@ class Ranks:
         """Return sums that are the same on every rank, see `agreed_sums`."""
         return agreed_sums(self.groups, sums, videos, has_previous=has_previous)
 
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Look for collectives in a forward, if ranks may hold parts of a video unknown to us.
-
-        Raises:
-            ValueError: there are collectives, and the group is not known.
-        """
-        if self.groups or not is_distributed():
-            yield
-            return
-        with CollectiveWatch() as watch:
-            yield
-        if watch.seen:
-            raise ValueError(unknown_group(type(self._model).__name__, sorted(watch.seen)))
+    def watched(self) -> AbstractContextManager[None]:
+        """Return a context of a forward that raises an error if the group is not known."""
+        return group_known(type(self._model).__name__, self.groups)
 
     def _settings(self) -> dict[str, Any]:
         values = self._config.to_dict()
