@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -108,6 +108,7 @@ class Engine(AdaCacheEngine):
 
     def join(self, call: Call) -> None:
         """Join a generation whose first call, of the leader, was computed without this engine."""
+        self._ranks.begin_generation()
         self._generation.plan(call.step, can_reuse=False)
         self._generation.elect_leader(call.branch, call.step)
         self._warn_at_beginning()
@@ -242,7 +243,8 @@ class Engine(AdaCacheEngine):
             kept=self._writes.kept_lists(keeps_all=is_recorded),
             measure=self._measurement.comparison(shard) if is_measuring else None,
         )
-        with shadowed(self.model, lists), self._watched(call, is_measuring=is_measuring):
+        watched = self._ranks.watched() if is_measuring else nullcontext()
+        with shadowed(self.model, lists), watched:
             output = forward.run()
         self._memory.mark()
         self._end_computed(branch, call, is_storing=is_storing)
@@ -254,11 +256,6 @@ class Engine(AdaCacheEngine):
     def _is_storing(self, branch: GuidanceBranch, step: int) -> bool:
         """Return whether this computed step stores its residuals."""
         return self.recorder is not None or self._generation.needs_residuals(branch, step)
-
-    def _watched(self, call: Call, *, is_measuring: bool) -> AbstractContextManager[None]:
-        """Return a context that finds ranks of an unknown group in the first step of them."""
-        is_first = is_measuring and call.step == self._generation.history.computed[0]
-        return self._ranks.watched() if is_first else nullcontext()
 
     def _reserve(
         self, branch: GuidanceBranch, whole: tuple[int, int], shard: Shard, run: BlockRun

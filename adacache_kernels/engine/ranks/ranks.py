@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -53,6 +53,7 @@ class Ranks:
         self._given = given or {}
         self.groups: tuple[RankGroup, ...] = ()
         """The groups as the last generation found them."""
+        self._is_watched = False
 
     def begin_generation(self) -> None:
         """Look for the groups; other libraries may have set them up since the last generation.
@@ -60,6 +61,7 @@ class Ranks:
         Raises:
             ValueError: a setting does not work with several ranks.
         """
+        self._is_watched = False
         self.groups = find_rank_groups(self._model, self._given)
         if self.groups and self._config.decision == "graph":
             raise ValueError(
@@ -147,7 +149,14 @@ class Ranks:
         return agreed_sums(self.groups, sums, videos, has_previous=has_previous)
 
     def watched(self) -> AbstractContextManager[None]:
-        """Return a context of a forward that raises an error if the group is not known."""
+        """Return a context of a measured forward.
+
+        In the first one of a generation, it raises ValueError if the forward communicates with
+        ranks of an unknown group.
+        """
+        if self._is_watched:
+            return nullcontext()
+        self._is_watched = True
         return group_known(type(self._model).__name__, self.groups)
 
     def _settings(self) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import nn
 
-from .groups_of_models import attribute, cut_of
-from .rank_groups import Cut, RankGroup, Role, is_group
+from .groups_of_models import cut_of
+from .rank_groups import Cut, RankGroup, Role, attribute, is_group
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from .rank_groups import Cut, RankGroup, Role, ranks_of
+from .fsdp import fsdp_groups
+from .rank_groups import Cut, RankGroup, Role, attribute, ranks_of
 from .split_hooks import splits_streams
 
 
@@ -35,13 +36,6 @@ def cut_of(model: nn.Module) -> Cut:
     return "space" if hasattr(model, "temporal_blocks") else "sequence"
 
 
-def attribute(value: Any, *names: str) -> Any:
-    """Return an attribute of an attribute; None if one is missing."""
-    for name in names:
-        value = getattr(value, name, None)
-    return value
-
-
 def _of_colossalai(model: nn.Module) -> Iterator[RankGroup]:
     """Yield the group of ColossalAI's shards, which the processors of Open-Sora 2 know."""
     for module in model.modules():
@@ -56,7 +50,7 @@ def _of_parameters(model: nn.Module) -> Iterator[RankGroup]:
     """Yield the groups of FSDP, and those of tensors that are split by tensor parallelism."""
     of_fsdp: set[tuple[int, ...]] = set()
     for module in model.modules():
-        for group in _fsdp_groups(module):
+        for group in fsdp_groups(module):
             if ranks_of(group) not in of_fsdp:
                 of_fsdp.add(ranks_of(group))
                 yield RankGroup(group, "videos", "FSDP")
@@ -71,21 +65,3 @@ def _of_parameters(model: nn.Module) -> Iterator[RankGroup]:
         group = mesh.get_group(dim)
         if ranks_of(group) not in of_fsdp:
             yield RankGroup(group, "replicas", "tensor parallelism")
-
-
-def _fsdp_groups(module: nn.Module) -> Iterator[Any]:
-    """Yield the groups over which FSDP shards the parameters of a module."""
-    if type(module).__name__ == "FullyShardedDataParallel":
-        if attribute(module, "sharding_strategy", "name") != "NO_SHARD":
-            yield attribute(module, "process_group")
-        return
-    state = attribute(module, "_get_fsdp_state")
-    if not callable(state):
-        return
-    state = state()
-    # torch before 2.12 has one group of parameters in each module.
-    of_parameters = attribute(state, "_fsdp_param_groups")
-    for each in of_parameters or [attribute(state, "_fsdp_param_group")]:
-        group = attribute(each, "mesh_info", "shard_process_group")
-        if group is not None:
-            yield group

@@ -63,6 +63,13 @@ def ranks_of(group: Any) -> tuple[int, ...]:
     return tuple(torch.distributed.get_process_group_ranks(group))
 
 
+def attribute(value: Any, *names: str) -> Any:
+    """Return an attribute of an attribute; None if one is missing."""
+    for name in names:
+        value = getattr(value, name, None)
+    return value
+
+
 def check_given(given: GivenGroups) -> Mapping[Role, Any]:
     """Return the process groups that the user gave, by role.
 
