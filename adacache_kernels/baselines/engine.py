@@ -22,11 +22,13 @@ from ..engine.reports.summary import Summary
 from ..engine.reports.user_warnings import CHANGED
 from ..memory.report import MemoryReport
 from ..models import Adapter
+from ..models.other_libraries.device_map import check_one_device
 from ..models.other_libraries.find_groups import find_rank_groups
 from ..models.other_libraries.rank_groups import RankGroup, Role
 from .base import BaselineConfig
 from .counters import Counters
 from .make_mechanism import mechanism_for
+from .mechanisms.chain_residuals import ChainMechanism
 from .mechanisms.mechanism import BranchState, Step
 
 TIMESTEP = ("timestep", "timesteps", "t")
@@ -124,6 +126,9 @@ class BaselineEngine(EngineBase[BaselineConfig]):
         )
 
     def _begin_generation(self) -> None:
+        if isinstance(self.mechanism, ChainMechanism):
+            blocks = (block.module for block in self.mechanism.blocks)
+            check_one_device(type(self.model).__name__, blocks)
         if self.mechanism.decides_by_content:
             groups = find_rank_groups(self.model, self._process_groups)
             if groups:

@@ -14,11 +14,10 @@ from ..memory.plan import Storage
 from ..memory.residual_store import ResidualStore
 from ..models import Adapter, BlockRun
 from ..models.block_calls import shadowed
-from ..models.other_libraries.inspection import inspect
 from ..schedule import Decision
 from .base import AdaCacheEngine
 from .clocks.clock import UNKNOWN_STEPS, Call, EngineClock, Reason
-from .eligibility import why_not_cached
+from .eligibility import check_cacheable, why_not_cached
 from .forward_call import ForwardCall
 from .generation import Generation
 from .leader_measurement import LeaderMeasurement
@@ -115,7 +114,7 @@ class Engine(AdaCacheEngine):
         self._branch(call.branch)
 
     def _begin_generation(self) -> None:
-        inspect(self.model).check_no_conflict()
+        check_cacheable(self.model, self._adapter)
         self._ranks.begin_generation()
         self._check_num_steps(self.clock.num_steps)
         self._start(self.clock.num_steps)
@@ -388,7 +387,6 @@ class Engine(AdaCacheEngine):
 
     def _warn_if_nothing_reused(self) -> None:
         """Warn at the end of a generation that reused nothing, unless another reason is known."""
-        generation = self._generation
         generation = self._generation
         is_explained = bool(self.user_warnings.reason_steps)
         if not generation.history.is_complete or is_explained:
