@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -13,11 +14,10 @@ from ..memory.plan import Storage
 from ..memory.residual_store import ResidualStore
 from ..models import Adapter, BlockRun
 from ..models.block_calls import shadowed
-from ..models.other_libraries.inspection import inspect
 from ..schedule import Decision
 from .base import AdaCacheEngine
 from .clocks.clock import UNKNOWN_STEPS, Call, EngineClock, Reason
-from .eligibility import why_not_cached
+from .eligibility import check_cacheable, why_not_cached
 from .forward_call import ForwardCall
 from .generation import Generation
 from .leader_measurement import LeaderMeasurement
@@ -107,13 +107,14 @@ class Engine(AdaCacheEngine):
 
     def join(self, call: Call) -> None:
         """Join a generation whose first call, of the leader, was computed without this engine."""
+        self._ranks.begin_generation()
         self._generation.plan(call.step, can_reuse=False)
         self._generation.elect_leader(call.branch, call.step)
         self._warn_at_beginning()
         self._branch(call.branch)
 
     def _begin_generation(self) -> None:
-        inspect(self.model).check_no_conflict()
+        check_cacheable(self.model, self._adapter)
         self._ranks.begin_generation(is_recorded=self.recorder is not None)
         self._check_num_steps(self.clock.num_steps)
         self._start(self.clock.num_steps)
@@ -222,7 +223,7 @@ class Engine(AdaCacheEngine):
             return forward.run()
         video = self._adapter.video(self.model, forward.arguments)
         shard = branch.shard if branch.reserved_for == branch.signature else None
-        shard = shard or self._ranks.shard_before(video, self._adapter)
+        shard = shard or self._ranks.shard_before(video)
         # A calibration needs the right residual of every step, the first one too.
         is_recorded = self.recorder is not None
         is_first = branch.checked_for != branch.signature
@@ -241,8 +242,8 @@ class Engine(AdaCacheEngine):
             kept=self._writes.kept_lists(keeps_all=is_recorded),
             measure=self._measurement.comparison(shard) if is_measuring else None,
         )
-        is_first = is_measuring and call.step == self._generation.history.computed[0]
-        with shadowed(self.model, lists), self._ranks.watched(is_first):
+        watched = self._ranks.watched() if is_measuring else nullcontext()
+        with shadowed(self.model, lists), watched:
             output = forward.run()
         self._memory.mark()
         self._end_computed(branch, call, is_storing=is_storing)

@@ -14,17 +14,13 @@ from torch import Tensor, nn
 
 from ...config.adacache_config import AdaCacheConfig
 from ...models import Adapter
-from ...models.other_libraries.rank_groups import (
-    RankGroup,
-    Role,
-    find_rank_groups,
-    is_distributed,
-)
+from ...models.other_libraries.find_groups import find_rank_groups
+from ...models.other_libraries.rank_groups import RankGroup, Role
 from ..residuals.write_check import Write
 from .agreement import agreed_sums
-from .collective_watch import CollectiveWatch, unknown_group
+from .collective_watch import group_known
 from .meeting import check_equal, meet
-from .shard import TOKEN_DIMENSIONS, Shard, shard_of, tokens_of
+from .shard import Shard, shard_of, tokens_of
 
 ROLE_NAMES: Mapping[Role, str] = {
     "shards": "with a shard of each video",
@@ -57,6 +53,9 @@ class Ranks:
         self._given = given or {}
         self.groups: tuple[RankGroup, ...] = ()
         """The groups as the last generation found them."""
+        self._is_watched = False
+        """True if a measured forward was searched for collectives. A dispatch mode makes compiled
+        blocks run eagerly, so one forward has to be enough."""
 
     def begin_generation(self, *, is_recorded: bool) -> None:
         """Look for the groups; other libraries may have set them up since the last generation.
@@ -73,7 +72,6 @@ class Ranks:
                 f'decision="graph": the ranks of {self.groups[0].origin} exchange their sums in '
                 "every measured step, which a graph does not contain; leave it out"
             )
-
         if self.groups and is_recorded:
             raise ValueError(
                 f"the ranks of {self.groups[0].origin} hold parts of one video, and a calibration "
@@ -95,23 +93,28 @@ class Ranks:
 
     @property
     def _of_shards(self) -> RankGroup | None:
-        """Return the group whose ranks hold contiguous parts of the sequence of tokens."""
+        """Return the group whose ranks hold shards without some tokens of every frame."""
         found = (group for group in self.groups if group.role == "shards")
-        return next((group for group in found if not group.keeps_frames), None)
+        return next((group for group in found if group.cut != "space"), None)
 
-    def shard_before(self, video: tuple[int, int], adapter: Adapter) -> Shard:
+    def _on_this_rank(self, video: tuple[int, int]) -> tuple[int, int]:
+        """Return the batch rows of a call that reach the blocks of this rank, and the frames."""
+        rows, frames = video
+        for group in self.groups:
+            if group.splits_rows:
+                rows = -(-rows // group.group.size())
+        return rows, frames
+
+    def shard_before(self, video: tuple[int, int]) -> Shard:
         """Return the shard of a call of a branch that has not met yet.
 
         No distance of such a call is compared, so its motion does not count.
 
         Args:
             video: videos of the call, and frames of the whole videos.
-            adapter: the description of the model.
         """
-        is_sequence = all(blocks.layout in TOKEN_DIMENSIONS for blocks in adapter.lists)
-        if self._of_shards is not None and is_sequence:
-            return Shard((video[0], 1), self._config.strides)
-        return Shard(video, self._config.strides)
+        rows, frames = self._on_this_rank(video)
+        return Shard((rows, frames if self._of_shards is None else 1), self._config.strides)
 
     def meet(self, video: tuple[int, int], num_steps: int, adapter: Adapter, x_in: Tensor) -> Shard:
         """Compare this rank with the others, once for each branch of a generation.
@@ -129,6 +132,7 @@ class Ranks:
             RuntimeError: a rank does not answer within the timeout of the group.
             ValueError: two ranks differ, or motion cannot be measured on such shards.
         """
+        video = self._on_this_rank(video)
         tokens = tokens_of(x_in, adapter.lists[0].layout)
         message = {**self._settings(), "steps": num_steps, "batch rows": video[0], "tokens": tokens}
         message["blocks"] = adapter.describe(self._model)
@@ -137,7 +141,7 @@ class Ranks:
             messages = meet(group, message)
             names = [name for name in message if name != "tokens"]
             check_equal(group, messages, names)
-            if group is self._of_shards and tokens is not None:
+            if group is self._of_shards:
                 lengths = [each["tokens"] for each in messages]
                 shard = shard_of(video, group, lengths, self._config.strides)
         return shard
@@ -155,19 +159,18 @@ class Ranks:
         return agreed_sums(self.groups, sums, videos, has_previous=has_previous)
 
     @contextmanager
-    def watched(self, is_measured: bool) -> Iterator[None]:
-        """Look for collectives in a forward, if it is measured and no group is known.
+    def watched(self) -> Iterator[None]:
+        """Search a measured forward for collectives, once.
 
         Raises:
-            ValueError: there are collectives, and the group is not known.
+            ValueError: the forward communicates with ranks of an unknown group.
         """
-        if self.groups or not (is_measured and is_distributed()):
+        if self._is_watched:
             yield
             return
-        with CollectiveWatch() as watch:
+        with group_known(type(self._model).__name__, self.groups):
             yield
-        if watch.seen:
-            raise ValueError(unknown_group(type(self._model).__name__, sorted(watch.seen)))
+        self._is_watched = True
 
     def _settings(self) -> dict[str, Any]:
         values = self._config.to_dict()

@@ -1,9 +1,9 @@
 """Apply the splits of diffusers' context parallelism that lie on a block.
 
-For some models (Wan, Qwen-Image) diffusers splits the streams in a hook on the first block. The
-blocks then run on this rank's shard, so a residual belongs to the shard. What enters the first
-block has to be split too: in a computed step to know what the blocks add, and in a reused step
-because the hook does not run.
+For some models (Wan, Qwen-Image) diffusers splits the streams in a hook on the first block, and so
+does vLLM-Omni. The blocks then run on this rank's shard, so a residual belongs to the shard. What
+enters the first block has to be split too: in a computed step to know what the blocks add, and in a
+reused step because the hook does not run.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
 """Positional and keyword arguments of a call."""
 MODULE = "diffusers.hooks.context_parallel"
 SPLIT, GATHER = "ContextParallelSplitHook", "ContextParallelGatherHook"
+VLLM_OMNI_SPLIT = "SequenceParallelSplitHook"
 
 
 def split_arguments(
@@ -51,6 +52,10 @@ def _split_hooks(block: nn.Module) -> Iterator[Any]:
     """Yield the hooks that split arguments, in the order in which they run."""
     # The hook that was registered last is the outermost.
     yield from (hook for hook in reversed(_hooks(block)) if type(hook).__name__ == SPLIT)
+    registry = vars(uncompiled(block)).get("_hook_registry")
+    for _, hook in sorted(getattr(registry, "_hooks", {}).items()):
+        if type(hook).__name__ == VLLM_OMNI_SPLIT:
+            yield hook
 
 
 def _hooks(module: nn.Module) -> list[Any]:
