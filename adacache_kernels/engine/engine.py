@@ -223,7 +223,7 @@ class Engine(AdaCacheEngine):
             return forward.run()
         video = self._adapter.video(self.model, forward.arguments)
         shard = branch.shard if branch.reserved_for == branch.signature else None
-        shard = shard or self._ranks.shard_before(video)
+        shard = shard or self._ranks.shard_before(video, self._adapter)
         # A calibration needs the right residual of every step, the first one too.
         is_recorded = self.recorder is not None
         is_first = branch.checked_for != branch.signature

@@ -20,7 +20,7 @@ from ..residuals.write_check import Write
 from .agreement import agreed_sums
 from .collective_watch import group_known
 from .meeting import check_equal, meet
-from .shard import Shard, shard_of, tokens_of
+from .shard import TOKEN_DIMENSIONS, Shard, shard_of, tokens_of
 
 ROLE_NAMES: Mapping[Role, str] = {
     "shards": "with a shard of each video",
@@ -105,16 +105,18 @@ class Ranks:
                 rows = -(-rows // group.group.size())
         return rows, frames
 
-    def shard_before(self, video: tuple[int, int]) -> Shard:
+    def shard_before(self, video: tuple[int, int], adapter: Adapter) -> Shard:
         """Return the shard of a call of a branch that has not met yet.
 
         No distance of such a call is compared, so its motion does not count.
 
         Args:
             video: videos of the call, and frames of the whole videos.
+            adapter: the description of the model.
         """
         rows, frames = self._on_this_rank(video)
-        return Shard((rows, frames if self._of_shards is None else 1), self._config.strides)
+        is_cut = self._of_shards is not None and adapter.lists[0].layout in TOKEN_DIMENSIONS
+        return Shard((rows, 1 if is_cut else frames), self._config.strides)
 
     def meet(self, video: tuple[int, int], num_steps: int, adapter: Adapter, x_in: Tensor) -> Shard:
         """Compare this rank with the others, once for each branch of a generation.
@@ -141,7 +143,8 @@ class Ranks:
             messages = meet(group, message)
             names = [name for name in message if name != "tokens"]
             check_equal(group, messages, names)
-            if group is self._of_shards:
+            # In other layouts than a sequence, a stream has its frames in a dimension of their own.
+            if group is self._of_shards and (tokens is not None or group.cut == "unknown"):
                 lengths = [each["tokens"] for each in messages]
                 shard = shard_of(video, group, lengths, self._config.strides)
         return shard
