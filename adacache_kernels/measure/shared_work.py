@@ -25,7 +25,7 @@ INTERVAL = 0.5
 """Seconds between two signs of life."""
 POLL = 0.05
 """Seconds between two looks at the files of another rank."""
-GO_ON = "What is done is stored: repeat the command, with any number of ranks, and it makes the rest"
+GO_ON = "What is done is stored: repeat the command, with any number of ranks, to make the rest"
 
 Found = TypeVar("Found")
 
