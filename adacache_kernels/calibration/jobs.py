@@ -90,14 +90,14 @@ def _plain_job(job: Job) -> dict[str, Any]:
 
 
 def _parsed_job(plain: Mapping[str, Any], known: Mapping[str, Any]) -> Job:
-    settings = {
+    settings: dict[str, Any] = {
         name: tuple(value) if name == "moreg_hyp" else value
         for name, value in plain["settings"].items()
     }
     if "codebook" in settings:
         thresholds, rates = settings["codebook"]
         settings["codebook"] = Codebook(tuple(thresholds), tuple(rates))
-    return Job(**{**plain, "settings": settings | known})
+    return Job(**{**plain, "settings": {**settings, **known}})
 
 
 @lru_cache(maxsize=4)

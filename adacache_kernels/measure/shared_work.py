@@ -209,8 +209,7 @@ class SharedWork:
             old.unlink(missing_ok=True)
         tokens = [self._token]
         for rank in self.others:
-            watched = _Watched(self, rank)
-            tokens.append(self.wait(lambda watched=watched: watched.living_token, [rank]))
+            tokens.append(self.wait(_Watched(self, rank).living_token, [rank]))
         self._write(path, json.dumps(tokens).encode())
         return tokens
 
@@ -278,7 +277,6 @@ class _Watched:
             )
         return f"{name} has given no sign of life {silent}; it died, or its machine is unreachable"
 
-    @property
     def living_token(self) -> str | None:
         """Return the token of the rank, as soon as its signs change."""
         sign = self._sign()
