@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,12 +16,13 @@ from torch import Tensor, nn
 from ...config.adacache_config import AdaCacheConfig
 from ...models import Adapter
 from ...models.other_libraries.find_groups import find_rank_groups
+from ...models.other_libraries.groups_of_libraries import padding_of_frames
 from ...models.other_libraries.rank_groups import RankGroup, Role
 from ..residuals.write_check import Write
 from .agreement import agreed_sums
 from .collective_watch import group_known
 from .meeting import check_equal, meet
-from .shard import Shard, shard_of, tokens_of
+from .shard import Shard, padding_on_rank, shard_of, tokens_of
 
 ROLE_NAMES: Mapping[Role, str] = {
     "shards": "with a shard of each video",
@@ -134,6 +136,10 @@ class Ranks:
             if group is self._of_shards:
                 lengths = [each["tokens"] for each in messages]
                 shard = shard_of(video, group, lengths, self._config.strides)
+            padding = padding_of_frames(group)
+            if padding and tokens is not None:
+                own = padding_on_rank(group, padding, tokens // video[1])
+                shard = replace(shard, padding=own)
         return shard
 
     def all_writes(self, found: set[Write]) -> set[Write]:
