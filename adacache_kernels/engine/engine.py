@@ -79,7 +79,7 @@ class Engine(AdaCacheEngine):
         self._decider = self._measurement.decider
         if config.correct:
             check_correctable(model, adapter)
-        self._reservation = SlotReservation(adapter, clock, self._memory, self._meter)
+        self._reservation = SlotReservation(adapter, clock, self._memory, self._meter, self._ranks)
         self._check_num_steps(clock.num_steps)
         self._generation = Generation(config, clock.num_steps, clock.scheduler)
         self._decider.restart(self._generation.codebook, self._generation.motion_window)
@@ -115,7 +115,7 @@ class Engine(AdaCacheEngine):
 
     def _begin_generation(self) -> None:
         check_cacheable(self.model, self._adapter)
-        self._ranks.begin_generation()
+        self._ranks.begin_generation(is_recorded=self.recorder is not None)
         self._check_num_steps(self.clock.num_steps)
         self._start(self.clock.num_steps)
         self._warn_at_beginning()
@@ -221,9 +221,9 @@ class Engine(AdaCacheEngine):
         is_storing = self._is_storing(branch, call.step)
         if not (is_measuring or is_storing):
             return forward.run()
-        whole = self._adapter.video(self.model, forward.arguments)
+        video = self._adapter.video(self.model, forward.arguments)
         shard = branch.shard if branch.reserved_for == branch.signature else None
-        shard = shard or self._ranks.shard_before(whole)
+        shard = shard or self._ranks.shard_before(video, self._adapter)
         # A calibration needs the right residual of every step, the first one too.
         is_recorded = self.recorder is not None
         is_first = branch.checked_for != branch.signature
@@ -233,7 +233,7 @@ class Engine(AdaCacheEngine):
             observers = self._measurement.begin(call.step, shard, self.recorder)
             self._writes.watch_metric_blocks(observers, branch.check, keeps_all=is_recorded)
         first_list = observers.setdefault(self._adapter.lists[0].attribute, {})
-        first_list.setdefault(0, []).insert(0, Before(partial(self._reserve, branch, whole, shard)))
+        first_list.setdefault(0, []).insert(0, Before(partial(self._reserve, branch, video, shard)))
         lists = branch.computed(
             call.step,
             observers,
@@ -257,20 +257,9 @@ class Engine(AdaCacheEngine):
         return self.recorder is not None or self._generation.needs_residuals(branch, step)
 
     def _reserve(
-        self, branch: GuidanceBranch, whole: tuple[int, int], shard: Shard, run: BlockRun
+        self, branch: GuidanceBranch, video: tuple[int, int], shard: Shard, run: BlockRun
     ) -> None:
-        """Reserve the slots of a branch, before its first block runs.
-
-        Args:
-            branch: the branch.
-            whole: videos of the call, and frames of the whole videos.
-            shard: the part of them that this rank holds.
-            run: the call of the first block.
-        """
-        if self._ranks.are_several and branch.reserved_for != branch.signature:
-            steps = self._generation.num_steps
-            branch.shard = self._ranks.meet(whole, steps, self._adapter, run.x_in)
-        if not self._reservation.reserve(self._generation, branch, shard.video, run):
+        if not self._reservation.reserve(self._generation, branch, video, shard, run):
             self._meter.forget()
             self.user_warnings.warn("planned again", user_warnings.PLANNED_AGAIN)
 

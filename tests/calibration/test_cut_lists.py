@@ -43,8 +43,13 @@ def recorded(model: Written, adapter: Adapter, branches: int) -> CalibrationReco
     return record(model, range(2), run, settings, no_progress, stored, distances=True)
 
 
+def names_of(hints: dict[str, dict[int, Any]]) -> str:
+    """Return the hinted blocks of each stream."""
+    return ", ".join(f"{stream} {list(of_stream)}" for stream, of_stream in hints.items())
+
+
 @pytest.mark.parametrize("branches", [1, 2])
-@pytest.mark.parametrize("hints", HINTS, ids=str)
+@pytest.mark.parametrize("hints", HINTS, ids=names_of)
 def test_the_recording_is_that_of_a_list_in_parts(
     hints: dict[str, Any], branches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

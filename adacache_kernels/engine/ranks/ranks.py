@@ -6,7 +6,6 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +21,7 @@ from ..residuals.write_check import Write
 from .agreement import agreed_sums
 from .collective_watch import group_known
 from .meeting import check_equal, meet
-from .shard import Shard, padding_on_rank, shard_of, tokens_of
+from .shard import HAS_FRAMES, Shard, padding_on_rank, shard_of, tokens_of
 
 ROLE_NAMES: Mapping[Role, str] = {
     "shards": "with a shard of each video",
@@ -56,19 +55,29 @@ class Ranks:
         self.groups: tuple[RankGroup, ...] = ()
         """The groups as the last generation found them."""
         self._is_watched = False
+        """True if a measured forward was searched for collectives. A dispatch mode makes compiled
+        blocks run eagerly, so one forward has to be enough."""
 
-    def begin_generation(self) -> None:
+    def begin_generation(self, *, is_recorded: bool) -> None:
         """Look for the groups; other libraries may have set them up since the last generation.
 
+        Args:
+            is_recorded: whether a calibration records the residuals.
+
         Raises:
-            ValueError: a setting does not work with several ranks.
+            ValueError: a setting does not work with several ranks, or it is a calibration.
         """
-        self._is_watched = False
         self.groups = find_rank_groups(self._model, self._given)
         if self.groups and self._config.decision == "graph":
             raise ValueError(
                 f'decision="graph": the ranks of {self.groups[0].origin} exchange their sums in '
                 "every measured step, which a graph does not contain; leave it out"
+            )
+        if self.groups and is_recorded:
+            raise ValueError(
+                f"the ranks of {self.groups[0].origin} hold parts of one video, and a calibration "
+                "needs whole residuals: calibrate with whole videos on each rank, which torchrun "
+                "shares out"
             )
 
     def describe(self) -> list[str]:
@@ -97,16 +106,18 @@ class Ranks:
                 rows = -(-rows // group.group.size())
         return rows, frames
 
-    def shard_before(self, video: tuple[int, int]) -> Shard:
+    def shard_before(self, video: tuple[int, int], adapter: Adapter) -> Shard:
         """Return the shard of a call of a branch that has not met yet.
 
         No distance of such a call is compared, so its motion does not count.
 
         Args:
             video: videos of the call, and frames of the whole videos.
+            adapter: the description of the model.
         """
         rows, frames = self._on_this_rank(video)
-        return Shard((rows, frames if self._of_shards is None else 1), self._config.strides)
+        is_cut = self._of_shards is not None and adapter.lists[0].layout not in HAS_FRAMES
+        return Shard((rows, 1 if is_cut else frames), self._config.strides)
 
     def meet(self, video: tuple[int, int], num_steps: int, adapter: Adapter, x_in: Tensor) -> Shard:
         """Compare this rank with the others, once for each branch of a generation.
@@ -125,7 +136,8 @@ class Ranks:
             ValueError: two ranks differ, or motion cannot be measured on such shards.
         """
         video = self._on_this_rank(video)
-        tokens = tokens_of(x_in, adapter.lists[0].layout)
+        layout = adapter.lists[0].layout
+        tokens = tokens_of(x_in, layout)
         message = {**self._settings(), "steps": num_steps, "batch rows": video[0], "tokens": tokens}
         message["blocks"] = adapter.describe(self._model)
         shard = Shard(video, self._config.strides)
@@ -133,7 +145,7 @@ class Ranks:
             messages = meet(group, message)
             names = [name for name in message if name != "tokens"]
             check_equal(group, messages, names)
-            if group is self._of_shards:
+            if group is self._of_shards and (layout not in HAS_FRAMES or group.cut == "unknown"):
                 lengths = [each["tokens"] for each in messages]
                 shard = shard_of(video, group, lengths, self._config.strides)
             padding = padding_of_frames(group)
@@ -154,16 +166,19 @@ class Ranks:
         """Return sums that are the same on every rank, see `agreed_sums`."""
         return agreed_sums(self.groups, sums, videos, has_previous=has_previous)
 
-    def watched(self) -> AbstractContextManager[None]:
-        """Return a context of a measured forward.
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Search a measured forward for collectives, once.
 
-        In the first one of a generation, it raises ValueError if the forward communicates with
-        ranks of an unknown group.
+        Raises:
+            ValueError: the forward communicates with ranks of an unknown group.
         """
         if self._is_watched:
-            return nullcontext()
+            yield
+            return
+        with group_known(type(self._model).__name__, self.groups):
+            yield
         self._is_watched = True
-        return group_known(type(self._model).__name__, self.groups)
 
     def _settings(self) -> dict[str, Any]:
         values = self._config.to_dict()

@@ -14,6 +14,8 @@ from .boundary import Boundary
 
 TOKEN_DIMENSIONS = {Layout.FRAME_MAJOR: 1, Layout.UNBATCHED: 0, Layout.TOKENS_FIRST: 0}
 """The dimension of the tokens of a video, in layouts in which they form one sequence."""
+HAS_FRAMES = {Layout.FRAMES, Layout.GRID, Layout.GRID_FIRST}
+"""Layouts in which the frames have a dimension of their own, also in a shard."""
 
 
 @dataclass(frozen=True)
