@@ -94,7 +94,7 @@ def padding_on_rank(group: RankGroup, padding: int, own: int) -> int:
         padding: the padding tokens of a frame on all ranks; the last ranks have them.
         own: the tokens of a frame on this rank.
     """
-    after = (group.group.size() - 1 - group.group.rank()) * own
+    after: int = (group.group.size() - 1 - group.group.rank()) * own
     return min(max(padding - after, 0), own)
 
 
