@@ -107,7 +107,7 @@ class Engine(AdaCacheEngine):
 
     def join(self, call: Call) -> None:
         """Join a generation whose first call, of the leader, was computed without this engine."""
-        self._ranks.begin_generation()
+        self._ranks.begin_generation(is_recorded=self.recorder is not None)
         self._generation.plan(call.step, can_reuse=False)
         self._generation.elect_leader(call.branch, call.step)
         self._warn_at_beginning()

@@ -23,10 +23,10 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 from torch.nn.parallel import DistributedDataParallel
-from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from adacache_kernels.models.other_libraries.find_groups import find_rank_groups
 from adacache_kernels.models.other_libraries.rank_groups import RankGroup, check_given
+from tests.support.fake_world import fake_world
 
 Found = list[tuple[str, tuple[int, ...], str]]
 
@@ -34,9 +34,8 @@ Found = list[tuple[str, tuple[int, ...], str]]
 @pytest.fixture
 def world() -> Iterator[Any]:
     """Make this process rank 0 of four ranks."""
-    dist.init_process_group("fake", rank=0, world_size=4, store=FakeStore())
-    yield dist.group.WORLD
-    dist.destroy_process_group()
+    with fake_world(4) as group_of_all:
+        yield group_of_all
 
 
 @pytest.fixture
@@ -277,6 +276,7 @@ def test_tensor_parallelism_inside_fsdp2(world: Any) -> None:
     ]
 
 
+@pytest.mark.filterwarnings("ignore:The `NO_SHARD` sharding strategy is deprecated")
 @pytest.mark.parametrize(
     ("strategy", "expected"),
     [

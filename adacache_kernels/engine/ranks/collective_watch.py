@@ -13,11 +13,11 @@ from ...models.other_libraries.rank_groups import RankGroup, is_distributed
 NAMESPACES = ("c10d", "_c10d_functional", "c10d_functional")
 
 
-class CollectiveWatch(TorchDispatchMode):
+class CollectiveWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A context that stores the names of the collectives which run inside it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen: set[str] = set()
 
     def __torch_dispatch__(

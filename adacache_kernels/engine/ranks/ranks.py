@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,12 +16,13 @@ from torch import Tensor, nn
 from ...config.adacache_config import AdaCacheConfig
 from ...models import Adapter
 from ...models.other_libraries.find_groups import find_rank_groups
+from ...models.other_libraries.groups_of_libraries import padding_of_frames
 from ...models.other_libraries.rank_groups import RankGroup, Role
 from ..residuals.write_check import Write
 from .agreement import agreed_sums
 from .collective_watch import group_known
 from .meeting import check_equal, meet
-from .shard import TOKEN_DIMENSIONS, Shard, shard_of, tokens_of
+from .shard import HAS_FRAMES, Shard, padding_on_rank, shard_of, tokens_of
 
 ROLE_NAMES: Mapping[Role, str] = {
     "shards": "with a shard of each video",
@@ -115,7 +117,7 @@ class Ranks:
             adapter: the description of the model.
         """
         rows, frames = self._on_this_rank(video)
-        is_cut = self._of_shards is not None and adapter.lists[0].layout in TOKEN_DIMENSIONS
+        is_cut = self._of_shards is not None and adapter.lists[0].layout not in HAS_FRAMES
         return Shard((rows, 1 if is_cut else frames), self._config.strides)
 
     def meet(self, video: tuple[int, int], num_steps: int, adapter: Adapter, x_in: Tensor) -> Shard:
@@ -135,7 +137,8 @@ class Ranks:
             ValueError: two ranks differ, or motion cannot be measured on such shards.
         """
         video = self._on_this_rank(video)
-        tokens = tokens_of(x_in, adapter.lists[0].layout)
+        layout = adapter.lists[0].layout
+        tokens = tokens_of(x_in, layout)
         message = {**self._settings(), "steps": num_steps, "batch rows": video[0], "tokens": tokens}
         message["blocks"] = adapter.describe(self._model)
         shard = Shard(video, self._config.strides)
@@ -143,10 +146,13 @@ class Ranks:
             messages = meet(group, message)
             names = [name for name in message if name != "tokens"]
             check_equal(group, messages, names)
-            # In other layouts than a sequence, a stream has its frames in a dimension of their own.
-            if group is self._of_shards and (tokens is not None or group.cut == "unknown"):
+            if group is self._of_shards and (layout not in HAS_FRAMES or group.cut == "unknown"):
                 lengths = [each["tokens"] for each in messages]
                 shard = shard_of(video, group, lengths, self._config.strides)
+            padding = padding_of_frames(group)
+            if padding and tokens is not None:
+                own = padding_on_rank(group, padding, tokens // video[1])
+                shard = replace(shard, padding=own)
         return shard
 
     def all_writes(self, found: set[Write]) -> set[Write]:

@@ -14,6 +14,8 @@ from .boundary import Boundary
 
 TOKEN_DIMENSIONS = {Layout.FRAME_MAJOR: 1, Layout.UNBATCHED: 0, Layout.TOKENS_FIRST: 0}
 """The dimension of the tokens of a video, in layouts in which they form one sequence."""
+HAS_FRAMES = {Layout.FRAMES, Layout.GRID, Layout.GRID_FIRST}
+"""Layouts in which the frames have a dimension of their own, also in a shard."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,13 @@ class Shard:
         strides: the frame strides of the motion sums, in such groups.
         boundary: the pairs of tokens of which another rank has the earlier one, None if there are
             none.
+        padding: the tokens at the end of each frame that are no part of the video.
     """
 
     video: tuple[int, int]
     strides: tuple[int, ...]
     boundary: Boundary | None = None
+    padding: int = 0
 
 
 def shard_of(
@@ -80,6 +84,18 @@ def shard_of(
     boundary = Boundary(group, tuple(known), tuple(stride * tokens for stride in strides))
     in_groups = tuple(stride * tokens // together for stride in strides)
     return Shard((rows, own // together), in_groups, boundary)
+
+
+def padding_on_rank(group: RankGroup, padding: int, own: int) -> int:
+    """Return the padding tokens of each frame that lie on this rank.
+
+    Args:
+        group: the ranks, each with some tokens of every frame.
+        padding: the padding tokens of a frame on all ranks; the last ranks have them.
+        own: the tokens of a frame on this rank.
+    """
+    after: int = (group.group.size() - 1 - group.group.rank()) * own
+    return min(max(padding - after, 0), own)
 
 
 def tokens_of(x: Tensor, layout: Layout) -> int | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from .groups_of_models import cut_of
+from .groups_of_models import VIDEOSYS, cut_of
 from .rank_groups import Cut, RankGroup, Role, attribute, is_group
 
 
@@ -76,6 +76,14 @@ def groups_of_libraries(model: nn.Module) -> Iterator[RankGroup]:
             group = attribute(sys.modules.get(name), variable, "group")
             # Its pipeline gives each rank a part of the frames.
             yield RankGroup(group, "shards", "Open-Sora-Plan", "unknown")
+
+
+def padding_of_frames(group: RankGroup) -> int:
+    """Return the tokens by which a library has padded each frame, for the forward that runs now."""
+    if group.origin != VIDEOSYS or group.cut != "space":
+        return 0
+    by_name = attribute(sys.modules.get("videosys.core.distributed.comm"), "PAD_DICT") or {}
+    return int(by_name.get("spatial", 0))
 
 
 def _of_coordinators(library: Coordinated) -> Iterator[RankGroup]:

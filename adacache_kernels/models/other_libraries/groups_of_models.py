@@ -11,6 +11,8 @@ from .fsdp import fsdp_groups
 from .rank_groups import Cut, RankGroup, Role, attribute, ranks_of
 from .split_hooks import splits_streams
 
+VIDEOSYS = "VideoSys"
+
 
 def groups_of_model(model: nn.Module) -> Iterator[RankGroup]:
     """Yield the groups that a model shows, also groups of one rank."""
@@ -20,7 +22,7 @@ def groups_of_model(model: nn.Module) -> Iterator[RankGroup]:
         role: Role = "shards" if splits_streams(model) else "replicas"
         yield RankGroup(mesh.get_group(), role, "diffusers' context parallelism")
     manager = getattr(model, "parallel_manager", None)
-    yield RankGroup(attribute(manager, "sp_group"), "shards", "VideoSys", cut_of(model))
+    yield RankGroup(attribute(manager, "sp_group"), "shards", VIDEOSYS, cut_of(model))
     cp_group, origin = attribute(manager, "cp_group"), "VideoSys' guidance parallelism"
     yield RankGroup(cp_group, "replicas", origin, splits_rows=True)
     yield from _of_colossalai(model)

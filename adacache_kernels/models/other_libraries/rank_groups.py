@@ -83,7 +83,7 @@ def check_given(given: GivenGroups) -> Mapping[Role, Any]:
     """
     if given is None:
         return {}
-    by_role = given if isinstance(given, Mapping) else {"shards": given}
+    by_role: Mapping[Any, Any] = given if isinstance(given, Mapping) else {"shards": given}
     for role, group in by_role.items():
         if role not in get_args(Role):
             raise ValueError(
