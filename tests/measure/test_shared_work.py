@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -109,6 +110,21 @@ def test_signs_of_an_earlier_run_are_no_signs_of_life(tmp_path: Path) -> None:
     (tmp_path / ".rank-1").write_text(json.dumps(sign))
     with pytest.raises(MissingRankError, match="rank 1 of 2 has given no sign of life for 1 sec"):
         SharedWork(Place(0, 2, 0), tmp_path, limit=1).__enter__()
+
+
+@pytest.mark.parametrize("early", [0, 1])
+def test_an_error_of_an_earlier_run_does_not_count(early: int, tmp_path: Path) -> None:
+    sign = {"token": "old", "beats": 3, "run": "old", "error": "ValueError: it"}
+    for rank in (0, 1):
+        (tmp_path / f".rank-{rank}").write_text(json.dumps(sign))
+    ranks = [SharedWork(Place(rank, 2, rank), tmp_path, 20) for rank in (0, 1)]
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(ranks[early].__enter__)
+        time.sleep(0.3)  # It sees the old sign of the other rank.
+        ranks[1 - early].__enter__()
+        waiting.result()
+        ends = [pool.submit(work.__exit__, None, None, None) for work in ranks]
+        assert [end.result() for end in ends] == [None, None]
 
 
 @pytest.mark.parametrize("size", [None, "1"])

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adacache_kernels.models.other_libraries.split_hooks import split_arguments, splits_streams
+from adacache_kernels.models.other_libraries.split_hooks import split_arguments
 
 
 class SequenceParallelSplitHook:
@@ -64,11 +64,3 @@ def test_its_hooks_run_in_the_order_of_their_names() -> None:
 def test_other_hooks_of_vllm_omni_are_left_to_the_block() -> None:
     x = torch.arange(24).view(1, 4, 6)
     assert split(hooked(cache=SimpleNamespace(metadata={})), x) is x
-
-
-def test_a_model_with_such_a_hook_splits_its_streams() -> None:
-    model = nn.Module()
-    model.blocks = nn.ModuleList([hooked(sp=SequenceParallelSplitHook(1, 0)), Block()])
-    assert splits_streams(model)
-    model.blocks = nn.ModuleList([Block()])
-    assert not splits_streams(model)

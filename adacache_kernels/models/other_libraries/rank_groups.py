@@ -9,12 +9,12 @@ from typing import Any, Literal, get_args
 import torch
 
 Role = Literal["shards", "replicas", "videos"]
-"""What the ranks of a group hold. "shards": parts of one video. "replicas": the same video, or its
-other guidance branch. "videos": different videos, whose blocks must run at the same time."""
+"""The content of the ranks of a group. "shards": parts of one video. "replicas": the same video, or
+its other guidance branch. "videos": different videos, whose blocks must run at the same time."""
 Cut = Literal["sequence", "space", "unknown"]
-"""How a video is cut into shards. "sequence": each shard is a contiguous part of the sequence of
-all tokens. "space": each shard has some tokens of every frame. "unknown": the forward may get a
-part of the frames, so it is not known how many there are."""
+"""The way in which a video is cut into shards. "sequence": each shard is a contiguous part of the
+sequence of all tokens. "space": each shard has some tokens of every frame. "unknown": the forward
+may get a part of the frames, so it is not known how many there are."""
 
 
 @dataclass(frozen=True)
