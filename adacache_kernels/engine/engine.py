@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import astuple
 from functools import partial
 from typing import Any
 
@@ -35,7 +36,7 @@ from .reports.nothing_reused import (
 from .reports.summary import Summary, summarize
 from .residuals.block_stand_ins import Before, Observer
 from .residuals.guidance_branch import GuidanceBranch
-from .residuals.write_check import WriteCheck
+from .residuals.write_check import Write, WriteCheck
 from .slot_reservation import SlotReservation
 from .step_recorder import StepRecorder
 from .write_guard import WriteGuard
@@ -311,7 +312,8 @@ class Engine(AdaCacheEngine):
         if waited > 0:
             self._generation.history.waits.append(waited)
         if self._ranks.are_several:
-            check.found = self._ranks.all_writes(check.found)
+            found = self._ranks.union(astuple(write) for write in check.found)
+            check.found = {Write(*write) for write in found}
 
     def _lost_to_sweeps(self, branch: GuidanceBranch, call: Call) -> bool:
         """Forget a branch if the blocks did not run as often as in the first forward call.

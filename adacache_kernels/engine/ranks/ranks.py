@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -18,7 +18,6 @@ from ...models import Adapter
 from ...models.other_libraries.find_groups import find_rank_groups
 from ...models.other_libraries.groups_of_libraries import padding_of_frames
 from ...models.other_libraries.rank_groups import RankGroup, Role
-from ..residuals.write_check import Write
 from .agreement import agreed_sums
 from .collective_watch import group_known
 from .meeting import check_equal, meet
@@ -155,13 +154,17 @@ class Ranks:
                 shard = replace(shard, padding=own)
         return shard
 
-    def all_writes(self, found: set[Write]) -> set[Write]:
-        """Return the writes that any rank has found."""
-        own = [(write.kind, write.attribute, write.index) for write in sorted(found, key=str)]
+    def union(self, own: Iterable[Sequence[object]]) -> list[list[Any]]:
+        """Return the values that any rank has found, each once. All ranks have to call this.
+
+        Args:
+            own: the values of this rank: sequences of strings and numbers.
+        """
+        values = [list(value) for value in own]
         for group in self.groups:
-            of_all = [write for each in meet(group, {"writes": own}) for write in each["writes"]]
-            own = list(dict.fromkeys((kind, name, index) for kind, name, index in of_all))
-        return {Write(kind, name, index) for kind, name, index in own}
+            of_all = [value for each in meet(group, {"found": values}) for value in each["found"]]
+            values = [value for i, value in enumerate(of_all) if value not in of_all[:i]]
+        return values
 
     def agreed(self, sums: Tensor, videos: int, *, has_previous: bool) -> tuple[Tensor, int]:
         """Return sums that are the same on every rank, see `agreed_sums`."""
