@@ -1,0 +1,1 @@
+"""Speedup and collectives against the number of ranks: measured on a CPU, computed for GPUs."""
