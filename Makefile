@@ -13,8 +13,11 @@ SOURCES := $(shell find adacache_kernels csrc python -type f ! -name '*.pyc' ! -
 PROMPTS := "a white two standing still" "a white nine moving slowly" "a white four moving fast" \
            "a white seven moving fast"
 CPP := $(shell find csrc python tests -name '*.[ch]pp')
+# Without optimization: it takes the compiler four times as long to optimize the kernels of a
+# sanitizer.
 CTEST_OPTIONS := -G Ninja -DADACACHE_BUILD_PYTHON=OFF -DADACACHE_BUILD_TESTS=ON \
-                 -DADACACHE_CUDA=OFF -DCMAKE_CXX_FLAGS_RELEASE=-O1
+                 -DADACACHE_CUDA=OFF -DCMAKE_CXX_FLAGS_RELEASE=-O0
+OUTPUT_SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 .PHONY: demo quality bench test pytest ctest ctest-tsan lint clean
 
@@ -30,7 +33,10 @@ quality: .venv/demo
 bench: .venv/demo
 	$(BIN)/python -m bench.ops.run --quick --out bench_out
 
-test: lint ctest pytest
+# mypy has one thread, so the tests of csrc/ are compiled beside it.
+test: .venv/dev
+	$(MAKE) --jobs $(JOBS) $(OUTPUT_SYNC) lint ctest
+	$(MAKE) pytest
 
 # Every second model that a test builds lies SHIFT bytes further (tests/support/addresses.py). MKL
 # sums products of matrices that do not begin at a multiple of 16 bytes in another order. A test that
@@ -44,7 +50,7 @@ ctest: .venv/dev ctest-tsan
 	  -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
 	  -DCMAKE_CXX_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all" $(CMAKE_ARGS)
 	$(BIN)/cmake --build build/cpp
-	$(BIN)/ctest --test-dir build/cpp --output-on-failure
+	$(BIN)/ctest --test-dir build/cpp --output-on-failure --parallel $(JOBS)
 
 # The tests with several threads. test_thread_pool forks and starts threads in the child, where the
 # sanitizer gives up unless an option forbids it.
@@ -53,7 +59,8 @@ ctest-tsan: .venv/dev
 	  -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
 	  -DCMAKE_CXX_FLAGS="-fsanitize=thread" $(CMAKE_ARGS)
 	$(BIN)/cmake --build build/tsan --target thread_tests
-	TSAN_OPTIONS=die_after_fork=0 $(BIN)/ctest --test-dir build/tsan --output-on-failure -R '^(thread_pool|arena|cuda_arena|cuda_mailbox)$$'
+	TSAN_OPTIONS=die_after_fork=0 $(BIN)/ctest --test-dir build/tsan --output-on-failure \
+	  --parallel $(JOBS) -R '^(thread_pool|arena|cuda_arena|cuda_mailbox_threads)$$'
 
 lint: .venv/dev
 	$(BIN)/ruff check .

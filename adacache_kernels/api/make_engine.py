@@ -54,7 +54,9 @@ def make_router(
     if isinstance(settings, BaselineConfig):
         adapter = _known_adapter(transformer, found, settings)
         return Router(
-            transformer, clock, lambda own: BaselineEngine(transformer, adapter, settings, own)
+            transformer,
+            clock,
+            lambda own: BaselineEngine(transformer, adapter, settings, own, process_groups),
         )
     assert arena is not None
     ranks = Ranks(transformer, settings, process_groups)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,13 +17,18 @@ from ..engine.base import EngineBase
 from ..engine.clocks.clock import Call, EngineClock
 from ..engine.eligibility import why_not_cached
 from ..engine.forward_call import ForwardCall
+from ..engine.ranks.collective_watch import group_known
 from ..engine.reports.summary import Summary
 from ..engine.reports.user_warnings import CHANGED
 from ..memory.report import MemoryReport
 from ..models import Adapter
+from ..models.other_libraries.device_map import check_one_device
+from ..models.other_libraries.find_groups import find_rank_groups
+from ..models.other_libraries.rank_groups import RankGroup, Role
 from .base import BaselineConfig
 from .counters import Counters
 from .make_mechanism import mechanism_for
+from .mechanisms.chain_residuals import ChainMechanism
 from .mechanisms.mechanism import BranchState, Step
 
 TIMESTEP = ("timestep", "timesteps", "t")
@@ -54,16 +60,23 @@ class BaselineEngine(EngineBase[BaselineConfig]):
         adapter: the description of the model.
         config: the baseline and its settings.
         clock: describes the generation.
+        process_groups: the process groups that the user gave, by role.
 
     Raises:
         ValueError: the model lacks what the baseline needs.
     """
 
     def __init__(
-        self, model: nn.Module, adapter: Adapter, config: BaselineConfig, clock: EngineClock
+        self,
+        model: nn.Module,
+        adapter: Adapter,
+        config: BaselineConfig,
+        clock: EngineClock,
+        process_groups: Mapping[Role, Any] | None = None,
     ) -> None:
         super().__init__(model, config, clock)
         self._adapter = adapter
+        self._process_groups = process_groups or {}
         self.mechanism = mechanism_for(model, adapter, config, self.user_warnings)
         self._generation = self._new_generation(clock.num_steps)
 
@@ -113,6 +126,13 @@ class BaselineEngine(EngineBase[BaselineConfig]):
         )
 
     def _begin_generation(self) -> None:
+        if isinstance(self.mechanism, ChainMechanism):
+            blocks = (block.module for block in self.mechanism.blocks)
+            check_one_device(type(self.model).__name__, blocks)
+        if self.mechanism.decides_by_content:
+            groups = find_rank_groups(self.model, self._process_groups)
+            if groups:
+                raise ValueError(_ranks_differ(type(self.config).__name__, groups[0]))
         self._generation = self._new_generation(self.clock.num_steps)
 
     def _forget_generation(self) -> None:
@@ -152,10 +172,16 @@ class BaselineEngine(EngineBase[BaselineConfig]):
             generation.counters.count(call.step, computed=True)
             return forward.run()
         video = self._adapter.frames(self.model, forward.arguments)
-        output = self.mechanism.run(branch, video, forward.run)
+        with self._watched(call):
+            output = self.mechanism.run(branch, video, forward.run)
         states = generation.branches.values()
         generation.counters.hold(x for state in states for x in state.tensors())
         return output
+
+    def _watched(self, call: Call) -> AbstractContextManager[None]:
+        """Return a context that finds ranks of an unknown group in the first step."""
+        is_first = self.mechanism.decides_by_content and call.first_in_generation
+        return group_known(type(self.model).__name__, ()) if is_first else nullcontext()
 
     def _begin_step(self, step: int, arguments: Mapping[str, Any]) -> None:
         timestep = self._timestep(step, arguments) if self.mechanism.by_timestep else None
@@ -185,3 +211,13 @@ class BaselineEngine(EngineBase[BaselineConfig]):
         if value.device.type != "cpu":
             self._generation.counters.waits.append(time.perf_counter() - start)
         return numbers
+
+
+def _ranks_differ(method: str, group: RankGroup) -> str:
+    """Return the message for a method that would decide differently on each rank of a group."""
+    return (
+        f"{method} decides by what each rank computes, and the ranks {list(group.ranks)} "
+        f"({group.origin}) have to decide as one. Use AdaCacheConfig, with which ranks agree, or a "
+        "method that decides by the number of the step: FixedIntervalConfig, PABConfig, "
+        "TGATEConfig, DeltaDiTConfig, TaylorSeerConfig or MagCacheConfig"
+    )

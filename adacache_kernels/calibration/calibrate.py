@@ -13,10 +13,12 @@ from typing import Any
 
 from ..config.calibration_file import Calibration, Kind, is_calibration
 from ..config.validation import parse_profile
+from ..measure.shared_work import SharedWork
 from ..schedule.calibrated_for import CalibratedFor
 from ..schedule.profile import Profile
 from .checkpoint import Checkpoint, request_for
 from .choose_codebook import choose_codebook
+from .follow import follow, tell_end
 from .held_out import RunComparison, held_out_result, run_held_out
 from .make_profile import check_settings, fit_profile
 from .measured_cases import MeasuredCases
@@ -54,6 +56,7 @@ def calibrate(
     seed: int = 0,
     progress: Progress | None = None,
     checkpoint: str | Path | None = None,
+    work: SharedWork | None = None,
     **settings: Any,
 ) -> Calibration:
     """Find settings of `patch` that reach a target, at the number of steps of `generate`.
@@ -94,6 +97,9 @@ def calibrate(
             With the same arguments, a calibration that was killed or that ran out of disk goes on
             from there. The `repr` of a case identifies it. The first case is generated again,
             to show that `generate` is the same. Remove the folder after the result is saved.
+        work: ranks that share out the generations, each with the same arguments and a whole model
+            of its own. Rank 0 searches; all return its result. It needs `checkpoint`, a folder that
+            all ranks see. None: this rank alone.
         settings: more settings for `patch`. The defaults for a profile are forecast=1 and
             correct=True.
 
@@ -104,6 +110,7 @@ def calibrate(
             of steps; an outcome is not finite, or outside of 0 to 1 without `peak`; or the
             checkpoint is of another request or model.
         OSError: the checkpoint cannot be written.
+        MissingRankError: another rank has died or stopped.
     """
     target = parse_target(target_speedup, target_psnr)
     check_options(target, kind, trials, rounds, refine)
@@ -126,7 +133,7 @@ def calibrate(
         seed=seed,
         settings=settings,
     )
-    stored = Checkpoint(checkpoint, _description(pipe, request))
+    stored = Checkpoint(checkpoint, _description(pipe, request), work)
     return _calibrated(pipe, generate, request, progress or no_progress, stored)
 
 
@@ -154,6 +161,14 @@ def _calibrated(
     checkpoint: Checkpoint,
 ) -> Calibration:
     measured = _recorded_cases(pipe, generate, request, progress, checkpoint)
+    if checkpoint.work.rank > 0:
+        return follow(measured)
+    calibration = _searched(measured, request)
+    tell_end(measured, calibration)
+    return calibration
+
+
+def _searched(measured: MeasuredCases[Case], request: Request[Case]) -> Calibration:
     objective = make_objective(request.target, measured)
     profile, family = _family(objective, measured, request)
     points = search_rounds(objective, family, request.rounds)
@@ -161,7 +176,7 @@ def _calibrated(
     refine_notes: dict[str, Any] = {}
     if request.refine:
         best, refine_notes = refine_planned(measured, best, request.refine)
-    comparisons, costs = run_held_out(measured, request.held_out, best)
+    comparisons, costs = run_held_out(measured, best)
     best = {name: value for name, value in best.items() if name != "profile"}
     return Calibration(
         kind=request.kind,
@@ -210,6 +225,7 @@ def _recorded_cases(
         peak=1.0 if request.peak is None else request.peak,
         progress=progress,
         checkpoint=checkpoint,
+        held_out=request.held_out,
     )
 
 

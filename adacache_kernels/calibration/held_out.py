@@ -36,23 +36,21 @@ class RunComparison:
 
 
 def run_held_out(
-    fitted: MeasuredCases[Case], cases: Sequence[Case], settings: dict[str, Any]
+    measured: MeasuredCases[Case], settings: dict[str, Any]
 ) -> tuple[list[RunComparison], StepCosts]:
-    """Generate every case unpatched and patched, and compare the two.
+    """Generate every held-out case unpatched and patched, and compare the two.
 
-    The unpatched generation comes first in every second case.
+    The patched generation comes first in every second case.
 
     Args:
-        fitted: the cases that the settings were fitted to; their runner generates these, too.
-        cases: the held-out ones.
+        measured: the cases that the settings were fitted to, and the held-out ones.
         settings: for `patch`.
     """
     comparisons, costs = [], StepCosts()
-    for index, case in enumerate(cases):
-        pair = fitted.pair(case, settings, patched_first=bool(index % 2))
-        comparisons.append(RunComparison.of(pair, fitted.peak))
+    for pair in measured.held_out_pairs(settings):
+        comparisons.append(RunComparison.of(pair, measured.peak))
         costs.add(pair)
-        fitted.progress("held-out cases", index + 1, len(cases))
+        measured.progress("held-out cases", len(comparisons), len(measured.held_out))
     return comparisons, costs
 
 

@@ -149,14 +149,17 @@ def _run_trials(
 ) -> list[Trial]:
     """Generate every case with random schedules, and return the trials with an error."""
     plans = [_random_plan(profile, order, draw) for _ in range(PLANS)]
-    done: list[Trial] = []
     total = trials * len(measured.cases)
+    generations: list[tuple[int, dict[str, Any]]] = []
     for number in range(total):
-        case = number % len(measured.cases)
         steps = random_schedule(draw.choice(plans), draw)
-        error = measured.squared_error(case, {"profile": profile, "schedule": steps})
+        case = number % len(measured.cases)
+        generations.append((case, {"profile": profile, "schedule": steps}))
+    done: list[Trial] = []
+    errors = measured.squared_errors(generations)
+    for number, ((case, settings), error) in enumerate(zip(generations, errors, strict=True)):
         if error > 0:
-            done.append(Trial(case, steps, error))
+            done.append(Trial(case, settings["schedule"], error))
         measured.progress("random schedules", number + 1, total)
     return done
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -107,17 +108,17 @@ def record(
     """
     recorded: list[RecordedCase] = []
     calibrated_for: CalibratedFor | None = None
-    is_resumed = checkpoint.is_resumed
-    for case in cases:
+    is_compared = checkpoint.is_resumed and checkpoint.work.rank == 0
 
-        def measure(case: Case = case) -> Measurement:
-            run = _run_in_full(pipe, case, generate, settings)
-            return packed_case(run.calibrated_for, _recorded_case(run, distances))
+    def measure(case: Case) -> Measurement:
+        run = _run_in_full(pipe, case, generate, settings)
+        return packed_case(run.calibrated_for, _recorded_case(run, distances))
 
-        found = checkpoint.recall(f"record of {case!r}", measure)
+    asked = [(f"record of {case!r}", partial(measure, case)) for case in cases]
+    for case, found in zip(cases, checkpoint.recall_each(asked), strict=True):
         made_for, now = unpacked_case(found)
         calibrated_for = calibrated_for or made_for
-        if is_resumed and not recorded:
+        if is_compared and not recorded:
             _check_same_pipeline(made_for, now, _run_in_full(pipe, case, generate, settings), case)
         _check_steps(calibrated_for.num_steps, made_for.num_steps, case)
         accept(made_for, now.outcome)
@@ -149,8 +150,13 @@ def _run_in_full(
     # Rate 1: every step is computed, and the outcome is that of the unpatched pipeline.
     with patched(pipe, {**settings, "codebook": {float("inf"): 1}}):
         engine = attached_engine(pipe)
+        lists = summary(pipe).found
         engine.recorder = recorder = ResidualRecorder(RESIDUAL_SAMPLE)
         outcome = as_array(generate(case))
+        if summary(pipe).found != lists:
+            # The first step has shown that a list has to be cut, so its residuals do not fit.
+            engine.recorder = recorder = ResidualRecorder(RESIDUAL_SAMPLE)
+            outcome = as_array(generate(case))
         scheduler = engine.clock.scheduler
         calibrated_for = CalibratedFor(
             identity(engine.model),

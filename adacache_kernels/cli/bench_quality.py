@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..evaluate.method_spec import parse_methods
 from ..evaluate.plots import save_plots
-from ..evaluate.results import Case, check_same_study
+from ..evaluate.results import Case, Row, check_same_study
 from ..evaluate.runner import Study
 from ..evaluate.table_lines import table_lines
 from ..evaluate.tables import write_tables
@@ -22,6 +23,7 @@ from .common import (
     progress_bar,
     read_prompts,
     seeds_of,
+    shared_work,
     split_methods,
 )
 
@@ -62,8 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Compare the methods; a folder that has rows already is resumed.
 
+    Ranks of torchrun or accelerate share out the videos. Only rank 0 prints.
+
     Raises:
-        ValueError, OSError, ImportError: with a message for the user.
+        ValueError, OSError, ImportError, MissingRankError: with a message for the user.
     """
     check_extras()
     prompts = read_prompts(arguments.prompts)
@@ -75,21 +79,31 @@ def run(arguments: argparse.Namespace) -> None:
     check_installed([name for name in ("lpips", "vbench") if getattr(arguments, name)])
 
     check_folder(arguments.out)
-    check_same_study(arguments.out, _identity(arguments))
-    subject = load_subject(arguments, prompts)
-    cases = [Case(prompt, seed) for seed in seeds_of(arguments) for prompt in prompts]
-    study = Study(
-        subject, methods, arguments.steps, lpips=arguments.lpips, flops=not arguments.no_flops
-    )
-    with progress_bar() as show:
-        rows = study.run(cases, arguments.out, show)
+    with shared_work(arguments, arguments.out) as work:
+        check_same_study(arguments.out, _identity(arguments))
+        subject = load_subject(arguments, prompts)
+        cases = [Case(prompt, seed) for seed in seeds_of(arguments) for prompt in prompts]
+        study = Study(
+            subject, methods, arguments.steps, lpips=arguments.lpips, flops=not arguments.no_flops
+        )
+        with progress_bar(work) as show:
+            rows = study.run(cases, arguments.out, show, work)
+    if work.rank == 0:
+        _report(arguments, study, cases, rows)
+
+
+def _report(
+    arguments: argparse.Namespace, study: Study, cases: Sequence[Case], rows: Sequence[Row]
+) -> None:
+    """Write the tables and plots, and print the table."""
     scores = study.vbench_means(cases) if arguments.vbench else None
     lines = table_lines(rows, scores, arguments.against)
     write_tables(lines, arguments.out, study.failures)
     save_plots(rows, lines, arguments.out)
     print((arguments.out / "table.md").read_text())
     print(f"Written to {arguments.out}/")
-    if methods and len(study.failures) == len(methods):
+    compared = study.methods[1:]
+    if compared and len(study.failures) == len(compared):
         raise ValueError(f"every method failed, the first with {study.failures[0].error}")
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from ..calibration.calibrate import calibrate
 from ..calibration.request import draw_held_out, parse_target
 from ..config.calibration_file import Calibration
+from ..evaluate.pipelines import Subject
 from ..measure.psnr_ssim import Video
+from ..measure.shared_work import SharedWork
 from ..schedule.files import check_writable
 from .checks import check_numbers
 from .common import (
@@ -21,6 +23,7 @@ from .common import (
     progress_bar,
     read_prompts,
     seeds_of,
+    shared_work,
 )
 
 Case = tuple[str, int]
@@ -72,10 +75,11 @@ def run(arguments: argparse.Namespace) -> None:
     """Calibrate, save the result, and print how far the held-out prompts are from the target.
 
     The measurements are stored beside the result until it is saved. If the command is repeated
-    after it was killed, it goes on from there.
+    after it was killed, it goes on from there. Ranks of torchrun or accelerate share out the
+    generations. Only rank 0 prints.
 
     Raises:
-        ValueError, OSError, ImportError: with a message for the user.
+        ValueError, OSError, ImportError, MissingRankError: with a message for the user.
     """
     check_extras()
     prompts, held_out = _prompts(arguments)
@@ -83,7 +87,29 @@ def run(arguments: argparse.Namespace) -> None:
     check_writable(arguments.out)
     checkpoint = arguments.out.with_name(f"{arguments.out.name}.partial")
     parse_target(arguments.target_speedup, arguments.target_psnr)
-    subject = load_subject(arguments, [*prompts, *held_out])
+    with shared_work(arguments, checkpoint) as work:
+        subject = load_subject(arguments, [*prompts, *held_out])
+        _calibrate(arguments, subject, (prompts, held_out), checkpoint, work)
+    if work.rank == 0:
+        shutil.rmtree(checkpoint)
+
+
+def _calibrate(
+    arguments: argparse.Namespace,
+    subject: Subject,
+    prompts: tuple[Sequence[str], Sequence[str]],
+    checkpoint: Path,
+    work: SharedWork,
+) -> None:
+    """Calibrate, save the result, and print it.
+
+    Args:
+        arguments: of the command.
+        subject: the pipeline.
+        prompts: those to fit to, and the held-out ones.
+        checkpoint: folder of the measurements.
+        work: the ranks.
+    """
     generations = 0
 
     def generate(case: Case) -> Video:
@@ -94,26 +120,29 @@ def run(arguments: argparse.Namespace) -> None:
 
     start = time.perf_counter()
     seeds = seeds_of(arguments)
-    with progress_bar() as show:
+    with progress_bar(work) as show:
         calibration = calibrate(
             subject.pipe,
-            _cases(prompts, seeds),
+            _cases(prompts[0], seeds),
             generate,
             target_speedup=arguments.target_speedup,
             target_psnr=arguments.target_psnr,
             kind=arguments.kind,
-            held_out=_cases(held_out, seeds),
+            held_out=_cases(prompts[1], seeds),
             profile=arguments.profile,
             trials=arguments.trials,
             rounds=arguments.rounds,
             refine=arguments.refine,
             progress=show,
             checkpoint=checkpoint,
+            work=work,
         )
+    made = sum(work.gather("generations", generations))
+    if work.rank > 0:
+        return
     calibration.save(arguments.out)
-    shutil.rmtree(checkpoint)
     print(_report(calibration, arguments.out))
-    print(f"It took {generations} generations, {time.perf_counter() - start:.0f} s in all")
+    print(f"It took {made} generations, {time.perf_counter() - start:.0f} s in all")
 
 
 def _prompts(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:

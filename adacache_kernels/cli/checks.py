@@ -8,11 +8,15 @@ from pathlib import Path
 
 import torch
 
+from ..measure.shared_work import Place, launched_place
 from ..schedule.json_file import short
 from ..schedule.profile import MOST_STEPS
 
 SEED_END = 2**63
 """Seeds are below this."""
+
+MOST_SECONDS = 1e6
+"""Seconds of --rank-timeout are not above this."""
 
 LIMITS = {
     "steps": (1, MOST_STEPS),
@@ -38,6 +42,11 @@ def check_numbers(arguments: argparse.Namespace) -> None:
         if not least <= value <= most:
             option = f"--{name.replace('_', '-')}"
             raise ValueError(f"{option} is {short(value)}; it must be from {least} to {most}")
+    limit = getattr(arguments, "rank_timeout", 1.0)
+    if not 1 <= limit <= MOST_SECONDS:
+        raise ValueError(
+            f"--rank-timeout is {limit:g}; it must be from 1 to {MOST_SECONDS:g} seconds"
+        )
     last = getattr(arguments, "first_seed", 0) + getattr(arguments, "seeds", 1) - 1
     if last >= SEED_END:
         raise ValueError(
@@ -49,11 +58,13 @@ def check_numbers(arguments: argparse.Namespace) -> None:
 def check_device(name: str | None) -> str:
     """Return the device, by default CUDA if there is a GPU, else the CPU.
 
+    Each rank of a launcher has the GPU of its local rank by default.
+
     Raises:
-        ValueError: torch cannot compute on the device.
+        ValueError: torch cannot compute on the device, or there is no GPU for this rank.
     """
     if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return _default_device(launched_place())
     try:
         torch.zeros(1, device=name).item()
     except Exception as error:  # Backends raise errors of many classes.
@@ -62,6 +73,21 @@ def check_device(name: str | None) -> str:
             f"--device {short(name)} cannot be used; it must be such as cpu or cuda: {reason}"
         ) from error
     return name
+
+
+def _default_device(place: Place) -> str:
+    if not torch.cuda.is_available():
+        return "cpu"
+    if place.size == 1:
+        return "cuda"
+    count = torch.cuda.device_count()
+    if place.local_rank >= count:
+        raise ValueError(
+            f"local rank {place.local_rank} needs cuda:{place.local_rank}, and this machine shows "
+            f"{count} GPUs; start as many ranks as GPUs, or give --device cuda:0 if each rank sees "
+            "its own one"
+        )
+    return f"cuda:{place.local_rank}"
 
 
 def check_folder(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,9 @@ import torch
 from .. import _native
 from ..evaluate import pipelines
 from ..evaluate.option_values import literal, split_outside_brackets
+from ..measure.shared_work import LIMIT, SharedWork, launched_place
+from ..models.other_libraries.rank_groups import find_rank_groups
+from ..options import AdaCacheWarning
 from ..schedule.files import is_file, may_be_path
 from .checks import check_device
 
@@ -31,18 +35,49 @@ def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=50, help="scheduler steps (default 50)")
     parser.add_argument("--seeds", type=int, default=1, help="seeds of each prompt (default 1)")
     parser.add_argument("--first-seed", type=int, default=0, help="the first seed (default 0)")
-    parser.add_argument("--device", help="such as cpu or cuda (default: cuda if there is a GPU)")
+    parser.add_argument(
+        "--device",
+        help="such as cpu or cuda (default: cuda if there is a GPU, the GPU of its local rank "
+        "under torchrun)",
+    )
+    parser.add_argument(
+        "--rank-timeout",
+        type=float,
+        default=LIMIT,
+        metavar="SECONDS",
+        help="under torchrun, seconds without a sign of life after which a rank counts as dead "
+        f"(default {LIMIT:g})",
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     parser.add_argument(
         "--call", nargs="*", default=[], metavar="KEY=VALUE", help="arguments of the pipeline"
     )
 
 
+def shared_work(arguments: argparse.Namespace, folder: Path) -> SharedWork:
+    """Return the ranks of torchrun or accelerate, which share out the videos; else this one alone.
+
+    Only rank 0 warns from now on: the others would repeat it.
+
+    Args:
+        arguments: of the command.
+        folder: for the files of the ranks.
+
+    Raises:
+        ValueError: the environment describes no rank.
+    """
+    place = launched_place()
+    if place.rank > 0:
+        warnings.simplefilter("ignore", AdaCacheWarning)
+    return SharedWork(place, folder, arguments.rank_timeout)
+
+
 def load_subject(arguments: argparse.Namespace, prompts: Sequence[str]) -> pipelines.Subject:
     """Load the pipeline, and check that it knows the prompts.
 
     Raises:
-        ValueError: it does not; there is no such pipeline; or an option is wrong.
+        ValueError: it does not; there is no such pipeline; an option is wrong; or several ranks
+            hold one model.
         OSError: diffusers cannot load the pipeline.
     """
     call = call_arguments(arguments.call)
@@ -50,7 +85,20 @@ def load_subject(arguments: argparse.Namespace, prompts: Sequence[str]) -> pipel
     torch.set_num_threads(arguments.threads)
     subject = pipelines.load(arguments.pipeline, device=device, arguments=call)
     subject.check(prompts)
+    if launched_place().size > 1:
+        _check_own_model(arguments.pipeline, subject)
     return subject
+
+
+def _check_own_model(name: str, subject: pipelines.Subject) -> None:
+    """Check that each rank has a whole model, which generates videos of its own."""
+    groups = find_rank_groups(subject.pipe.transformer, {})
+    if groups:
+        raise ValueError(
+            f"--pipeline {name}: {groups[0].origin} spreads its model over ranks "
+            f"{', '.join(map(str, groups[0].ranks))}, and this command gives each rank other "
+            "videos; build the whole model on every rank"
+        )
 
 
 def seeds_of(arguments: argparse.Namespace) -> range:
@@ -59,11 +107,14 @@ def seeds_of(arguments: argparse.Namespace) -> range:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+def progress_bar(work: SharedWork | None = None) -> Iterator[Callable[[str, int, int], None]]:
     """Yield a function that shows a description, the number of videos so far, and their total.
 
-    Every new count gets its own bar.
+    Every new count gets its own bar. Only rank 0 of several shows anything.
     """
+    if work is not None and work.rank > 0:
+        yield lambda doing, done, total: None
+        return
     from tqdm import tqdm
 
     bars: list[Any] = []

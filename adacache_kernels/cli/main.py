@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import torch
 
+from ..measure.shared_work import MissingRankError
 from ..memory.errors import ArenaError
 from . import bench_quality as bench
 from . import calibrate, demo, info
@@ -22,7 +23,14 @@ COMMANDS = {
     "info": (info, "print the build of the package, and the software and devices it runs on"),
 }
 
-USER_ERRORS = (ValueError, OSError, ImportError, ArenaError, torch.OutOfMemoryError)
+USER_ERRORS = (
+    ValueError,
+    OSError,
+    ImportError,
+    ArenaError,
+    MissingRankError,
+    torch.OutOfMemoryError,
+)
 """Errors that have a message for the user. Any other is a bug, and keeps its traceback."""
 
 

@@ -9,6 +9,19 @@ import torch
 from torch import nn
 
 from ..models import Adapter
+from ..models.other_libraries.device_map import check_one_device
+from ..models.other_libraries.inspection import inspect
+
+
+def check_cacheable(model: nn.Module, adapter: Adapter) -> None:
+    """Refuse a model that other libraries have changed so that no residuals can be stored.
+
+    Raises:
+        ValueError: another library caches the model, or its blocks lie on several devices.
+    """
+    inspect(model).check_no_conflict()
+    lists = (blocks.modules(model).values() for blocks in adapter.lists)
+    check_one_device(type(model).__name__, [block for blocks in lists for block in blocks])
 
 
 def why_not_cached(model: nn.Module, adapter: Adapter, arguments: Mapping[str, Any]) -> str | None:

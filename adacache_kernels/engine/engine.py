@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
+from dataclasses import astuple
 from functools import partial
 from typing import Any
 
@@ -14,11 +15,10 @@ from ..memory.plan import Storage
 from ..memory.residual_store import ResidualStore
 from ..models import Adapter, BlockRun
 from ..models.block_calls import shadowed
-from ..models.other_libraries.inspection import inspect
 from ..schedule import Decision
 from .base import AdaCacheEngine
 from .clocks.clock import UNKNOWN_STEPS, Call, EngineClock, Reason
-from .eligibility import why_not_cached
+from .eligibility import check_cacheable, why_not_cached
 from .forward_call import ForwardCall
 from .generation import Generation
 from .leader_measurement import LeaderMeasurement
@@ -36,7 +36,7 @@ from .reports.nothing_reused import (
 from .reports.summary import Summary, summarize
 from .residuals.block_stand_ins import Before, Observer
 from .residuals.guidance_branch import GuidanceBranch
-from .residuals.write_check import WriteCheck
+from .residuals.write_check import Write, WriteCheck
 from .slot_reservation import SlotReservation
 from .step_recorder import StepRecorder
 from .write_guard import WriteGuard
@@ -80,7 +80,7 @@ class Engine(AdaCacheEngine):
         self._decider = self._measurement.decider
         if config.correct:
             check_correctable(model, adapter)
-        self._reservation = SlotReservation(adapter, clock, self._memory, self._meter)
+        self._reservation = SlotReservation(adapter, clock, self._memory, self._meter, self._ranks)
         self._check_num_steps(clock.num_steps)
         self._generation = Generation(config, clock.num_steps, clock.scheduler)
         self._decider.restart(self._generation.codebook, self._generation.motion_window)
@@ -108,14 +108,15 @@ class Engine(AdaCacheEngine):
 
     def join(self, call: Call) -> None:
         """Join a generation whose first call, of the leader, was computed without this engine."""
+        self._ranks.begin_generation(is_recorded=self.recorder is not None)
         self._generation.plan(call.step, can_reuse=False)
         self._generation.elect_leader(call.branch, call.step)
         self._warn_at_beginning()
         self._branch(call.branch)
 
     def _begin_generation(self) -> None:
-        inspect(self.model).check_no_conflict()
-        self._ranks.begin_generation()
+        check_cacheable(self.model, self._adapter)
+        self._ranks.begin_generation(is_recorded=self.recorder is not None)
         self._check_num_steps(self.clock.num_steps)
         self._start(self.clock.num_steps)
         self._warn_at_beginning()
@@ -183,7 +184,9 @@ class Engine(AdaCacheEngine):
             self._begin_step(call, forward, can_reuse=can_reuse and not call.near_end)
         if can_reuse and not self._generation.is_computing:
             if not self._lost_to_writes(branch, wait=True):
-                return self._reuse(branch, call, forward)
+                output = self._reuse(branch, call, forward)
+                if not self._lost_to_sweeps(branch, call):
+                    return output
             branch = self._branch(call.branch)
         if self._generation.wants_reuse and not (can_reuse or call.near_end):
             changed = branch.signature not in (None, signature)
@@ -219,9 +222,9 @@ class Engine(AdaCacheEngine):
         is_storing = self._is_storing(branch, call.step)
         if not (is_measuring or is_storing):
             return forward.run()
-        whole = self._adapter.frames(self.model, forward.arguments)
+        video = self._adapter.video(self.model, forward.arguments)
         shard = branch.shard if branch.reserved_for == branch.signature else None
-        shard = shard or self._ranks.shard_before(whole, self._adapter)
+        shard = shard or self._ranks.shard_before(video, self._adapter)
         # A calibration needs the right residual of every step, the first one too.
         is_recorded = self.recorder is not None
         is_first = branch.checked_for != branch.signature
@@ -231,7 +234,7 @@ class Engine(AdaCacheEngine):
             observers = self._measurement.begin(call.step, shard, self.recorder)
             self._writes.watch_metric_blocks(observers, branch.check, keeps_all=is_recorded)
         first_list = observers.setdefault(self._adapter.lists[0].attribute, {})
-        first_list.setdefault(0, []).insert(0, Before(partial(self._reserve, branch, whole, shard)))
+        first_list.setdefault(0, []).insert(0, Before(partial(self._reserve, branch, video, shard)))
         lists = branch.computed(
             call.step,
             observers,
@@ -240,38 +243,24 @@ class Engine(AdaCacheEngine):
             kept=self._writes.kept_lists(keeps_all=is_recorded),
             measure=self._measurement.comparison(shard) if is_measuring else None,
         )
-        with shadowed(self.model, lists), self._watched(call, is_measuring=is_measuring):
+        watched = self._ranks.watched() if is_measuring else nullcontext()
+        with shadowed(self.model, lists), watched:
             output = forward.run()
         self._memory.mark()
         self._end_computed(branch, call, is_storing=is_storing)
         if is_measuring:
             self._measurement.end(branch, is_storing=is_storing)
+        self._lost_to_sweeps(branch, call)
         return output
 
     def _is_storing(self, branch: GuidanceBranch, step: int) -> bool:
         """Return whether this computed step stores its residuals."""
         return self.recorder is not None or self._generation.needs_residuals(branch, step)
 
-    def _watched(self, call: Call, *, is_measuring: bool) -> AbstractContextManager[None]:
-        """Return a context that finds ranks of an unknown group in the first step of them."""
-        is_first = is_measuring and call.step == self._generation.history.computed[0]
-        return self._ranks.watched() if is_first else nullcontext()
-
     def _reserve(
-        self, branch: GuidanceBranch, whole: tuple[int, int], shard: Shard, run: BlockRun
+        self, branch: GuidanceBranch, video: tuple[int, int], shard: Shard, run: BlockRun
     ) -> None:
-        """Reserve the slots of a branch, before its first block runs.
-
-        Args:
-            branch: the branch.
-            whole: videos of the call, and frames of the whole videos.
-            shard: the part of them that this rank holds.
-            run: the call of the first block.
-        """
-        if self._ranks.are_several and branch.reserved_for != branch.signature:
-            steps = self._generation.num_steps
-            branch.shard = self._ranks.meet(whole, steps, self._adapter, run.x_in)
-        if not self._reservation.reserve(self._generation, branch, shard.video, run):
+        if not self._reservation.reserve(self._generation, branch, video, shard, run):
             self._meter.forget()
             self.user_warnings.warn("planned again", user_warnings.PLANNED_AGAIN)
 
@@ -323,7 +312,21 @@ class Engine(AdaCacheEngine):
         if waited > 0:
             self._generation.history.waits.append(waited)
         if self._ranks.are_several:
-            check.found = self._ranks.all_writes(check.found)
+            found = self._ranks.union(astuple(write) for write in check.found)
+            check.found = {Write(*write) for write in found}
+
+    def _lost_to_sweeps(self, branch: GuidanceBranch, call: Call) -> bool:
+        """Forget a branch if the blocks did not run as often as in the first forward call.
+
+        The number of sweeps is known when the call has ended. Then the caller has to repeat a
+        reused call, because the residuals of another sweep may have been added.
+        """
+        difference = branch.sweeps.difference
+        if difference is None:
+            return False
+        self._forget_residuals(branch, call)
+        self.user_warnings.warn("sweeps", difference, call.step)
+        return True
 
     def _forget_written(self, kinds: set[str]) -> None:
         """Forget what was measured before writes of these kinds were known."""
@@ -375,7 +378,6 @@ class Engine(AdaCacheEngine):
 
     def _warn_if_nothing_reused(self) -> None:
         """Warn at the end of a generation that reused nothing, unless another reason is known."""
-        generation = self._generation
         generation = self._generation
         is_explained = bool(self.user_warnings.reason_steps)
         if not generation.history.is_complete or is_explained:

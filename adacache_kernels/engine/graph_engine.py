@@ -49,6 +49,12 @@ class GraphEngine(Engine):
         ranks: Ranks | None = None,
     ) -> None:
         super().__init__(model, adapter, config, clock, arena, ranks)
+        if adapter.sweeps > 1:
+            raise ValueError(
+                f'decision="graph": {type(model).__name__} runs its blocks {adapter.sweeps} times '
+                "in one forward call, and a graph cannot show a change of that number; choose "
+                '"async"'
+            )
         self._graphs = StepGraphs(model, self._decider)
         self._begin_graphs()
 

@@ -80,7 +80,8 @@ class LeaderMeasurement:
         self.meter.use_blocks(self._metric_blocks.measurable())
         if self._metric_blocks.warning:
             self._user_warnings.warn("compiled", self._metric_blocks.warning)
-        videos = videos_of(shard.video[0], self._config, self._adapter, self._clock)
+        rows = shard.video[0] * self._adapter.parts
+        videos = videos_of(rows, self._config, self._adapter, self._clock)
         self.meter.begin(step, shard, videos, recorder, self._adapter.frames.unknown)
         names = [blocks.attribute for blocks in self._adapter.lists]
         return {

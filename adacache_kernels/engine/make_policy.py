@@ -100,8 +100,13 @@ def check_correctable(model: nn.Module, adapter: Adapter) -> None:
     """Check that every stream leaves the last block list, where a correction is added.
 
     Raises:
-        ValueError: a stream does not leave it.
+        ValueError: a stream does not leave it, or each sweep would need a correction of its own.
     """
+    if adapter.sweeps > 1:
+        raise ValueError(
+            f"correct=True: {type(model).__name__} runs its blocks {adapter.sweeps} times in one "
+            "forward call, and only a model that runs them once can be corrected; leave it out"
+        )
     lists = adapter.residual_lists
     leaving = {stream.parameter for stream in lists[-1].streams} | set(lists[-1].joined)
     entering = {stream.parameter for blocks in lists for stream in blocks.streams}

@@ -8,6 +8,8 @@ from ..models import Adapter, BlockRun
 from .clocks.clock import EngineClock
 from .decision.distance_meter import DistanceMeter
 from .generation import Generation
+from .ranks.ranks import Ranks
+from .ranks.shard import Shard
 from .residuals.guidance_branch import GuidanceBranch
 
 
@@ -19,15 +21,22 @@ class SlotReservation:
         clock: reports how many calls a step has.
         memory: the residual store.
         meter: knows the metric blocks.
+        ranks: the ranks that decide together with this one.
     """
 
     def __init__(
-        self, adapter: Adapter, clock: EngineClock, memory: ResidualStore, meter: DistanceMeter
+        self,
+        adapter: Adapter,
+        clock: EngineClock,
+        memory: ResidualStore,
+        meter: DistanceMeter,
+        ranks: Ranks,
     ) -> None:
         self.adapter = adapter
         self._clock = clock
         self._memory = memory
         self._meter = meter
+        self._ranks = ranks
         self._calls: int | None = None
         self._branch_counts: dict[int | None, int] = {}
 
@@ -37,15 +46,23 @@ class SlotReservation:
             self._branch_counts[self._calls] = len(generation.branches)
 
     def reserve(
-        self, generation: Generation, branch: GuidanceBranch, video: tuple[int, int], run: BlockRun
+        self,
+        generation: Generation,
+        branch: GuidanceBranch,
+        video: tuple[int, int],
+        shard: Shard,
+        run: BlockRun,
     ) -> bool:
         """Reserve the slots of a branch and let the current stream use them.
+
+        If several ranks decide together, they meet before.
 
         Args:
             generation: the present generation, whose branches lose their residuals if the plan has
                 to be made again.
             branch: the branch.
-            video: batch rows and frames.
+            video: videos of the call, and frames of the whole videos.
+            shard: the part of them that this rank holds.
             run: the call of the first block.
 
         Returns:
@@ -53,11 +70,15 @@ class SlotReservation:
 
         Raises:
             CacheBudgetError: the slots do not fit the budget.
+            RuntimeError: another rank does not answer.
+            ValueError: another rank has other settings or shapes.
         """
         if branch.reserved_for == branch.signature:
             self._memory.acquire()
             return True
-        entering = StreamShapes.of(video, self.adapter.lists[0], run.arguments)
+        if self._ranks.are_several:
+            branch.shard = self._ranks.meet(video, generation.num_steps, self.adapter, run.x_in)
+        entering = StreamShapes.of(shard.video, self.adapter.lists[0], run.arguments)
         demand = SlotDemand(self.adapter.lists, generation.ring_size, self._meter.positions)
         self._calls = self._clock.calls(self.adapter.guidance_calls)
         # The number of branches that an earlier generation had is better than a guess.

@@ -162,15 +162,20 @@ def append_row(file: BinaryIO, row: Row) -> None:
 
     Args:
         file: open for appending, without a buffer.
-        row: the row. A distance that is not finite becomes None.
+        row: the row.
 
     Raises:
         OSError: the disk is full.
     """
-    line = json.dumps(without_infinities(asdict(row)), allow_nan=False).encode() + b"\n"
+    line = packed_row(row)
     if file.write(line) != len(line):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     os.fsync(file.fileno())
+
+
+def packed_row(row: Row) -> bytes:
+    """Return the line of a row. A distance that is not finite becomes None."""
+    return json.dumps(without_infinities(asdict(row)), allow_nan=False).encode() + b"\n"
 
 
 def end_last_line(path: Path) -> None:

@@ -7,15 +7,18 @@ method that raises an error generates no more videos in this run; the others con
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 
 from ..measure.costs import counted_work, held_tensors, peak_memory, reset_peak_memory
 from ..measure.lpips_vbench import lpips_distance, vbench_scores
 from ..measure.psnr_ssim import psnr, ssim
+from ..measure.shared_work import SharedWork
 from ..measure.timing import timed_forwards
 from .contact_sheet import save_strip, strip_path
 from .method_spec import FEWER_STEPS, FULL, Method, full_method
@@ -28,8 +31,8 @@ from .results import (
     Row,
     append_row,
     end_last_line,
-    read_rows,
 )
+from .rows_of_ranks import Key, join_failures, join_rows, read_all_rows, rows_path
 
 
 class Study:
@@ -66,6 +69,7 @@ class Study:
         cases: Sequence[Case],
         folder: Path,
         progress: Callable[[str, int, int], None] = lambda doing, done, total: None,
+        work: SharedWork | None = None,
     ) -> list[Row]:
         """Generate the videos that have no row in `folder`, and return the rows of all cases.
 
@@ -76,30 +80,62 @@ class Study:
             folder: of `rows.jsonl` and the strips.
             progress: called after each row with a description, the number of rows so far, and their
                 total.
+            work: ranks that share out the cases; by default, this one does all. Only rank 0 returns
+                rows.
 
         Raises:
             ValueError: rows in `folder` cannot be read.
             OSError: rows cannot be written, for instance on a full disk.
+            MissingRankError: another rank has died or stopped.
             Exception: any error of a full run.
         """
+        work = work or SharedWork()
         self.failures = []
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "rows.jsonl"
-        rows = read_rows(path)
-        wanted = {(m.name, case.prompt, case.seed) for m in self.methods for case in cases}
-        done = {row.key for row in rows if row.key in wanted}
+        path = rows_path(folder, work.rank)
+        keys = [(m.name, case.prompt, case.seed) for case in cases for m in self.methods]
+        share, done = self._share(cases, folder, work)
+        wanted = {(m.name, case.prompt, case.seed) for case in share for m in self.methods}
+        done &= wanted
         end_last_line(path)
         with path.open("ab", buffering=0) as file:
-            for number, case in enumerate(cases):
-                counts = self._flops and number == 0
+            for case in share:
+                counts = self._flops and case == cases[0]
                 for row, generated in self._missing_rows(case, done, counts):
-                    rows.append(row)
                     done.add(row.key)
                     save_strip(generated.video, strip_path(folder, row))
                     append_row(file, row)
                     progress(f"{case.prompt}: {row.method}", len(done), len(wanted))
+        gathered = work.gather("failures", [asdict(failure) for failure in self.failures])
+        if work.rank > 0:
+            return []
+        rows = [row for row in join_rows(folder, keys) if row.key in set(keys)]
+        self.failures = join_failures(gathered, rows)
         failed = self._failed()
-        return [row for row in rows if row.key in wanted and row.method not in failed]
+        return [row for row in rows if row.method not in failed]
+
+    def _share(
+        self, cases: Sequence[Case], folder: Path, work: SharedWork
+    ) -> tuple[list[Case], set[Key]]:
+        """Return the cases of this rank, and the rows that are there.
+
+        With several ranks, it is a part of the cases that lack a row. No rank writes a row before
+        rank 0 has told which these are.
+        """
+        if work.rank > 0:
+            missing = json.loads(work.told("cases", 0))
+        done = {row.key for row in read_all_rows(folder)}
+        if work.size == 1:
+            return list(cases), done
+        if work.rank == 0:
+            missing = [
+                index
+                for index, case in enumerate(cases)
+                if any((m.name, case.prompt, case.seed) not in done for m in self.methods)
+            ]
+            work.tell("cases", json.dumps(missing).encode())
+        share = [cases[index] for place, index in enumerate(missing) if work.is_own(place)]
+        return share, done
 
     def vbench_means(self, cases: Sequence[Case]) -> dict[str, float]:
         """Return the mean of VBench's dimensions for each method that has not failed.

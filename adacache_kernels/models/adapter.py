@@ -92,6 +92,8 @@ class BlockList:
         by_index: the model indexes its list, so a reused step needs an element for every block.
         replaces_tokens: between two blocks the model replaces tokens of a stream which do not reach
             its output, so that a stream may change there.
+        sweep: number of the sweep, from 0, in a model that runs its blocks several times in one
+            forward call. Each sweep has residuals of its own.
     """
 
     attribute: str
@@ -107,6 +109,7 @@ class BlockList:
     has_residual: bool = True
     by_index: bool = False
     replaces_tokens: bool = False
+    sweep: int = 0
 
     @property
     def is_part(self) -> bool:
@@ -115,12 +118,16 @@ class BlockList:
 
     @property
     def name(self) -> str:
-        """Return the attribute, with the slice of a part: `blocks` or `blocks[0:3]`."""
+        """Return the attribute, with the slice of a part, and the number of a later sweep.
+
+        Examples are `blocks`, `blocks[0:3]` and `blocks, sweep 2`.
+        """
+        sweep = f", sweep {self.sweep + 1}" if self.sweep else ""
         if not self.is_part:
-            return self.attribute
+            return self.attribute + sweep
         stop = "" if self.stop is None else self.stop
         step = "" if self.step == 1 else f":{self.step}"
-        return f"{self.attribute}[{self.start}:{stop}{step}]"
+        return f"{self.attribute}[{self.start}:{stop}{step}]{sweep}"
 
     def modules(self, model: nn.Module) -> dict[int, nn.Module]:
         """Return the blocks by their index in the whole `nn.ModuleList`."""
@@ -257,6 +264,7 @@ class Adapter:
         why_not_cached: returns the reason why a call must be computed; see `WhyNotCached`. None if
             every call may be cached.
         origin: the way in which the model was recognised, for people.
+        parts: number of equal parts of the batch, if each sweep has one of them.
     """
 
     lists: tuple[BlockList, ...]
@@ -265,6 +273,21 @@ class Adapter:
     guidance_calls: int = 1
     why_not_cached: WhyNotCached | None = None
     origin: str = "by its class"
+    parts: int = 1
+
+    @property
+    def sweeps(self) -> int:
+        """Return how often the blocks run in one forward call."""
+        return 1 + max(blocks.sweep for blocks in self.lists)
+
+    def video(self, model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int]:
+        """Return the number of videos in one sweep and the frames of tokens in each.
+
+        Raises:
+            Misfit: the arguments are not those that the adapter describes.
+        """
+        videos, frames = self.frames(model, arguments)
+        return max(1, videos // self.parts), frames
 
     def describe(self, model: nn.Module) -> str:
         """Return the lists with their streams and numbers of blocks, and the origin, as text."""
@@ -272,17 +295,22 @@ class Adapter:
             f"{blocks.name}({', '.join(stream.parameter for stream in blocks.streams)}) of "
             f"{len(blocks.modules(model))}"
             for blocks in self.lists
+            if blocks.sweep == 0
         ]
-        return f"{' -> '.join(lists)}, {self.origin}"
+        sweeps = f", in {self.sweeps} sweeps" if self.sweeps > 1 else ""
+        return f"{' -> '.join(lists)}{sweeps}, {self.origin}"
 
     def lists_by_block(self, model: nn.Module, name: str) -> dict[int, BlockList]:
         """Return the list, or the part of it, that each block belongs to, by index of the block.
+
+        Only lists of the first sweep count.
 
         Args:
             model: the transformer.
             name: an attribute, whose parts are all searched, or the name of one part.
         """
-        named = [blocks for blocks in self.lists if name in (blocks.attribute, blocks.name)]
+        first = [blocks for blocks in self.lists if blocks.sweep == 0]
+        named = [blocks for blocks in first if name in (blocks.attribute, blocks.name)]
         lists = {index: blocks for blocks in named for index in blocks.modules(model)}
         return dict(sorted(lists.items()))
 

@@ -53,6 +53,12 @@ def run(generate: Counted, folder: Path | None, **changes: Any) -> Calibration:
     return calibrate(generate.model, cases, generate, checkpoint=folder, **(SETTINGS | changes))
 
 
+def recalled(stored: Checkpoint, key: str, measure: Callable[[], Measurement]) -> Measurement:
+    """Return the next measurement."""
+    (found,) = stored.recall_each([(key, measure)])
+    return found
+
+
 @pytest.fixture(scope="module")
 def whole() -> tuple[dict[str, Any], int]:
     """Return a calibration that was not interrupted, and its number of generations."""
@@ -227,16 +233,16 @@ def test_measurements_are_stored_exactly(tmp_path: Path) -> None:
     arrays = {"x/y": np.array([np.nan, 1e-300]), "text": np.ones((2, 3), np.float32)}
     first = Checkpoint(tmp_path / "it", {"of": 1})
     assert not first.is_resumed
-    first.recall("key", lambda: Measurement(values, arrays))
+    recalled(first, "key", lambda: Measurement(values, arrays))
     again = Checkpoint(tmp_path / "it", {"of": 1})
     assert again.is_resumed
-    found = again.recall("key", lambda: pytest.fail("measured"))
+    found = recalled(again, "key", lambda: pytest.fail("measured"))
     assert found.values == values and found.arrays.keys() == arrays.keys()
     for name, array in arrays.items():
         assert found.arrays[name].dtype == array.dtype
         np.testing.assert_array_equal(found.arrays[name], array)
     assert not again.is_resumed
-    Checkpoint(None, {}).recall("key", lambda: Measurement({}))
+    assert recalled(Checkpoint(None, {}), "key", lambda: Measurement(values)).values == values
 
 
 def test_a_measurement_with_another_key_or_a_broken_file_is_made_again(tmp_path: Path) -> None:
@@ -247,7 +253,7 @@ def test_a_measurement_with_another_key_or_a_broken_file_is_made_again(tmp_path:
             made.append(key)
             return Measurement({"it": len(made)})
 
-        return float(stored.recall(key, make).values["it"])
+        return float(recalled(stored, key, make).values["it"])
 
     stored = Checkpoint(tmp_path / "it", {})
     assert [measure(key) for key in "abc"] == [1, 2, 3]

@@ -150,3 +150,14 @@ def test_any_order_that_the_waits_allow_gives_the_same(seed) -> None:
                 queues.run()
         outcomes.append([*added, *slots.tensors.values()])
     assert all(itertools.starmap(torch.equal, zip(*outcomes, strict=True)))
+
+
+def test_slots_made_anew_add_what_was_stored() -> None:
+    """A plan that grows makes its slots anew, and a reused step may come next."""
+    before = on_host(DirectCopies())
+    x_out, x_in = stream(), stream()
+    before.update(KEYS[0], ResidualWrite(x_out, x_in, split))
+    slots = HostSlots(before.tensors, before.chunks, before.staging, before.copies)
+    out = torch.empty_like(x_in)
+    slots.add(out, x_in, KEYS[:1], (1.0,), split)
+    assert torch.equal(out, x_in + (x_out - x_in))

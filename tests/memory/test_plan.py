@@ -8,8 +8,10 @@ import pytest
 import torch
 
 import adacache_kernels as ak
+from adacache_kernels.memory.arena_provider import ArenaProvider
 from adacache_kernels.memory.plan import SlotDemand, Storage, StreamShapes
 from adacache_kernels.memory.report import MemoryReport
+from adacache_kernels.memory.residual_store import ResidualStore
 from adacache_kernels.models import BlockList, Layout, Stream
 from tests.support.tiny_models.common_models import TINY, denoise
 
@@ -104,3 +106,12 @@ def test_a_new_plan_takes_the_memory_of_the_old_one(settings: dict[str, Any]) ->
         denoise(tiny, model, 6, batch=batch)
         summary = ak.summary(model)
         assert summary.reused_steps and not summary.memory.refused
+
+
+def test_nothing_is_planned_while_the_slots_are_handed_over() -> None:
+    store = ResidualStore(ArenaProvider("1MiB"), Storage(), ())
+    call = (0, 1, SlotDemand((DOUBLE,), 1, ()), shapes(1), torch.device("cpu"))
+    with store.handed_over():
+        assert store.ensure(*call) and store.arena is None
+    store.ensure(*call)
+    assert store.arena is not None and store.device == torch.device("cpu")

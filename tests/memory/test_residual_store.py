@@ -134,6 +134,7 @@ def test_on_the_cpu_host_memory_is_not_separate() -> None:
     model = patched("wan", max_cache_bytes=8 * KIB, over_budget=("host",))
     with pytest.raises(ak.CacheBudgetError, match="host memory: the model runs in it"):
         denoise(TINY["wan"], model, 1)
+    assert storage_choice.has_host_memory(torch.device("cuda"))
 
 
 @pytest.mark.parametrize("name", FOUR)

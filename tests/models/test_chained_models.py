@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from tests.support.tiny_models.description import noise
 from tests.support.tiny_models.special_models import OTHER_IMAGES, OTHER_VIDEOS
 from tests.support.tiny_models.tiny_class import denoise
 
-STEPS = 12
+STEPS = 9
 CHAINED = {**VIDEOS, **OTHER_VIDEOS, **IMAGES, **OTHER_IMAGES}
+RATES = dict(zip(CHAINED, itertools.cycle((2, 4)), strict=False))
 NAMES = pytest.mark.parametrize("name", CHAINED)
 
 STRUCTURES = Path(__file__).parent / "structures.txt"
@@ -138,10 +140,9 @@ def tree_equal(a: Any, b: Any) -> bool:
 
 
 @NAMES
-@pytest.mark.parametrize("rate", [2, 4])
-def test_reuse_equals_that_of_one_residual_per_block(name: str, rate: int) -> None:
-    """Within 1e-5, because float32 sums are in another order in 12 steps."""
-    tiny, model = CHAINED[name], CHAINED[name].build()
+def test_reuse_equals_that_of_one_residual_per_block(name: str) -> None:
+    """Within 1e-5, because float32 sums are in another order in 9 steps; classes have two rates."""
+    tiny, model, rate = CHAINED[name], CHAINED[name].build(), RATES[name]
     plain = denoise(tiny, model, STEPS)
     ak.patch(model, codebook={float("inf"): rate}, num_inference_steps=STEPS)
     actual, computed = denoise(tiny, model, STEPS), ak.summary(model).computed_steps

@@ -102,11 +102,10 @@ def stop_in_a_block(tiny: TinyPipeline, pipe: Any) -> None:
 
 @ALL
 def test_runs_one_after_another(name: str) -> None:
-    """Run again, after an interruption, in another size, without guidance, and with it again."""
+    """Run after an interruption, in another size, without guidance, and with it again."""
     tiny = PIPELINES[name]
     pipe = ak.patch(tiny.build(), codebook=EVERY_THIRD)
     whole = tiny.run(pipe)
-    assert torch.equal(tiny.run(pipe), whole)
     if tiny.aborts is None:
         stop_in_a_block(tiny, pipe)
     else:

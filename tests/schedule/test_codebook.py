@@ -91,6 +91,8 @@ def test_moreg_window() -> None:
     assert moreg_window(100) == (10, 90)
     assert moreg_window(65) == (7, 58)
     assert moreg_window(200) == (20, 180)
+    assert moreg_window(44) == (5, 39)
+    assert moreg_window(11) == (1, 10)
     assert moreg_window(1) == (1, 1)
 
 

@@ -61,6 +61,29 @@ def test_a_full_disk_is_named_and_leaves_the_old_file(
 
 
 @POSIX
+def test_a_file_is_on_the_disk_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First the content is made durable, then the name in the folder."""
+    path, synced = tmp_path / "it.json", []
+
+    def sync(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        synced.append((stat.S_ISDIR(status.st_mode) or status.st_size, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    files.write_whole(path, "new")
+    assert synced == [(len("new"), False), (True, True)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc")
+def test_no_file_stays_open(tmp_path: Path) -> None:
+    before = set(Path("/proc/self/fd").iterdir())
+    files.write_whole(tmp_path / "it.json", "new")
+    assert set(Path("/proc/self/fd").iterdir()) == before
+
+
+@POSIX
 def test_mode_and_links_stay(tmp_path: Path) -> None:
     path, link = tmp_path / "it.json", tmp_path / "link.json"
     before = os.umask(0o027)

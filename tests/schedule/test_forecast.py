@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from adacache_kernels.engine.residuals.guidance_branch import Ring
 from adacache_kernels.schedule import FittedForecast, PolynomialForecast, evenly_spread
@@ -167,3 +170,23 @@ def test_times_of_schedulers() -> None:
     assert scheduler_times(flow, 10, "sigma") == pytest.approx(flow.sigmas[:-1].tolist())
     with pytest.raises(ValueError, match="infinite"):
         scheduler_times(flow, 10, "log-snr")
+
+
+def test_a_step_without_signal_has_no_finite_time() -> None:
+    """DDPM schedules that are rescaled end in pure noise."""
+    noise = SimpleNamespace(
+        timesteps=torch.tensor([2, 1]), alphas_cumprod=torch.tensor([0.9, 0.5, 0.0])
+    )
+    assert scheduler_times(noise, 1, "sigma") == [1.0]
+    with pytest.raises(ValueError, match="infinite"):
+        scheduler_times(noise, 2, "sigma")
+
+
+def test_the_signal_of_a_flow_is_what_the_noise_leaves() -> None:
+    flow = SimpleNamespace(
+        timesteps=torch.tensor([800, 500]),
+        sigmas=torch.tensor([0.8, 0.5, 0.0]),
+        config={"prediction_type": "flow_prediction"},
+    )
+    expected = [2 * math.log(0.2 / 0.8), 0.0]
+    assert scheduler_times(flow, 2, "log-snr") == pytest.approx(expected, abs=1e-6)

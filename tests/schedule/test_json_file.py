@@ -81,6 +81,7 @@ class Sample:
     values: list[float | None]
     parts: Mapping[str, list[int]]
     notes: Mapping[str, Any] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
 
 
 GOOD: dict[str, Any] = {
@@ -120,6 +121,7 @@ def test_a_dataclass() -> None:
         ({"values": "12"}, r"at\.values is '12'"),
         ({"parts": [1]}, r"at\.parts is .* an object, each value a list, each item an integer"),
         ({"parts": {"a": 1}}, r"at\.parts is"),
+        ({"sizes": {"a": "1"}}, r"at\.sizes is .* an object, each value an integer"),
         ({"notes": None}, r"at\.notes is None; it must be an object"),
         ({"extra": 1}, r"at\.extra is unknown; there are number, count"),
     ],

@@ -58,10 +58,20 @@ def in_place(kwargs: dict[str, Any], name: str) -> None:
     kwargs[name].copy_(prompt(77) * 3)
 
 
-@pytest.mark.parametrize("name", ["prompt_embeds", "negative_prompt_embeds"])
-@pytest.mark.parametrize("change", [new_object, in_place])
-@pytest.mark.parametrize("at", [4, 8, 9])
-@pytest.mark.parametrize("inference", [False, True])
+PROMPT, NEGATIVE = "prompt_embeds", "negative_prompt_embeds"
+
+
+@pytest.mark.parametrize(
+    ("at", "change", "name", "inference"),
+    [  # Each pair of values is in one of them.
+        (4, new_object, PROMPT, False),
+        (4, in_place, NEGATIVE, True),
+        (8, new_object, NEGATIVE, True),
+        (8, in_place, PROMPT, False),
+        (9, new_object, PROMPT, True),
+        (9, in_place, NEGATIVE, False),
+    ],
+)
 def test_a_prompt_that_changes_counts_at_once(
     at: int, change: Callable[[dict[str, Any], str], None], name: str, inference: bool
 ) -> None:

@@ -32,6 +32,7 @@ def run_ranks(
     function: Callable[..., Any],
     *args: Any,
     timeout: timedelta = GROUP_TIMEOUT,
+    may_die: bool = False,
 ) -> list[Any]:
     """Return what `function(*args)` returns on each rank of a gloo group.
 
@@ -40,6 +41,7 @@ def run_ranks(
         function: a function of a module; it runs after the group is set up.
         args: its arguments; they are pickled.
         timeout: the timeout of the group.
+        may_die: whether the result of a rank that fails is its `RankFailed`.
 
     Raises:
         RankFailed: a rank raised an error, died, or did not end in time.
@@ -57,22 +59,25 @@ def run_ranks(
             pipes.append(ours)
             processes.append(process)
         try:
-            return [_result(rank, pipe) for rank, pipe in enumerate(pipes)]
+            return [_result(rank, pipe, may_die) for rank, pipe in enumerate(pipes)]
         finally:
             for process in processes:
                 process.kill()
                 process.join()
 
 
-def _result(rank: int, pipe: Any) -> Any:
-    if not pipe.poll(MOST_SECONDS):
-        raise RankFailed(f"rank {rank} did not end within {MOST_SECONDS:g} seconds")
+def _result(rank: int, pipe: Any, may_die: bool) -> Any:
     try:
+        if not pipe.poll(MOST_SECONDS):
+            raise RankFailed(f"rank {rank} did not end within {MOST_SECONDS:g} seconds")
         is_good, value = pickle.loads(pipe.recv_bytes())
-    except EOFError:
-        raise RankFailed(f"rank {rank} died") from None
-    if not is_good:
-        raise RankFailed(f"rank {rank} failed:\n{value}")
+        if not is_good:
+            raise RankFailed(f"rank {rank} failed:\n{value}")
+    except (EOFError, RankFailed) as error:
+        failed = error if isinstance(error, RankFailed) else RankFailed(f"rank {rank} died")
+        if not may_die:
+            raise failed from None
+        return failed
     return value
 
 

@@ -58,6 +58,8 @@ class Mechanism(ABC, Generic[Branch]):
 
     by_timestep = False
     """True if steps need the timestep."""
+    decides_by_content = False
+    """True if the computed steps depend on what this rank's part of the model computes."""
 
     def __init__(self) -> None:
         self._counters = Counters()

@@ -46,6 +46,8 @@ class ChangeReuse(ChainMechanism):
         ValueError: the model has a single block.
     """
 
+    decides_by_content = True
+
     def __init__(
         self,
         model: nn.Module,

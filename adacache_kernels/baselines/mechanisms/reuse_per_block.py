@@ -57,6 +57,8 @@ class LayerReuse(Mechanism[LayerBranch]):
         warnings: the warnings of the model.
     """
 
+    decides_by_content = True
+
     def __init__(
         self,
         model: nn.Module,

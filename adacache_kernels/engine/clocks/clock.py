@@ -63,10 +63,6 @@ class EngineClock(Protocol):
     def has_guidance(self) -> bool | None:
         """Return True with classifier-free guidance, False without it, None if that is unknown."""
 
-    @property
-    def reads_time(self) -> bool:
-        """Return True if the host can read the timesteps without waiting."""
-
     def calls(self, with_guidance: int) -> int | None:
         """Return the number of calls in a step; None if that is unknown.
 

@@ -37,7 +37,6 @@ class GenerationTrack:
         """True if another generation has taken the place of this one."""
         self.last_call = 0
         """The number of the model's last call that belonged to this generation."""
-        self.reads_time = False
         self.is_repeated = False
         """True if the first step came again, before there was another one."""
         self.open_reason: Reason | None = None
@@ -159,7 +158,6 @@ class GenerationTrack:
             self.step += 1
         self._position = place.position
         self._seen = []
-        self.reads_time = evidence.time is not None
         if evidence.time is not None and (evidence.has_one_time or place.kind is Kind.TIMED):
             self._times.store(evidence.time)
 

@@ -37,11 +37,6 @@ class TrackClock:
         """Return True with classifier-free guidance, False without it, None if that is unknown."""
         return None if self.track is None else self.track.has_guidance
 
-    @property
-    def reads_time(self) -> bool:
-        """Return True if the host can read the timesteps without waiting."""
-        return self.track is not None and self.track.reads_time
-
     def calls(self, with_guidance: int) -> int | None:
         """Return the number of calls in a step; None if that is unknown."""
         given = self._clock.calls_per_step
@@ -77,11 +72,6 @@ class BranchClock:
     def has_guidance(self) -> bool | None:
         """Return True with classifier-free guidance, False without it, None if that is unknown."""
         return self._clock.has_guidance
-
-    @property
-    def reads_time(self) -> bool:
-        """Return True if the host can read the timesteps without waiting."""
-        return self._clock.reads_time
 
     def calls(self, with_guidance: int) -> int:
         """Return 1."""

@@ -166,8 +166,10 @@ class DistanceMeter:
         self._decide()
 
     def _split(self, block: MetricBlock, x: Tensor) -> Tensor:
-        """Return `x`, in the layout of the block list, as a view `[B, F, S, C]`."""
-        return block.blocks.split(x, 0, self._shard.video)
+        """Return `x`, in the layout of the list, as a view `[B, F, S, C]` without padding."""
+        whole = block.blocks.split(x, 0, self._shard.video)
+        padding = self._shard.padding
+        return whole.narrow(2, 0, whole.shape[2] - padding) if padding else whole
 
     def _add_boundary(self, sums: Tensor, residual: Tensor) -> None:
         """Add the motion between tokens of two ranks to the sums of a residual `[B, F, S, C]`."""

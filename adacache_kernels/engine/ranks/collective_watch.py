@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ...models.other_libraries.rank_groups import RankGroup, is_distributed
+
 NAMESPACES = ("c10d", "_c10d_functional", "c10d_functional")
 
 
-class CollectiveWatch(TorchDispatchMode):
+class CollectiveWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A context that stores the names of the collectives which run inside it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen: set[str] = set()
 
     def __torch_dispatch__(
@@ -30,11 +33,26 @@ class CollectiveWatch(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def unknown_group(model: str, seen: Sequence[str]) -> str:
-    """Return the message for a model that communicates with ranks of an unknown group."""
-    return (
-        f"the forward of this {model} communicates with other ranks ({seen[0]}), and it is not "
-        "known which ranks hold parts of the same video. Each rank would decide by its own part, "
-        "and wait forever for a rank that decided otherwise: give the group, "
-        "patch(..., process_group=group), or a schedule that measures nothing (schedule=)"
-    )
+@contextmanager
+def group_known(model: str, groups: Sequence[RankGroup]) -> Iterator[None]:
+    """Look for collectives in a forward, if ranks may hold parts of a video unknown to us.
+
+    Args:
+        model: the class of the model.
+        groups: the groups that were found.
+
+    Raises:
+        ValueError: there are collectives, and no group was found.
+    """
+    if groups or not is_distributed():
+        yield
+        return
+    with CollectiveWatch() as watch:
+        yield
+    if watch.seen:
+        raise ValueError(
+            f"the forward of this {model} communicates with other ranks ({min(watch.seen)}), and "
+            "it is not known which ranks hold parts of the same video. Each rank would decide by "
+            "its own part, and wait forever for a rank that decided otherwise: give the group, "
+            "patch(..., process_group=group), or a schedule that measures nothing (schedule=)"
+        )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,17 +15,13 @@ from torch import Tensor, nn
 
 from ...config.adacache_config import AdaCacheConfig
 from ...models import Adapter
-from ...models.other_libraries.rank_groups import (
-    RankGroup,
-    Role,
-    find_rank_groups,
-    is_distributed,
-)
-from ..residuals.write_check import Write
+from ...models.other_libraries.find_groups import find_rank_groups
+from ...models.other_libraries.groups_of_libraries import padding_of_frames
+from ...models.other_libraries.rank_groups import RankGroup, Role
 from .agreement import agreed_sums
-from .collective_watch import CollectiveWatch, unknown_group
+from .collective_watch import group_known
 from .meeting import check_equal, meet
-from .shard import TOKEN_DIMENSIONS, Shard, shard_of, tokens_of
+from .shard import HAS_FRAMES, Shard, padding_on_rank, shard_of, tokens_of
 
 ROLE_NAMES: Mapping[Role, str] = {
     "shards": "with a shard of each video",
@@ -57,18 +54,30 @@ class Ranks:
         self._given = given or {}
         self.groups: tuple[RankGroup, ...] = ()
         """The groups as the last generation found them."""
+        self._is_watched = False
+        """True if a measured forward was searched for collectives. A dispatch mode makes compiled
+        blocks run eagerly, so one forward has to be enough."""
 
-    def begin_generation(self) -> None:
+    def begin_generation(self, *, is_recorded: bool) -> None:
         """Look for the groups; other libraries may have set them up since the last generation.
 
+        Args:
+            is_recorded: whether a calibration records the residuals.
+
         Raises:
-            ValueError: a setting does not work with several ranks.
+            ValueError: a setting does not work with several ranks, or it is a calibration.
         """
         self.groups = find_rank_groups(self._model, self._given)
         if self.groups and self._config.decision == "graph":
             raise ValueError(
                 f'decision="graph": the ranks of {self.groups[0].origin} exchange their sums in '
                 "every measured step, which a graph does not contain; leave it out"
+            )
+        if self.groups and is_recorded:
+            raise ValueError(
+                f"the ranks of {self.groups[0].origin} hold parts of one video, and a calibration "
+                "needs whole residuals: calibrate with whole videos on each rank, which torchrun "
+                "shares out"
             )
 
     def describe(self) -> list[str]:
@@ -85,9 +94,17 @@ class Ranks:
 
     @property
     def _of_shards(self) -> RankGroup | None:
-        """Return the group whose ranks hold contiguous parts of the sequence of tokens."""
+        """Return the group whose ranks hold shards without some tokens of every frame."""
         found = (group for group in self.groups if group.role == "shards")
-        return next((group for group in found if not group.keeps_frames), None)
+        return next((group for group in found if group.cut != "space"), None)
+
+    def _on_this_rank(self, video: tuple[int, int]) -> tuple[int, int]:
+        """Return the batch rows of a call that reach the blocks of this rank, and the frames."""
+        rows, frames = video
+        for group in self.groups:
+            if group.splits_rows:
+                rows = -(-rows // group.group.size())
+        return rows, frames
 
     def shard_before(self, video: tuple[int, int], adapter: Adapter) -> Shard:
         """Return the shard of a call of a branch that has not met yet.
@@ -98,10 +115,9 @@ class Ranks:
             video: videos of the call, and frames of the whole videos.
             adapter: the description of the model.
         """
-        is_sequence = all(blocks.layout in TOKEN_DIMENSIONS for blocks in adapter.lists)
-        if self._of_shards is not None and is_sequence:
-            return Shard((video[0], 1), self._config.strides)
-        return Shard(video, self._config.strides)
+        rows, frames = self._on_this_rank(video)
+        is_cut = self._of_shards is not None and adapter.lists[0].layout not in HAS_FRAMES
+        return Shard((rows, 1 if is_cut else frames), self._config.strides)
 
     def meet(self, video: tuple[int, int], num_steps: int, adapter: Adapter, x_in: Tensor) -> Shard:
         """Compare this rank with the others, once for each branch of a generation.
@@ -119,7 +135,9 @@ class Ranks:
             RuntimeError: a rank does not answer within the timeout of the group.
             ValueError: two ranks differ, or motion cannot be measured on such shards.
         """
-        tokens = tokens_of(x_in, adapter.lists[0].layout)
+        video = self._on_this_rank(video)
+        layout = adapter.lists[0].layout
+        tokens = tokens_of(x_in, layout)
         message = {**self._settings(), "steps": num_steps, "batch rows": video[0], "tokens": tokens}
         message["blocks"] = adapter.describe(self._model)
         shard = Shard(video, self._config.strides)
@@ -127,18 +145,26 @@ class Ranks:
             messages = meet(group, message)
             names = [name for name in message if name != "tokens"]
             check_equal(group, messages, names)
-            if group is self._of_shards and tokens is not None:
+            if group is self._of_shards and (layout not in HAS_FRAMES or group.cut == "unknown"):
                 lengths = [each["tokens"] for each in messages]
                 shard = shard_of(video, group, lengths, self._config.strides)
+            padding = padding_of_frames(group)
+            if padding and tokens is not None:
+                own = padding_on_rank(group, padding, tokens // video[1])
+                shard = replace(shard, padding=own)
         return shard
 
-    def all_writes(self, found: set[Write]) -> set[Write]:
-        """Return the writes that any rank has found."""
-        own = [(write.kind, write.attribute, write.index) for write in sorted(found, key=str)]
+    def union(self, own: Iterable[Sequence[object]]) -> list[list[Any]]:
+        """Return the values that any rank has found, each once. All ranks have to call this.
+
+        Args:
+            own: the values of this rank: sequences of strings and numbers.
+        """
+        values = [list(value) for value in own]
         for group in self.groups:
-            of_all = [write for each in meet(group, {"writes": own}) for write in each["writes"]]
-            own = list(dict.fromkeys((kind, name, index) for kind, name, index in of_all))
-        return {Write(kind, name, index) for kind, name, index in own}
+            of_all = [value for each in meet(group, {"found": values}) for value in each["found"]]
+            values = [value for i, value in enumerate(of_all) if value not in of_all[:i]]
+        return values
 
     def agreed(self, sums: Tensor, videos: int, *, has_previous: bool) -> tuple[Tensor, int]:
         """Return sums that are the same on every rank, see `agreed_sums`."""
@@ -146,18 +172,17 @@ class Ranks:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Look for collectives in a forward, if ranks may hold parts of a video unknown to us.
+        """Search a measured forward for collectives, once.
 
         Raises:
-            ValueError: there are collectives, and the group is not known.
+            ValueError: the forward communicates with ranks of an unknown group.
         """
-        if self.groups or not is_distributed():
+        if self._is_watched:
             yield
             return
-        with CollectiveWatch() as watch:
+        with group_known(type(self._model).__name__, self.groups):
             yield
-        if watch.seen:
-            raise ValueError(unknown_group(type(self._model).__name__, sorted(watch.seen)))
+        self._is_watched = True
 
     def _settings(self) -> dict[str, Any]:
         values = self._config.to_dict()

@@ -14,6 +14,8 @@ from .boundary import Boundary
 
 TOKEN_DIMENSIONS = {Layout.FRAME_MAJOR: 1, Layout.UNBATCHED: 0, Layout.TOKENS_FIRST: 0}
 """The dimension of the tokens of a video, in layouts in which they form one sequence."""
+HAS_FRAMES = {Layout.FRAMES, Layout.GRID, Layout.GRID_FIRST}
+"""Layouts in which the frames have a dimension of their own, also in a shard."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,20 @@ class Shard:
         strides: the frame strides of the motion sums, in such groups.
         boundary: the pairs of tokens of which another rank has the earlier one, None if there are
             none.
+        padding: the tokens at the end of each frame that are no part of the video.
     """
 
     video: tuple[int, int]
     strides: tuple[int, ...]
     boundary: Boundary | None = None
+    padding: int = 0
 
 
 def shard_of(
-    video: tuple[int, int], group: RankGroup, lengths: Sequence[int], strides: Sequence[int]
+    video: tuple[int, int],
+    group: RankGroup,
+    lengths: Sequence[int | None],
+    strides: Sequence[int],
 ) -> Shard:
     """Return the shard of a rank that holds a contiguous part of the sequence of tokens.
 
@@ -45,19 +52,26 @@ def shard_of(
     Args:
         video: the number of videos, and of frames in each whole video.
         group: the ranks.
-        lengths: the tokens of the shard of every rank.
+        lengths: the tokens of the shard of every rank; None if they are no sequence.
         strides: frame strides of the motion sums; () without motion regularization.
 
     Raises:
-        ValueError: a stride is not shorter than the video, or the frames are not equal.
+        ValueError: a stride is not shorter than the video, or the frames are not equal or not
+            known.
     """
     rows, frames = video
     if not strides:
         return Shard((rows, 1), ())
-    tokens, rest = divmod(sum(lengths), frames)
+    known = [length for length in lengths if length is not None]
+    if group.cut == "unknown" or len(known) < len(lengths):
+        raise ValueError(
+            f"apply_moreg=True: {group.origin} cuts the video so that it is not known which tokens "
+            "of two ranks belong to the same place; set apply_moreg=False"
+        )
+    tokens, rest = divmod(sum(known), frames)
     if rest:
         raise ValueError(
-            f"apply_moreg=True: the shards have {list(lengths)} tokens, which do not divide into "
+            f"apply_moreg=True: the shards have {known} tokens, which do not divide into "
             f"{frames} frames, for example because of padding; set apply_moreg=False"
         )
     if any(stride >= frames for stride in strides):
@@ -65,11 +79,23 @@ def shard_of(
             f"moreg_strides={list(strides)}: the video has {frames} frames of tokens, so a stride "
             f"may be 1 to {frames - 1}; or set apply_moreg=False"
         )
-    own = lengths[group.group.rank()]
+    own = known[group.group.rank()]
     together = math.gcd(own, tokens)
-    boundary = Boundary(group, tuple(lengths), tuple(stride * tokens for stride in strides))
+    boundary = Boundary(group, tuple(known), tuple(stride * tokens for stride in strides))
     in_groups = tuple(stride * tokens // together for stride in strides)
     return Shard((rows, own // together), in_groups, boundary)
+
+
+def padding_on_rank(group: RankGroup, padding: int, own: int) -> int:
+    """Return the padding tokens of each frame that lie on this rank.
+
+    Args:
+        group: the ranks, each with some tokens of every frame.
+        padding: the padding tokens of a frame on all ranks; the last ranks have them.
+        own: the tokens of a frame on this rank.
+    """
+    after: int = (group.group.size() - 1 - group.group.rank()) * own
+    return min(max(padding - after, 0), own)
 
 
 def tokens_of(x: Tensor, layout: Layout) -> int | None:

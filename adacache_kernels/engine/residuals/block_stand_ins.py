@@ -11,6 +11,7 @@ from torch import nn
 from ...models import BlockList, BlockRun
 from ...models.block_calls import Parameters
 from ...models.block_stand_in import BlockCall, StandIn, Streams, block_stand_in
+from ...models.other_libraries.fsdp import fsdp_groups
 
 Add = Callable[[Streams], Streams]
 """Returns the streams of a list with their residuals added, in new tensors."""
@@ -162,6 +163,9 @@ def _recorder(
         run.tap_outputs[name], run.tap_inputs[name] = output, args
         own = run.block.named_parameters(recurse=False)
         run.parameters = {name: parameter.detach() for name, parameter in own}
+        if fsdp_groups(run.block):
+            # After the block, FSDP frees the memory of its parameters.
+            run.parameters = {name: own.clone() for name, own in run.parameters.items()}
         for observer in observers:
             observer.tapped(run, name)
 

@@ -15,6 +15,7 @@ from ..ranks.shard import Shard
 from .block_stand_ins import After, StandIns
 from .interleaved_lists import Video
 from .span import NOT_STORED, BlocksByIndex, Comparison, ObserversByList, Span
+from .sweeps import Sweeps
 from .write_check import WriteCheck
 
 
@@ -74,6 +75,7 @@ class GuidanceBranch:
     ) -> None:
         self._spans = tuple(_spans(model, adapter, memory, index))
         self._stored = tuple(span for span in self._spans if span.blocks.has_residual)
+        self.sweeps = Sweeps(model, adapter.sweeps)
         self._memory = memory
         self.index = index
         self._forecast = forecast
@@ -165,13 +167,8 @@ class GuidanceBranch:
         for span in self._spans:
             keeps = any(attribute in kept for attribute in span.attributes)
             span.begin(ring_index, shape, self.check, comparison, keeps=keeps)
-        observing = {name: dict(of_list) for name, of_list in observers.items()}
-        if recording:
-            last = self._stored[-1]
-            of_last = observing.setdefault(last.blocks.attribute, {})
-            index = last.stand_ins.last_index
-            of_last[index] = [*of_last.get(index, ()), After(self._complete)]
-        return _whole_lists(span.observed(observing) for span in self._spans)
+        own = (self._observers_of(span, observers, recording) for span in self._spans)
+        return self._whole_lists(map(Span.observed, self._spans, own))
 
     def end(self) -> None:
         """End a computed call."""
@@ -187,7 +184,31 @@ class GuidanceBranch:
         coefficients = self._forecast.coefficients(self.steps, step)
         indices = self._ring.indices[: len(coefficients)]
         self._spans[0].prefetch(indices)
-        return _whole_lists(span.reused(indices, coefficients) for span in self._spans)
+        return self._whole_lists(span.reused(indices, coefficients) for span in self._spans)
+
+    def _observers_of(
+        self, span: Span, observers: ObserversByList, recording: bool
+    ) -> ObserversByList:
+        """Return the observers of the blocks of one span. Only the first sweep is measured."""
+        observing = {} if span.blocks.sweep else {n: dict(of) for n, of in observers.items()}
+        if recording and span is self._stored[-1]:
+            of_last = observing.setdefault(span.blocks.attribute, {})
+            index = span.stand_ins.last_index
+            of_last[index] = [*of_last.get(index, ()), After(self._complete)]
+        return observing
+
+    def _whole_lists(
+        self, by_span: Iterable[Mapping[str, BlocksByIndex]]
+    ) -> dict[str, tuple[object, ...]]:
+        """Return whole lists from the blocks of each span, by list and index."""
+        by_sweep: list[dict[str, BlocksByIndex]] = [
+            {} for _ in range(1 + max(span.blocks.sweep for span in self._spans))
+        ]
+        for span, part in zip(self._spans, by_span, strict=True):
+            for name, blocks in part.items():
+                by_sweep[span.blocks.sweep].setdefault(name, {}).update(blocks)
+        lists = self.sweeps.begin(by_sweep)
+        return {name: tuple(of[index] for index in sorted(of)) for name, of in lists.items()}
 
     def recorded(self) -> dict[str, Tensor]:
         """Return each list's residual of the video, from the last computed call, `[B, F, S, C]`."""
@@ -238,17 +259,6 @@ class GuidanceBranch:
                 if x is not None:
                     span.add_to(x, x, last.blocks, stream, indices, coefficients)
         self.corrected = True
-
-
-def _whole_lists(
-    parts: Iterable[Mapping[str, BlocksByIndex]],
-) -> dict[str, tuple[object, ...]]:
-    """Return whole lists from the blocks of their parts, by list and index."""
-    lists: dict[str, BlocksByIndex] = {}
-    for part in parts:
-        for name, blocks in part.items():
-            lists.setdefault(name, {}).update(blocks)
-    return {name: tuple(of[index] for index in sorted(of)) for name, of in lists.items()}
 
 
 def _spans(

@@ -1,9 +1,9 @@
 """Apply the splits of diffusers' context parallelism that lie on a block.
 
-For some models (Wan, Qwen-Image) diffusers splits the streams in a hook on the first block. The
-blocks then run on this rank's shard, so a residual belongs to the shard. What enters the first
-block has to be split too: in a computed step to know what the blocks add, and in a reused step
-because the hook does not run.
+For some models (Wan, Qwen-Image) diffusers splits the streams in a hook on the first block, and so
+does vLLM-Omni. The blocks then run on this rank's shard, so a residual belongs to the shard. What
+enters the first block has to be split too: in a computed step to know what the blocks add, and in a
+reused step because the hook does not run.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from .torch_compile import uncompiled
 Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
 """Positional and keyword arguments of a call."""
 MODULE = "diffusers.hooks.context_parallel"
+SPLIT, GATHER = "ContextParallelSplitHook", "ContextParallelGatherHook"
+VLLM_OMNI_SPLIT = "SequenceParallelSplitHook"
 
 
 def split_arguments(
@@ -30,32 +32,34 @@ def split_arguments(
         args: positional arguments of a call of the block.
         kwargs: keyword arguments of it.
     """
-    for hook in split_hooks(block):
+    for hook in _split_hooks(block):
         args, kwargs = hook.pre_forward(block, *args, **dict(kwargs))
     return args, kwargs
 
 
 def splits_streams(model: nn.Module) -> bool:
-    """Return True if diffusers splits hidden streams before the blocks, and not inside of them."""
+    """Return True if the blocks run on shards of the streams.
+
+    For Helios, diffusers splits and gathers inside of each block, so that the streams stay whole.
+    """
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    modules = (model, *(block for blocks in lists for block in blocks))
-    plans = [plan for module in modules for hook in split_hooks(module) for plan in _plans(hook)]
-    return any(plan.expected_dims in (None, 3, 4, 5) for plan in plans)
+    inside = (module for blocks in lists for block in blocks for module in block.modules())
+    hooks = (hook for module in inside for hook in _hooks(module))
+    return not any(type(hook).__name__ == GATHER for hook in hooks)
 
 
-def _plans(hook: Any) -> list[Any]:
-    """Return the plans by which a hook splits arguments of its module."""
-    values = hook.metadata.values()
-    plans = [plan for value in values for plan in (value if isinstance(value, list) else [value])]
-    return [plan for plan in plans if not getattr(plan, "split_output", True)]
-
-
-def split_hooks(block: nn.Module) -> Iterator[Any]:
+def _split_hooks(block: nn.Module) -> Iterator[Any]:
     """Yield the hooks that split arguments, in the order in which they run."""
-    registry = vars(uncompiled(block)).get("_diffusers_hook")
-    if registry is None:
-        return
     # The hook that was registered last is the outermost.
-    for hook in reversed(list(registry.hooks.values())):
-        if type(hook).__module__ == MODULE and hasattr(hook, "metadata"):
+    yield from (hook for hook in reversed(_hooks(block)) if type(hook).__name__ == SPLIT)
+    registry = vars(uncompiled(block)).get("_hook_registry")
+    for _, hook in sorted(getattr(registry, "_hooks", {}).items()):
+        if type(hook).__name__ == VLLM_OMNI_SPLIT:
             yield hook
+
+
+def _hooks(module: nn.Module) -> list[Any]:
+    """Return the hooks of context parallelism on a module, in the order of their registration."""
+    registry = vars(uncompiled(module)).get("_diffusers_hook")
+    hooks = () if registry is None else registry.hooks.values()
+    return [hook for hook in hooks if type(hook).__module__ == MODULE]

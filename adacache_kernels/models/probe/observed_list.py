@@ -67,6 +67,11 @@ class ObservedList:
     _inside: list[tuple[str, Tensor | bool]] = field(default_factory=list)
     _sizes: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def has_run(self) -> bool:
+        """Return True if each block has run once, in order."""
+        return self.order == list(range(len(self.blocks)))
+
     def before(self, index: int, call: BlockCall) -> None:
         """Note what enters block `index`."""
         arguments = call.arguments

@@ -72,6 +72,7 @@ def video_layout(
     arguments: Mapping[str, Any],
     stream: Tensor,
     block_arguments: Mapping[str, Any],
+    parts: int = 1,
 ) -> tuple[Layout, Frames]:
     """Return the layout of the video stream, and the frames.
 
@@ -80,11 +81,12 @@ def video_layout(
         arguments: arguments of its forward, by name.
         stream: the stream, as it enters the first block.
         block_arguments: arguments of the first block, by name.
+        parts: number of equal parts of the batch; the stream has one of them.
 
     Raises:
         Unclear: the shape of the stream is not that of any layout.
     """
-    batch, shape = batch_of(arguments), tuple(stream.shape)
+    batch, shape = batch_of(arguments) // parts, tuple(stream.shape)
     inputs = list(_video_inputs(model, arguments, block_arguments))
     for layout in Layout:
         fitting = [x for x in inputs if layout.of_grid(batch, x.grid, shape[-1]) == shape]

@@ -16,6 +16,7 @@ from adacache_kernels.engine.clocks.branches import MOST_BRANCHES
 from adacache_kernels.engine.clocks.step_clock import StepClock
 from adacache_kernels.engine.evidence.call_evidence import CallEvidence
 from adacache_kernels.engine.evidence.conditions import WINDOW, Conditions
+from adacache_kernels.engine.evidence.tensor_identity import TensorIdentity
 from tests.engine.clocks.calls import call, places
 
 TEXT = torch.arange(6.0)
@@ -132,12 +133,35 @@ def test_a_tensor_that_was_written(is_inference: bool) -> None:
         assert conditions.difference({"text": text}) == "text"
 
 
+def test_a_tensor_on_a_device_that_was_written() -> None:
+    text = torch.ones(3, device="meta")
+    conditions = Conditions({"text": text})
+    text.add_(1)
+    assert conditions.difference({"text": text}) == "text"
+
+
+def test_only_a_tensor_that_does_not_count_its_writes_is_copied() -> None:
+    for is_inference in (False, True):
+        with torch.inference_mode(is_inference):
+            text = torch.ones(3)
+            values = TensorIdentity(text)._values
+        assert values is not None and (values.data_ptr() != text.data_ptr()) is is_inference
+
+
+@pytest.mark.parametrize("name", ["timestep", "timesteps_5d", "denoising_step", "sigmas", "t"])
+def test_the_time_of_the_step_is_no_condition(name: str) -> None:
+    assert Conditions({name: 1.0}).difference({name: 2.0}) is None
+
+
 def test_windows_of_the_latents_differ_in_their_place() -> None:
     """B2."""
     video = torch.zeros(1, 4, 9, 2, 2)
     conditions = Conditions({"hidden_states": video[:, :, :3]})
     assert conditions.difference({"hidden_states": video.clone()[:, :, :3]}) is None
     assert conditions.difference({"hidden_states": video[:, :, 3:6]}) == WINDOW
+    of_list = Conditions({"x": [video[:, :, :3], video[:, :, 3:6]]})
+    assert of_list.difference({"x": [video[:, :, :3], video[:, :, 3:6]]}) is None
+    assert of_list.difference({"x": [video[:, :, :3], video[:, :, 6:]]}) == WINDOW
 
 
 def test_an_argument_that_is_missing() -> None:

@@ -73,6 +73,9 @@ def test_a_stopped_run_before_another_one(stopped_at: int, first: float) -> None
 def test_a_first_stride_that_no_schedule_has_begins_a_generation() -> None:
     """G1."""
     assert [c.step for c in clocked([1000.0, 600.0, 560.0])] == [1, 1, 2]
+    # Rising timesteps begin in the lower half.
+    assert [c.step for c in clocked([600.0, 800.0])] == [1, 1]
+    assert [c.step for c in clocked([400.0, 600.0])] == [1, 2]
 
 
 def test_steps_beyond_the_given_number_are_computed() -> None:
@@ -139,6 +142,19 @@ def test_a_context_that_comes_again_begins_a_step() -> None:
     assert [call(clock, name).step for name in names] == [1, 1, 2, 2, 3, 3]
 
 
+def test_a_name_whose_conditions_change_begins_a_step() -> None:
+    """B4."""
+    clock = StepClock(num_steps=3)
+    calls = [call(clock, "cond", text=COND * scale) for scale in (1, 2, 3)]
+    assert places(calls) == [(1, "cond"), (2, "cond"), (3, "cond")]
+
+
+def test_named_generations_are_counted_apart() -> None:
+    clock = StepClock(num_steps=3)
+    calls = [call(clock, "cond", generation=key) for key in "abbaab"]
+    assert [c.step for c in calls] == [1, 1, 2, 2, 3, 3] and not any(c.reason for c in calls)
+
+
 def test_a_prompt_that_changes_while_calls_are_counted() -> None:
     """B4: the timestep tensor tells a new step from another branch of the same step."""
     clock = StepClock(num_steps=6)
@@ -148,6 +164,16 @@ def test_a_prompt_that_changes_while_calls_are_counted() -> None:
         calls += counted(clock, [text, UNCOND], timestep)
     assert places(calls) == [(s, b) for s in (1, 2, 3, 4, 5) for b in ("0", "1")]
     assert calls[6].notice is not None and calls[6].conditions != calls[4].conditions
+
+
+def test_a_timestep_that_is_written_in_inference_mode_shows_no_step() -> None:
+    """B4: such a tensor does not count its writes."""
+    clock = StepClock(num_steps=6)
+    with torch.inference_mode():
+        timestep = on_device()
+    texts = [COND, COND, COND * 2]
+    calls = [c for text in texts for c in counted(clock, [text, UNCOND], timestep)]
+    assert places(calls) == [(s, b) for s in (1, 2, 3) for b in ("0", "1")]
 
 
 def test_without_a_number_of_steps_nothing_is_evidence() -> None:

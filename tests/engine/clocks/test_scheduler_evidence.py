@@ -5,13 +5,17 @@ from __future__ import annotations
 import copy
 import inspect
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 import adacache_kernels as ak
+from adacache_kernels.engine.clocks.clock import UNKNOWN_STEPS
 from adacache_kernels.engine.clocks.scheduler_watch import IDLE_STEPS_FOR_WARNING
+from adacache_kernels.engine.clocks.step_clock import StepClock
+from adacache_kernels.engine.clocks.track_clock import BranchClock
 from tests.engine.clocks.calls import Scheduler, call, pipeline, places, watching
 
 COND, UNCOND = torch.ones(2), torch.zeros(2)
@@ -27,6 +31,35 @@ def test_the_scheduler_counts_the_steps() -> None:
         pipe.scheduler.step(0)
     assert places(calls) == [(1, "0"), (1, "1"), (2, "0"), (2, "1"), (3, "0"), (3, "1")]
     assert not any(c.reason for c in calls)
+
+
+def test_a_pipeline_before_its_first_generation_is_no_model_without_a_number_of_steps() -> None:
+    assert watching(pipeline()).num_steps == 0
+    assert StepClock().num_steps == UNKNOWN_STEPS < 0
+
+
+def test_timesteps_that_agree_with_the_scheduler() -> None:
+    """G3: copies of the timesteps, which are no views, in both calls of a step."""
+    pipe = pipeline()
+    clock = watching(pipe)
+    pipe.scheduler.set_timesteps(3)
+    calls = []
+    for time in (900.0, 600.0, 300.0):
+        calls += [call(clock, timestep=torch.tensor(time), text=text) for text in (COND, UNCOND)]
+        pipe.scheduler.step(0)
+    assert places(calls) == [(s, b) for s in (1, 2, 3) for b in ("0", "1")]
+    assert [track.kind.name for track in clock._tracks.values()] == ["WATCHED"]
+
+
+def test_a_timestep_that_turns_back_contradicts_the_scheduler() -> None:
+    """G3."""
+    pipe = pipeline()
+    clock = watching(pipe)
+    pipe.scheduler.set_timesteps(4)
+    for time in (1000.0, 750.0):
+        call(clock, timestep=torch.tensor(time))
+        pipe.scheduler.step(0)
+    assert call(clock, timestep=torch.tensor(1000.0)).first_in_generation
 
 
 def test_a_new_generation_and_another_number_of_steps() -> None:
@@ -91,6 +124,18 @@ def test_another_scheduler_is_followed() -> None:
     assert vars(first).keys() == vars(Scheduler()).keys()
 
 
+def test_another_scheduler_in_the_middle_begins_a_generation() -> None:
+    pipe = pipeline()
+    clock = watching(pipe)
+    pipe.scheduler.set_timesteps(4)
+    call(clock)
+    pipe.scheduler.step(0)
+    assert call(clock).step == 2
+    pipe.scheduler = Scheduler()
+    pipe.scheduler.set_timesteps(4)
+    assert call(clock).first_in_generation
+
+
 def test_the_scheduler_keeps_its_signatures_and_results() -> None:
     pipe = pipeline()
     clock = watching(pipe)
@@ -128,6 +173,22 @@ def test_copies_of_the_scheduler_step_instead_of_it() -> None:
             for scheduler in copies[1:]:
                 scheduler.step(0)
         assert places(calls) == [(s, name) for s in (1, 2, 3) for name in ("cond", "uncond")]
+
+
+def test_a_copy_of_a_scheduler_that_is_no_longer_watched() -> None:
+    pipe = pipeline()
+    clock = watching(pipe)
+    pipe.scheduler.set_timesteps(3)
+    other = copy.deepcopy(pipe.scheduler)
+    clock.detach()
+    assert (other.step(41), other.steps) == (42, 1)
+
+
+def test_the_clock_of_a_branch_is_that_of_the_engine_with_one_call_in_a_step() -> None:
+    of_engine = SimpleNamespace(num_steps=7, scheduler=Scheduler(), has_guidance=True)
+    clock = BranchClock(of_engine)
+    assert (clock.num_steps, clock.scheduler) == (7, of_engine.scheduler)
+    assert (clock.has_guidance, clock.calls(2)) == (True, 1)
 
 
 def test_frames_one_after_the_other_take_more_steps_than_are_scheduled() -> None:

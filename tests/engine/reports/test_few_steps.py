@@ -11,6 +11,10 @@ import torch
 from torch import nn
 
 import adacache_kernels as ak
+from adacache_kernels.engine.reports.nothing_reused import never_engaged
+from adacache_kernels.engine.reports.summary import History
+from adacache_kernels.schedule import AdaCachePolicy, Decision
+from adacache_kernels.schedule.codebook import Codebook
 from adacache_kernels.schedule.profile import Profile
 from tests.support.tiny_models.common_models import TINY, denoise
 from tests.support.tiny_pipelines.checks import no_user_warning
@@ -145,3 +149,13 @@ def test_the_advised_threshold_reuses(measure: Any) -> None:
     other = patched(8, {"codebook": {threshold: 3, 1e9: 1}, "measure": measure})
     denoise(WAN, other, 8)
     assert ak.summary(other).reused_steps
+
+
+def test_the_advised_threshold_is_rounded_up_to_two_digits() -> None:
+    """Only distances count after which a step may be reused: those of steps 2 and 3 of 6."""
+    distances = {1: None, 2: 0.1234, 3: None, 4: 0.05, 5: 0.05, 6: 0.05}
+    decisions = {step: Decision(step, 1, d, d, 1.0) for step, d in distances.items()}
+    history = History(6, computed=list(distances), decisions=decisions)
+    text = never_engaged(history, Codebook((0.01, 1.0), (3, 1)), AdaCachePolicy(6))
+    assert text is not None and "the smallest distance was 0.123, " in text
+    assert "reuses below 0.01; a codebook with a threshold of 0.13 reuses" in text

@@ -138,9 +138,11 @@ def test_a_branch_that_appears_in_a_reused_step_is_a_reason() -> None:
 
 def test_a_generation_that_reuses_has_no_reason() -> None:
     model = patched()
+    assert ak.summary(model).computed_fraction == 1.0
     denoise(WAN, model, STEPS)
     summary = ak.summary(model)
     assert summary.reused_steps == [3, 4] and summary.reasons == []
+    assert summary.computed_fraction == 4 / 6
     assert "reason" not in str(summary)
 
 

@@ -57,8 +57,13 @@ class STDiT3Block(nn.Module):
             mixed = self.attn(frames.transpose(1, 2).flatten(0, 1))
             mixed = mixed.view(len(x), S, T, CHANNELS).transpose(1, 2)
         else:
-            mixed = self.attn(frames.flatten(0, 1))
+            mixed = self.in_frames(frames)
         return gate * mixed.reshape(x.shape)
+
+    def in_frames(self, frames: Tensor) -> Tensor:
+        """Return the attention in each frame of `[B, T, S, C]`, in the same shape."""
+        mixed: Tensor = self.attn(frames.flatten(0, 1))
+        return mixed.view(frames.shape)
 
     def rest(self, x: Tensor, y: Tensor, when: When) -> tuple[Tensor, Tensor]:
         """Return the outputs of the cross attention and of the gated MLP after it."""
@@ -129,7 +134,8 @@ class STDiT3(Embedded):
     def forward(
         self, x: Tensor, timestep: Tensor, y: Tensor, mask: Any = None, x_mask: Any = None
     ) -> Tensor:
-        tokens, T, S = self.patches(x), x.shape[2], TOKENS
+        tokens, T = self.split(self.patches(x).view(len(x), -1, TOKENS, CHANNELS)), x.shape[2]
+        S = tokens.shape[1] // T
         t, t0 = self.times(timestep), self.times(torch.zeros_like(timestep))
         t0 = None if x_mask is None else t0
         rest = (None, x_mask, t0, T, S)
@@ -137,7 +143,7 @@ class STDiT3(Embedded):
             for depth in range(self.depth):
                 tokens = self.spatial_blocks[depth](tokens, y, t, *rest, timestep)
                 tokens = self.temporal_blocks[depth](tokens, y, t, *rest, timestep)
-            return self.video(tokens)
+            return self.video(self.gathered(tokens, T))
         ada_dict: Any = {"count": 0}
         for spatial, temporal in zip(self.spatial_blocks, self.temporal_blocks, strict=True):
             for block in (spatial, temporal):
@@ -146,4 +152,12 @@ class STDiT3(Embedded):
                 else:
                     tokens = block(tokens, y, t, *rest)
         assert ada_dict == {"count": 0}
-        return self.video(tokens)
+        return self.video(self.gathered(tokens, T))
+
+    def split(self, frames: Tensor) -> Tensor:
+        """Return the tokens of this rank, `[B, T * S, C]`, of `[B, T, S, C]`."""
+        return frames.flatten(1, 2)
+
+    def gathered(self, tokens: Tensor, T: int) -> Tensor:
+        """Return the tokens of all ranks, `[B, T * S, C]`, of those of this rank."""
+        return tokens

@@ -276,6 +276,6 @@ COMFY = {
     "comfy flux control": double(
         "FLUX with a controlnet", Flux, TWO_LISTS, is_image=True, control=SAMPLES
     ),
-    "comfy qwen": double("Qwen-Image", QwenImageTransformer2DModel, TEXT_FIRST),
+    "comfy qwen": double("Qwen-Image", QwenImageTransformer2DModel, TEXT_FIRST, attention=True),
     "comfy ltxv": double("LTXV", LTXVModel, {"transformer_blocks": {"x": None}}),
 }

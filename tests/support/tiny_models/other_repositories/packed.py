@@ -55,16 +55,38 @@ class DoubleBlock(Joint):
         return img + first[0] + second[0], txt + first[1] + second[1]
 
 
+class PairAttention(Attention):
+    """Attention over video and text that returns both."""
+
+    def forward(  # type: ignore[override]
+        self, img: Tensor, txt: Tensor
+    ) -> tuple[Tensor, ...]:
+        joined = super().forward(torch.cat([img, txt], dim=1))
+        return joined.split([img.shape[1], txt.shape[1]], dim=1)
+
+
 class QwenBlock(Joint):
-    """A block that returns the text before the video."""
+    """A block that returns the text before the video; each stream has norms of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn = PairAttention()
+        self.img_norm1, self.txt_norm1 = norm(), norm()
+        self.img_norm2, self.txt_norm2 = norm(), norm()
 
     def forward(
         self, hidden_states: Tensor, encoder_hidden_states: Tensor,
         encoder_hidden_states_mask: Any, temb: Tensor, image_rotary_emb: Any = None,
         transformer_options: Any = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        first, second = self.added(hidden_states, encoder_hidden_states, temb)
-        return encoder_hidden_states + first[1] + second[1], hidden_states + first[0] + second[0]
+        img, txt = hidden_states, encoder_hidden_states
+        of_img = self.img_mod(temb)[:, None].chunk(4, dim=-1)
+        of_txt = self.txt_mod(temb)[:, None].chunk(4, dim=-1)
+        normed = self.img_norm1(img) * (1 + of_img[0]), self.txt_norm1(txt) * (1 + of_txt[0])
+        attended = self.attn(*normed)
+        img, txt = img + of_img[1] * attended[0], txt + of_txt[1] * attended[1]
+        img = img + of_img[3] * self.img_mlp(self.img_norm2(img) * (1 + of_img[2]))
+        return txt + of_txt[3] * self.txt_mlp(self.txt_norm2(txt) * (1 + of_txt[2])), img
 
 
 class Parallel(nn.Module):

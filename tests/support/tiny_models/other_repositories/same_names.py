@@ -95,20 +95,24 @@ class AllegroTransformer3DModel(Modulated):
 
 
 class Transformer3DModel(Modulated):
-    """LTX-Video's class; the tokens are packed before the call."""
+    """LTX-Video's class; the tokens `[B, N, 16]` are packed before the call."""
+
+    def __init__(self) -> None:
+        super().__init__(LtxBlock)
+        self.patchify_proj = nn.Linear(16, CHANNELS)
 
     def forward(
         self, hidden_states: Tensor, indices_grid: Any, encoder_hidden_states: Any = None,
         timestep: Any = None, attention_mask: Any = None, return_dict: bool = True,
     ) -> tuple[Tensor]:  # fmt: skip
-        x, t = self.patches.tokens(hidden_states), self.modulation(timestep.flatten())
+        x, t = self.patchify_proj(hidden_states), self.modulation(timestep.flatten())
         for block in self.transformer_blocks:
             x = block(
                 x, freqs_cis=None, attention_mask=attention_mask,
                 encoder_hidden_states=encoder_hidden_states, encoder_attention_mask=None,
                 timestep=t.view(len(x), 1, -1), skip_layer_mask=None, skip_layer_strategy=None,
             )  # fmt: skip
-        return (self.patches.video(x, (3, 2, 2)),)
+        return (self.patches.outward(x),)
 
 
 class Core(nn.Module):
@@ -256,10 +260,12 @@ SAME_NAMES = {
     ),
     "ltx-video": Double(
         "LTX-Video",
-        lambda: lively(Transformer3DModel(LtxBlock)),
+        lambda: lively(Transformer3DModel()),
         ltx_video,
         {"transformer_blocks": HIDDEN},
+        latents=(1, 12, 16),
         attention=True,
+        motion=False,
     ),
     "fastvideo wan": Double(
         "FastVideo, Wan", lambda: lively(WanTransformer3DModel()), fast_video, {"blocks": HIDDEN}

@@ -150,7 +150,6 @@ def qwen() -> nn.Module:
 
 
 BOTH = ("both",)
-TWICE = "ran 2 times"
 TEXT_FIRST: dict[str, Streams] = {
     "transformer_blocks": {"encoder_hidden_states": 0, "hidden_states": 1}
 }
@@ -161,24 +160,24 @@ VIDEOX_FUN = {
         wan,
         both_rows,
         {"blocks": {"x": None}},
+        attention=True,
         branches=BOTH,
-        reason=TWICE,
     ),
     "videox vace in halves": Double(
         "VideoX-Fun, VACE, both branches in one call",
         vace,
         vace_rows,
         {"blocks": {"x": None}},
+        attention=True,
         branches=BOTH,
-        reason=TWICE,
     ),
-    "videox qwen": Double("VideoX-Fun, Qwen-Image", qwen, qwen_row, TEXT_FIRST),
+    "videox qwen": Double("VideoX-Fun, Qwen-Image", qwen, qwen_row, TEXT_FIRST, attention=True),
     "videox qwen in halves": Double(
         "VideoX-Fun, Qwen-Image, both branches in one call",
         qwen,
         qwen_rows,
         TEXT_FIRST,
+        attention=True,
         branches=BOTH,
-        reason=TWICE,
     ),
 }
