@@ -17,7 +17,7 @@ from .. import _native
 from ..evaluate import pipelines
 from ..evaluate.option_values import literal, split_outside_brackets
 from ..measure.shared_work import LIMIT, SharedWork, launched_place
-from ..models.other_libraries.rank_groups import find_rank_groups
+from ..models.other_libraries.find_groups import find_rank_groups
 from ..options import AdaCacheWarning
 from ..schedule.files import is_file, may_be_path
 from .checks import check_device
