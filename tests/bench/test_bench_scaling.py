@@ -34,12 +34,14 @@ def messages_on_rank() -> list[Message]:
     return recorder.messages
 
 
+@pytest.mark.slow
 def test_the_recorder_counts_collectives_bytes_and_owners() -> None:
     for messages in run_ranks(2, messages_on_rank):
         found = [(each.step, each.owner, each.sent) for each in messages]
         assert found == [(3, "model", 20), (3, "model", 16), (3, "model", 24), (4, "ours", 40)]
 
 
+@pytest.mark.slow
 def test_counts_of_a_split_wan_model() -> None:
     counted, other = run_ranks(2, ranks.count_all_on_rank, SMALL)
     for way, each in counted.items():
@@ -127,6 +129,7 @@ def test_nothing_is_saved_if_all_steps_are_computed() -> None:
         assert predict.pab_seconds(model, "H100", 8) < unpatched
 
 
+@pytest.mark.slow
 def test_meetings_are_recorded_and_no_collective() -> None:
     for each in run_ranks(2, ranks.count_on_rank, "static, 50 %", SMALL):
         assert each.meetings
