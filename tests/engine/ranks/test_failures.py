@@ -92,20 +92,20 @@ def test_a_late_rank_is_waited_for() -> None:
     assert run_ranks(2, with_a_late_rank) == ["no error", "no error"]
 
 
-def without_the_other_rank() -> str:
-    """Begin a generation that rank 1 never begins."""
-    begun = time.monotonic()
+def without_the_other_rank() -> tuple[str, float]:
+    """Begin a generation that rank 1 never begins; return its error, and the seconds until it."""
     if dist.get_rank() == 1:
-        time.sleep(3 * SHORT.total_seconds())
-        return "RuntimeError: the ranks [0, 1]"
-    text = error_of(patched())
-    assert time.monotonic() - begun < 3 * SHORT.total_seconds()
-    return text
+        return "", 0.0
+    model = patched()
+    begun = time.monotonic()
+    return error_of(model), time.monotonic() - begun
 
 
 def test_a_rank_that_never_comes_is_an_error_within_the_timeout_of_the_group() -> None:
-    for text in run_ranks(2, without_the_other_rank, timeout=SHORT):
-        assert text.startswith("RuntimeError: the ranks [0, 1]")
+    text, seconds = run_ranks(2, without_the_other_rank, timeout=SHORT)[0]
+    assert text.startswith("RuntimeError: the ranks [0, 1]")
+    # Within the timeout, and the time of a few forward calls on a busy machine.
+    assert SHORT.total_seconds() <= seconds < SHORT.total_seconds() + 60
 
 
 def with_a_dead_rank() -> str:
