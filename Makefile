@@ -33,7 +33,8 @@ quality: .venv/demo
 bench: .venv/demo
 	$(BIN)/python -m bench.ops.run --quick --out bench_out
 
-# mypy has one thread, so the tests of csrc/ are compiled beside it.
+# mypy has one thread, so the tests of csrc/ are compiled beside it. Without MAKEFLAGS, ninja does not
+# look for the jobserver of make, which a plain recipe does not get.
 test: .venv/dev
 	$(MAKE) --jobs $(JOBS) $(OUTPUT_SYNC) lint ctest
 	$(MAKE) pytest
@@ -49,7 +50,7 @@ ctest: .venv/dev ctest-tsan
 	$(BIN)/cmake -S . -B build/cpp $(CTEST_OPTIONS) \
 	  -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
 	  -DCMAKE_CXX_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all" $(CMAKE_ARGS)
-	$(BIN)/cmake --build build/cpp
+	MAKEFLAGS= $(BIN)/cmake --build build/cpp
 	$(BIN)/ctest --test-dir build/cpp --output-on-failure --parallel $(JOBS)
 
 # The tests with several threads. test_thread_pool forks and starts threads in the child, where the
@@ -58,7 +59,7 @@ ctest-tsan: .venv/dev
 	$(BIN)/cmake -S . -B build/tsan $(CTEST_OPTIONS) \
 	  -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
 	  -DCMAKE_CXX_FLAGS="-fsanitize=thread" $(CMAKE_ARGS)
-	$(BIN)/cmake --build build/tsan --target thread_tests
+	MAKEFLAGS= $(BIN)/cmake --build build/tsan --target thread_tests
 	TSAN_OPTIONS=die_after_fork=0 $(BIN)/ctest --test-dir build/tsan --output-on-failure \
 	  --parallel $(JOBS) -R '^(thread_pool|arena|cuda_arena|cuda_mailbox_threads)$$'
 
