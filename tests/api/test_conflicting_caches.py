@@ -135,25 +135,17 @@ def test_if_one_transformer_of_a_pipeline_is_cached_neither_is_patched() -> None
     assert "step" not in vars(pipe.scheduler)
 
 
-def test_context_parallelism_is_refused() -> None:
-    """Its hooks are on the first block, where they split the tokens among the ranks."""
+def test_hooks_of_context_parallelism_are_no_conflict() -> None:
+    """They are on the first block, where they split the tokens among the ranks."""
     from diffusers.hooks import HookRegistry
     from diffusers.hooks.context_parallel import ContextParallelSplitHook
 
     model = build()
     registry = HookRegistry.check_if_exists_or_initialize(model.blocks[0])
     registry.register_hook(ContextParallelSplitHook({}, None), "cp_input---blocks.0")
-    match = r"context parallelism.*\(hook cp_input---blocks\.0\).*load it without a parallel config"
-    with pytest.raises(ValueError, match=match):
-        patch(model)
-    registry.remove_hook("cp_input---blocks.0")
     patch(model)
-    registry.register_hook(ContextParallelSplitHook({}, None), "cp_input---blocks.0")
-    with pytest.raises(ValueError, match=match):
-        run(model)
-    registry.remove_hook("cp_input---blocks.0")
     run(model)
-    assert ak.summary(model).computed_steps == COMPUTED
+    assert ak.summary(model).reused_steps
 
 
 @pytest.mark.parametrize(
@@ -198,19 +190,16 @@ def test_a_hook_of_another_library_with_such_a_name_is_no_cache() -> None:
 def test_an_inspection_names_what_is_on_a_model(tmp_path: Path) -> None:
     """The model has all kinds of marks at once, and a wrapper of torch.compile around it."""
     from accelerate.hooks import ModelHook, add_hook_to_module
-    from diffusers.hooks import HookRegistry, apply_first_block_cache, apply_group_offloading
-    from diffusers.hooks.context_parallel import ContextParallelSplitHook
+    from diffusers.hooks import apply_first_block_cache, apply_group_offloading
 
     assert inspect(build()) == Inspection(
-        "WanTransformer3DModel", None, OtherPatches("", (), (), frozenset(), ()), ()
+        "WanTransformer3DModel", None, OtherPatches("", (), frozenset(), ()), ()
     )
     model, cpu = build(), torch.device("cpu")
     apply_group_offloading(
         model, cpu, cpu, offload_type="leaf_level", offload_to_disk_path=str(tmp_path)
     )
     apply_first_block_cache(model, first_block())
-    registry = HookRegistry.check_if_exists_or_initialize(model.blocks[0])
-    registry.register_hook(ContextParallelSplitHook({}, None), "cp_input---blocks.0")
     add_hook_to_module(model, ModelHook())
     model._is_cached = True
     wrapped: Any = torch.compile(model, backend="eager")
@@ -221,7 +210,6 @@ def test_an_inspection_names_what_is_on_a_model(tmp_path: Path) -> None:
     assert found.patches == OtherPatches(
         cache_config="",
         cache_hooks=("fbc_block_hook", "fbc_leader_block_hook"),
-        parallel_hooks=("cp_input---blocks.0",),
         offloading=frozenset({"LEAF_LEVEL"}),
         marks=("_is_cached",),
     )
