@@ -21,7 +21,14 @@ from ...models.other_libraries.rank_groups import RankGroup, Role
 from .agreement import agreed_sums
 from .collective_watch import group_known
 from .meeting import check_equal, meet
-from .shard import HAS_FRAMES, Shard, padding_on_rank, shard_of, tokens_of
+from .shard import (
+    TOKEN_DIMENSIONS,
+    Shard,
+    check_frames,
+    padding_on_rank,
+    shard_of,
+    tokens_of,
+)
 
 ROLE_NAMES: Mapping[Role, str] = {
     "shards": "with a shard of each video",
@@ -116,7 +123,7 @@ class Ranks:
             adapter: the description of the model.
         """
         rows, frames = self._on_this_rank(video)
-        is_cut = self._of_shards is not None and adapter.lists[0].layout not in HAS_FRAMES
+        is_cut = self._of_shards is not None and adapter.lists[0].layout in TOKEN_DIMENSIONS
         return Shard((rows, 1 if is_cut else frames), self._config.strides)
 
     def meet(self, video: tuple[int, int], num_steps: int, adapter: Adapter, x_in: Tensor) -> Shard:
@@ -145,7 +152,9 @@ class Ranks:
             messages = meet(group, message)
             names = [name for name in message if name != "tokens"]
             check_equal(group, messages, names)
-            if group is self._of_shards and (layout not in HAS_FRAMES or group.cut == "unknown"):
+            if group is self._of_shards and layout not in TOKEN_DIMENSIONS:
+                check_frames(group, video, x_in, layout, self._config.strides)
+            elif group is self._of_shards:
                 lengths = [each["tokens"] for each in messages]
                 shard = shard_of(video, group, lengths, self._config.strides)
             padding = padding_of_frames(group)

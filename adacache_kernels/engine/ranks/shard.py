@@ -14,8 +14,6 @@ from .boundary import Boundary
 
 TOKEN_DIMENSIONS = {Layout.FRAME_MAJOR: 1, Layout.UNBATCHED: 0, Layout.TOKENS_FIRST: 0}
 """The dimension of the tokens of a video, in layouts in which they form one sequence."""
-HAS_FRAMES = {Layout.FRAMES, Layout.GRID, Layout.GRID_FIRST}
-"""Layouts in which the frames have a dimension of their own, also in a shard."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +62,7 @@ def shard_of(
         return Shard((rows, 1), ())
     known = [length for length in lengths if length is not None]
     if group.cut == "unknown" or len(known) < len(lengths):
-        raise ValueError(
-            f"apply_moreg=True: {group.origin} cuts the video so that it is not known which tokens "
-            "of two ranks belong to the same place; set apply_moreg=False"
-        )
+        raise ValueError(unknown_cut(group))
     tokens, rest = divmod(sum(known), frames)
     if rest:
         raise ValueError(
@@ -84,6 +79,48 @@ def shard_of(
     boundary = Boundary(group, tuple(known), tuple(stride * tokens for stride in strides))
     in_groups = tuple(stride * tokens // together for stride in strides)
     return Shard((rows, own // together), in_groups, boundary)
+
+
+def check_frames(
+    group: RankGroup, video: tuple[int, int], x: Tensor, layout: Layout, strides: Sequence[int]
+) -> None:
+    """Check that each shard has some tokens of every frame, in a layout that is no sequence.
+
+    Args:
+        group: the ranks.
+        video: the number of videos, and of frames in each.
+        x: the video stream of this rank.
+        layout: its layout.
+        strides: frame strides of the motion sums; () without motion regularization.
+
+    Raises:
+        ValueError: the shard has other frames than the call, or motion needs frames that are not
+            known.
+    """
+    if strides and group.cut == "unknown":
+        raise ValueError(unknown_cut(group))
+    rows, frames = video
+    found = {
+        Layout.FRAMES_IN_BATCH: x.shape[0] // rows,
+        Layout.TOKENS_IN_BATCH: x.shape[1],
+        Layout.FRAMES: x.shape[1],
+        Layout.GRID: x.shape[1],
+        Layout.GRID_FIRST: x.shape[0],
+    }[layout]
+    if found != frames:
+        raise ValueError(
+            f"{group.origin} gives the blocks of this rank {found} frames, and the call has "
+            f"{frames}, so the frames are cut inside of the model, which cannot be cached: cut the "
+            "tokens of each frame, or do not call patch()"
+        )
+
+
+def unknown_cut(group: RankGroup) -> str:
+    """Return the message for motion on shards whose frames are not known."""
+    return (
+        f"apply_moreg=True: {group.origin} cuts the video so that it is not known which tokens "
+        "of two ranks belong to the same place; set apply_moreg=False"
+    )
 
 
 def padding_on_rank(group: RankGroup, padding: int, own: int) -> int:

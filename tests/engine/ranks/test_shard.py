@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from adacache_kernels import ops
-from adacache_kernels.engine.ranks.shard import Shard, shard_of, tokens_of
+from adacache_kernels.engine.ranks.shard import Shard, check_frames, shard_of, tokens_of
 from adacache_kernels.models.layout import Layout
 from adacache_kernels.models.other_libraries.rank_groups import RankGroup
 from tests.support.ranks import run_ranks
@@ -111,3 +111,12 @@ def test_a_stride_as_long_as_the_video_is_refused() -> None:
 )
 def test_the_sequence_of_tokens(layout: Layout, shape: tuple[int, ...], tokens: int | None) -> None:
     assert tokens_of(torch.empty(shape), layout) == tokens
+
+
+def test_frames_that_are_cut_inside_of_the_model_are_refused() -> None:
+    check_frames(group(), (2, 6), torch.empty(12, 5, 4), Layout.FRAMES_IN_BATCH, (1,))
+    check_frames(group(), (2, 6), torch.empty(10, 6, 4), Layout.TOKENS_IN_BATCH, (1,))
+    with pytest.raises(
+        ValueError, match="gives the blocks of this rank 3 frames, and the call has 6"
+    ):
+        check_frames(group(), (2, 6), torch.empty(6, 10, 4), Layout.FRAMES_IN_BATCH, ())
