@@ -97,7 +97,7 @@ class MeasuredCases(Generic[Case]):
         return job.key(case), partial(self._measure, job, case)
 
     def _recall(self, jobs: Sequence[Job]) -> Iterator[Measurement]:
-        """Yield the measurements of jobs, which are told to the other ranks."""
+        """Yield the measurements of jobs. The other ranks receive the jobs too."""
         work = self.checkpoint.work
         if work.size > 1:
             work.tell(f"jobs-{self.told}", packed_jobs(jobs))
