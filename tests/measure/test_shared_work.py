@@ -73,19 +73,25 @@ def test_the_last_words_of_a_rank_that_stops_count(tmp_path: Path) -> None:
     assert isinstance(first, MissingRankError) and "stopped with ValueError: later" in str(first)
 
 
-def test_a_rank_that_is_silent_counts_as_dead(tmp_path: Path) -> None:
-    def be_silent(work: SharedWork) -> None:
-        work._is_ending.set()
-        is_over.wait(30)
+def gathering(is_over: threading.Event) -> Callable[[SharedWork], Any]:
+    """Return a function that gathers a value of each rank, and sets the event at its end."""
 
-    def wait(work: SharedWork) -> Any:
+    def gather(work: SharedWork) -> Any:
         try:
             return work.gather("own", 0)
         finally:
             is_over.set()
 
+    return gather
+
+
+def test_a_rank_that_is_silent_counts_as_dead(tmp_path: Path) -> None:
+    def be_silent(work: SharedWork) -> None:
+        work._is_ending.set()
+        is_over.wait(30)
+
     is_over = threading.Event()
-    first, _ = together(tmp_path, wait, be_silent, limit=2)
+    first, _ = together(tmp_path, gathering(is_over), be_silent, limit=2)
     assert "rank 1 of 2 has given no sign of life for 2 seconds; it died" in str(first)
 
 
@@ -94,14 +100,8 @@ def test_a_rank_that_was_started_again_is_found(tmp_path: Path) -> None:
         work._token = "another"
         is_over.wait(30)
 
-    def wait(work: SharedWork) -> Any:
-        try:
-            return work.gather("own", 0)
-        finally:
-            is_over.set()
-
     is_over = threading.Event()
-    first, _ = together(tmp_path, wait, come_again)
+    first, _ = together(tmp_path, gathering(is_over), come_again)
     assert "rank 1 of 2 was started again" in str(first)
 
 

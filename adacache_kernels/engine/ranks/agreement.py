@@ -57,7 +57,7 @@ def _gathered(group: RankGroup, own: Tensor) -> Tensor:
     result = own.new_empty(group.group.size(), *own.shape)
     distributed = torch.distributed
     # torch 2.13 has renamed the function, and warns of the old name.
-    gather = getattr(distributed, "all_gather_single", distributed.all_gather_into_tensor)
+    gather = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor
     try:
         gather(result, own.unsqueeze(0), group=group.group)
     except (RuntimeError, ValueError) as error:
